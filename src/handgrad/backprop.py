@@ -1,0 +1,208 @@
+"""The story on one page: a model and a loss become values, gradients, and factors.
+
+Weights are the w_b of Σ_b w_b loss_b. None stands for 1 / batch each, the mean; nothing else is normalised behind the
+caller's back. Whoever pads a batch gives the padding weight 0.
+"""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from handgrad.factors import is_factor
+from handgrad.layers import Layer, Loss
+from handgrad.shapes import InputError, check_shape, describe
+
+Array = jax.Array
+
+
+def objective(model: Layer, loss: Loss, *, has_aux: bool = False) -> Callable[..., Any]:
+    """The scalar function that autodiff would see: `jax.value_and_grad(objective(model, loss))`.
+
+    Args:
+      model, loss: what to compose.
+      has_aux: True returns (value, prediction).
+    Returns:
+      (params, x, target, weights=None, key=None) -> value, a scalar of float32 at least.
+    Raises:
+      InputError: at trace time, batches that don't match or are empty, and whatever the layers and the loss raise.
+    """
+
+    def value(params, x, target, weights=None, key=None):
+        check_batches("objective", x, target, weights)
+        prediction, _ = model.forward(params, x, key)
+        losses, _ = loss.forward(prediction, target)
+        total = weighted_sum(losses, weights)
+        return (total, prediction) if has_aux else total
+
+    return value
+
+
+def value_and_grad(
+    model: Layer, loss: Loss, *, argnums: int | tuple[int, ...] = 0, has_aux: bool = False
+) -> Callable[..., Any]:
+    """The same value, and its gradient by hand: a drop-in for `jax.value_and_grad(objective(model, loss))`.
+
+    Args:
+      model, loss: what to compose.
+      argnums: 0 for the gradient of params, 1 for that of x, or a tuple of these.
+      has_aux: True returns ((value, prediction), grads).
+    Returns:
+      (params, x, target, weights=None, key=None) -> (value, grads); grads have params' structure, shapes and dtypes.
+    Raises:
+      InputError: argnums names anything else; at trace time, as `objective`.
+    """
+    wanted = argnums if isinstance(argnums, tuple) else (argnums,)
+    if not wanted or not set(wanted) <= {0, 1}:
+        raise InputError(f"value_and_grad: argnums must be 0 (params), 1 (x) or a tuple of these, got {argnums!r}")
+
+    def value_and_grads(params, x, target, weights=None, key=None):
+        check_batches("value_and_grad", x, target, weights)
+        prediction, model_residuals = model.forward(params, x, key)
+        losses, loss_residuals = loss.forward(prediction, target)
+        dloss = mean_weights(losses) if weights is None else weights.astype(losses.dtype)
+        dx, factors = model.backward(model_residuals, loss.backward(loss_residuals, dloss))
+        value = weighted_sum(losses, weights)
+        grads = tuple(materialize(factors) if argnum == 0 else dx for argnum in wanted)
+        return (value, prediction) if has_aux else value, grads if isinstance(argnums, tuple) else grads[0]
+
+    return value_and_grads
+
+
+def grad(model: Layer, loss: Loss, *, argnums: int | tuple[int, ...] = 0, has_aux: bool = False) -> Callable[..., Any]:
+    """The gradient by hand: a drop-in for `jax.grad(objective(model, loss))`.
+
+    Args, Raises: as `value_and_grad`.
+    Returns:
+      (params, x, target, weights=None, key=None) -> grads, or (grads, prediction) with has_aux.
+    """
+    with_value = value_and_grad(model, loss, argnums=argnums, has_aux=has_aux)
+
+    def grads_only(params, x, target, weights=None, key=None):
+        value, grads = with_value(params, x, target, weights, key)
+        return (grads, value[1]) if has_aux else grads
+
+    return grads_only
+
+
+def value_and_factors(model: Layer, loss: Loss) -> Callable[..., Any]:
+    """Each example's loss, and the gradient not yet multiplied: factor by factor, unweighted.
+
+    Returns:
+      (params, x, target, key=None) -> (losses (batch,), factors); factors have params' structure, and
+      `materialize(factors, weights)` is the gradient of Σ_b weights_b losses_b, for any weights, without a second pass.
+    Raises:
+      InputError: at trace time, as `objective`.
+    """
+
+    def losses_and_factors(params, x, target, key=None):
+        check_batches("value_and_factors", x, target, None)
+        prediction, model_residuals = model.forward(params, x, key)
+        losses, loss_residuals = loss.forward(prediction, target)
+        _, factors = model.backward(model_residuals, loss.backward(loss_residuals, jnp.ones_like(losses)))
+        return losses, factors
+
+    return losses_and_factors
+
+
+def materialize(factors: Any, weights: Array | None = None) -> Any:
+    """Multiply factors out: Σ_b w_b g_b for each parameter.
+
+    Args:
+      factors: a pytree of factors. An array among them is a gradient that its layer has summed already; it stays as
+        it is.
+      weights: (batch,) the w_b; None stands for ones.
+    Returns:
+      grads: an array in each factor's place.
+    Raises:
+      InputError: weights of another length than the batch; weights for a gradient that is summed already.
+    """
+
+    def multiply(factor):
+        if is_factor(factor):
+            return factor.sum(weights)
+        if weights is not None:
+            raise InputError(f"materialize: weights need a factor, got a summed gradient, {describe(factor)}")
+        return factor
+
+    return jax.tree.map(multiply, factors, is_leaf=is_factor)
+
+
+def custom_vjp(layer: Layer) -> Callable[..., Any]:
+    """A layer as a function that any JAX, Flax or Equinox program can differentiate: its gradients are the
+    hand-written ones.
+
+    Returns:
+      f(params, x, key=None) -> y, under grad, jit, vmap, scan and checkpoint (remat).
+    """
+
+    def f(params, x, key=None):
+        return layer.forward(params, x, key)[0]
+
+    def backward(residuals, dy):
+        dx, factors = layer.backward(residuals, dy)
+        return materialize(factors), dx, None
+
+    f = jax.custom_vjp(f)
+    f.defvjp(layer.forward, backward)
+    return f
+
+
+def custom_vjp_rule(forward: Callable[..., Any], backward: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+    """A rule as a function that any JAX program can differentiate.
+
+    Args:
+      forward: (*args, **options) -> (Y, residuals).
+      backward: (residuals, dY, **options) -> a cotangent or factor for each argument, None for an integer one.
+      **options: the rule's keyword-only options, handed to both.
+    Returns:
+      f(*args) -> Y.
+    """
+
+    def f(*args):
+        return forward(*args, **options)[0]
+
+    # JAX fills in defaults (linear's b=None) from the signature; the options are settled and no longer part of it.
+    signature = inspect.signature(forward)
+    arguments = [p for p in signature.parameters.values() if p.kind is not p.KEYWORD_ONLY]
+    f.__signature__ = signature.replace(parameters=arguments)
+    f.__name__ = forward.__name__.removesuffix("_forward")
+
+    f = jax.custom_vjp(f)
+    f.defvjp(
+        lambda *args: forward(*args, **options),
+        lambda residuals, dY: materialize(backward(residuals, dY, **options)),
+    )
+    return f
+
+
+def mean_weights(losses: Array) -> Array:
+    """1 / batch for each example."""
+    return jnp.full_like(losses, 1 / losses.shape[0])
+
+
+def weighted_sum(losses: Array, weights: Array | None) -> Array:
+    """Σ_b w_b loss_b, in float32 at least."""
+    dtype = jnp.promote_types(losses.dtype, jnp.float32)
+    weights = mean_weights(losses) if weights is None else weights
+    return jnp.sum(weights.astype(dtype) * losses.astype(dtype))
+
+
+def check_batches(where: str, x: Any, target: Any, weights: Array | None) -> None:
+    """x, target and weights are of one batch, and it isn't empty."""
+    sizes = {}
+    for name, value in (("x", x), ("target", target)):
+        for leaf in jax.tree.leaves(value):
+            if not getattr(leaf, "shape", ()):
+                raise InputError(f"{where}: {name} must have a batch axis in front, got {describe(leaf)}")
+            sizes.setdefault(name, leaf.shape[0])
+    if sizes.get("x") == 0:
+        raise InputError(f"{where}: x must have at least one example, got an empty batch")
+    if sizes.get("x") != sizes.get("target"):
+        raise InputError(
+            f"{where}: x and target must have the same batch, got {sizes.get('x')} and {sizes.get('target')} examples"
+        )
+    if weights is not None:
+        check_shape(where, "weights", weights, (sizes["x"],), "one for each example")

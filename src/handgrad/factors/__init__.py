@@ -1,0 +1,11 @@
+"""The ground floor: gradients not yet multiplied. One factor, one file."""
+
+from handgrad.factors.base import Factor, is_factor
+from handgrad.factors.hadamard import Hadamard
+from handgrad.factors.outer import Outer
+from handgrad.factors.per_example import PerExample
+from handgrad.factors.shared import Shared
+from handgrad.factors.stacked import Stacked
+from handgrad.factors.total import Total
+
+__all__ = ["Factor", "Hadamard", "Outer", "PerExample", "Shared", "Stacked", "Total", "is_factor"]

@@ -1,0 +1,83 @@
+"""chain: the place where backpropagation happens."""
+
+from typing import Any
+
+import jax
+
+from handgrad.layers.layer import Layer
+from handgrad.shapes import InputError, describe, inside
+
+
+def chain(*layers: Layer, **named: Layer) -> Layer:
+    """One layer after the other: forwards in order, backwards in reverse.
+
+    Args:
+      *layers: positional layers; the chain's params are a tuple.
+      **named: or keyword layers, in the order written; the chain's params are a dict with their names.
+    Raises:
+      InputError: no layer, or positional and keyword layers mixed; at trace time, whatever a layer raises, with the
+        layer's place in front.
+    Derivation: docs/derivations/composition.md
+    """
+    if bool(layers) == bool(named):
+        raise InputError(f"chain: expected positional layers or keyword layers, got {len(layers)} and {len(named)}")
+    names = tuple(named) or tuple(str(i) for i in range(len(layers)))
+    steps = [_at(name, layer) for name, layer in zip(names, layers or named.values(), strict=True)]
+
+    def init(key, x):
+        params = []
+        for layer, k in zip(steps, jax.random.split(key, len(steps)), strict=True):
+            params.append(layer.init(k, x))
+            x, _ = jax.eval_shape(layer.forward, params[-1], x)
+        return pack(params)
+
+    def forward(params, x, key=None):
+        residuals = []
+        for layer, p, k in zip(steps, unpack(params), split_key(key, len(steps)), strict=True):
+            x, kept = layer.forward(p, x, k)
+            residuals.append(kept)
+        return x, tuple(residuals)
+
+    def backward(residuals, dx):
+        _check_entries("residuals", residuals, len(steps))
+        dparams = []
+        for layer, kept in zip(reversed(steps), reversed(residuals), strict=True):
+            dx, dp = layer.backward(kept, dx)
+            dparams.append(dp)
+        return dx, pack(reversed(dparams))
+
+    def pack(values):
+        return dict(zip(names, values, strict=True)) if named else tuple(values)
+
+    def unpack(params):
+        _check_entries("params", params, names if named else len(names))
+        return [params[name] for name in names] if named else params
+
+    return Layer(init, forward, backward)
+
+
+def split_key(key: jax.Array | None, n: int) -> Any:
+    """n keys from one, or n times None: no key, no noise."""
+    return [None] * n if key is None else jax.random.split(key, n)
+
+
+def _at(name: str, layer: Layer) -> Layer:
+    """`layer`, with its name in front of what its functions raise."""
+    return Layer(*(inside(name)(function) for function in layer))
+
+
+def _check_entries(what: str, value: Any, expected: tuple[str, ...] | int) -> None:
+    """`value` has one entry for each layer: a tuple of so many, or a dict of these names."""
+    if isinstance(expected, int):
+        fits = type(value) is tuple and len(value) == expected
+    else:
+        fits = isinstance(value, dict) and value.keys() == set(expected)
+    if not fits:
+        wanted = f"a tuple of {expected}" if isinstance(expected, int) else f"a dict of {', '.join(expected)}"
+        raise InputError(f"chain: {what} must be {wanted}, one for each layer, got {_entries(value)}")
+
+
+def _entries(value: Any) -> str:
+    if isinstance(value, dict):
+        return f"a dict of {', '.join(map(str, value))}"
+    return f"a tuple of {len(value)}" if type(value) is tuple else describe(value)

@@ -1,0 +1,78 @@
+"""What a layer and a loss are: small tuples of pure functions."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+from handgrad.shapes import InputError, describe
+
+Array = jax.Array
+
+
+class Layer(NamedTuple):
+    """Parameters around rules: three pure functions that know nothing of the layers beside them.
+
+    Attributes:
+      init: (key, x) -> params. x is an array or a ShapeDtypeStruct, batch axis included.
+      forward: (params, x, key=None) -> (y, residuals). Without a key there is no noise.
+      backward: (residuals, dy) -> (dx, dparams). dparams has params' structure, a factor in each leaf's place.
+    """
+
+    init: Callable[..., Any]
+    forward: Callable[..., tuple[Any, Any]]
+    backward: Callable[[Any, Any], tuple[Any, Any]]
+
+
+class Loss(NamedTuple):
+    """What a prediction costs, example by example; how examples are weighted is left to the cotangent.
+
+    Attributes:
+      forward: (prediction, target) -> (losses (batch,), residuals).
+      backward: (residuals, dloss) -> dprediction, for any dloss (batch,).
+    """
+
+    forward: Callable[[Any, Any], tuple[Array, Any]]
+    backward: Callable[[Any, Array], Any]
+
+
+def from_rule(forward: Callable[..., Any], backward: Callable[..., Any], **options: Any) -> Layer:
+    """The layer without parameters whose forward and backward pass are this rule's.
+
+    Args:
+      forward: (X, **options) -> (Y, residuals).
+      backward: (residuals, dY, **options) -> (dX,).
+      **options: handed to both.
+    """
+
+    def init(key: Array, x: Any) -> tuple[()]:
+        return ()
+
+    def layer_forward(params: tuple[()], x: Array, key: Array | None = None) -> tuple[Array, Any]:
+        if params != ():
+            raise InputError(f"{forward.__name__}: params must be (), got {describe(params)}")
+        return forward(x, **options)
+
+    def layer_backward(residuals: Any, dy: Array) -> tuple[Array, tuple[()]]:
+        (dx,) = backward(residuals, dy, **options)
+        return dx, ()
+
+    return Layer(init, layer_forward, layer_backward)
+
+
+def loss_from_rule(forward: Callable[..., Any], backward: Callable[..., Any], **options: Any) -> Loss:
+    """The loss whose forward and backward pass are this rule's; the target's cotangent is left aside.
+
+    Args:
+      forward: (prediction, target, **options) -> (losses (batch,), residuals).
+      backward: (residuals, dloss, **options) -> (dprediction, dtarget).
+      **options: handed to both.
+    """
+
+    def loss_forward(prediction: Array, target: Array) -> tuple[Array, Any]:
+        return forward(prediction, target, **options)
+
+    def loss_backward(residuals: Any, dloss: Array) -> Array:
+        return backward(residuals, dloss, **options)[0]
+
+    return Loss(loss_forward, loss_backward)

@@ -1,0 +1,68 @@
+"""linear: the layer that most parameters live in."""
+
+from typing import Any, NamedTuple
+
+import jax
+
+from handgrad.layers.layer import Layer
+from handgrad.rules.linear import linear_backward, linear_forward
+from handgrad.shapes import InputError, check_array, describe
+
+Array = jax.Array
+Initializer = jax.nn.initializers.Initializer
+
+
+class LinearParams(NamedTuple):
+    """Parameters of `linear`.
+
+    Attributes:
+      W: (n_in, n_out) weights.
+      b: (n_out,) bias, or None.
+    """
+
+    W: Any
+    b: Any = None
+
+
+def linear(
+    n_out: int,
+    *,
+    bias: bool = True,
+    n_in: int | None = None,
+    init_W: Initializer = jax.nn.initializers.lecun_normal(),
+    init_b: Initializer = jax.nn.initializers.zeros,
+) -> Layer:
+    """Y = X W + 1 bᵀ, with parameters LinearParams(W, b).
+
+    Args:
+      n_out: output features.
+      bias: False leaves b away.
+      n_in: input features; None takes them from the x of `init`.
+      init_W, init_b: initialisers, (key, shape, dtype) -> array; parameters get the dtype of `init`'s x.
+    Raises:
+      InputError: n_out is not a positive integer; at trace time, as linear_forward and linear_backward.
+    Derivation: docs/derivations/linear.md
+    """
+    if not isinstance(n_out, int) or n_out < 1:
+        raise InputError(f"linear: n_out must be a positive integer, got {n_out!r}")
+
+    def init(key, x):
+        check_array("linear", "x", x, min_ndim=2)
+        if n_in not in (None, x.shape[-1]):
+            raise InputError(f"linear: x must have {n_in} features, got {describe(x)}")
+        key_W, key_b = jax.random.split(key)
+        W = init_W(key_W, (x.shape[-1], n_out), x.dtype)
+        return LinearParams(W, init_b(key_b, (n_out,), x.dtype) if bias else None)
+
+    def forward(params, x, key=None):
+        if not isinstance(params, LinearParams):
+            raise InputError(f"linear: params must be LinearParams, got {describe(params)}")
+        if (params.b is not None) != bias:
+            raise InputError(f"linear: params.b must be {'an array' if bias else 'None'}, got {describe(params.b)}")
+        return linear_forward(x, params.W, params.b)
+
+    def backward(residuals, dy):
+        dx, dW, db = linear_backward(residuals, dy)
+        return dx, LinearParams(dW, db)
+
+    return Layer(init, forward, backward)

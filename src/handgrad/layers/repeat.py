@@ -1,0 +1,79 @@
+"""repeat: one layer's form n times, with parameters of its own each time, as a scan."""
+
+from typing import Any
+
+import jax
+
+from handgrad.factors import Stacked, is_factor
+from handgrad.layers.layer import Layer
+from handgrad.layers.residual import check_like
+from handgrad.shapes import InputError
+
+
+def repeat(layer: Layer, n: int) -> Layer:
+    """n layers of one form, one after the other; compile time does not grow with n.
+
+    Every array of the params has an axis of length n in front, and its gradient's factor is Stacked.
+
+    Args:
+      layer: its output has the shape and the dtype of its input.
+      n: how many times, at least 1.
+    Raises:
+      InputError: n is not a positive integer; at trace time, where the layer's output is unlike its input or params are
+        not stacked n times.
+    Derivation: docs/derivations/composition.md
+    """
+    if not isinstance(n, int) or n < 1:
+        raise InputError(f"repeat: n must be a positive integer, got {n!r}")
+
+    def init(key, x):
+        return jax.vmap(lambda k: layer.init(k, x))(jax.random.split(key, n))
+
+    def forward(params, x, key=None):
+        for leaf in jax.tree.leaves(params):
+            if leaf.shape[:1] != (n,):
+                raise InputError(f"repeat: params must be stacked {n} times, got an array of shape {leaf.shape}")
+        keys = None if key is None else jax.random.split(key, n)
+
+        def one_layer(x, params_and_key):
+            y, kept = layer.forward(params_and_key[0], x, params_and_key[1])
+            check_like("repeat", x, y)
+            return y, kept
+
+        return scan_forwarding(one_layer, x, (params, keys), length=n)
+
+    def backward(residuals, dy):
+        def one_layer(dy, kept):
+            return layer.backward(kept, dy)
+
+        dx, dparams = scan_forwarding(one_layer, dy, residuals, length=n, reverse=True)
+        return dx, jax.tree.map(Stacked, dparams, is_leaf=is_factor)
+
+    return Layer(init, forward, backward)
+
+
+def scan_forwarding(body: Any, carry: Any, xs: Any, *, length: int, reverse: bool = False) -> tuple[Any, Any]:
+    """jax.lax.scan, except that what `body` hands on unchanged is not copied.
+
+    An output that is one of the inputs (a weight kept as a residual, a residual kept as a factor's side) comes back
+    as the whole stacked input itself, and an output that is named twice is stacked once.
+    """
+    inputs = jax.tree.leaves(xs)
+    structure, places = None, []
+
+    def traced(carry, x):
+        nonlocal structure, places
+        carry, y = body(carry, x)
+        pool = jax.tree.leaves(x)
+        place = {id(leaf): i for i, leaf in enumerate(pool)}
+        leaves, structure = jax.tree.flatten(y)
+        for leaf in leaves:
+            if id(leaf) not in place:
+                place[id(leaf)] = len(pool)
+                pool.append(leaf)
+        places = [place[id(leaf)] for leaf in leaves]
+        return carry, pool[len(inputs) :]
+
+    carry, fresh = jax.lax.scan(traced, carry, xs, length=length, reverse=reverse)
+    pool = [*inputs, *fresh]
+    return carry, jax.tree.unflatten(structure, [pool[place] for place in places])

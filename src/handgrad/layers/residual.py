@@ -1,0 +1,32 @@
+"""residual: a layer and the way around it."""
+
+from handgrad.layers.layer import Layer
+from handgrad.shapes import InputError, describe
+
+
+def residual(layer: Layer) -> Layer:
+    """y = x + layer(x): what flows back is dy itself plus dy pulled back through the layer.
+
+    Args:
+      layer: its output has the shape and the dtype of its input.
+    Raises:
+      InputError: at trace time, where the layer's output is unlike its input.
+    Derivation: docs/derivations/composition.md
+    """
+
+    def forward(params, x, key=None):
+        fx, residuals = layer.forward(params, x, key)
+        check_like("residual", x, fx)
+        return x + fx, residuals
+
+    def backward(residuals, dy):
+        dx, dparams = layer.backward(residuals, dy)
+        return dy + dx, dparams
+
+    return Layer(layer.init, forward, backward)
+
+
+def check_like(where, x, y):
+    """A layer's output y has its input's shape and dtype."""
+    if x.shape != y.shape or x.dtype != y.dtype:
+        raise InputError(f"{where}: the layer's output must be like its input, {describe(x)}, got {describe(y)}")

@@ -1,0 +1,193 @@
+"""Activations that bend at zero. Each keeps its output alone, which the next linear keeps anyway as its input."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from handgrad.shapes import InputError, check_array, check_cotangent, check_residuals
+
+Array = jax.Array
+
+SELU_ALPHA = 1.6732632423543772  # the fixed point of mean 0 and variance 1: Klambauer et al. 2017, appendix A1
+SELU_SCALE = 1.0507009873554805
+
+
+class ReluResiduals(NamedTuple):
+    """Y: (batch, ...) output; its sign is the input's, so the input isn't needed."""
+
+    Y: Array
+
+
+def relu_forward(X: Array) -> tuple[Array, ReluResiduals]:
+    """Y = max(X, 0), element by element; NaN stays NaN.
+
+    Args:
+      X: (batch, ...) floating point.
+    Returns:
+      Y like X; residuals.
+    Raises:
+      InputError: X is not floating point.
+    Derivation: docs/derivations/rectifiers.md
+    """
+    check_array("relu_forward", "X", X)
+    Y = jnp.where(X <= 0, jnp.zeros_like(X), X)
+    return Y, ReluResiduals(Y)
+
+
+def relu_backward(residuals: ReluResiduals, dY: Array) -> tuple[Array]:
+    """Pull dY back through Y = max(X, 0), with relu′(0) = 0 as in jax.nn.relu.
+
+        dX = dY ∘ [Y > 0]
+
+    Args:
+      residuals: ReluResiduals of relu_forward.
+      dY: like X, cotangent of Y.
+    Returns:
+      dX like X.
+    Raises:
+      InputError: residuals of another rule; dY not of Y's shape and dtype.
+    Derivation: docs/derivations/rectifiers.md
+    """
+    (Y,) = check_residuals("relu_backward", residuals, ReluResiduals)
+    check_cotangent("relu_backward", dY, Y.shape, Y.dtype)
+    return (jnp.where(Y > 0, dY, jnp.zeros_like(dY)),)
+
+
+class LeakyReluResiduals(NamedTuple):
+    """Y: (batch, ...) output; its sign is the input's."""
+
+    Y: Array
+
+
+def leaky_relu_forward(X: Array, *, negative_slope: float = 0.01) -> tuple[Array, LeakyReluResiduals]:
+    """Y = X where X > 0, s X elsewhere.
+
+    Args:
+      X: (batch, ...) floating point.
+      negative_slope: s > 0, so that Y has the sign of X.
+    Returns:
+      Y like X; residuals.
+    Raises:
+      InputError: X is not floating point; s is not positive.
+    Derivation: docs/derivations/rectifiers.md
+    """
+    check_array("leaky_relu_forward", "X", X)
+    _check_positive("leaky_relu_forward", "negative_slope", negative_slope)
+    Y = jnp.where(X > 0, X, negative_slope * X)
+    return Y, LeakyReluResiduals(Y)
+
+
+def leaky_relu_backward(residuals: LeakyReluResiduals, dY: Array, *, negative_slope: float = 0.01) -> tuple[Array]:
+    """Pull dY back through leaky_relu, with slope s at zero.
+
+        dX = dY where Y > 0, s dY elsewhere
+
+    Args:
+      residuals: LeakyReluResiduals of leaky_relu_forward.
+      dY: like X, cotangent of Y.
+      negative_slope: s, the forward's.
+    Returns:
+      dX like X.
+    Raises:
+      InputError: residuals of another rule; dY not of Y's shape and dtype.
+    Derivation: docs/derivations/rectifiers.md
+    """
+    (Y,) = check_residuals("leaky_relu_backward", residuals, LeakyReluResiduals)
+    check_cotangent("leaky_relu_backward", dY, Y.shape, Y.dtype)
+    return (jnp.where(Y > 0, dY, negative_slope * dY),)
+
+
+class EluResiduals(NamedTuple):
+    """Y: (batch, ...) output; below zero the slope is Y + α."""
+
+    Y: Array
+
+
+def elu_forward(X: Array, *, alpha: float = 1.0) -> tuple[Array, EluResiduals]:
+    """Y = X where X > 0, α (eˣ − 1) elsewhere.
+
+    Args:
+      X: (batch, ...) floating point.
+      alpha: α > 0, so that Y has the sign of X.
+    Returns:
+      Y like X; residuals.
+    Raises:
+      InputError: X is not floating point; α is not positive.
+    Derivation: docs/derivations/rectifiers.md (Clevert et al. 2016)
+    """
+    check_array("elu_forward", "X", X)
+    _check_positive("elu_forward", "alpha", alpha)
+    Y = _elu(X, alpha)
+    return Y, EluResiduals(Y)
+
+
+def elu_backward(residuals: EluResiduals, dY: Array, *, alpha: float = 1.0) -> tuple[Array]:
+    """Pull dY back through elu, with slope α at zero.
+
+        dX = dY where Y > 0, dY ∘ (Y + α) elsewhere
+
+    Args:
+      residuals: EluResiduals of elu_forward.
+      dY: like X, cotangent of Y.
+      alpha: α, the forward's.
+    Returns:
+      dX like X.
+    Raises:
+      InputError: residuals of another rule; dY not of Y's shape and dtype.
+    Derivation: docs/derivations/rectifiers.md
+    """
+    (Y,) = check_residuals("elu_backward", residuals, EluResiduals)
+    check_cotangent("elu_backward", dY, Y.shape, Y.dtype)
+    return (jnp.where(Y > 0, dY, dY * (Y + alpha)),)
+
+
+class SeluResiduals(NamedTuple):
+    """Y: (batch, ...) output; below zero the slope is Y + λα."""
+
+    Y: Array
+
+
+def selu_forward(X: Array) -> tuple[Array, SeluResiduals]:
+    """Y = λ elu(X, α) with the self-normalising constants λ = 1.0507…, α = 1.6732….
+
+    Args:
+      X: (batch, ...) floating point.
+    Returns:
+      Y like X; residuals.
+    Raises:
+      InputError: X is not floating point.
+    Derivation: docs/derivations/rectifiers.md (Klambauer et al. 2017)
+    """
+    check_array("selu_forward", "X", X)
+    Y = SELU_SCALE * _elu(X, SELU_ALPHA)
+    return Y, SeluResiduals(Y)
+
+
+def selu_backward(residuals: SeluResiduals, dY: Array) -> tuple[Array]:
+    """Pull dY back through selu, with slope λα at zero.
+
+        dX = λ dY where Y > 0, dY ∘ (Y + λα) elsewhere
+
+    Args:
+      residuals: SeluResiduals of selu_forward.
+      dY: like X, cotangent of Y.
+    Returns:
+      dX like X.
+    Raises:
+      InputError: residuals of another rule; dY not of Y's shape and dtype.
+    Derivation: docs/derivations/rectifiers.md
+    """
+    (Y,) = check_residuals("selu_backward", residuals, SeluResiduals)
+    check_cotangent("selu_backward", dY, Y.shape, Y.dtype)
+    return (dY * jnp.where(Y > 0, SELU_SCALE, Y + SELU_SCALE * SELU_ALPHA),)
+
+
+def _elu(X: Array, alpha: float) -> Array:
+    # The exponential sees no positive number: it can't overflow in the branch that `where` doesn't take.
+    return jnp.where(X > 0, X, alpha * jnp.expm1(jnp.where(X > 0, jnp.zeros_like(X), X)))
+
+
+def _check_positive(where: str, name: str, value: float) -> None:
+    if not value > 0:
+        raise InputError(f"{where}: {name} must be positive, got {value}")

@@ -1,0 +1,151 @@
+"""Activations of the form Y = X ∘ gate(X). Each keeps its input and computes the gate again."""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from handgrad.rules.activations import softplus_forward
+from handgrad.shapes import check_array, check_cotangent, check_residuals
+
+Array = jax.Array
+
+SQRT_HALF = math.sqrt(0.5)
+SQRT_2_OVER_PI = math.sqrt(2 / math.pi)
+
+
+class SiluResiduals(NamedTuple):
+    """X: (batch, ...) input; σ(X) is computed again."""
+
+    X: Array
+
+
+def silu_forward(X: Array) -> tuple[Array, SiluResiduals]:
+    """Y = X ∘ σ(X), also called swish.
+
+    Args:
+      X: (batch, ...) floating point.
+    Returns:
+      Y like X; residuals.
+    Raises:
+      InputError: X is not floating point.
+    Derivation: docs/derivations/self_gated.md (Ramachandran et al. 2017)
+    """
+    check_array("silu_forward", "X", X)
+    Y = X * jax.lax.logistic(X)
+    return Y, SiluResiduals(X)
+
+
+def silu_backward(residuals: SiluResiduals, dY: Array) -> tuple[Array]:
+    """Pull dY back through Y = X ∘ S with S = σ(X).
+
+        dX = dY ∘ S ∘ (1 + X ∘ (1 − S))
+
+    Args:
+      residuals: SiluResiduals of silu_forward.
+      dY: like X, cotangent of Y.
+    Returns:
+      dX like X.
+    Raises:
+      InputError: residuals of another rule; dY not of Y's shape and dtype.
+    Derivation: docs/derivations/self_gated.md
+    """
+    (X,) = check_residuals("silu_backward", residuals, SiluResiduals)
+    check_cotangent("silu_backward", dY, X.shape, X.dtype)
+    S = jax.lax.logistic(X)
+    return (dY * S * (1 + X * (1 - S)),)
+
+
+class MishResiduals(NamedTuple):
+    """X: (batch, ...) input; tanh and σ are computed again."""
+
+    X: Array
+
+
+def mish_forward(X: Array) -> tuple[Array, MishResiduals]:
+    """Y = X ∘ tanh(softplus(X)).
+
+    Args:
+      X: (batch, ...) floating point.
+    Returns:
+      Y like X; residuals.
+    Raises:
+      InputError: X is not floating point.
+    Derivation: docs/derivations/self_gated.md (Misra 2019)
+    """
+    check_array("mish_forward", "X", X)
+    Y = X * jnp.tanh(softplus_forward(X)[0])
+    return Y, MishResiduals(X)
+
+
+def mish_backward(residuals: MishResiduals, dY: Array) -> tuple[Array]:
+    """Pull dY back through Y = X ∘ T with T = tanh(softplus(X)).
+
+        dX = dY ∘ (T + X ∘ (1 − T) ∘ (1 + T) ∘ σ(X))
+
+    Args:
+      residuals: MishResiduals of mish_forward.
+      dY: like X, cotangent of Y.
+    Returns:
+      dX like X.
+    Raises:
+      InputError: residuals of another rule; dY not of Y's shape and dtype.
+    Derivation: docs/derivations/self_gated.md
+    """
+    (X,) = check_residuals("mish_backward", residuals, MishResiduals)
+    check_cotangent("mish_backward", dY, X.shape, X.dtype)
+    T = jnp.tanh(softplus_forward(X)[0])
+    return (dY * (T + X * (1 - T) * (1 + T) * jax.lax.logistic(X)),)
+
+
+class GeluResiduals(NamedTuple):
+    """X: (batch, ...) input; Φ or tanh are computed again."""
+
+    X: Array
+
+
+def gelu_forward(X: Array, *, approximate: bool = False) -> tuple[Array, GeluResiduals]:
+    """Y = X ∘ Φ(X), Φ the normal distribution function, or its tanh form.
+
+    Args:
+      X: (batch, ...) floating point.
+      approximate: False for Φ(x) = ½ erfc(−x/√2), True for Φ(x) ≈ ½ (1 + tanh u), u = √(2/π) (x + 0.044715 x³).
+    Returns:
+      Y like X; residuals.
+    Raises:
+      InputError: X is not floating point.
+    Derivation: docs/derivations/self_gated.md (Hendrycks and Gimpel 2016)
+    """
+    check_array("gelu_forward", "X", X)
+    Y = X * _normal_distribution(X, approximate)[0]
+    return Y, GeluResiduals(X)
+
+
+def gelu_backward(residuals: GeluResiduals, dY: Array, *, approximate: bool = False) -> tuple[Array]:
+    """Pull dY back through Y = X ∘ Φ(X), φ = Φ′.
+
+        dX = dY ∘ (Φ + X ∘ φ)
+
+    Args:
+      residuals: GeluResiduals of gelu_forward.
+      dY: like X, cotangent of Y.
+      approximate: the forward's.
+    Returns:
+      dX like X.
+    Raises:
+      InputError: residuals of another rule; dY not of Y's shape and dtype.
+    Derivation: docs/derivations/self_gated.md
+    """
+    (X,) = check_residuals("gelu_backward", residuals, GeluResiduals)
+    check_cotangent("gelu_backward", dY, X.shape, X.dtype)
+    distribution, density = _normal_distribution(X, approximate)
+    return (dY * (distribution + X * density),)
+
+
+def _normal_distribution(X: Array, approximate: bool) -> tuple[Array, Array]:
+    """Φ(X) and its slope φ(X), exact or of the tanh form."""
+    if not approximate:
+        return jax.lax.erfc(-X * SQRT_HALF) / 2, jnp.exp(-(X**2) / 2) * (SQRT_2_OVER_PI / 2)
+    T = jnp.tanh(SQRT_2_OVER_PI * (X + 0.044715 * X**3))
+    return (1 + T) / 2, (1 - T) * (1 + T) / 2 * SQRT_2_OVER_PI * (1 + 3 * 0.044715 * X**2)

@@ -1,0 +1,142 @@
+"""The softmax family, along the last axis."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from handgrad.shapes import check_array, check_cotangent, check_residuals
+
+Array = jax.Array
+
+
+class SoftmaxResiduals(NamedTuple):
+    """P: (batch, ..., n) output, which the whole Jacobian diag(p) − p pᵀ is made of."""
+
+    P: Array
+
+
+def softmax_forward(X: Array) -> tuple[Array, SoftmaxResiduals]:
+    """P = eˣ / Σ eˣ along the last axis, without overflow for any finite X.
+
+    Args:
+      X: (batch, ..., n) floating point.
+    Returns:
+      P like X, each row sums to 1; residuals.
+    Raises:
+      InputError: X is not floating point or has no (batch, ..., n).
+    Derivation: docs/derivations/softmax.md
+    """
+    check_array("softmax_forward", "X", X, min_ndim=2)
+    E = jnp.exp(X - jnp.max(X, axis=-1, keepdims=True))
+    P = E / jnp.sum(E, axis=-1, keepdims=True)
+    return P, SoftmaxResiduals(P)
+
+
+def softmax_backward(residuals: SoftmaxResiduals, dP: Array) -> tuple[Array]:
+    """Pull dP back through P = softmax(X).
+
+        dX = P ∘ (dP − ⟨P, dP⟩ 1ᵀ)      ⟨·,·⟩ row by row
+
+    Args:
+      residuals: SoftmaxResiduals of softmax_forward.
+      dP: (batch, ..., n) cotangent of P.
+    Returns:
+      dX (batch, ..., n).
+    Raises:
+      InputError: residuals of another rule; dP not of P's shape and dtype.
+    Derivation: docs/derivations/softmax.md
+    """
+    (P,) = check_residuals("softmax_backward", residuals, SoftmaxResiduals)
+    check_cotangent("softmax_backward", dP, P.shape, P.dtype, name="dP", of="P")
+    return (P * (dP - jnp.sum(P * dP, axis=-1, keepdims=True)),)
+
+
+class LogSoftmaxResiduals(NamedTuple):
+    """L: (batch, ..., n) output; e^L is the softmax."""
+
+    L: Array
+
+
+def log_softmax_forward(X: Array) -> tuple[Array, LogSoftmaxResiduals]:
+    """L = X − log Σ eˣ along the last axis, without overflow for any finite X.
+
+    Args:
+      X: (batch, ..., n) floating point.
+    Returns:
+      L like X; residuals.
+    Raises:
+      InputError: X is not floating point or has no (batch, ..., n).
+    Derivation: docs/derivations/softmax.md
+    """
+    check_array("log_softmax_forward", "X", X, min_ndim=2)
+    shifted = X - jnp.max(X, axis=-1, keepdims=True)
+    L = shifted - jnp.log(jnp.sum(jnp.exp(shifted), axis=-1, keepdims=True))
+    return L, LogSoftmaxResiduals(L)
+
+
+def log_softmax_backward(residuals: LogSoftmaxResiduals, dL: Array) -> tuple[Array]:
+    """Pull dL back through L = log softmax(X).
+
+        dX = dL − P ∘ (dL 1) 1ᵀ      P = e^L
+
+    Args:
+      residuals: LogSoftmaxResiduals of log_softmax_forward.
+      dL: (batch, ..., n) cotangent of L.
+    Returns:
+      dX (batch, ..., n).
+    Raises:
+      InputError: residuals of another rule; dL not of L's shape and dtype.
+    Derivation: docs/derivations/softmax.md
+    """
+    (L,) = check_residuals("log_softmax_backward", residuals, LogSoftmaxResiduals)
+    check_cotangent("log_softmax_backward", dL, L.shape, L.dtype, name="dL", of="L")
+    return (dL - jnp.exp(L) * jnp.sum(dL, axis=-1, keepdims=True),)
+
+
+class LogsumexpResiduals(NamedTuple):
+    """X and Y give back the softmax e^(X − Y) without a second sum.
+
+    Attributes:
+      X: (batch, ..., n) input.
+      Y: (batch, ...) output.
+    """
+
+    X: Array
+    Y: Array
+
+
+def logsumexp_forward(X: Array) -> tuple[Array, LogsumexpResiduals]:
+    """Y = log Σ eˣ along the last axis, without overflow for any finite X.
+
+    Args:
+      X: (batch, ..., n) floating point.
+    Returns:
+      Y (batch, ...); residuals.
+    Raises:
+      InputError: X is not floating point or has no (batch, ..., n).
+    Derivation: docs/derivations/softmax.md
+    """
+    check_array("logsumexp_forward", "X", X, min_ndim=2)
+    M = jnp.max(X, axis=-1, keepdims=True)
+    Y = jnp.squeeze(M, -1) + jnp.log(jnp.sum(jnp.exp(X - M), axis=-1))
+    return Y, LogsumexpResiduals(X, Y)
+
+
+def logsumexp_backward(residuals: LogsumexpResiduals, dY: Array) -> tuple[Array]:
+    """Pull dY back through Y = log Σ eˣ.
+
+        dX = P ∘ dY 1ᵀ      P = e^(X − Y 1ᵀ)
+
+    Args:
+      residuals: LogsumexpResiduals of logsumexp_forward.
+      dY: (batch, ...) cotangent of Y.
+    Returns:
+      dX (batch, ..., n).
+    Raises:
+      InputError: residuals of another rule; dY not of Y's shape and dtype.
+    Derivation: docs/derivations/softmax.md
+    """
+    X, Y = check_residuals("logsumexp_backward", residuals, LogsumexpResiduals)
+    check_cotangent("logsumexp_backward", dY, Y.shape, Y.dtype)
+    return (jnp.exp(X - jnp.expand_dims(Y, -1)) * jnp.expand_dims(dY, -1),)

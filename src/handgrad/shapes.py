@@ -1,0 +1,87 @@
+"""Shape and dtype errors in the rule's own words.
+
+Every check here looks at shapes and dtypes alone, so it runs at trace time, costs nothing in the compiled program and
+raises before anything is computed. A message is one sentence: the function, the argument, what was expected, what came.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import jax.numpy as jnp
+import numpy as np
+
+R = TypeVar("R")
+
+
+class InputError(ValueError):
+    """An argument that handgrad can't use: one sentence with the function, the argument, what was expected, what came.
+
+    `path` says where in a composed network it happened ("2", "encoder.0"): each `chain` that the error leaves puts
+    its own name for the layer in front.
+    """
+
+    def __init__(self, sentence: str, path: tuple[str, ...] = ()):
+        super().__init__(sentence)
+        self.sentence = sentence
+        self.path = path
+
+    def __str__(self) -> str:
+        return f"in layer {'.'.join(self.path)}: {self.sentence}" if self.path else self.sentence
+
+
+def describe(value: Any) -> str:
+    """`value` as an error message names it: `float32 (3, 4)` for an array, its type's name for anything else."""
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return f"{value.dtype} {tuple(value.shape)}"
+    return type(value).__name__
+
+
+def check_array(where: str, name: str, value: Any, min_ndim: int = 0) -> None:
+    """`value` has a shape, a floating-point dtype and at least `min_ndim` axes."""
+    if not (hasattr(value, "shape") and hasattr(value, "dtype")):
+        raise InputError(f"{where}: {name} must be an array, got {describe(value)}")
+    if not jnp.issubdtype(value.dtype, jnp.floating):
+        raise InputError(f"{where}: {name} must have a floating-point dtype, got {describe(value)}")
+    if len(value.shape) < min_ndim:
+        axes = "(batch, ..., features)" if min_ndim == 2 else f"at least {min_ndim} axes, the batch first"
+        raise InputError(f"{where}: {name} must have shape {axes}, got {describe(value)}")
+
+
+def check_shape(where: str, name: str, value: Any, shape: Sequence[int], why: str = "") -> None:
+    """`value` has exactly this shape: nothing is broadcast in silence."""
+    if not hasattr(value, "shape"):
+        raise InputError(f"{where}: {name} must be an array of shape {tuple(shape)}, got {describe(value)}")
+    if tuple(value.shape) != tuple(shape):
+        reason = f" {why}" if why else ""
+        raise InputError(f"{where}: {name} must have shape {tuple(shape)}{reason}, got {describe(value)}")
+
+
+def check_cotangent(where: str, dY: Any, shape: Sequence[int], dtype: Any, name: str = "dY", of: str = "Y") -> None:
+    """`dY` has the shape and the dtype of the output that it is the cotangent of."""
+    if not hasattr(dY, "dtype") or tuple(dY.shape) != tuple(shape) or dY.dtype != dtype:
+        raise InputError(
+            f"{where}: {name} must be the cotangent of {of}, {np.dtype(dtype)} {tuple(shape)}, got {describe(dY)}"
+        )
+
+
+def check_residuals(where: str, residuals: Any, expected: type[R]) -> R:
+    """`residuals` are the ones that this rule's own forward pass returned."""
+    if not isinstance(residuals, expected):
+        raise InputError(f"{where}: residuals must be {expected.__name__}, got {describe(residuals)}")
+    return residuals
+
+
+def as_row(b: Any, ndim: int) -> Any:
+    """`b` (n,) as (1, ..., 1, n) with `ndim` axes: what `X + b` would do by rank promotion, written out."""
+    return jnp.expand_dims(b, tuple(range(ndim - 1)))
+
+
+@contextmanager
+def inside(layer: str) -> Iterator[None]:
+    """Put `layer` in front of the path of an InputError that passes through."""
+    try:
+        yield
+    except InputError as error:
+        error.path = (layer, *error.path)
+        raise
