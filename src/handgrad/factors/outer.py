@@ -75,7 +75,7 @@ def _tokens(factor: Outer) -> int:
 
 
 def _gram_is_cheaper(one: Outer, two: Outer) -> bool:
-    """T T′ (n_in + n_out) multiplications for the two Gram products against (T + T′) n_in n_out for the two
-    gradients.""" T, S = _tokens(one), _tokens(two)
+    """T T′ (n_in + n_out) multiplications for two Gram products against (T + T′) n_in n_out for two gradients."""
+    T, S = _tokens(one), _tokens(two)
     n_in, n_out = one.shape
     return T * S * (n_in + n_out) <= (T + S) * n_in * n_out or T == S == 1

@@ -92,8 +92,8 @@ def random_network(seed: int, dtype: Any = np.float64, max_depth: int = 8) -> Ra
 
 
 def _random_block(rng: np.random.Generator, width: int, depth: int) -> tuple[str, Layer, int, int]:
-    """A linear layer with its activation, alone, with a way around it, or repeated: (name, layer, depth, width
-    after).""" kind = rng.choice(["plain", "residual", "repeat"], p=[0.6, 0.2, 0.2])
+    """A linear layer with its activation, alone, residual or repeated: (name, layer, depth, width)."""
+    kind = rng.choice(["plain", "residual", "repeat"], p=[0.6, 0.2, 0.2])
     n_out = int(rng.integers(1, 65)) if kind == "plain" else width
     # The softmax of a single number is constant: a gradient of zeros, which proves nothing.
     choices = [a for a in ACTIVATIONS if n_out > 1 or "softmax" not in a]
