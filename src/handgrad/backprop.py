@@ -81,6 +81,7 @@ def grad(model: Layer, loss: Loss, *, argnums: int | tuple[int, ...] = 0, has_au
     with_value = value_and_grad(model, loss, argnums=argnums, has_aux=has_aux)
 
     def grads_only(params, x, target, weights=None, key=None):
+        check_batches("grad", x, target, weights)
         value, grads = with_value(params, x, target, weights, key)
         return (grads, value[1]) if has_aux else grads
 

@@ -57,6 +57,25 @@ def check_shape(where: str, name: str, value: Any, shape: Sequence[int], why: st
         raise InputError(f"{where}: {name} must have shape {tuple(shape)}{reason}, got {describe(value)}")
 
 
+def check_target(where: str, Y: Any, shape: Sequence[int], why: str) -> None:
+    """`Y` is a target of this shape, of real numbers or integers."""
+    check_shape(where, "the target Y", Y, shape, why)
+    if not (jnp.issubdtype(Y.dtype, jnp.floating) or jnp.issubdtype(Y.dtype, jnp.integer)):
+        raise InputError(f"{where}: the target Y must be of real numbers or integers, got {describe(Y)}")
+
+
+def check_positive(where: str, name: str, value: Any) -> None:
+    """`value` is a number above zero."""
+    if not (isinstance(value, int | float | np.number) and value > 0):
+        raise InputError(f"{where}: {name} must be a positive number, got {value!r}")
+
+
+def check_count(where: str, name: str, value: Any) -> None:
+    """`value` is a whole number, 1 at least."""
+    if not (isinstance(value, int | np.integer) and value >= 1):
+        raise InputError(f"{where}: {name} must be a positive integer, got {value!r}")
+
+
 def check_cotangent(where: str, dY: Any, shape: Sequence[int], dtype: Any, name: str = "dY", of: str = "Y") -> None:
     """`dY` has the shape and the dtype of the output that it is the cotangent of."""
     if not hasattr(dY, "dtype") or tuple(dY.shape) != tuple(shape) or dY.dtype != dtype:

@@ -37,15 +37,15 @@ class Hadamard(Factor):
     def dtype(self) -> Any:
         return self.param_dtype or jnp.result_type(self.A.dtype, self.Delta.dtype)
 
-    def sum(self, weights: Array | None = None) -> Array:
+    def accumulate(self, weights: Array | None = None) -> Array:
         """Σ_b w_b Σ_t a_bt ∘ δ_bt."""
-        return self._total().sum(weights)
+        return self._total().accumulate(weights)
 
     def per_example(self) -> Array:
         return self._total().per_example()
 
-    def inner(self, other: Factor) -> Array:
-        return self._total().inner(other._total() if isinstance(other, Hadamard) else other)
+    def _inner(self, other: Factor) -> Array:
+        return self._total()._inner(other._total() if isinstance(other, Hadamard) else other)
 
     def second_moment(self) -> Array:
         return self._total().second_moment()

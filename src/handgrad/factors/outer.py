@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from handgrad.factors.base import Array, Factor, accumulator, as_tokens, check_weights, weighted
+from handgrad.factors.base import Array, Factor, accumulator, as_rows, as_tokens, weighted
 
 
 @jax.tree_util.register_dataclass
@@ -37,23 +37,20 @@ class Outer(Factor):
     def dtype(self) -> Any:
         return self.param_dtype or jnp.result_type(self.A.dtype, self.Delta.dtype)
 
-    def sum(self, weights: Array | None = None) -> Array:
+    def accumulate(self, weights: Array | None = None) -> Array:
         """Σ_b w_b A_bᵀ Δ_b: ONE product over batch × tokens."""
-        check_weights("Outer.sum", weights, self.batch)
-        Delta = weighted(self.Delta, weights)
-        leading = tuple(range(self.A.ndim - 1))
-        dtype = accumulator(self.A, Delta)
-        return jnp.tensordot(self.A, Delta, (leading, leading), preferred_element_type=dtype).astype(self.dtype)
+        A, Delta = as_rows(self.A), as_rows(weighted(self.Delta, weights))
+        return jnp.matmul(A.T, Delta, preferred_element_type=accumulator(A, Delta))
 
     def per_example(self) -> Array:
         A, Delta = as_tokens(self.A), as_tokens(self.Delta)
         dtype = accumulator(A, Delta)
         return jnp.einsum("bti,bto->bio", A, Delta, preferred_element_type=dtype)
 
-    def inner(self, other: Factor) -> Array:
+    def _inner(self, other: Factor) -> Array:
         """⟨AᵀΔ, A′ᵀΔ′⟩ = ⟨A A′ᵀ, Δ Δ′ᵀ⟩, token by token, wherever that is less work than writing AᵀΔ out."""
         if not isinstance(other, Outer) or not _gram_is_cheaper(self, other):
-            return super().inner(other)
+            return super()._inner(other)
         dtype = accumulator(self.A, self.Delta, other.A, other.Delta)
         across_A, across_Delta = (
             jnp.einsum("bti,bsi->bts", as_tokens(one), as_tokens(two), preferred_element_type=dtype)

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from handgrad.factors.base import Array, Factor, accumulator, check_weights, weighted
+from handgrad.factors.base import Array, Factor, accumulator, weighted
 
 
 @jax.tree_util.register_dataclass
@@ -32,17 +32,16 @@ class PerExample(Factor):
     def dtype(self) -> Any:
         return self.g.dtype
 
-    def sum(self, weights: Array | None = None) -> Array:
+    def accumulate(self, weights: Array | None = None) -> Array:
         """Σ_b w_b g_b."""
-        check_weights("PerExample.sum", weights, self.batch)
-        return jnp.sum(weighted(self.g, weights), axis=0, dtype=accumulator(self.g)).astype(self.dtype)
+        return jnp.sum(weighted(self.g, weights), axis=0, dtype=accumulator(self.g))
 
     def per_example(self) -> Array:
         return self.g.astype(accumulator(self.g))
 
-    def inner(self, other: Factor) -> Array:
+    def _inner(self, other: Factor) -> Array:
         if not isinstance(other, PerExample):
-            return super().inner(other)
+            return super()._inner(other)
         return jnp.sum(self.per_example() * other.per_example(), axis=tuple(range(1, self.g.ndim)))
 
     def second_moment(self) -> Array:

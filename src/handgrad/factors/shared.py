@@ -34,17 +34,17 @@ class Shared(Factor):
     def dtype(self) -> Any:
         return self.sites[0].dtype
 
-    def sum(self, weights: Array | None = None) -> Array:
+    def accumulate(self, weights: Array | None = None) -> Array:
         """Σ_s Σ_b w_b g_b: gradients add up over the sites."""
-        return functools.reduce(operator.add, (site.sum(weights) for site in self.sites))
+        return functools.reduce(operator.add, (site.accumulate(weights) for site in self.sites))
 
     def per_example(self) -> Array:
         return functools.reduce(operator.add, (site.per_example() for site in self.sites))
 
-    def inner(self, other: Factor) -> Array:
+    def _inner(self, other: Factor) -> Array:
         """Σ_s Σ_r ⟨site s, site r⟩: squared norms do NOT add up over the sites, the cross terms count."""
         others = other.sites if isinstance(other, Shared) else (other,)
-        return functools.reduce(operator.add, (one.inner(two) for one in self.sites for two in others))
+        return functools.reduce(operator.add, (one._inner(two) for one in self.sites for two in others))
 
     def example(self, b: Any) -> "Shared":
         return Shared(tuple(site.example(b) for site in self.sites))

@@ -32,17 +32,17 @@ class Stacked(Factor):
     def dtype(self) -> Any:
         return self._one_layer().dtype
 
-    def sum(self, weights: Array | None = None) -> Array:
+    def accumulate(self, weights: Array | None = None) -> Array:
         """Σ_b w_b g_b, layer by layer: (layers, *shape)."""
-        return jax.vmap(lambda layer: layer.sum(weights))(self.factor)
+        return jax.vmap(lambda layer: layer.accumulate(weights))(self.factor)
 
     def per_example(self) -> Array:
         return jax.vmap(lambda layer: layer.per_example(), out_axes=1)(self.factor)
 
-    def inner(self, other: Factor) -> Array:
+    def _inner(self, other: Factor) -> Array:
         if not isinstance(other, Stacked):
-            return super().inner(other)
-        return jnp.sum(jax.vmap(lambda one, two: one.inner(two))(self.factor, other.factor), axis=0)
+            return super()._inner(other)
+        return jnp.sum(jax.vmap(lambda one, two: one._inner(two))(self.factor, other.factor), axis=0)
 
     def second_moment(self) -> Array:
         return jax.vmap(lambda layer: layer.second_moment())(self.factor)

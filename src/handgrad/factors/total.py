@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from handgrad.factors.base import Array, Factor, accumulator, as_tokens, check_weights, weighted
+from handgrad.factors.base import Array, Factor, accumulator, as_tokens, weighted
 
 
 @jax.tree_util.register_dataclass
@@ -35,20 +35,19 @@ class Total(Factor):
     def dtype(self) -> Any:
         return self.param_dtype or self.Delta.dtype
 
-    def sum(self, weights: Array | None = None) -> Array:
+    def accumulate(self, weights: Array | None = None) -> Array:
         """Σ_b w_b Σ_t δ_bt."""
-        check_weights("Total.sum", weights, self.batch)
         Delta = weighted(self.Delta, weights)
-        return jnp.sum(Delta, tuple(range(Delta.ndim - 1)), dtype=accumulator(Delta)).astype(self.dtype)
+        return jnp.sum(Delta, tuple(range(Delta.ndim - 1)), dtype=accumulator(Delta))
 
     def per_example(self) -> Array:
         """Σ_t δ_bt for each example: no larger than Delta itself."""
         return jnp.sum(as_tokens(self.Delta), axis=1, dtype=accumulator(self.Delta))
 
-    def inner(self, other: Factor) -> Array:
+    def _inner(self, other: Factor) -> Array:
         """⟨Σ_t δ_t, Σ_s δ′_s⟩."""
         if not isinstance(other, Total):
-            return super().inner(other)
+            return super()._inner(other)
         return jnp.sum(self.per_example() * other.per_example(), axis=1)
 
     def second_moment(self) -> Array:

@@ -21,6 +21,9 @@ def chain(*layers: Layer, **named: Layer) -> Layer:
     """
     if bool(layers) == bool(named):
         raise InputError(f"chain: expected positional layers or keyword layers, got {len(layers)} and {len(named)}")
+    for layer in (*layers, *named.values()):
+        if not isinstance(layer, Layer):
+            raise InputError(f"chain: expected layers, as `relu()` makes them, got {layer!r}")
     names = tuple(named) or tuple(str(i) for i in range(len(layers)))
     steps = [_at(name, layer) for name, layer in zip(names, layers or named.values(), strict=True)]
 

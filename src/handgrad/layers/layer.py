@@ -49,7 +49,7 @@ def from_rule(forward: Callable[..., Any], backward: Callable[..., Any], **optio
         return ()
 
     def layer_forward(params: tuple[()], x: Array, key: Array | None = None) -> tuple[Array, Any]:
-        if params != ():
+        if not (isinstance(params, tuple) and len(params) == 0):
             raise InputError(f"{forward.__name__}: params must be (), got {describe(params)}")
         return forward(x, **options)
 

@@ -6,7 +6,7 @@ import jax
 
 from handgrad.layers.layer import Layer
 from handgrad.rules.linear import linear_backward, linear_forward
-from handgrad.shapes import InputError, check_array, describe
+from handgrad.shapes import InputError, check_array, check_count, describe
 
 Array = jax.Array
 Initializer = jax.nn.initializers.Initializer
@@ -43,8 +43,7 @@ def linear(
       InputError: n_out is not a positive integer; at trace time, as linear_forward and linear_backward.
     Derivation: docs/derivations/linear.md
     """
-    if not isinstance(n_out, int) or n_out < 1:
-        raise InputError(f"linear: n_out must be a positive integer, got {n_out!r}")
+    check_count("linear", "n_out", n_out)
 
     def init(key, x):
         check_array("linear", "x", x, min_ndim=2)

@@ -1,13 +1,20 @@
 """repeat: one layer's form n times, with parameters of its own each time, as a scan."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
 from handgrad.factors import Stacked, is_factor
 from handgrad.layers.layer import Layer
 from handgrad.layers.residual import check_like
-from handgrad.shapes import InputError
+from handgrad.shapes import InputError, check_count, check_residuals, describe
+
+
+class RepeatResiduals(NamedTuple):
+    """kept: one layer's residuals, each array with an axis of n in front; a parameter among them is the one that came
+    in."""
+
+    kept: Any
 
 
 def repeat(layer: Layer, n: int) -> Layer:
@@ -23,16 +30,15 @@ def repeat(layer: Layer, n: int) -> Layer:
         not stacked n times.
     Derivation: docs/derivations/composition.md
     """
-    if not isinstance(n, int) or n < 1:
-        raise InputError(f"repeat: n must be a positive integer, got {n!r}")
+    check_count("repeat", "n", n)
 
     def init(key, x):
         return jax.vmap(lambda k: layer.init(k, x))(jax.random.split(key, n))
 
     def forward(params, x, key=None):
         for leaf in jax.tree.leaves(params):
-            if leaf.shape[:1] != (n,):
-                raise InputError(f"repeat: params must be stacked {n} times, got an array of shape {leaf.shape}")
+            if getattr(leaf, "shape", ())[:1] != (n,):
+                raise InputError(f"repeat: params must be stacked {n} times, got {describe(leaf)}")
         keys = None if key is None else jax.random.split(key, n)
 
         def one_layer(x, params_and_key):
@@ -40,13 +46,16 @@ def repeat(layer: Layer, n: int) -> Layer:
             check_like("repeat", x, y)
             return y, kept
 
-        return scan_forwarding(one_layer, x, (params, keys), length=n)
+        y, kept = scan_forwarding(one_layer, x, (params, keys), length=n)
+        return y, RepeatResiduals(kept)
 
     def backward(residuals, dy):
+        (kept,) = check_residuals("repeat", residuals, RepeatResiduals)
+
         def one_layer(dy, kept):
             return layer.backward(kept, dy)
 
-        dx, dparams = scan_forwarding(one_layer, dy, residuals, length=n, reverse=True)
+        dx, dparams = scan_forwarding(one_layer, dy, kept, length=n, reverse=True)
         return dx, jax.tree.map(Stacked, dparams, is_leaf=is_factor)
 
     return Layer(init, forward, backward)

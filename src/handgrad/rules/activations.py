@@ -150,7 +150,7 @@ def softplus_forward(X: Array) -> tuple[Array, SoftplusResiduals]:
     Derivation: docs/derivations/activations.md
     """
     check_array("softplus_forward", "X", X)
-    Y = jnp.maximum(X, 0) + jnp.log1p(jnp.exp(-jnp.abs(X)))
+    Y = jnp.logaddexp(X, 0)
     return Y, SoftplusResiduals(Y)
 
 

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from handgrad.factors import Outer, Total
+from handgrad.shapes import check_shape
 
 Array = jax.Array
 
@@ -24,6 +25,7 @@ def bp1_example(dC_da: Array, sigma_prime: Array) -> Array:
     Returns:
       δᴸ (n_out, 1).
     """
+    check_shape("bp1_example", "sigma_prime", sigma_prime, dC_da.shape, "like dC_da")
     return dC_da * sigma_prime
 
 
@@ -37,7 +39,9 @@ def bp2_example(w_next: Array, delta_next: Array, sigma_prime: Array) -> Array:
     Returns:
       δˡ (n, 1).
     """
-    return (w_next.T @ delta_next) * sigma_prime
+    error = w_next.T @ delta_next
+    check_shape("bp2_example", "sigma_prime", sigma_prime, error.shape, "like the error that arrives")
+    return error * sigma_prime
 
 
 def bp3_example(delta: Array) -> Array:
@@ -72,6 +76,7 @@ def bp1_batch(dC_dA: Array, Sigma_prime: Array) -> Array:
     Returns:
       Δᴸ (batch, n_out).
     """
+    check_shape("bp1_batch", "Sigma_prime", Sigma_prime, dC_dA.shape, "like dC_dA")
     return dC_dA * Sigma_prime
 
 
@@ -85,7 +90,9 @@ def bp2_batch(W_next: Array, Delta_next: Array, Sigma_prime: Array) -> Array:
     Returns:
       Δˡ (batch, n).
     """
-    return jnp.matmul(Delta_next, W_next.T) * Sigma_prime
+    Error = jnp.matmul(Delta_next, W_next.T)
+    check_shape("bp2_batch", "Sigma_prime", Sigma_prime, Error.shape, "like the error that arrives")
+    return Error * Sigma_prime
 
 
 def bp3_batch(Delta: Array) -> Total:

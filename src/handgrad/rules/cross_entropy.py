@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from handgrad.rules.activations import softplus_forward
 from handgrad.rules.softmax import log_softmax_forward
-from handgrad.shapes import InputError, check_array, check_cotangent, check_residuals, check_shape, describe
+from handgrad.shapes import InputError, check_array, check_cotangent, check_residuals, check_target
 
 Array = jax.Array
 
@@ -37,7 +37,7 @@ def sigmoid_cross_entropy_forward(Z: Array, Y: Array) -> tuple[Array, SigmoidCro
     Derivation: docs/derivations/cross_entropy.md
     """
     check_array("sigmoid_cross_entropy_forward", "the logits Z", Z, min_ndim=1)
-    check_shape("sigmoid_cross_entropy_forward", "the target Y", Y, Z.shape, "like the logits Z")
+    check_target("sigmoid_cross_entropy_forward", Y, Z.shape, "like the logits Z")
     # log σ(z) = −softplus(−z): no difference of large numbers on either side.
     C = Y * softplus_forward(-Z)[0] + (1 - Y) * softplus_forward(Z)[0]
     return _per_example(C), SigmoidCrossEntropyResiduals(Z, Y)
@@ -96,17 +96,14 @@ def softmax_cross_entropy_forward(
     check_array(where, "the logits Z", Z, min_ndim=2)
     if not 0 <= label_smoothing < 1:
         raise InputError(f"{where}: label_smoothing must be in [0, 1), got {label_smoothing}")
-    if not hasattr(Y, "dtype"):
-        raise InputError(f"{where}: the target Y must be an array of labels or distributions, got {describe(Y)}")
-    if jnp.issubdtype(Y.dtype, jnp.integer):
-        check_shape(where, "the target Y", Y, Z.shape[:-1], "(one label for each row of logits)")
+    if hasattr(Y, "dtype") and jnp.issubdtype(Y.dtype, jnp.integer):
+        check_target(where, Y, Z.shape[:-1], "(one label for each row of logits)")
     else:
-        check_array(where, "the target Y", Y)
-        check_shape(where, "the target Y", Y, Z.shape, "(one probability for each logit)")
+        check_target(where, Y, Z.shape, "(one probability for each logit)")
     (L, _) = log_softmax_forward(Z)
     Q = _distribution(Y, Z.shape[-1], Z.dtype, label_smoothing)
     # 0 log 0 = 0: a logit of −∞ costs nothing where the target never happens.
-    return _per_example(-jnp.where(Q == 0, 0, Q * L)), SoftmaxCrossEntropyResiduals(L, Y)
+    return _per_example(-Q * jnp.where((Q == 0) & jnp.isneginf(L), 0, L)), SoftmaxCrossEntropyResiduals(L, Y)
 
 
 def softmax_cross_entropy_backward(
@@ -162,8 +159,10 @@ def binary_cross_entropy_forward(A: Array, Y: Array) -> tuple[Array, BinaryCross
     Derivation: docs/derivations/cross_entropy.md (Nielsen, chapter 3)
     """
     check_array("binary_cross_entropy_forward", "the prediction A", A, min_ndim=1)
-    check_shape("binary_cross_entropy_forward", "the target Y", Y, A.shape, "like the prediction A")
-    C = -jnp.where(Y == 0, 0, Y * jnp.log(A)) - jnp.where(Y == 1, 0, (1 - Y) * jnp.log1p(-A))
+    check_target("binary_cross_entropy_forward", Y, A.shape, "like the prediction A")
+    yes = jnp.log(jnp.where((Y == 0) & (A == 0), 1, A))
+    no = jnp.log1p(-jnp.where((Y == 1) & (A == 1), 0, A))
+    C = -(Y * yes + (1 - Y) * no)
     return _per_example(C), BinaryCrossEntropyResiduals(A, Y)
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from handgrad.shapes import InputError, check_array, check_cotangent, check_residuals, check_shape
+from handgrad.shapes import check_array, check_cotangent, check_positive, check_residuals, check_target
 
 Array = jax.Array
 
@@ -133,11 +133,11 @@ def absolute_error_forward(A: Array, Y: Array) -> tuple[Array, AbsoluteErrorResi
     Derivation: docs/derivations/losses.md
     """
     E = _error("absolute_error_forward", A, Y)
-    return _per_example(jnp.abs(E)), AbsoluteErrorResiduals(A, Y)
+    return _per_example(E * jnp.sign(E)), AbsoluteErrorResiduals(A, Y)
 
 
 def absolute_error_backward(residuals: AbsoluteErrorResiduals, dC: Array) -> tuple[Array, Array | None]:
-    """Pull dC back through C_b = Σ |a − y|, with slope 0 where a = y, as in jnp.abs.
+    """Pull dC back through C_b = Σ |a − y|, with slope 0 where a = y (jnp.abs itself takes 1 there).
 
         dA = dC ∘ sign(E)      dY = −dA
 
@@ -180,8 +180,7 @@ def huber_loss_forward(A: Array, Y: Array, *, delta: float = 1.0) -> tuple[Array
       InputError: A is not floating point; Y has another shape than A; δ is not positive.
     Derivation: docs/derivations/losses.md (Huber 1964)
     """
-    if not delta > 0:
-        raise InputError(f"huber_loss_forward: delta must be positive, got {delta}")
+    check_positive("huber_loss_forward", "delta", delta)
     E = _error("huber_loss_forward", A, Y)
     inside = jnp.clip(E, -delta, delta)
     return _per_example(inside * (E - inside / 2)), HuberLossResiduals(A, Y)
@@ -209,7 +208,7 @@ def huber_loss_backward(residuals: HuberLossResiduals, dC: Array, *, delta: floa
 
 def _error(where: str, A: Array, Y: Array) -> Array:
     check_array(where, "the prediction A", A, min_ndim=1)
-    check_shape(where, "the target Y", Y, A.shape, "like the prediction A")
+    check_target(where, Y, A.shape, "like the prediction A")
     return A - Y
 
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from handgrad.shapes import InputError, check_array, check_cotangent, check_residuals
+from handgrad.shapes import check_array, check_cotangent, check_positive, check_residuals
 
 Array = jax.Array
 
@@ -61,7 +61,7 @@ class LeakyReluResiduals(NamedTuple):
 
 
 def leaky_relu_forward(X: Array, *, negative_slope: float = 0.01) -> tuple[Array, LeakyReluResiduals]:
-    """Y = X where X > 0, s X elsewhere.
+    """Y = X where X ≥ 0, s X elsewhere.
 
     Args:
       X: (batch, ...) floating point.
@@ -73,15 +73,15 @@ def leaky_relu_forward(X: Array, *, negative_slope: float = 0.01) -> tuple[Array
     Derivation: docs/derivations/rectifiers.md
     """
     check_array("leaky_relu_forward", "X", X)
-    _check_positive("leaky_relu_forward", "negative_slope", negative_slope)
-    Y = jnp.where(X > 0, X, negative_slope * X)
+    check_positive("leaky_relu_forward", "negative_slope", negative_slope)
+    Y = jnp.where(X >= 0, X, negative_slope * X)
     return Y, LeakyReluResiduals(Y)
 
 
 def leaky_relu_backward(residuals: LeakyReluResiduals, dY: Array, *, negative_slope: float = 0.01) -> tuple[Array]:
-    """Pull dY back through leaky_relu, with slope s at zero.
+    """Pull dY back through leaky_relu, with slope 1 at zero as in jax.nn.leaky_relu.
 
-        dX = dY where Y > 0, s dY elsewhere
+        dX = dY where Y ≥ 0, s dY elsewhere
 
     Args:
       residuals: LeakyReluResiduals of leaky_relu_forward.
@@ -95,7 +95,7 @@ def leaky_relu_backward(residuals: LeakyReluResiduals, dY: Array, *, negative_sl
     """
     (Y,) = check_residuals("leaky_relu_backward", residuals, LeakyReluResiduals)
     check_cotangent("leaky_relu_backward", dY, Y.shape, Y.dtype)
-    return (jnp.where(Y > 0, dY, negative_slope * dY),)
+    return (jnp.where(Y >= 0, dY, negative_slope * dY),)
 
 
 class EluResiduals(NamedTuple):
@@ -117,7 +117,7 @@ def elu_forward(X: Array, *, alpha: float = 1.0) -> tuple[Array, EluResiduals]:
     Derivation: docs/derivations/rectifiers.md (Clevert et al. 2016)
     """
     check_array("elu_forward", "X", X)
-    _check_positive("elu_forward", "alpha", alpha)
+    check_positive("elu_forward", "alpha", alpha)
     Y = _elu(X, alpha)
     return Y, EluResiduals(Y)
 
@@ -186,8 +186,3 @@ def selu_backward(residuals: SeluResiduals, dY: Array) -> tuple[Array]:
 def _elu(X: Array, alpha: float) -> Array:
     # The exponential sees no positive number: it can't overflow in the branch that `where` doesn't take.
     return jnp.where(X > 0, X, alpha * jnp.expm1(jnp.where(X > 0, jnp.zeros_like(X), X)))
-
-
-def _check_positive(where: str, name: str, value: float) -> None:
-    if not value > 0:
-        raise InputError(f"{where}: {name} must be positive, got {value}")

@@ -95,15 +95,10 @@ def log_softmax_backward(residuals: LogSoftmaxResiduals, dL: Array) -> tuple[Arr
 
 
 class LogsumexpResiduals(NamedTuple):
-    """X and Y give back the softmax e^(X − Y) without a second sum.
+    """P: (batch, ..., n) softmax of the input. e^(X − Y) would need no new array, but loses X's last digits to Y's
+    size."""
 
-    Attributes:
-      X: (batch, ..., n) input.
-      Y: (batch, ...) output.
-    """
-
-    X: Array
-    Y: Array
+    P: Array
 
 
 def logsumexp_forward(X: Array) -> tuple[Array, LogsumexpResiduals]:
@@ -119,14 +114,15 @@ def logsumexp_forward(X: Array) -> tuple[Array, LogsumexpResiduals]:
     """
     check_array("logsumexp_forward", "X", X, min_ndim=2)
     M = jnp.max(X, axis=-1, keepdims=True)
-    Y = jnp.squeeze(M, -1) + jnp.log(jnp.sum(jnp.exp(X - M), axis=-1))
-    return Y, LogsumexpResiduals(X, Y)
+    E = jnp.exp(X - M)
+    S = jnp.sum(E, axis=-1, keepdims=True)
+    return jnp.squeeze(M + jnp.log(S), -1), LogsumexpResiduals(E / S)
 
 
 def logsumexp_backward(residuals: LogsumexpResiduals, dY: Array) -> tuple[Array]:
     """Pull dY back through Y = log Σ eˣ.
 
-        dX = P ∘ dY 1ᵀ      P = e^(X − Y 1ᵀ)
+        dX = P ∘ dY 1ᵀ      P = softmax(X)
 
     Args:
       residuals: LogsumexpResiduals of logsumexp_forward.
@@ -137,6 +133,6 @@ def logsumexp_backward(residuals: LogsumexpResiduals, dY: Array) -> tuple[Array]
       InputError: residuals of another rule; dY not of Y's shape and dtype.
     Derivation: docs/derivations/softmax.md
     """
-    X, Y = check_residuals("logsumexp_backward", residuals, LogsumexpResiduals)
-    check_cotangent("logsumexp_backward", dY, Y.shape, Y.dtype)
-    return (jnp.exp(X - jnp.expand_dims(Y, -1)) * jnp.expand_dims(dY, -1),)
+    (P,) = check_residuals("logsumexp_backward", residuals, LogsumexpResiduals)
+    check_cotangent("logsumexp_backward", dY, P.shape[:-1], P.dtype)
+    return (P * jnp.expand_dims(dY, -1),)

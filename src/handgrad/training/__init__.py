@@ -1,0 +1,24 @@
+"""Training on hand-written gradients: the optax step, fit, data and reports."""
+
+from handgrad.training.classifier import Options, Trained, make_optimizer, train_classifier
+from handgrad.training.data import Split, load_digits, load_mnist, read_idx
+from handgrad.training.fit import fit
+from handgrad.training.report import make_folder, write_report
+from handgrad.training.step import TrainState, init_state, train_step
+
+__all__ = [
+    "Options",
+    "Split",
+    "TrainState",
+    "Trained",
+    "fit",
+    "init_state",
+    "load_digits",
+    "load_mnist",
+    "make_folder",
+    "make_optimizer",
+    "read_idx",
+    "train_classifier",
+    "train_step",
+    "write_report",
+]

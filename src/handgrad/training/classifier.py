@@ -1,0 +1,151 @@
+"""A classifier of images from its options to its report."""
+
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from handgrad import layers
+from handgrad.backprop import objective
+from handgrad.layers import Layer, Loss, chain
+from handgrad.models import mlp
+from handgrad.shapes import InputError, check_positive
+from handgrad.training.data import Split
+from handgrad.training.fit import fit
+from handgrad.training.step import init_state
+
+Array = jax.Array
+Activation = Literal["sigmoid", "tanh", "relu", "leaky_relu", "elu", "selu", "gelu", "silu", "softplus", "mish"]
+LossName = Literal[
+    "softmax_cross_entropy",
+    "sigmoid_cross_entropy",
+    "binary_cross_entropy",
+    "squared_error",
+    "l2_loss",
+    "absolute_error",
+    "huber_loss",
+]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to train, and how."""
+
+    sizes: tuple[int, ...] = (128,)
+    """Features of each hidden layer; input and output follow from the data."""
+    activation: Activation = "relu"
+    """The activation after each hidden layer."""
+    loss: LossName = "softmax_cross_entropy"
+    """What to minimise."""
+    optimizer: Literal["adam", "sgd", "momentum", "rmsprop"] = "adam"
+    """An optax optimiser."""
+    learning_rate: float = 2e-3
+    """Above zero."""
+    batch: int = 32
+    """Examples in a mini-batch."""
+    epochs: int = 40
+    """Passes over the training set."""
+    seed: int = 0
+    """Of the initial parameters and the order of examples."""
+    l2: float = 0.0
+    """λ: adds ½ λ Σ w² to the objective, weights only."""
+
+
+class Trained(NamedTuple):
+    """What training leaves behind.
+
+    Attributes:
+      params: of the last epoch.
+      history: the metrics of each epoch.
+      logits: (n, classes) the model's outputs on the test set.
+    """
+
+    params: Any
+    history: list[dict[str, float]]
+    logits: Array
+
+    @property
+    def test_accuracy(self) -> float:
+        """Of the last epoch, between 0 and 1."""
+        return self.history[-1]["test_accuracy"]
+
+
+def train_classifier(options: Options, train: Split, test: Split, *, progress: bool = False) -> Trained:
+    """Train on one split, evaluate on the other after each epoch.
+
+    Raises:
+      InputError: before anything is computed, options that make no sense.
+    """
+    classes = int(train.labels.max()) + 1
+    model, loss = build(options, train.x.shape[1], classes)
+    optimizer = make_optimizer(options)
+    init_key, fit_key = jax.random.split(jax.random.key(options.seed))
+    params = jax.jit(model.init)(init_key, train.x[: options.batch])
+    value = objective(model, loss, has_aux=True)
+
+    @jax.jit
+    def evaluate(params):
+        metrics = {}
+        for name, split in (("train", train), ("test", test)):
+            cost, outputs = value(params, split.x, targets(options, split.labels, classes))
+            accuracy = jnp.mean(jnp.argmax(outputs, axis=-1) == split.labels)
+            metrics |= {f"{name}_cost": cost, f"{name}_accuracy": accuracy}
+        return metrics
+
+    history, state = [], init_state(params, optimizer)
+    epochs = fit(
+        model,
+        loss,
+        optimizer,
+        state,
+        (train.x, targets(options, train.labels, classes)),
+        batch_size=options.batch,
+        epochs=options.epochs,
+        key=fit_key,
+        evaluate=evaluate,
+        progress=progress,
+    )
+    for state, metrics in epochs:  # noqa: B007 (the last one is what training leaves)
+        history.append(metrics)
+    return Trained(state.params, history, jax.jit(model.forward)(state.params, test.x)[0])
+
+
+def build(options: Options, features: int, classes: int) -> tuple[Layer, Loss]:
+    """The model and the loss that the options name."""
+    model = mlp((features, *options.sizes, classes), getattr(layers, options.activation)())
+    if options.loss == "binary_cross_entropy":
+        model = chain(mlp=model, probabilities=layers.sigmoid())
+    return model, getattr(layers, options.loss)()
+
+
+def targets(options: Options, labels: Any, classes: int) -> Array:
+    """Labels as the loss takes them: as they are, or as rows of zeros with a one."""
+    if options.loss == "softmax_cross_entropy":
+        return jnp.asarray(labels)
+    return jax.nn.one_hot(labels, classes)
+
+
+def make_optimizer(options: Options) -> optax.GradientTransformation:
+    """The optax transformation that the options name, with weight decay on the weights and not on the biases.
+
+    Raises:
+      InputError: a learning rate that isn't positive, a negative l2.
+    """
+    check_positive("make_optimizer", "learning_rate", options.learning_rate)
+    if not options.l2 >= 0:
+        raise InputError(f"make_optimizer: l2 must be at least 0, got {options.l2}")
+    rules = {
+        "adam": optax.adam,
+        "sgd": optax.sgd,
+        "momentum": lambda rate: optax.sgd(rate, momentum=0.9),
+        "rmsprop": optax.rmsprop,
+    }
+    step = rules[options.optimizer](options.learning_rate)
+    return optax.chain(optax.add_decayed_weights(options.l2, mask=is_weight), step) if options.l2 else step
+
+
+def is_weight(params: Any) -> Any:
+    """True for each matrix among the parameters, False for each bias."""
+    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)

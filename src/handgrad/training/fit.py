@@ -1,0 +1,113 @@
+"""fit: epochs of shuffled mini-batches, each epoch one compiled scan."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from handgrad.layers import Layer, Loss
+from handgrad.shapes import InputError, check_count
+from handgrad.training.step import TrainState, train_step
+
+Array = jax.Array
+
+
+def fit(
+    model: Layer,
+    loss: Loss,
+    optimizer: optax.GradientTransformation,
+    state: TrainState,
+    data: tuple[Any, Any],
+    *,
+    batch_size: int,
+    epochs: int,
+    key: Array,
+    evaluate: Callable[[Any], dict[str, Any]] | None = None,
+    progress: bool = False,
+) -> Iterator[tuple[TrainState, dict[str, float]]]:
+    """Train, and hand over the state and its metrics after each epoch.
+
+    An epoch visits the examples in a new random order; where the batch size doesn't divide their number, the last few of
+    that order wait for another epoch. All randomness comes from `key`: the same call gives the same bits.
+
+    Args:
+      model, loss, optimizer: what to train, on what, and how.
+      state: from `init_state`; it is not changed.
+      data: (x, target), arrays with the examples along axis 0.
+      batch_size, epochs: at least 1.
+      key: for the order of examples and, where a layer draws noise, for that.
+      evaluate: params -> metrics, called after each epoch.
+      progress: True shows a progress bar (with rich, of the extra `experiments`).
+    Yields:
+      (state, {"epoch", "train_loss" (mean over the epoch's steps), "seconds", and evaluate's}) after each epoch.
+    Raises:
+      InputError: before anything is computed, a batch larger than the data, x and target of different length.
+    """
+    x, target = data
+    check_count("fit", "batch_size", batch_size)
+    check_count("fit", "epochs", epochs)
+    if len(x) != len(target):
+        raise InputError(f"fit: x and target must have the same length, got {len(x)} and {len(target)}")
+    if batch_size > len(x):
+        raise InputError(f"fit: batch_size must be at most the {len(x)} examples, got {batch_size}")
+    epoch = jax.jit(_epoch(model, loss, optimizer, len(x), batch_size))
+    return _epochs(epoch, state, (jnp.asarray(x), jnp.asarray(target)), epochs, key, evaluate, progress)
+
+
+def _epoch(model, loss, optimizer, n, batch_size):
+    """One epoch: (state, x, target, key) -> (state, the objective of each step)."""
+    step = train_step(model, loss, optimizer)
+    steps = n // batch_size
+
+    def epoch(state, x, target, key):
+        order_key, noise_key = jax.random.split(key)
+        order = jax.random.permutation(order_key, n)[: steps * batch_size].reshape(steps, batch_size)
+
+        def one_step(state, batch_and_key):
+            batch, k = batch_and_key
+            return step(state, x[batch], target[batch], key=k)
+
+        return jax.lax.scan(one_step, state, (order, jax.random.split(noise_key, steps)))
+
+    return epoch
+
+
+def _epochs(epoch, state, data, epochs, key, evaluate, progress):
+    """The generator behind `fit`, which has checked its arguments by now."""
+    with ProgressBar(epochs) if progress else contextlib.nullcontext() as bar:
+        for number, k in enumerate(jax.random.split(key, epochs), start=1):
+            start = time.perf_counter()
+            state, losses = epoch(state, *data, k)
+            metrics = {"epoch": number, "train_loss": float(np.mean(losses)), "seconds": time.perf_counter() - start}
+            metrics |= {name: float(value) for name, value in (evaluate(state.params) if evaluate else {}).items()}
+            if bar:
+                bar.advance(metrics)
+            yield state, metrics
+
+
+class ProgressBar:
+    """rich's bar, with the latest metrics beside it."""
+
+    def __init__(self, epochs: int):
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        text = TextColumn("{task.description}")
+        self._progress = Progress(TextColumn("epoch"), MofNCompleteColumn(), BarColumn(), text, TimeRemainingColumn())
+        self._task = self._progress.add_task("", total=epochs)
+
+    def __enter__(self) -> "ProgressBar":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def advance(self, metrics: dict[str, float]) -> None:
+        """One epoch further."""
+        shown = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items() if name not in ("epoch", "seconds"))
+        self._progress.update(self._task, advance=1, description=shown)

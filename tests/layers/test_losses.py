@@ -1,0 +1,119 @@
+"""Every loss reaches its own rule, with its options; one number for each example, any cotangent."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import handgrad as hg
+
+RNG = np.random.default_rng(0)
+SHAPE = (4, 2, 3)
+A = RNG.standard_normal(SHAPE) * 2
+NUMBERS = RNG.standard_normal(SHAPE)
+PROBABILITIES = RNG.uniform(0.05, 0.95, SHAPE)
+DISTRIBUTIONS = RNG.dirichlet(np.ones(3), SHAPE[:2])
+LABELS = np.array([[0, 2], [1, 1], [2, 0], [0, 0]])
+DLOSS = np.array([1.0, -2.0, 0.0, 0.25])
+
+
+def summed(C):
+    return C.sum((1, 2))
+
+
+def huber(delta):
+    return lambda a, y: summed(
+        jnp.where(jnp.abs(a - y) <= delta, (a - y) ** 2 / 2, delta * jnp.abs(a - y) - delta**2 / 2)
+    )
+
+
+def cross_entropy(epsilon):
+    def loss(z, y):
+        q = jax.nn.one_hot(y, 3, dtype=z.dtype) if y.ndim == 2 else y
+        q = q * (1 - epsilon) + epsilon / 3
+        return summed(-q * jnp.log(jnp.exp(z) / jnp.exp(z).sum(-1, keepdims=True)))
+
+    return loss
+
+
+LOSSES = {
+    "squared_error": (hg.squared_error(), lambda a, y: summed((a - y) ** 2), A, NUMBERS),
+    "l2_loss": (hg.l2_loss(), lambda a, y: summed((a - y) ** 2) / 2, A, NUMBERS),
+    "absolute_error": (hg.absolute_error(), lambda a, y: summed(jnp.abs(a - y)), A, NUMBERS),
+    "huber_loss": (hg.huber_loss(), huber(1.0), A, NUMBERS),
+    "huber_loss-0.5": (hg.huber_loss(delta=0.5), huber(0.5), A, NUMBERS),
+    "sigmoid_cross_entropy": (
+        hg.sigmoid_cross_entropy(),
+        lambda z, y: summed(-y * jnp.log(1 / (1 + jnp.exp(-z))) - (1 - y) * jnp.log(1 / (1 + jnp.exp(z)))),
+        A,
+        PROBABILITIES,
+    ),
+    "softmax_cross_entropy-labels": (hg.softmax_cross_entropy(), cross_entropy(0), A, LABELS),
+    "softmax_cross_entropy-distributions": (hg.softmax_cross_entropy(), cross_entropy(0), A, DISTRIBUTIONS),
+    "softmax_cross_entropy-labels-smoothed": (hg.softmax_cross_entropy(0.2), cross_entropy(0.2), A, LABELS),
+    "softmax_cross_entropy-smoothed": (
+        hg.softmax_cross_entropy(label_smoothing=0.2),
+        cross_entropy(0.2),
+        A,
+        DISTRIBUTIONS,
+    ),
+    "binary_cross_entropy": (
+        hg.binary_cross_entropy(),
+        lambda a, y: summed(-y * jnp.log(a) - (1 - y) * jnp.log(1 - a)),
+        1 / (1 + np.exp(-A)),
+        PROBABILITIES,
+    ),
+}
+every_loss = pytest.mark.parametrize(("loss", "reference", "prediction", "target"), LOSSES.values(), ids=LOSSES.keys())
+
+
+@every_loss
+def test_value_and_gradient(loss, reference, prediction, target):
+    @jax.jit
+    def both(prediction, target):
+        losses, residuals = loss.forward(prediction, target)
+        expected, vjp = jax.vjp(lambda prediction: reference(prediction, target), prediction)
+        return (losses, loss.backward(residuals, jnp.asarray(DLOSS))), (expected, vjp(jnp.asarray(DLOSS))[0])
+
+    (losses, dprediction), (expected, expected_dprediction) = both(jnp.asarray(prediction), jnp.asarray(target))
+    assert losses.shape == (4,)
+    np.testing.assert_allclose(losses, expected, rtol=1e-12)
+    np.testing.assert_allclose(
+        dprediction, expected_dprediction, rtol=1e-12, atol=1e-12 * float(jnp.abs(expected_dprediction).max())
+    )
+    assert (dprediction[2] == 0).all()
+
+
+def test_options_change_the_loss():
+    for name, other in (
+        ("huber_loss", "huber_loss-0.5"),
+        ("softmax_cross_entropy-distributions", "softmax_cross_entropy-smoothed"),
+    ):
+        one, two = (LOSSES[key][0].forward(A, LOSSES[key][3])[0] for key in (name, other))
+        assert jnp.abs(one - two).min() > 1e-3
+
+
+@every_loss
+def test_examples_are_apart(loss, reference, prediction, target):
+    """Nothing is averaged: an example's loss and cotangent are those it has alone."""
+    losses, residuals = loss.forward(prediction, target)
+    alone, alone_residuals = loss.forward(prediction[1:2], target[1:2])
+    np.testing.assert_allclose(alone, losses[1:2], rtol=1e-14)
+    whole = loss.backward(residuals, jnp.asarray(DLOSS))
+    np.testing.assert_allclose(loss.backward(alone_residuals, jnp.asarray(DLOSS[1:2])), whole[1:2], rtol=1e-14)
+
+
+def test_a_loss_from_a_rule_of_ones_own():
+    def quartic_forward(A, Y, *, scale):
+        return scale * jnp.sum((A - Y) ** 4, axis=1), (A, Y)
+
+    def quartic_backward(residuals, dC, *, scale):
+        A, Y = residuals
+        dA = 4 * scale * dC[:, None] * (A - Y) ** 3
+        return dA, -dA
+
+    loss = hg.loss_from_rule(quartic_forward, quartic_backward, scale=3.0)
+    x, y = A[:, 0], NUMBERS[:, 0]
+    value, gradient = hg.value_and_grad(hg.identity(), loss, argnums=1)((), jnp.asarray(x), y)
+    np.testing.assert_allclose(value, 3 * ((x - y) ** 4).sum() / 4, rtol=1e-12)
+    np.testing.assert_allclose(gradient, 12 * (x - y) ** 3 / 4, rtol=1e-12)

@@ -1,0 +1,66 @@
+"""Every rule has all that a rule must have, so that nobody needs to remember."""
+
+import importlib
+import inspect
+import pkgutil
+
+import pytest
+from cases import CASES
+from conftest import REPOSITORY
+
+import handgrad as hg
+from handgrad import layers, rules
+
+FAMILIES = [module.name for module in pkgutil.iter_modules(rules.__path__)]
+OPS = {
+    name.removesuffix("_forward"): family
+    for family in FAMILIES
+    for name, function in vars(importlib.import_module(f"handgrad.rules.{family}")).items()
+    if name.endswith("_forward") and function.__module__ == f"handgrad.rules.{family}"
+}
+
+
+def test_the_rules_are_found():
+    assert {"linear", "relu", "softmax_cross_entropy"} <= OPS.keys()
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_every_rule(op):
+    forward, backward = getattr(rules, f"{op}_forward"), getattr(rules, f"{op}_backward")
+    residuals = getattr(rules, "".join(word.capitalize() for word in op.split("_")) + "Residuals")
+    page = f"docs/derivations/{OPS[op]}.md"
+    assert {f"{op}_forward", f"{op}_backward", residuals.__name__} <= set(rules.__all__)
+    assert issubclass(residuals, tuple)
+    assert residuals._fields
+    assert all(field in residuals.__doc__ for field in residuals._fields)
+    assert any(case.op == op for case in CASES), f"{op} has no row in tests/cases.py"
+    for function in (forward, backward):
+        documented = inspect.getdoc(function)
+        assert all(part in documented for part in ("Args:", "Returns:", "Raises:", f"Derivation: {page}"))
+    assert op in (REPOSITORY / page).read_text(), f"{page} does not derive {op}"
+    assert op in (REPOSITORY / "README.md").read_text(), f"README's table of rules does not name {op}"
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_every_rule_has_a_layer_or_loss(op):
+    made = getattr(layers, op)(3) if op == "linear" else getattr(layers, op)()
+    assert isinstance(made, hg.Layer | hg.Loss)
+    assert getattr(hg, op) is getattr(layers, op)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_has_its_page(family):
+    assert (REPOSITORY / f"docs/derivations/{family}.md").exists()
+
+
+def test_everything_public_is_documented():
+    public = [getattr(module, name) for module in (hg, rules, layers, hg.factors) for name in module.__all__]
+    assert all(inspect.getdoc(thing) for thing in public)
+
+
+def test_rules_know_no_autodiff():
+    """Hand-written means hand-written: no rule so much as names a differentiating function."""
+    for family in FAMILIES:
+        source = inspect.getsource(importlib.import_module(f"handgrad.rules.{family}"))
+        for name in ("grad(", "vjp(", "jvp(", "linearize("):
+            assert f"jax.{name}" not in source
