@@ -1,11 +1,11 @@
 """The story on one page: a model and a loss become values, gradients, and factors.
 
 Weights are the w_b of Σ_b w_b loss_b. None stands for 1 / batch each, the mean; nothing else is normalised behind the
-caller's back. Whoever pads a batch gives the padding weight 0.
+caller's back. Whoever pads a batch gives the padding weight 0, and a valid target: 0 times NaN is NaN.
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -41,22 +41,22 @@ def objective(model: Layer, loss: Loss, *, has_aux: bool = False) -> Callable[..
 
 
 def value_and_grad(
-    model: Layer, loss: Loss, *, argnums: int | tuple[int, ...] = 0, has_aux: bool = False
+    model: Layer, loss: Loss, *, argnums: int | Sequence[int] = 0, has_aux: bool = False
 ) -> Callable[..., Any]:
     """The same value, and its gradient by hand: a drop-in for `jax.value_and_grad(objective(model, loss))`.
 
     Args:
       model, loss: what to compose.
-      argnums: 0 for the gradient of params, 1 for that of x, or a tuple of these.
+      argnums: 0 for the gradient of params, 1 for that of x, or a sequence of these.
       has_aux: True returns ((value, prediction), grads).
     Returns:
       (params, x, target, weights=None, key=None) -> (value, grads); grads have params' structure, shapes and dtypes.
     Raises:
       InputError: argnums names anything else; at trace time, as `objective`.
     """
-    wanted = argnums if isinstance(argnums, tuple) else (argnums,)
-    if not wanted or not set(wanted) <= {0, 1}:
-        raise InputError(f"value_and_grad: argnums must be 0 (params), 1 (x) or a tuple of these, got {argnums!r}")
+    wanted = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+    if not wanted or any(argnum not in (0, 1) for argnum in wanted):
+        raise InputError(f"value_and_grad: argnums must be 0 (params), 1 (x) or a sequence of these, got {argnums!r}")
 
     def value_and_grads(params, x, target, weights=None, key=None):
         check_batches("value_and_grad", x, target, weights)
@@ -66,12 +66,12 @@ def value_and_grad(
         dx, factors = model.backward(model_residuals, loss.backward(loss_residuals, dloss))
         value = weighted_sum(losses, weights)
         grads = tuple(materialize(factors) if argnum == 0 else dx for argnum in wanted)
-        return (value, prediction) if has_aux else value, grads if isinstance(argnums, tuple) else grads[0]
+        return (value, prediction) if has_aux else value, grads[0] if isinstance(argnums, int) else grads
 
     return value_and_grads
 
 
-def grad(model: Layer, loss: Loss, *, argnums: int | tuple[int, ...] = 0, has_aux: bool = False) -> Callable[..., Any]:
+def grad(model: Layer, loss: Loss, *, argnums: int | Sequence[int] = 0, has_aux: bool = False) -> Callable[..., Any]:
     """The gradient by hand: a drop-in for `jax.grad(objective(model, loss))`.
 
     Args, Raises: as `value_and_grad`.

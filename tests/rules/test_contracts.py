@@ -109,7 +109,7 @@ def test_no_less_exact_than_autodiff(case, dtype):
 
 
 @every_case
-@pytest.mark.parametrize("dtype", (jnp.float64, *REDUCED), ids=lambda d: d.__name__)
+@pytest.mark.parametrize("dtype", [jnp.float64, *REDUCED], ids=lambda d: d.__name__)
 def test_shapes_and_dtypes_are_autodiffs(case, dtype):
     hand, autodiff, _ = outcomes(case, dtype)
     for mine, theirs in pairs(hand, autodiff):

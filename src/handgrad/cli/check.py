@@ -1,9 +1,9 @@
 """handgrad check: hand-written gradients against jax.grad on random networks."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -62,7 +62,7 @@ def summary(rows: list[Comparison], dtypes: list[str]) -> Table:
             str(len(mine)),
             f"[{'green' if good else 'red'}]{worst.error:.1e}",
             f"{BOUNDS[dtype]:.1e}",
-            f"{worst.leaf} of {worst.name}",
+            f"{worst.leaf} of {worst.name.partition(':')[0]}",
         )
     return table
 
@@ -71,12 +71,19 @@ def _jobs(options: Check, dtypes: list[str]) -> Iterator[Job]:
     for i in range(options.count):
         seed, dtype = options.seed + i, dtypes[i % len(dtypes)]
         network = random_network(seed, np.dtype(dtype), options.max_depth)
-        yield Job(
-            f"seed {seed}: {network.name}",
-            value_and_grad(network.model, network.loss, argnums=(0, 1)),
-            jax.value_and_grad(objective(network.model, network.loss), argnums=(0, 1)),
-            network.arguments,
-        )
+        by_hand = value_and_grad(network.model, network.loss, argnums=(0, 1))
+        by_autodiff = jax.value_and_grad(objective(network.model, network.loss), argnums=(0, 1))
+        yield Job(f"seed {seed}: {network.name}", _named(by_hand), _named(by_autodiff), network.arguments)
+
+
+def _named(function: Callable[..., Any]) -> Callable[..., dict[str, Any]]:
+    """(value, (dparams, dx)) under names that a report can show."""
+
+    def named(*arguments):
+        value, (dparams, dx) = function(*arguments)
+        return {"value": value, "dparams": dparams, "dx": dx}
+
+    return named
 
 
 def main(options: Check) -> int:

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-# A comparison runs once, so compiling it is the whole price: ask XLA for little optimisation. Where a version of XLA doesn't
-# know one of these names, its own defaults do.
+# A comparison runs once, so compiling it is the whole price: ask XLA for little optimisation. Where a version of XLA
+# doesn't know one of these names, its own defaults do.
 QUICK_TO_COMPILE = {"xla_backend_optimization_level": "0", "xla_cpu_use_fusion_emitters": False}
 
 
@@ -38,7 +38,8 @@ class Job(NamedTuple):
 
 
 def compare(job: Job) -> Comparison:
-    """Run both in one compiled program, with matrix products in full precision, and find the leaf with the largest error.
+    """Run both in one compiled program, with matrix products in full precision, and find the leaf with the largest
+    error.
 
     Raises:
       ValueError: the two results are not of one structure.
@@ -57,12 +58,14 @@ def compare(job: Job) -> Comparison:
     errors = [relative_error(one, two) for (_, one), two in zip(leaves, jax.tree.leaves(reference), strict=True)]
     worst = int(np.argmax(errors))  # a NaN counts as the largest
     path, leaf = leaves[worst]
-    return Comparison(job.name, errors[worst], jax.tree_util.keystr(path), str(leaf.dtype))
+    return Comparison(job.name, errors[worst], jax.tree_util.keystr(path, simple=True, separator="."), str(leaf.dtype))
 
 
 def compare_all(jobs: Iterable[Job], workers: int = 2) -> Iterator[Comparison]:
     """`compare` for each job, in order, a few at a time: XLA compiles outside Python's lock."""
-    x64 = jax.config.jax_enable_x64  # a setting of this thread that the workers don't inherit
+    x64 = (
+        jax.dtypes.canonicalize_dtype(np.float64) == np.float64
+    )  # a setting of this thread that the workers don't inherit
 
     def in_worker(job: Job) -> Comparison:
         with jax.enable_x64(x64):

@@ -75,4 +75,4 @@ def _gram_is_cheaper(one: Outer, two: Outer) -> bool:
     """T T′ (n_in + n_out) multiplications for two Gram products against (T + T′) n_in n_out for two gradients."""
     T, S = _tokens(one), _tokens(two)
     n_in, n_out = one.shape
-    return T * S * (n_in + n_out) <= (T + S) * n_in * n_out or T == S == 1
+    return T * S * (n_in + n_out) <= (T + S) * n_in * n_out

@@ -36,9 +36,7 @@ def repeat(layer: Layer, n: int) -> Layer:
         return jax.vmap(lambda k: layer.init(k, x))(jax.random.split(key, n))
 
     def forward(params, x, key=None):
-        for leaf in jax.tree.leaves(params):
-            if getattr(leaf, "shape", ())[:1] != (n,):
-                raise InputError(f"repeat: params must be stacked {n} times, got {describe(leaf)}")
+        check_stacked("params", params)
         keys = None if key is None else jax.random.split(key, n)
 
         def one_layer(x, params_and_key):
@@ -51,12 +49,18 @@ def repeat(layer: Layer, n: int) -> Layer:
 
     def backward(residuals, dy):
         (kept,) = check_residuals("repeat", residuals, RepeatResiduals)
+        check_stacked("residuals", kept)
 
         def one_layer(dy, kept):
             return layer.backward(kept, dy)
 
         dx, dparams = scan_forwarding(one_layer, dy, kept, length=n, reverse=True)
         return dx, jax.tree.map(Stacked, dparams, is_leaf=is_factor)
+
+    def check_stacked(name, tree):
+        for leaf in jax.tree.leaves(tree):
+            if getattr(leaf, "shape", ())[:1] != (n,):
+                raise InputError(f"repeat: {name} must be stacked {n} times, got {describe(leaf)}")
 
     return Layer(init, forward, backward)
 

@@ -171,7 +171,8 @@ def binary_cross_entropy_backward(residuals: BinaryCrossEntropyResiduals, dC: Ar
 
         dA = dC ∘ (A − Y) / (A ∘ (1 − A))      dY = −dC ∘ log(A / (1 − A))
 
-    After a sigmoid, whose slope is A ∘ (1 − A), the two compose to dZ = dC ∘ (A − Y).
+    After a sigmoid, whose slope is A ∘ (1 − A), the two compose to dZ = dC ∘ (A − Y), as long as a surely wrong a is
+    not rounded to 0 or 1, where both this cotangent is infinite and the sigmoid's slope is 0.
 
     Args:
       residuals: BinaryCrossEntropyResiduals of binary_cross_entropy_forward.

@@ -33,7 +33,7 @@ LossName = Literal[
 class Options:
     """What to train, and how."""
 
-    sizes: tuple[int, ...] = (128,)
+    sizes: tuple[int, ...] = (256, 128)
     """Features of each hidden layer; input and output follow from the data."""
     activation: Activation = "relu"
     """The activation after each hidden layer."""

@@ -31,7 +31,8 @@ class Split(NamedTuple):
 
 
 def load_digits(test_size: int = 360, seed: int = 0) -> tuple[Split, Split]:
-    """scikit-learn's 1,797 handwritten digits of 8 × 8 pixels: training and test set, the classes equally mixed in both.
+    """scikit-learn's 1,797 handwritten digits of 8 × 8 pixels: training and test set, the classes equally mixed in
+    both.
 
     Args:
       test_size: examples in the test set.
@@ -40,10 +41,11 @@ def load_digits(test_size: int = 360, seed: int = 0) -> tuple[Split, Split]:
     from sklearn.datasets import load_digits as bundled
     from sklearn.model_selection import train_test_split
 
-    x, labels = bundled(return_X_y=True)
-    x, labels = (x / 16).astype(np.float32), labels.astype(np.int32)
-    parts = train_test_split(x, labels, test_size=test_size, random_state=seed, stratify=labels)
-    return Split(parts[0], parts[2]), Split(parts[1], parts[3])
+    x, labels = (np.asarray(array) for array in bundled(return_X_y=True))
+    numbers = np.arange(len(labels))
+    train, test = train_test_split(numbers, test_size=test_size, random_state=seed, stratify=labels)
+    whole = Split((x / 16).astype(np.float32), labels.astype(np.int32))
+    return Split(*(array[train] for array in whole)), Split(*(array[test] for array in whole))
 
 
 def load_mnist(folder: Path) -> tuple[Split, Split]:

@@ -32,8 +32,8 @@ def fit(
 ) -> Iterator[tuple[TrainState, dict[str, float]]]:
     """Train, and hand over the state and its metrics after each epoch.
 
-    An epoch visits the examples in a new random order; where the batch size doesn't divide their number, the last few of
-    that order wait for another epoch. All randomness comes from `key`: the same call gives the same bits.
+    An epoch visits the examples in a new random order; where the batch size doesn't divide their number, the last few
+    of that order wait for another epoch. All randomness comes from `key`: the same call gives the same bits.
 
     Args:
       model, loss, optimizer: what to train, on what, and how.
@@ -91,7 +91,7 @@ def _epochs(epoch, state, data, epochs, key, evaluate, progress):
 
 
 class ProgressBar:
-    """rich's bar, with the latest metrics beside it."""
+    """rich's bar, with the latest loss and test accuracy beside it."""
 
     def __init__(self, epochs: int):
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -109,5 +109,5 @@ class ProgressBar:
 
     def advance(self, metrics: dict[str, float]) -> None:
         """One epoch further."""
-        shown = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items() if name not in ("epoch", "seconds"))
-        self._progress.update(self._task, advance=1, description=shown)
+        shown = (f"{name} {metrics[name]:.4f}" for name in ("train_loss", "test_accuracy") if name in metrics)
+        self._progress.update(self._task, advance=1, description="  ".join(shown))

@@ -24,7 +24,9 @@ def make_folder(folder: Path) -> Path:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise InputError(f"the output folder must be one that can be written, got {folder} ({error.strerror})") from None
+        raise InputError(
+            f"the output folder must be one that can be written, got {folder} ({error.strerror})"
+        ) from None
     return folder
 
 

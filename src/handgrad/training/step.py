@@ -36,8 +36,8 @@ def train_step(model: Layer, loss: Loss, optimizer: optax.GradientTransformation
     """One step: gradients by hand, the update by optax.
 
     Returns:
-      (state, x, target, weights=None, key=None) -> (state, value), value being the objective before the step. Pure; to be
-      compiled by whoever calls it.
+      (state, x, target, weights=None, key=None) -> (state, value), value being the objective before the step. Pure;
+      to be compiled by whoever calls it.
     Raises:
       InputError: at trace time, as `value_and_grad`.
     """

@@ -1,0 +1,50 @@
+"""Handwritten digits, learned by hand-written backpropagation and optax.
+
+scikit-learn's 8 × 8 digits by default, MNIST with --data-dir. Writes metrics.jsonl, a learning curve and the
+worst-classified digits into --out.
+
+    python experiments/digits.py
+    python experiments/digits.py --data-dir DATA/mnist --sizes 300 100 --epochs 10
+"""
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import tyro
+from rich.console import Console
+
+from handgrad.shapes import InputError
+from handgrad.training import Options, Trained, load_digits, load_mnist, make_folder, train_classifier, write_report
+
+
+@dataclass(frozen=True)
+class Digits:
+    """Train on handwritten digits by hand-written backpropagation."""
+
+    options: tyro.conf.OmitArgPrefixes[Options] = field(default_factory=Options)
+    data_dir: Path | None = None
+    """A folder with MNIST's four IDX files, gzipped or not; scikit-learn's digits without it."""
+    out: Path = Path("runs/digits")
+    """Where metrics and plots go."""
+
+
+def run(digits: Digits, progress: bool = True) -> Trained:
+    """Load, train, report."""
+    folder = make_folder(digits.out)
+    train, test = load_mnist(digits.data_dir) if digits.data_dir else load_digits()
+    trained = train_classifier(digits.options, train, test, progress=progress)
+    name = f"MNIST (first {len(train.labels):,} training images)" if digits.data_dir else "scikit-learn's digits"
+    paths = write_report(folder, trained, test, name)
+    console = Console()
+    console.print(f"{name}: test accuracy {100 * trained.test_accuracy:.2f} % of {len(test.labels):,}", highlight=False)
+    for path in paths:
+        console.print(f"  {path}", soft_wrap=True)
+    return trained
+
+
+if __name__ == "__main__":
+    try:
+        run(tyro.cli(Digits))
+    except InputError as error:
+        sys.exit(f"digits: {error}")

@@ -1,0 +1,72 @@
+"""handgrad demo: the question answered, the gradients proven, digits learned by hand."""
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from rich.console import Console
+from rich.table import Table
+
+from handgrad import layers
+from handgrad.backprop import objective, value_and_grad
+from handgrad.cli import check
+from handgrad.training import Options, load_digits, make_folder, train_classifier, write_report
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Answer the question, prove the gradients, and train on handwritten digits."""
+
+    out: Path = Path("runs/demo")
+    """Where metrics and plots go."""
+    networks: int = 200
+    """Random networks in the cross-check."""
+    epochs: int = Options.epochs
+    """Passes over the digits."""
+
+
+def main(options: Demo) -> int:
+    """The command: 0 where every gradient agrees, 1 where one doesn't."""
+    console, start = Console(), time.perf_counter()
+    folder = make_folder(options.out)
+    device = jax.devices()[0]
+    console.print(f"handgrad on {device.platform} ({device.device_kind}), jax {jax.__version__}\n", highlight=False)
+    console.print(question_table())
+    agree = check.run(check.Check(count=options.networks, max_depth=2), console)
+    console.print("\ndigits, trained by hand-written backpropagation")
+    train, test = load_digits()
+    trained = train_classifier(replace(Options(), epochs=options.epochs), train, test, progress=True)
+    paths = write_report(folder, trained, test, "digits by hand")
+    console.print(f"test accuracy [green]{100 * trained.test_accuracy:.2f} %[/green] of {len(test.labels)} digits")
+    for path in paths:
+        console.print(f"  {path}", soft_wrap=True)
+    console.print(f"done in {time.perf_counter() - start:.0f} s")
+    return 0 if agree else 1
+
+
+def question_table() -> Table:
+    """The question's 20 steps, its single weight being a 1 × 1 matrix: by hand, and beside it what jax.grad says."""
+    model, loss = layers.linear(1, bias=False), layers.squared_error()
+    with jax.enable_x64(True):
+        a, y, rate = jnp.array([[5.7]]), jnp.array([[50.1]]), 0.007
+        params = layers.LinearParams(jnp.array([[-23.1]]))
+        by_hand, by_autodiff = jax.jit(value_and_grad(model, loss)), jax.jit(jax.grad(objective(model, loss)))
+        table = Table(title="the question: C = (a w − y)², 20 steps of w − r ∂C/∂w", title_justify="left")
+        for heading in ("step", "w", "a w", "C before", "∂C/∂w by hand", "jax.grad"):
+            table.add_column(heading, justify="right")
+        for step in range(1, 21):
+            value, grads = by_hand(params, a, y)
+            autodiff = by_autodiff(params, a, y)
+            params = jax.tree.map(lambda w, g: w - rate * g, params, grads)
+            w = params.W.item()
+            numbers = (
+                f"{w:#.5g}",
+                f"{5.7 * w:#.5g}",
+                f"{value:.5g}",
+                f"{grads.W.item():.8g}",
+                f"{autodiff.W.item():.8g}",
+            )
+            table.add_row(str(step), *numbers)
+    return table

@@ -1,0 +1,52 @@
+"""Hand-written gradients against jax.grad on a thousand random networks."""
+
+import jax
+import numpy as np
+import pytest
+
+import handgrad as hg
+from handgrad.crosscheck import Job, compare_all
+from handgrad.models import random_network
+from handgrad.models.random_network import ACTIVATIONS, PROBABILITY_LOSSES, REGRESSION_LOSSES
+
+THOUSAND, PART = 1000, 50
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", range(0, THOUSAND, PART))
+def test_value_and_gradients_in_float64(first):
+    """Parameters and x, leaf by leaf: at most 1e-12 of the leaf's largest element. Same structure, shapes and
+    dtypes."""
+
+    def job(seed):
+        network = random_network(seed)
+        by_hand = hg.value_and_grad(network.model, network.loss, argnums=(0, 1))
+        by_autodiff = jax.value_and_grad(hg.objective(network.model, network.loss), argnums=(0, 1))
+        shapes = [jax.eval_shape(f, *network.arguments) for f in (by_hand, by_autodiff)]
+        assert shapes[0] == shapes[1]
+        return Job(f"seed {seed}: {network.name}", by_hand, by_autodiff, network.arguments)
+
+    for comparison in compare_all(map(job, range(first, first + PART)), workers=1):
+        assert comparison.error <= 1e-12, comparison
+
+
+def test_every_part_takes_part():
+    """A thousand networks use every activation and loss, residual, repeat, tokens, weights, and the extreme sizes."""
+    networks = [random_network(seed) for seed in range(200)]
+    names = " ".join(network.name for network in networks)
+    assert all(f" {name}" in names for name in (*ACTIVATIONS, *REGRESSION_LOSSES, *PROBABILITY_LOSSES, "logsumexp"))
+    assert all(part in names for part in ("residual(", "repeat(", "weighted"))
+    assert {n.arguments[1].ndim for n in networks} == {2, 3}
+    assert {type(n.arguments[0]) for n in networks} == {tuple, dict}
+
+
+def test_a_seed_is_a_network():
+    one, other = random_network(7), random_network(7)
+    assert one.name == other.name
+    assert jax.tree.all(jax.tree.map(np.array_equal, one.arguments, other.arguments))
+    assert random_network(8).name != one.name
+
+
+def test_dtype():
+    leaves = jax.tree.leaves(random_network(3, np.float32).arguments)
+    assert {leaf.dtype for leaf in leaves if np.issubdtype(leaf.dtype, np.floating)} == {np.dtype(np.float32)}

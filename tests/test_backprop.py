@@ -1,0 +1,459 @@
+"""The model level: what a JAX user calls, against what JAX would have done."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import handgrad as hg
+
+RNG = np.random.default_rng(0)
+KEY = jax.random.key(0)
+BATCH, TOKENS, N_IN, N_OUT = 6, 3, 4, 3
+X = jnp.asarray(RNG.standard_normal((BATCH, TOKENS, N_IN)))
+LABELS = jnp.asarray(RNG.integers(0, N_OUT, (BATCH, TOKENS)))
+WEIGHTS = jnp.asarray(RNG.uniform(-1, 2, BATCH))
+
+MODEL = hg.chain(
+    body=hg.chain(hg.linear(5), hg.tanh()),
+    blocks=hg.repeat(hg.residual(hg.chain(hg.linear(5, bias=False), hg.gelu())), 2),
+    head=hg.linear(N_OUT),
+)
+LOSS = hg.softmax_cross_entropy()
+PARAMS = jax.tree.map(lambda p: jnp.asarray(RNG.standard_normal(p.shape)) / 2, jax.eval_shape(MODEL.init, KEY, X))
+
+
+@jax.jit
+def plain_losses(params, x):
+    """MODEL and LOSS again, in plain jax.numpy."""
+    (W, b), _ = params["body"]
+    x = jnp.tanh(x @ W + jnp.broadcast_to(b, (5,))[None, None])
+    for i in range(2):
+        x = x + jax.nn.gelu(x @ params["blocks"][0].W[i], approximate=False)
+    logits = x @ params["head"].W + params["head"].b[None, None]
+    return -jnp.sum(jax.nn.log_softmax(logits) * jax.nn.one_hot(LABELS, N_OUT), (1, 2)), logits
+
+
+def noise() -> hg.Layer:
+    """y = x ∘ ε with ε of the key; without one, the identity."""
+
+    def forward(params, x, key=None):
+        epsilon = jnp.ones_like(x) if key is None else jax.random.normal(key, x.shape, x.dtype)
+        return x * epsilon, epsilon
+
+    return hg.Layer(lambda key, x: (), forward, lambda epsilon, dy: (dy * epsilon, ()))
+
+
+def assert_same(found, expected, rtol=1e-12):
+    """The same structure, shapes and dtypes, and the same numbers within rtol of each array's largest."""
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    for one, two in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert (one.shape, one.dtype) == (two.shape, two.dtype)
+        one, two = np.asarray(one, np.float64), np.asarray(two, np.float64)
+        np.testing.assert_allclose(one, two, rtol=0, atol=rtol * np.abs(two).max(initial=1e-300))
+
+
+@pytest.mark.parametrize("weighted", [False, True], ids=["mean", "weighted"])
+def test_against_plain_jnp(weighted):
+    weights = WEIGHTS if weighted else None
+
+    def plain(params, x):
+        return jnp.vdot(plain_losses(params, x)[0], WEIGHTS if weighted else jnp.full(BATCH, 1 / BATCH))
+
+    found = jax.jit(hg.value_and_grad(MODEL, LOSS, argnums=(0, 1)))(PARAMS, X, LABELS, weights)
+    assert_same(found, jax.jit(jax.value_and_grad(plain, argnums=(0, 1)))(PARAMS, X))
+
+
+@pytest.mark.parametrize("has_aux", [False, True], ids=["value", "aux"])
+@pytest.mark.parametrize("argnums", [0, 1, (0,), (1,), (0, 1), (1, 0)], ids=str)
+def test_a_drop_in_for_autodiff_of_the_objective(argnums, has_aux):
+    """The nesting of the result, its structures, dtypes and numbers."""
+    options = {"argnums": argnums, "has_aux": has_aux}
+    objective = hg.objective(MODEL, LOSS, has_aux=has_aux)
+
+    @jax.jit
+    def both(*arguments):
+        found = hg.value_and_grad(MODEL, LOSS, **options)(*arguments), hg.grad(MODEL, LOSS, **options)(*arguments)
+        return found, (jax.value_and_grad(objective, **options)(*arguments), jax.grad(objective, **options)(*arguments))
+
+    assert_same(*both(PARAMS, X, LABELS, WEIGHTS))
+
+
+def test_the_objective():
+    losses, logits = plain_losses(PARAMS, X)
+    objective = jax.jit(hg.objective(MODEL, LOSS))
+    assert_same(objective(PARAMS, X, LABELS), losses.mean())
+    assert_same(objective(PARAMS, X, LABELS, weights=WEIGHTS), jnp.vdot(losses, WEIGHTS))
+    assert_same(jax.jit(hg.objective(MODEL, LOSS, has_aux=True))(PARAMS, X, LABELS), (losses.mean(), logits))
+
+
+def test_nothing_is_normalised():
+    """Weights are w_b, not shares: twice the weights, twice the value and the gradient; ones are the sum."""
+    losses = plain_losses(PARAMS, X)[0]
+    value_and_grad = jax.jit(hg.value_and_grad(MODEL, LOSS))
+    ones = value_and_grad(PARAMS, X, LABELS, jnp.ones(BATCH))
+    assert_same(ones[0], losses.sum())
+    assert_same(jax.tree.map(lambda a: 2 * a, ones), value_and_grad(PARAMS, X, LABELS, jnp.full(BATCH, 2.0)))
+    assert_same(jax.tree.map(lambda a: a / BATCH, ones), value_and_grad(PARAMS, X, LABELS))
+
+
+def test_linear_in_the_weights():
+    other = jnp.asarray(RNG.standard_normal(BATCH))
+    value_and_grad = jax.jit(hg.value_and_grad(MODEL, LOSS, argnums=(0, 1)))
+    one, two, both = (value_and_grad(PARAMS, X, LABELS, w) for w in (WEIGHTS, other, 2 * WEIGHTS - 3 * other))
+    assert_same(both, jax.tree.map(lambda a, b: 2 * a - 3 * b, one, two), rtol=1e-13)
+
+
+def test_weight_zero_is_padding():
+    """The padded examples leave no trace, whatever numbers they hold."""
+    value_and_grad = jax.jit(hg.value_and_grad(MODEL, LOSS))
+    padded_x = jnp.concatenate([X, 100 * jnp.ones((2, TOKENS, N_IN))])
+    padded_labels = jnp.concatenate([LABELS, jnp.zeros((2, TOKENS), LABELS.dtype)])
+    padded = value_and_grad(PARAMS, padded_x, padded_labels, jnp.concatenate([WEIGHTS, jnp.zeros(2)]))
+    assert_same(padded, value_and_grad(PARAMS, X, LABELS, WEIGHTS), rtol=1e-13)
+
+
+@pytest.mark.parametrize("weights", [WEIGHTS, np.asarray(WEIGHTS), jnp.arange(BATCH), jnp.ones(BATCH, bool)], ids=str)
+def test_weights_of_any_dtype(weights):
+    step = jax.jit(hg.value_and_grad(MODEL, LOSS))
+    found = step(PARAMS, X, LABELS, weights)
+    assert_same(found, step(PARAMS, X, LABELS, jnp.asarray(weights, X.dtype)))
+
+
+def test_value_and_factors():
+    """One pass; then the gradient for any weights, without another."""
+
+    @jax.jit
+    def run(params, x):
+        losses, factors = hg.value_and_factors(MODEL, LOSS)(params, x, LABELS)
+        weighted, mean = (hg.value_and_grad(MODEL, LOSS)(params, x, LABELS, weights)[1] for weights in (WEIGHTS, None))
+        mean_weights = jnp.full(BATCH, 1 / BATCH)
+        sums = [hg.materialize(factors, weights) for weights in (WEIGHTS, mean_weights, None, jnp.ones(BATCH))]
+        return losses, factors, sums, [weighted, mean]
+
+    losses, factors, (weighted, mean, total, ones), expected = run(PARAMS, X)
+    assert_same(losses, plain_losses(PARAMS, X)[0])
+    assert_same([weighted, mean], expected)
+    assert_same(total, ones)
+    assert jax.tree.structure(factors, is_leaf=hg.is_factor) == jax.tree.structure(PARAMS)
+    assert all(map(hg.is_factor, jax.tree.leaves(factors, is_leaf=hg.is_factor)))
+
+
+def test_the_factors_hold_every_examples_gradient():
+    _, factors = jax.jit(hg.value_and_factors(MODEL, LOSS))(PARAMS, X, LABELS)
+    found = jax.tree.map(lambda factor: factor.per_example(), factors, is_leaf=hg.is_factor)
+    assert_same(found, jax.jit(jax.jacrev(lambda params: plain_losses(params, X)[0]))(PARAMS))
+
+
+def test_materialize_leaves_summed_gradients_as_they_are():
+    summed = jnp.ones((2, 3))
+    factors = {"factor": hg.Total(jnp.ones((4, 2))), "array": summed, "none": None, "empty": ()}
+    grads = hg.materialize(factors)
+    assert grads["array"] is summed
+    assert grads["none"] is None
+    assert grads["empty"] == ()
+    assert grads["factor"].tolist() == [4, 4]
+    with pytest.raises(hg.InputError, match=r"^materialize: weights need a factor, got .* float64 \(2, 3\)$"):
+        hg.materialize(factors, jnp.ones(4))
+
+
+@pytest.mark.parametrize(
+    ("param_dtype", "x_dtype", "tolerance"),
+    [
+        ("float32", "float32", 1e-5),
+        ("bfloat16", "float32", 2.0**-6),
+        ("float32", "bfloat16", 2.0**-6),
+        ("bfloat16", "bfloat16", 2.0**-4),
+        ("float32", "float64", 2.0**-20),
+        ("float64", "float32", 2.0**-20),
+    ],
+    ids=str,
+)
+def test_dtypes(param_dtype, x_dtype, tolerance):
+    """Gradients in their arguments' dtypes, whatever those are; the numbers are those of float64 on rounded inputs."""
+    model = hg.chain(hg.linear(5), hg.tanh(), hg.linear(N_OUT))
+    params = jax.tree.map(
+        lambda p: jnp.asarray(RNG.standard_normal(p.shape), param_dtype), jax.eval_shape(model.init, KEY, X)
+    )
+    x = X.astype(x_dtype)
+    found = jax.jit(hg.value_and_grad(model, LOSS, argnums=(0, 1)))(params, x, LABELS, WEIGHTS)
+    autodiff = jax.jit(jax.value_and_grad(hg.objective(model, LOSS), argnums=(0, 1)))
+    expected = jax.eval_shape(autodiff, params, x, LABELS, WEIGHTS)
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    assert jax.tree.map(lambda a: (a.shape, a.dtype), found) == jax.tree.map(lambda a: (a.shape, a.dtype), expected)
+    exact = autodiff(*jax.tree.map(lambda a: a.astype(np.float64), (params, x)), LABELS, WEIGHTS)
+    assert_same(jax.tree.map(lambda a: a.astype(np.float64), found), exact, rtol=tolerance)
+
+
+def test_bfloat16_losses_are_summed_in_float32():
+    """512 losses of 1 and their mean; in bfloat16 the sum would stop at 256."""
+    value = hg.objective(hg.identity(), hg.squared_error())
+    x = jnp.ones((512, 1), jnp.bfloat16)
+    assert value((), x, jnp.zeros_like(x), jnp.ones(512)) == 512
+    assert value((), x, jnp.zeros_like(x)).dtype == jnp.float32
+    assert hg.value_and_grad(hg.identity(), hg.squared_error())((), x, jnp.zeros_like(x), jnp.ones(512))[0] == 512
+
+
+@pytest.mark.parametrize("keyed", [False, True], ids=["no key", "key"])
+def test_keys(keyed):
+    """The objective and the gradient by hand draw the same noise from the same key."""
+    model = hg.chain(noise(), MODEL, noise())
+    params, key = ((), PARAMS, ()), jax.random.key(3) if keyed else None
+    arguments = (params, X, LABELS, None, key)
+    found = jax.jit(hg.value_and_grad(model, LOSS, argnums=(0, 1)))(*arguments)
+    assert_same(found, jax.jit(jax.value_and_grad(hg.objective(model, LOSS), argnums=(0, 1)))(*arguments))
+    losses, factors = jax.jit(hg.value_and_factors(model, LOSS))(params, X, LABELS, key)
+    assert_same(losses.mean(), found[0])
+    assert_same(hg.materialize(factors, jnp.full(BATCH, 1 / BATCH)), found[1][0])
+    without = jax.jit(hg.objective(model, LOSS))(params, X, LABELS)
+    assert (abs(found[0] - without) > 1e-3) == keyed
+
+
+def test_the_gradient_can_be_differentiated():
+    """Hessian-vector products, forward and reverse over the gradient by hand."""
+    v = jax.tree.map(lambda p: jnp.asarray(RNG.standard_normal(p.shape)), PARAMS)
+
+    def plain(params):
+        return plain_losses(params, X)[0].mean()
+
+    @jax.jit
+    def products(params, v):
+        by_hand = lambda params: hg.grad(MODEL, LOSS)(params, X, LABELS)  # noqa: E731
+        forward = jax.jvp(by_hand, (params,), (v,))[1]
+        reverse = jax.vjp(by_hand, params)[1](v)[0]
+        expected = jax.jvp(jax.grad(plain), (params,), (v,))[1]
+        return [forward, reverse], [expected, expected]
+
+    assert_same(*products(PARAMS, v))
+
+
+def test_vmap_over_params():
+    many = jax.tree.map(lambda p: jnp.stack([p, 2 * p]), PARAMS)
+    value_and_grad = hg.value_and_grad(MODEL, LOSS)
+    found = jax.jit(jax.vmap(value_and_grad, in_axes=(0, None, None)))(many, X, LABELS)
+    for i, scale in enumerate((1, 2)):
+        alone = jax.jit(value_and_grad)(jax.tree.map(lambda p, scale=scale: scale * p, PARAMS), X, LABELS)
+        assert_same(jax.tree.map(lambda a, i=i: a[i], found), alone)
+
+
+def test_jit_traces_once_and_equals_eager():
+    traces = []
+
+    def counting(params, x, key=None):
+        traces.append(x)
+        return x, None
+
+    model = hg.chain(hg.Layer(lambda key, x: (), counting, lambda residuals, dy: (dy, ())), MODEL)
+    step = jax.jit(hg.value_and_grad(model, LOSS))
+    results = [step(((), PARAMS), scale * X, LABELS, WEIGHTS) for scale in (1, 2, 1)]
+    assert len(traces) == 1
+    assert_same(results[0], results[2], rtol=0)
+    assert_same(results[0], hg.value_and_grad(model, LOSS)(((), PARAMS), X, LABELS, WEIGHTS))
+
+
+def test_donated_params():
+    """A training step whose new params take the old ones' room."""
+
+    def step(params, x):
+        grads = hg.grad(MODEL, LOSS)(params, x, LABELS)
+        return jax.tree.map(lambda p, g: p - 0.1 * g, params, grads)
+
+    expected = jax.jit(step)(PARAMS, X)
+    donated = jax.tree.map(jnp.copy, PARAMS)
+    assert_same(jax.jit(step, donate_argnums=0)(donated, X), expected)
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(donated))
+
+
+@pytest.mark.parametrize("argnums", [2, -1, (0, 2), (), "x", None, [0, 1]], ids=repr)
+def test_argnums(argnums):
+    with pytest.raises(hg.InputError, match=r"^value_and_grad: argnums must be 0 \(params\), 1 \(x\) or .*, got "):
+        hg.value_and_grad(MODEL, LOSS, argnums=argnums)
+
+
+# custom_vjp: a layer inside programs that are not handgrad's.
+
+LAYER = hg.chain(hg.linear(5), hg.tanh(), hg.linear(N_OUT, bias=False))
+LAYER_PARAMS = jax.tree.map(
+    lambda p: jnp.asarray(RNG.standard_normal(p.shape)) / 2, jax.eval_shape(LAYER.init, KEY, X[:, 0])
+)
+
+
+def plain_layer(params, x):
+    (W, b), _, (V, _) = params
+    return jnp.tanh(x @ W + b[None]) @ V
+
+
+def program(f):
+    """Operations before and after, so that f's input is no leaf and its cotangent is not ones."""
+    return lambda params, x: jnp.sum(jnp.sin(f(params, x * jnp.cos(x))) ** 2)
+
+
+def by_scan(f):
+    """f in every step of a recurrence."""
+
+    def scanned(params, x):
+        def step(h, _):
+            h = jnp.concatenate([f(params, h), h[:, :1]], axis=1)
+            return h, jnp.sum(h**3)
+
+        return jax.lax.scan(step, x, None, length=4)[1]
+
+    return scanned
+
+
+def by_vmap(f):
+    return lambda params, x: jax.vmap(lambda x: f(params, x[None]))(x)[:, 0]
+
+
+def by_vmap_over_params(f):
+    def mapped(params, x):
+        many = jax.tree.map(lambda p: jnp.stack([p, p**2]), params)
+        return jax.vmap(f, in_axes=(0, None))(many, x)
+
+    return mapped
+
+
+def second_derivative(f):
+    """Reverse over reverse: the gradient of a gradient's norm, with respect to params and x."""
+
+    def norm(params, x):
+        return sum(jnp.sum(g**2) for g in jax.tree.leaves(jax.grad(program(f), argnums=(0, 1))(params, x)))
+
+    return norm
+
+
+PROGRAMS = {
+    "grad": lambda f: f,
+    "jit": jax.jit,
+    "vmap": by_vmap,
+    "vmap over params": by_vmap_over_params,
+    "scan": by_scan,
+    "checkpoint": jax.checkpoint,
+    "checkpoint in scan": lambda f: by_scan(jax.checkpoint(f)),
+    "jit of vmap of checkpoint": lambda f: jax.jit(by_vmap(jax.checkpoint(f))),
+    "second derivative": second_derivative,
+    "second derivative of jit": lambda f: second_derivative(jax.jit(f)),
+}
+
+
+@pytest.mark.parametrize("transform", PROGRAMS.values(), ids=PROGRAMS.keys())
+def test_custom_vjp(transform):
+    f = hg.custom_vjp(LAYER)
+
+    @jax.jit
+    def both(params, x):
+        return tuple(
+            jax.value_and_grad(program(transform(function)), argnums=(0, 1))(params, x) for function in (f, plain_layer)
+        )
+
+    assert_same(*both(LAYER_PARAMS, X[:, 0]))
+
+
+def test_custom_vjp_uses_the_backward_pass_by_hand():
+    """Else every test above would pass with autodiff."""
+    calls = []
+
+    def backward(residuals, dy):
+        calls.append(dy)
+        return 7 * dy, ()
+
+    f = hg.custom_vjp(hg.Layer(lambda key, x: (), lambda params, x, key=None: (x, None), backward))
+    assert jax.grad(lambda x: f((), x).sum())(X).tolist() == jnp.full_like(X, 7).tolist()
+    assert len(calls) == 1
+
+
+def test_custom_vjp_with_a_key():
+    layer, key = hg.chain(noise(), LAYER), jax.random.key(5)
+    f = hg.custom_vjp(layer)
+
+    def drawn(params, x):
+        return jnp.sum(layer.forward(params, x, key)[0] ** 2)
+
+    params = ((), LAYER_PARAMS)
+    x = X[:, 0]
+    by_hand = jax.jit(jax.value_and_grad(lambda params, x: jnp.sum(f(params, x, key) ** 2), argnums=(0, 1)))
+    assert_same(by_hand(params, x), jax.jit(jax.value_and_grad(drawn, argnums=(0, 1)))(params, x))
+    f = jax.jit(f)
+    assert_same(f(params, x), plain_layer(LAYER_PARAMS, x))
+    assert (f(params, x, key=key) == f(params, x, key)).all()
+    keys = jax.random.split(key, 2)
+    assert_same(jax.jit(jax.vmap(f, in_axes=(None, None, 0)))(params, x, keys)[1], f(params, x, keys[1]))
+
+
+W, B = jnp.asarray(RNG.standard_normal((N_IN, 2))), jnp.asarray(RNG.standard_normal(2))
+LABELS_2D = LABELS[:, 0]
+RULES = {
+    "linear": (
+        hg.custom_vjp_rule(hg.rules.linear_forward, hg.rules.linear_backward),
+        lambda x, W, b: x @ W + b[None],
+        (X[:, 0], W, B),
+    ),
+    "linear-no-bias": (
+        hg.custom_vjp_rule(hg.rules.linear_forward, hg.rules.linear_backward),
+        lambda x, W: x @ W,
+        (X[:, 0], W),
+    ),
+    "softmax_cross_entropy-labels": (
+        lambda z: hg.custom_vjp_rule(
+            hg.rules.softmax_cross_entropy_forward, hg.rules.softmax_cross_entropy_backward, label_smoothing=0.1
+        )(z, LABELS_2D % N_IN),
+        lambda z: (
+            -jnp.sum(
+                (0.9 * jax.nn.one_hot(LABELS_2D, N_IN) + 0.1 / N_IN)
+                * jnp.log(jnp.exp(z) / jnp.exp(z).sum(1, keepdims=True)),
+                1,
+            )
+        ),
+        (X[:, 0],),
+    ),
+    "squared_error": (
+        hg.custom_vjp_rule(hg.rules.squared_error_forward, hg.rules.squared_error_backward),
+        lambda a, y: jnp.sum((a - y) ** 2, axis=1),
+        (X[:, 0], X[:, 1]),
+    ),
+    "leaky_relu": (
+        hg.custom_vjp_rule(hg.rules.leaky_relu_forward, hg.rules.leaky_relu_backward, negative_slope=0.3),
+        lambda x: jnp.where(x > 0, x, 0.3 * x),
+        (X,),
+    ),
+    "gelu": (
+        hg.custom_vjp_rule(hg.rules.gelu_forward, hg.rules.gelu_backward, approximate=True),
+        lambda x: x / 2 * (1 + jnp.tanh(jnp.sqrt(2 / jnp.pi) * (x + 0.044715 * x**3))),
+        (X,),
+    ),
+}
+
+
+@pytest.mark.parametrize(("rule", "reference", "arguments"), RULES.values(), ids=RULES.keys())
+def test_custom_vjp_rule(rule, reference, arguments):
+    """Every argument's cotangent, with operations before and after, under jit."""
+
+    @jax.jit
+    def both(*arguments):
+        return tuple(
+            jax.value_and_grad(
+                lambda *arguments, f=f: jnp.sum(jnp.sin(f(*[jnp.sin(a) for a in arguments])) ** 2),
+                argnums=tuple(range(len(arguments))),
+            )(*arguments)
+            for f in (rule, reference)
+        )
+
+    assert_same(*both(*arguments))
+
+
+def test_custom_vjp_rule_with_integer_arguments():
+    """An integer argument is an argument: passed through grad, not closed over, it has no cotangent."""
+    f = hg.custom_vjp_rule(hg.rules.softmax_cross_entropy_forward, hg.rules.softmax_cross_entropy_backward)
+    z = X[:, 0]
+    found = jax.jit(jax.grad(lambda z, labels: f(z, labels).sum()))(z, LABELS_2D)
+    assert_same(found, jax.nn.softmax(z) - jax.nn.one_hot(LABELS_2D, N_IN, dtype=z.dtype))
+    mapped = jax.jit(jax.vmap(lambda z, label: f(z[None], label[None])[0]))(z, LABELS_2D)
+    assert_same(mapped, jax.jit(f)(z, LABELS_2D))
+
+
+def test_custom_vjp_rule_takes_keywords_and_no_bias_by_name():
+    f = hg.custom_vjp_rule(hg.rules.linear_forward, hg.rules.linear_backward)
+    x = X[:, 0]
+    assert_same(f(x, W, None), x @ W)
+    assert_same(f(x, W, b=B), f(x, W, B))
+    assert f.__name__ == "linear"

@@ -1,0 +1,544 @@
+"""What can't be used is refused at trace time, in one sentence: function, argument, what was expected, what came."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import handgrad as hg
+from handgrad import rules
+
+KEY = jax.random.key(0)
+RNG = np.random.default_rng(0)
+X, WIDE = jnp.asarray(RNG.standard_normal((4, 3))), jnp.asarray(RNG.standard_normal((4, 5)))
+W, B = jnp.ones((3, 2)), jnp.ones(2)
+TARGET, LABELS = jnp.zeros((4, 2)), jnp.array([0, 1, 1, 0])
+
+MODEL = hg.chain(hg.linear(6), hg.relu(), hg.linear(2))
+PARAMS = MODEL.init(KEY, X)
+NAMED = hg.chain(encoder=hg.chain(first=hg.linear(6), activation=hg.relu()), head=hg.linear(2))
+NAMED_PARAMS = NAMED.init(KEY, X)
+LOSS = hg.l2_loss()
+CROSS_ENTROPY = hg.softmax_cross_entropy()
+
+value_and_grad = hg.value_and_grad(MODEL, LOSS)
+
+
+@dataclass(frozen=True)
+class Bad:
+    """One row: a call, and the sentence that it is refused with, in its four parts.
+
+    Attributes:
+      call, arguments: what is tried.
+      function, argument, expected, got: the parts, in the order of the sentence.
+      traced: whether the arguments can go through jit unchanged.
+    """
+
+    name: str
+    call: Any
+    arguments: tuple[Any, ...]
+    function: str
+    argument: str
+    expected: str
+    got: str
+    traced: bool = True
+
+
+def at_model_level(name, arguments, argument, expected, got, traced=True):
+    """The four functions that take (params, x, target, ...)."""
+    functions = {
+        "objective": hg.objective(MODEL, LOSS),
+        "value_and_grad": value_and_grad,
+        "grad": hg.grad(MODEL, LOSS),
+        "value_and_factors": hg.value_and_factors(MODEL, LOSS),
+    }
+    if len(arguments) > 3:
+        del functions["value_and_factors"]
+    return [
+        Bad(f"{function}: {name}", call, arguments, f"{function}: ", argument, expected, got, traced)
+        for function, call in functions.items()
+    ]
+
+
+LINEAR = rules.linear_forward
+ROWS = [
+    # A wrong feature width.
+    Bad("width", LINEAR, (WIDE, W), "linear_forward: ", "X ", "(4, 3)", "float64 (4, 5)"),
+    Bad("width of x", value_and_grad, (PARAMS, WIDE, TARGET), "in layer 0: linear_forward: ", "X ", "(4, 3)", "(4, 5)"),
+    Bad(
+        "width in the middle",
+        value_and_grad,
+        ((PARAMS[0], (), hg.LinearParams(W, B)), X, TARGET),
+        "in layer 2: linear_forward: ",
+        "X ",
+        "(4, 3) to meet W (3, 2)",
+        "float64 (4, 6)",
+    ),
+    Bad(
+        "width in a nested keyword chain",
+        hg.value_and_grad(NAMED, LOSS),
+        (NAMED_PARAMS, WIDE, TARGET),
+        "in layer encoder.first: linear_forward: ",
+        "X ",
+        "(4, 3)",
+        "float64 (4, 5)",
+    ),
+    Bad(
+        "width of the head of a keyword chain",
+        hg.custom_vjp(NAMED),
+        ({**NAMED_PARAMS, "head": hg.LinearParams(W, B)}, X),
+        "in layer head: linear_forward: ",
+        "X ",
+        "(4, 3) to meet W (3, 2)",
+        "float64 (4, 6)",
+    ),
+    Bad(
+        "width that init was promised",
+        hg.mlp((5, 2), hg.relu()).init,
+        (KEY, X),
+        "in layer 0: linear: ",
+        "x ",
+        "5 features",
+        "float64 (4, 3)",
+    ),
+    # Parameters of a wrong shape.
+    Bad("bias of length 1", LINEAR, (X, W, jnp.ones(1)), "linear_forward: ", "b ", "(2,)", "float64 (1,)"),
+    Bad("bias as a row", LINEAR, (X, W, jnp.ones((1, 2))), "linear_forward: ", "b ", "(2,)", "float64 (1, 2)"),
+    Bad("bias as a scalar", LINEAR, (X, W, jnp.ones(())), "linear_forward: ", "b ", "(2,)", "float64 ()"),
+    Bad("W of three axes", LINEAR, (X, jnp.ones((1, 3, 2))), "linear_forward: ", "W ", "(n_in, n_out)", "(1, 3, 2)"),
+    Bad("W a vector", LINEAR, (X, jnp.ones(3)), "linear_forward: ", "W ", "(n_in, n_out)", "float64 (3,)"),
+    Bad("X a vector", LINEAR, (jnp.ones(3), W), "linear_forward: ", "X ", "(batch, ..., features)", "float64 (3,)"),
+    # Integers, booleans, complex numbers.
+    Bad("integer X", LINEAR, (X.astype(int), W), "linear_forward: ", "X ", "floating-point", "int64 (4, 3)"),
+    Bad("boolean X", LINEAR, (X > 0, W), "linear_forward: ", "X ", "floating-point", "bool (4, 3)"),
+    Bad("complex X", LINEAR, (X + 1j, W), "linear_forward: ", "X ", "floating-point", "complex128 (4, 3)"),
+    Bad("integer W", LINEAR, (X, W.astype(int)), "linear_forward: ", "W ", "floating-point", "int64 (3, 2)"),
+    Bad("integer b", LINEAR, (X, W, B.astype(int)), "linear_forward: ", "b ", "floating-point", "int64 (2,)"),
+    Bad(
+        "integer x into a model",
+        value_and_grad,
+        (PARAMS, X.astype(np.uint8), TARGET),
+        "in layer 0: linear_forward: ",
+        "X ",
+        "floating-point",
+        "uint8 (4, 3)",
+    ),
+    Bad(
+        "integer x into init",
+        MODEL.init,
+        (KEY, X.astype(int)),
+        "in layer 0: linear: ",
+        "x ",
+        "floating",
+        "int64 (4, 3)",
+    ),
+    # Batches.
+    *at_model_level("another batch", (PARAMS, X, TARGET[:3]), "x and target", "same batch", "4 and 3 examples"),
+    *at_model_level("a target for one", (PARAMS, X, TARGET[:1]), "x and target", "same batch", "4 and 1 examples"),
+    *at_model_level("an empty batch", (PARAMS, X[:0], TARGET[:0]), "x ", "at least one example", "an empty batch"),
+    *at_model_level("no batch axis", (PARAMS, jnp.ones(()), TARGET), "x ", "batch axis", "float64 ()"),
+    *at_model_level("weights of another batch", (PARAMS, X, TARGET, B), "weights ", "(4,)", "float64 (2,)"),
+    *at_model_level("one weight", (PARAMS, X, TARGET, jnp.ones(1)), "weights ", "(4,)", "float64 (1,)"),
+    *at_model_level("weights as a column", (PARAMS, X, TARGET, jnp.ones((4, 1))), "weights ", "(4,)", "float64 (4, 1)"),
+    *at_model_level("a weight", (PARAMS, X, TARGET, 1.0), "weights ", "(4,)", "float", traced=False),
+    *at_model_level("a list of weights", (PARAMS, X, TARGET, [1.0] * 4), "weights ", "(4,)", "list", traced=False),
+    *at_model_level("no x", (PARAMS, None, TARGET), "x ", "", "None"),
+    *at_model_level("no target", (PARAMS, X, None), "target ", "", "None"),
+    *at_model_level("a list as x", (PARAMS, [[1.0]], TARGET), "x ", "", "float", traced=False),
+    Bad(
+        "weights of another batch at the end",
+        lambda weights: hg.materialize(hg.value_and_factors(MODEL, LOSS)(PARAMS, X, TARGET)[1], weights),
+        (jnp.ones(3),),
+        "Outer.sum: ",
+        "weights ",
+        "(4,)",
+        "float64 (3,)",
+    ),
+    # Targets.
+    *[
+        Bad(f"{op}: {name}", getattr(rules, f"{op}_forward"), (X, Y), f"{op}_forward: ", "the target Y ", "(4, 3)", got)
+        for op in (
+            "squared_error",
+            "l2_loss",
+            "absolute_error",
+            "huber_loss",
+            "sigmoid_cross_entropy",
+            "binary_cross_entropy",
+        )
+        for name, Y, got in (
+            ("target of one column", X[:, :1], "float64 (4, 1)"),
+            ("target of rank 1", X[:, 0], "float64 (4,)"),
+            ("target of rank 3", X[:, None], "float64 (4, 1, 3)"),
+            ("a scalar target", jnp.ones(()), "float64 ()"),
+            ("no target", None, "NoneType"),
+        )
+    ],
+    *[
+        Bad(
+            f"cross-entropy: {name}",
+            rules.softmax_cross_entropy_forward,
+            (X, Y),
+            "softmax_cross_entropy_forward: ",
+            "the target Y ",
+            expected,
+            got,
+        )
+        for name, Y, expected, got in (
+            ("labels as a column", LABELS[:, None], "(4,) (one label for each row of logits)", "int64 (4, 1)"),
+            ("labels of the logits' shape", X.astype(int), "(4,)", "int64 (4, 3)"),
+            ("labels of another batch", LABELS[:3], "(4,)", "int64 (3,)"),
+            ("labels as floats", LABELS.astype(float), "(4, 3) (one probability for each logit)", "float64 (4,)"),
+            ("distributions over other classes", WIDE, "(4, 3)", "float64 (4, 5)"),
+            ("booleans", X > 0, "", "bool (4, 3)"),
+            ("no target", None, "", "NoneType"),
+        )
+    ],
+    Bad(
+        "logits of rank 1",
+        CROSS_ENTROPY.forward,
+        (B, LABELS[:2]),
+        "softmax_cross_entropy_forward: ",
+        "Z ",
+        "(batch, ",
+        "(2,)",
+    ),
+    Bad("a complex target", LOSS.forward, (X, X + 1j), "l2_loss_forward: ", "the target Y ", "", "complex128 (4, 3)"),
+    Bad(
+        "target of another rank than the model's prediction",
+        value_and_grad,
+        (PARAMS, X, LABELS),
+        "l2_loss_forward: ",
+        "the target Y ",
+        "(4, 2) like the prediction A",
+        "int64 (4,)",
+    ),
+    Bad(
+        "labels for another model",
+        hg.objective(MODEL, CROSS_ENTROPY),
+        (PARAMS, X, LABELS[:, None]),
+        "softmax_cross_entropy_forward: ",
+        "the target Y ",
+        "(4,)",
+        "int64 (4, 1)",
+    ),
+    # Options.
+    *[
+        Bad(f"{option}={value}", call, (), f"{function}: ", f"{option} ", expected, str(value))
+        for value, option, function, expected, call in (
+            *[
+                (
+                    value,
+                    "label_smoothing",
+                    "softmax_cross_entropy_forward",
+                    "in [0, 1)",
+                    lambda value=value: hg.softmax_cross_entropy(value).forward(X, LABELS),
+                )
+                for value in (1, 1.5, -0.1, float("nan"))
+            ],
+            *[
+                (
+                    value,
+                    "delta",
+                    "huber_loss_forward",
+                    "positive",
+                    lambda value=value: hg.huber_loss(value).forward(X, X),
+                )
+                for value in (0, -1.0, float("nan"))
+            ],
+            *[
+                (
+                    value,
+                    "negative_slope",
+                    "leaky_relu_forward",
+                    "positive",
+                    lambda value=value: hg.leaky_relu(value).forward((), X),
+                )
+                for value in (-1, 0.0)
+            ],
+            *[
+                (value, "alpha", "elu_forward", "positive", lambda value=value: hg.elu(value).forward((), X))
+                for value in (-1.0, 0)
+            ],
+        )
+    ],
+    # Params of another model.
+    Bad(
+        "params of a longer model",
+        value_and_grad,
+        ((*PARAMS, ()), X, TARGET),
+        "chain: ",
+        "params ",
+        "a tuple of 3",
+        "a tuple of 4",
+    ),
+    Bad(
+        "params of a named model",
+        value_and_grad,
+        (NAMED_PARAMS, X, TARGET),
+        "chain: ",
+        "params ",
+        "a tuple of 3",
+        "a dict of ",
+    ),
+    Bad(
+        "positional params",
+        hg.grad(NAMED, LOSS),
+        (PARAMS, X, TARGET),
+        "chain: ",
+        "params ",
+        "a dict of encoder, head",
+        "a tuple of 3",
+    ),
+    Bad(
+        "params of one layer",
+        value_and_grad,
+        (PARAMS[0], X, TARGET),
+        "chain: ",
+        "params ",
+        "a tuple of 3",
+        "LinearParams",
+    ),
+    Bad("no params", value_and_grad, (None, X, TARGET), "chain: ", "params ", "a tuple of 3", "NoneType"),
+    Bad(
+        "params in another order",
+        value_and_grad,
+        (PARAMS[::-1][1:] + PARAMS[:1], X, TARGET),
+        "in layer 0: linear: ",
+        "params ",
+        "LinearParams",
+        "tuple",
+    ),
+    Bad(
+        "params where there are none",
+        value_and_grad,
+        ((PARAMS[0], PARAMS[0], PARAMS[2]), X, TARGET),
+        "in layer 1: relu_forward: ",
+        "params ",
+        "()",
+        "LinearParams",
+    ),
+    Bad(
+        "no bias where there is one",
+        value_and_grad,
+        ((hg.LinearParams(PARAMS[0].W), *PARAMS[1:]), X, TARGET),
+        "in layer 0: linear: ",
+        "params.b ",
+        "an array",
+        "NoneType",
+    ),
+    Bad(
+        "a bias where there is none",
+        hg.custom_vjp(hg.linear(2, bias=False)),
+        (hg.LinearParams(W, B), X),
+        "linear: ",
+        "params.b ",
+        "None",
+        "float64 (2,)",
+    ),
+    Bad(
+        "params of another repeat",
+        hg.custom_vjp(hg.repeat(hg.linear(3), 4)),
+        (hg.repeat(hg.linear(3), 2).init(KEY, X), X),
+        "repeat: ",
+        "params ",
+        "stacked 4 times",
+        "(2, 3, 3)",
+    ),
+    # Not arrays.
+    Bad("a list as X", LINEAR, ([[1.0, 2.0, 3.0]], W), "linear_forward: ", "X ", "an array", "list", traced=False),
+    Bad("a list as W", LINEAR, (X, [[1.0]]), "linear_forward: ", "W ", "an array", "list", traced=False),
+    Bad("a list as b", LINEAR, (X, W, [1.0, 1.0]), "linear_forward: ", "b ", "an array", "list", traced=False),
+    Bad("None as X", LINEAR, (None, W), "linear_forward: ", "X ", "an array", "NoneType"),
+    Bad("None as W", LINEAR, (X, None), "linear_forward: ", "W ", "an array", "NoneType"),
+    Bad(
+        "a float as the prediction",
+        LOSS.forward,
+        (1.0, X),
+        "l2_loss_forward: ",
+        "A ",
+        "an array",
+        "float",
+        traced=False,
+    ),
+    Bad("a list as the target", LOSS.forward, (X, [1.0]), "l2_loss_forward: ", "Y ", "an array", "list", traced=False),
+    Bad("None into an activation", hg.relu().forward, ((), None), "relu_forward: ", "X ", "an array", "NoneType"),
+    # A chain of nothing.
+    Bad("a chain of nothing", hg.chain, (), "chain: ", "layers", "positional layers or keyword layers", "0 and 0"),
+    Bad("a layer not made", hg.chain, (hg.relu,), "chain: ", "layers", "", "relu", traced=False),
+    Bad("an mlp of one size", lambda: hg.mlp((3,), hg.relu()), (), "mlp: ", "sizes ", "at least", "(3,)"),
+]
+
+
+def check_message(message, row):
+    """All four parts, in one sentence: JAX adds a note of its own behind it."""
+    sentence = message.split("\n")[0]
+    before, separator, after = sentence.rpartition("got ")
+    assert separator
+    assert before.startswith(row.function)
+    assert row.argument in before
+    assert row.expected in before
+    assert row.got in after
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_refused(row):
+    with pytest.raises(hg.InputError) as raised:
+        row.call(*row.arguments)
+    check_message(str(raised.value), row)
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS if row.traced and row.arguments], ids=lambda row: row.name)
+def test_refused_at_trace_time(row):
+    """With shapes alone: nothing has been computed when it is raised."""
+    with pytest.raises(hg.InputError) as raised:
+        jax.eval_shape(row.call, *row.arguments)
+    check_message(str(raised.value), row)
+    with pytest.raises(hg.InputError) as raised:
+        jax.jit(row.call)(*row.arguments)
+    check_message(str(raised.value), row)
+
+
+def test_an_input_error_is_a_value_error():
+    assert issubclass(hg.InputError, ValueError)
+
+
+OPS = sorted(name.removesuffix("_forward") for name in rules.__all__ if name.endswith("_forward"))
+NUMBER_LOSSES = [
+    "absolute_error",
+    "binary_cross_entropy",
+    "huber_loss",
+    "l2_loss",
+    "sigmoid_cross_entropy",
+    "squared_error",
+]
+
+
+def rule_arguments(op):
+    """Good arguments of any rule, float64."""
+    if op == "linear":
+        return X, W, B
+    if op == "softmax_cross_entropy":
+        return X, LABELS
+    return (jax.nn.sigmoid(X), jax.nn.sigmoid(-X)) if op in NUMBER_LOSSES else (X,)
+
+
+def run_forward(op):
+    return getattr(rules, f"{op}_forward")(*rule_arguments(op))
+
+
+every_rule = pytest.mark.parametrize("op", OPS)
+
+
+@every_rule
+@pytest.mark.parametrize("change", ["shape", "broadcasts", "rank", "dtype", "integer", "list", "None"])
+def test_a_cotangent_of_the_wrong_kind(op, change):
+    Y, residuals = run_forward(op)
+    dY = {
+        "shape": jnp.ones((*Y.shape[:-1], Y.shape[-1] + 1)),
+        "broadcasts": jnp.ones((*Y.shape[:-1], 1)),
+        "rank": jnp.ones((1, *Y.shape)),
+        "dtype": jnp.ones(Y.shape, jnp.float32),
+        "integer": jnp.ones(Y.shape, int),
+        "list": [1.0],
+        "None": None,
+    }[change]
+    got = {"list": "list", "None": "NoneType"}.get(change) or f"{dY.dtype} {dY.shape}"
+    backward = getattr(rules, f"{op}_backward")
+    calls = [lambda: backward(residuals, dY)]
+    if change != "list":
+        calls.append(lambda: jax.eval_shape(backward, residuals, dY))
+    for call in calls:
+        with pytest.raises(hg.InputError) as raised:
+            call()
+        function, _, sentence = str(raised.value).split("\n")[0].partition(": ")
+        assert function == f"{op}_backward"
+        assert sentence.startswith("d")
+        assert f" must be the cotangent of {sentence[1]}, float64 {Y.shape}, got {got}" in sentence
+
+
+@every_rule
+def test_residuals_of_another_rule(op):
+    """Every other rule's, the bare arrays in a tuple, and none at all; the last two as no-one's."""
+    Y, residuals = run_forward(op)
+    others = [run_forward(other)[1] for other in OPS if other != op]
+    for wrong in (*others, tuple(residuals), None, X, [*residuals]):
+        with pytest.raises(hg.InputError) as raised:
+            getattr(rules, f"{op}_backward")(wrong, jnp.ones_like(Y))
+        message = str(raised.value)
+        assert message.startswith(f"{op}_backward: residuals must be {type(residuals).__name__}, got ")
+        got = f"{wrong.dtype} {wrong.shape}" if wrong is X else type(wrong).__name__
+        assert message.endswith(f"got {got}")
+
+
+@every_rule
+@pytest.mark.parametrize("dtype", ["int32", "bool", "complex64"])
+def test_predictions_and_inputs_are_floating_point(op, dtype):
+    first, *others = rule_arguments(op)
+    with pytest.raises(hg.InputError) as raised:
+        getattr(rules, f"{op}_forward")(first.astype(dtype), *others)
+    message = str(raised.value)
+    assert message.startswith(f"{op}_forward: ")
+    assert message.endswith(f"must have a floating-point dtype, got {dtype} (4, 3)")
+
+
+# Labels outside the classes can't be seen at trace time: they give NaN, never a wrong number.
+
+
+@pytest.mark.parametrize("bad", [3, 100, -1, -3, np.iinfo(np.int32).max, np.iinfo(np.int32).min])
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_a_label_outside_the_classes(bad, label_smoothing):
+    """NaN in that example's loss and in its row of the cotangent; the other examples don't notice."""
+    loss = hg.softmax_cross_entropy(label_smoothing)
+    good = jnp.array([0, 1, 2, 1], np.int32)
+
+    @jax.jit
+    def both(labels):
+        losses, residuals = loss.forward(X, labels)
+        return losses, loss.backward(residuals, jnp.ones(4))
+
+    (losses, dx), (expected, expected_dx) = both(good.at[2].set(bad)), both(good)
+    others = np.array([0, 1, 3])
+    assert jnp.isnan(losses[2])
+    assert jnp.isnan(dx[2]).all()
+    assert (losses[others] == expected[others]).all()
+    assert (dx[others] == expected_dx[others]).all()
+    assert jnp.isfinite(expected).all()
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int64", "uint32", "uint64"])
+def test_labels_of_every_integer_dtype(dtype):
+    """The largest number of each dtype is no class, and doesn't become one by wrapping round."""
+    top = np.iinfo(dtype).max
+    losses, _ = hg.softmax_cross_entropy().forward(X, np.array([0, 2, 1, top], dtype))
+    expected, _ = hg.softmax_cross_entropy().forward(X, np.array([0, 2, 1, 0], np.int32))
+    assert (losses[:3] == expected[:3]).all()
+    assert jnp.isnan(losses[3])
+
+
+def test_more_classes_than_the_labels_dtype_can_name():
+    """300 classes and labels of uint8: class 255 is the largest that can be meant, and 256 + k is not k."""
+    logits = jnp.asarray(RNG.standard_normal((2, 300)))
+    losses, _ = hg.softmax_cross_entropy().forward(logits, np.array([3, 255], np.uint8))
+    np.testing.assert_allclose(losses, -jax.nn.log_softmax(logits)[jnp.arange(2), jnp.array([3, 255])], rtol=1e-12)
+
+
+def test_a_bad_label_among_tokens():
+    """The example's loss is NaN; in the cotangent it is the token alone."""
+    logits = jnp.asarray(RNG.standard_normal((3, 2, 4)))
+    losses, residuals = hg.softmax_cross_entropy().forward(logits, jnp.array([[0, 1], [4, 2], [3, 3]]))
+    dlogits = hg.softmax_cross_entropy().backward(residuals, jnp.ones(3))
+    assert jnp.isnan(losses).tolist() == [False, True, False]
+    assert jnp.isnan(dlogits).all(2).tolist() == [[False, False], [True, False], [False, False]]
+    assert jnp.isnan(dlogits).sum() == 4
+
+
+def test_a_bad_label_reaches_the_value():
+    """The mean is NaN, and so is the gradient: training can't go on as if nothing had been."""
+    value, grads = hg.value_and_grad(MODEL, CROSS_ENTROPY)(PARAMS, X, jnp.array([0, 1, 2, 0]))
+    assert jnp.isnan(value)
+    assert all(jnp.isnan(leaf).any() for leaf in jax.tree.leaves(grads))
+    losses, _ = hg.value_and_factors(MODEL, CROSS_ENTROPY)(PARAMS, X, jnp.array([0, 1, 2, 0]))
+    assert jnp.isnan(losses).tolist() == [False, False, True, False]

@@ -1,0 +1,51 @@
+"""What the pages print is what their programs print, and their links lead somewhere."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+from conftest import REPOSITORY
+
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+PROGRAM = re.compile(r"```python\n((?:(?!```).)*)```\n\n```text\n((?:(?!```).)*)```", re.DOTALL)
+PROGRAMS = [
+    pytest.param(*program, id=f"{page.stem}-{i}")
+    for page in PAGES
+    for i, program in enumerate(PROGRAM.findall(page.read_text()))
+]
+
+
+@pytest.mark.parametrize(("program", "printed"), PROGRAMS)
+def test_a_program_prints_what_its_page_says(program, printed):
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stderr
+    assert [line.rstrip() for line in run.stdout.splitlines()] == [line.rstrip() for line in printed.splitlines()]
+
+
+def test_readmes_first_program_is_among_them():
+    assert any(p.id == "README-0" for p in PROGRAMS)
+    assert re.search(r"^by hand .*\njax.grad ", PROGRAMS[0].values[1], re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text()):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize("page", sorted((REPOSITORY / "docs/derivations").glob("*.md")), ids=lambda page: page.stem)
+def test_quoted_code_stands_in_the_source(page):
+    """A derivation quotes its rule's lines to the letter."""
+    if page.stem == "composition":
+        pytest.skip("quotes several files and is read by test_a_program_prints_what_its_page_says")
+    source = {line.strip() for line in (REPOSITORY / f"src/handgrad/rules/{page.stem}.py").read_text().splitlines()}
+    quoted = [
+        line.strip()
+        for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+        for line in block.splitlines()
+    ]
+    assert quoted
+    for line in quoted:
+        assert not line or line in source, f"{page.name} quotes {line!r}"
