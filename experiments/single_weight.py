@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from rich.console import Console
 from rich.table import Table
 
@@ -96,7 +97,7 @@ def plot_weight(path: Path, options: Options, w: np.ndarray) -> None:
     goal = options.y / options.a
     axes.axhline(goal, color="tab:red", linestyle="--", label=f"w* = y / a = {goal:.4f}")
     axes.set(xlabel="step k", ylabel="w", title=f"one weight, learning rate {options.rate}")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend()
     axes.grid(alpha=0.3)
     figure.savefig(path, dpi=120)

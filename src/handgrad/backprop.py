@@ -54,7 +54,7 @@ def value_and_grad(
     Raises:
       InputError: argnums names anything else; at trace time, as `objective`.
     """
-    wanted = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+    wanted = tuple(argnums) if isinstance(argnums, Sequence) else (argnums,)
     if not wanted or any(argnum not in (0, 1) for argnum in wanted):
         raise InputError(f"value_and_grad: argnums must be 0 (params), 1 (x) or a sequence of these, got {argnums!r}")
 
@@ -64,9 +64,10 @@ def value_and_grad(
         losses, loss_residuals = loss.forward(prediction, target)
         dloss = mean_weights(losses) if weights is None else weights.astype(losses.dtype)
         dx, factors = model.backward(model_residuals, loss.backward(loss_residuals, dloss))
-        value = weighted_sum(losses, weights)
+        total = weighted_sum(losses, weights)
+        value = (total, prediction) if has_aux else total
         grads = tuple(materialize(factors) if argnum == 0 else dx for argnum in wanted)
-        return (value, prediction) if has_aux else value, grads[0] if isinstance(argnums, int) else grads
+        return value, grads if isinstance(argnums, Sequence) else grads[0]
 
     return value_and_grads
 

@@ -2,14 +2,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_chain import noise
 
 import handgrad as hg
 
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
 X, DY = jnp.asarray(RNG.standard_normal((4, 3))), jnp.asarray(RNG.standard_normal((4, 3)))
-N = 3
+N = 4
+
+
+def noise() -> hg.Layer:
+    """y = x ∘ (1 + ε), ε normal; without a key, y = x."""
+
+    def forward(params, x, key=None):
+        drawn = jnp.ones_like(x) if key is None else 1 + jax.random.normal(key, x.shape, x.dtype)
+        return x * drawn, drawn
+
+    return hg.Layer(lambda key, x: (), forward, lambda drawn, dy: (dy * drawn, ()))
+
 
 LAYERS = {
     "linear": hg.linear(3),
@@ -109,7 +119,7 @@ def test_keys():
     model = hg.repeat(noise(), N)
     assert (model.forward((), X)[0] == X).all()
     y, residuals = model.forward((), X, KEY)
-    drawn = residuals.kept.noise
+    drawn = residuals.kept
     assert (y == model.forward((), X, KEY)[0]).all()
     assert (y != model.forward((), X, jax.random.key(1))[0]).any()
     assert drawn.shape == (N, 4, 3)
@@ -211,14 +221,14 @@ def test_an_output_unlike_the_input():
     "params",
     [
         hg.LinearParams(jnp.ones((3, 3)), jnp.ones(3)),
-        hg.LinearParams(jnp.ones((4, 3, 3)), jnp.ones((4, 3))),
+        hg.LinearParams(jnp.ones((7, 3, 3)), jnp.ones((7, 3))),
         hg.LinearParams(jnp.ones((N, 3, 3)), jnp.ones(3)),
         hg.LinearParams(jnp.ones(()), jnp.ones(())),
         hg.LinearParams(1.0, 2.0),
         [1.0],
         None,
     ],
-    ids=["one layer", "four layers", "one bias", "scalars", "floats", "list", "None"],
+    ids=["one layer", "seven layers", "one bias", "scalars", "floats", "list", "None"],
 )
 def test_params_of_another_model(params):
     with pytest.raises(hg.InputError, match=r"^(repeat|linear): params must be .*, got "):
