@@ -69,7 +69,8 @@ def scan_forwarding(body: Any, carry: Any, xs: Any, *, length: int, reverse: boo
     """jax.lax.scan, except that what `body` hands on unchanged is not copied.
 
     An output that is one of the inputs (a weight kept as a residual, a residual kept as a factor's side) comes back
-    as the whole stacked input itself, and an output that is named twice is stacked once.
+    as the whole stacked input itself, and an output that is named twice is stacked once. (Today's lax.scan does the
+    former unasked; nothing promises that it always will.)
     """
     inputs = jax.tree.leaves(xs)
     structure, places = None, []
