@@ -170,7 +170,7 @@ def custom_vjp_rule(forward: Callable[..., Any], backward: Callable[..., Any], *
     signature = inspect.signature(forward)
     arguments = [p for p in signature.parameters.values() if p.kind is not p.KEYWORD_ONLY]
     f.__signature__ = signature.replace(parameters=arguments)
-    f.__name__ = forward.__name__.removesuffix("_forward")
+    f.__name__ = getattr(forward, "__name__", "rule").removesuffix("_forward")
 
     f = jax.custom_vjp(f)
     f.defvjp(

@@ -72,7 +72,7 @@ def check_positive(where: str, name: str, value: Any) -> None:
 
 def check_count(where: str, name: str, value: Any) -> None:
     """`value` is a whole number, 1 at least."""
-    if not (isinstance(value, int | np.integer) and value >= 1):
+    if isinstance(value, bool) or not (isinstance(value, int | np.integer) and value >= 1):
         raise InputError(f"{where}: {name} must be a positive integer, got {value!r}")
 
 

@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import noise
 
 import handgrad as hg
 
@@ -9,16 +10,6 @@ KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
 X, DY = jnp.asarray(RNG.standard_normal((4, 3))), jnp.asarray(RNG.standard_normal((4, 3)))
 N = 4
-
-
-def noise() -> hg.Layer:
-    """y = x ∘ (1 + ε), ε normal; without a key, y = x."""
-
-    def forward(params, x, key=None):
-        drawn = jnp.ones_like(x) if key is None else 1 + jax.random.normal(key, x.shape, x.dtype)
-        return x * drawn, drawn
-
-    return hg.Layer(lambda key, x: (), forward, lambda drawn, dy: (dy * drawn, ()))
 
 
 LAYERS = {

@@ -72,7 +72,10 @@ def _tokens(factor: Outer) -> int:
 
 
 def _gram_is_cheaper(one: Outer, two: Outer) -> bool:
-    """T T′ (n_in + n_out) multiplications for two Gram products against (T + T′) n_in n_out for two gradients."""
+    """Whether the two Gram products (T, T′) take less work and less room than the two gradients (n_in, n_out).
+
+    T T′ (n_in + n_out) multiplications against (T + T′) n_in n_out, T T′ numbers for an example against n_in n_out.
+    """
     T, S = _tokens(one), _tokens(two)
     n_in, n_out = one.shape
-    return T * S * (n_in + n_out) <= (T + S) * n_in * n_out
+    return T * S * (n_in + n_out) <= (T + S) * n_in * n_out and n_in * n_out >= T * S

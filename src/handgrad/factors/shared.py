@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from handgrad.factors.base import Array, Factor
+from handgrad.shapes import InputError
 
 
 @jax.tree_util.register_dataclass
@@ -36,6 +37,7 @@ class Shared(Factor):
 
     def accumulate(self, weights: Array | None = None) -> Array:
         """Σ_s Σ_b w_b g_b: gradients add up over the sites."""
+        self._check_sites()
         return functools.reduce(operator.add, (site.accumulate(weights) for site in self.sites))
 
     def per_example(self) -> Array:
@@ -43,8 +45,15 @@ class Shared(Factor):
 
     def _inner(self, other: Factor) -> Array:
         """Σ_s Σ_r ⟨site s, site r⟩: squared norms do NOT add up over the sites, the cross terms count."""
+        self._check_sites()
         others = other.sites if isinstance(other, Shared) else (other,)
         return functools.reduce(operator.add, (one._inner(two) for one in self.sites for two in others))
+
+    def _check_sites(self) -> None:
+        """All sites are of one batch and shape: nothing is broadcast in silence."""
+        kinds = [(site.batch, *site.shape) for site in self.sites]
+        if len(set(kinds)) != 1:
+            raise InputError(f"Shared: sites must have one (batch, *shape), got {', '.join(map(str, kinds)) or 'none'}")
 
     def example(self, b: Any) -> "Shared":
         return Shared(tuple(site.example(b) for site in self.sites))

@@ -1,0 +1,28 @@
+"""What several test files use: comparing pytrees, and a layer that draws noise."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import handgrad as hg
+
+
+def assert_same(found: Any, expected: Any, rtol: float = 1e-12) -> None:
+    """The same structure, shapes and dtypes, and the same numbers within rtol of each array's largest."""
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    for one, two in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert (one.shape, one.dtype) == (two.shape, two.dtype)
+        one, two = np.asarray(one, np.float64), np.asarray(two, np.float64)
+        np.testing.assert_allclose(one, two, rtol=0, atol=rtol * np.abs(two).max(initial=1e-300))
+
+
+def noise() -> hg.Layer:
+    """y = x ∘ (1 + ε), ε normal: what a layer that uses its key looks like. Without a key, y = x."""
+
+    def forward(params, x, key=None):
+        drawn = jnp.ones_like(x) if key is None else 1 + jax.random.normal(key, x.shape, x.dtype)
+        return x * drawn, drawn
+
+    return hg.Layer(lambda key, x: (), forward, lambda drawn, dy: (dy * drawn, ()))
