@@ -19,7 +19,7 @@ def handgrad(*arguments, **options):
 
 
 def test_demo(tmp_path):
-    run = handgrad("demo", "--networks", 4, "--epochs", 2, "--out", tmp_path / "out")
+    run = handgrad("demo", "--networks", 8, "--epochs", 2, "--out", tmp_path / "out")
     assert run.returncode == 0, run.stderr
     for expected in ("handgrad on cpu", "8.7893", "50.099", "float64", "float32", "test accuracy", "done in"):
         assert expected in run.stdout

@@ -24,7 +24,7 @@ def test_value_and_gradients_in_float64(first):
         by_autodiff = jax.value_and_grad(hg.objective(network.model, network.loss), argnums=(0, 1))
         shapes = [jax.eval_shape(f, *network.arguments) for f in (by_hand, by_autodiff)]
         assert shapes[0] == shapes[1]
-        return Job(f"seed {seed}: {network.name}", by_hand, by_autodiff, network.arguments)
+        return Job(f"seed {seed}: {network.name}", by_hand, by_autodiff, [network.arguments])
 
     for comparison in compare_all(map(job, range(first, first + PART)), workers=1):
         assert comparison.error <= 1e-12, comparison
@@ -45,6 +45,13 @@ def test_a_seed_is_a_network():
     assert one.name == other.name
     assert jax.tree.all(jax.tree.map(np.array_equal, one.arguments, other.arguments))
     assert random_network(8).name != one.name
+
+
+def test_a_draw_changes_the_numbers_alone():
+    one, other = random_network(7), random_network(7, draw=1)
+    assert one.name == other.name
+    assert jax.tree.map(np.shape, one.arguments) == jax.tree.map(np.shape, other.arguments)
+    assert not np.array_equal(one.arguments[1], other.arguments[1])
 
 
 def test_dtype():

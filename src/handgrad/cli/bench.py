@@ -19,6 +19,7 @@ from handgrad.backprop import objective, value_and_grad
 from handgrad.crosscheck import relative_error
 from handgrad.layers import Layer
 from handgrad.models import mlp
+from handgrad.shapes import check_count
 from handgrad.training import make_folder
 
 # name: (sizes, activation, batch)
@@ -42,11 +43,9 @@ class Bench:
 
 
 def main(options: Bench) -> int:
-    """The command: 0, or 2 for options that make no sense."""
+    """The command: 0."""
     console = Console()
-    if options.repeats < 1:
-        console.print("handgrad bench: repeats must be at least 1")
-        return 2
+    check_count("handgrad bench", "repeats", options.repeats)
     if options.json:
         make_folder(options.json.parent)
     rows = []

@@ -1,6 +1,5 @@
 """handgrad check: hand-written gradients against jax.grad on random networks."""
 
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -14,6 +13,7 @@ from rich.table import Table
 from handgrad.backprop import objective, value_and_grad
 from handgrad.crosscheck import Comparison, Job, compare_all
 from handgrad.models import random_network
+from handgrad.shapes import InputError, check_count
 
 # 1e-12 is 4,504 times float64's eps; float32 gets as many of its own.
 BOUNDS = {"float64": 1e-12, "float32": 1e-12 / float(np.finfo(np.float64).eps) * float(np.finfo(np.float32).eps)}
@@ -24,7 +24,10 @@ class Check:
     """Cross-check hand-written gradients against jax.grad on random networks."""
 
     count: int = 200
-    """How many networks, half of them for each dtype."""
+    """How many networks; where both dtypes are checked, half of them for each."""
+    draws: int = 1
+    """How many of them share a structure, with parameters and data of their own: compiled once, the quicker the
+    more."""
     seed: int = 0
     """Seed of the first network; the others follow."""
     dtype: Literal["both", "float64", "float32"] = "both"
@@ -38,17 +41,21 @@ def run(options: Check, console: Console) -> bool:
     dtypes = ["float64", "float32"] if options.dtype == "both" else [options.dtype]
     with jax.enable_x64(True):
         comparisons = compare_all(_jobs(options, dtypes))
-        rows = list(track(comparisons, "random networks", options.count, console=console, transient=True))
-    console.print(summary(rows, dtypes))
+        structures = -(-options.count // options.draws)
+        rows = list(track(comparisons, "random networks", structures, console=console, transient=True))
+    console.print(summary(rows, dtypes, options))
     failures = [row for row in rows if not row.error <= BOUNDS[row.dtype]]
     for row in failures:
         console.print(f"[red]differs[/red] by {row.error:.1e} at {row.leaf} ({row.dtype}): {row.name}")
     return not failures
 
 
-def summary(rows: list[Comparison], dtypes: list[str]) -> Table:
+def summary(rows: list[Comparison], dtypes: list[str], options: Check) -> Table:
     """One line for each dtype: how many networks, and where hand and autodiff are furthest apart."""
-    table = Table(title="by hand against jax.grad, random networks", title_justify="left")
+    title = f"by hand against jax.grad: {len(rows) * options.draws} random networks"
+    if options.draws > 1:
+        title += f", {len(rows)} structures with {options.draws} draws of parameters and data each"
+    table = Table(title=title, title_justify="left")
     for heading in ("dtype", "networks", "worst error", "bound", "at"):
         table.add_column(heading, justify="left" if heading in ("dtype", "at") else "right", overflow="fold")
     for dtype in dtypes:
@@ -59,7 +66,7 @@ def summary(rows: list[Comparison], dtypes: list[str]) -> Table:
         good = worst.error <= BOUNDS[dtype]
         table.add_row(
             dtype,
-            str(len(mine)),
+            str(len(mine) * options.draws),
             f"[{'green' if good else 'red'}]{worst.error:.1e}",
             f"{BOUNDS[dtype]:.1e}",
             f"{worst.leaf} of {worst.name.partition(':')[0]}",
@@ -68,12 +75,13 @@ def summary(rows: list[Comparison], dtypes: list[str]) -> Table:
 
 
 def _jobs(options: Check, dtypes: list[str]) -> Iterator[Job]:
-    for i in range(options.count):
-        seed, dtype = options.seed + i, dtypes[i % len(dtypes)]
-        network = random_network(seed, np.dtype(dtype), options.max_depth)
+    for i in range(-(-options.count // options.draws)):
+        seed, dtype = options.seed + i, np.dtype(dtypes[i % len(dtypes)])
+        network, *others = (random_network(seed, dtype, options.max_depth, draw) for draw in range(options.draws))
         by_hand = value_and_grad(network.model, network.loss, argnums=(0, 1))
         by_autodiff = jax.value_and_grad(objective(network.model, network.loss), argnums=(0, 1))
-        yield Job(f"seed {seed}: {network.name}", _named(by_hand), _named(by_autodiff), network.arguments)
+        draws = [network.arguments, *(other.arguments for other in others)]
+        yield Job(f"seed {seed}: {network.name}", _named(by_hand), _named(by_autodiff), draws)
 
 
 def _named(function: Callable[..., Any]) -> Callable[..., dict[str, Any]]:
@@ -87,9 +95,10 @@ def _named(function: Callable[..., Any]) -> Callable[..., dict[str, Any]]:
 
 
 def main(options: Check) -> int:
-    """The command: 0 where every network agrees, 1 where one doesn't, 2 for options that make no sense."""
+    """The command: 0 where every network agrees, 1 where one doesn't."""
     console = Console()
-    if options.count < 1 or options.seed < 0 or options.max_depth < 1:
-        print("handgrad check: count and max-depth must be at least 1, seed at least 0", file=sys.stderr)
-        return 2
+    for name in ("count", "draws", "max_depth"):
+        check_count("handgrad check", name, getattr(options, name))
+    if options.seed < 0:
+        raise InputError(f"handgrad check: seed must be at least 0, got {options.seed}")
     return 0 if run(options, console) else 1

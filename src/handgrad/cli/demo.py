@@ -34,7 +34,7 @@ def main(options: Demo) -> int:
     device = jax.devices()[0]
     console.print(f"handgrad on {device.platform} ({device.device_kind}), jax {jax.__version__}\n", highlight=False)
     console.print(question_table())
-    agree = check.run(check.Check(count=options.networks, max_depth=2), console)
+    agree = check.run(check.Check(count=options.networks, draws=4), console)
     console.print("\ndigits, trained by hand-written backpropagation")
     train, test = load_digits()
     trained = train_classifier(replace(Options(), epochs=options.epochs), train, test, progress=True)

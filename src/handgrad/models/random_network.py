@@ -55,21 +55,21 @@ class RandomNetwork:
     arguments: tuple[Any, Any, Any, Any]
 
 
-def random_network(seed: int, dtype: Any = np.float64, max_depth: int = 8) -> RandomNetwork:
-    """A network of depth 1 to `max_depth`, widths 1 to 64, batch 1 to 33, any activation and loss, residual and
-    repeat inside.
+def random_network(seed: int, dtype: Any = np.float64, max_depth: int = 8, draw: int = 0) -> RandomNetwork:
+    """A network of depth 1 to `max_depth`, widths 1 to 64, batch 1 to 33, any activation and loss, residual and repeat.
 
-    The structure and every number are functions of the seed alone; another dtype rounds the same numbers.
+    The structure is a function of the seed alone, every number of seed and draw; another dtype rounds the same numbers.
 
     Args:
       seed: a non-negative integer.
       dtype: of params, x, weights and of targets that are not labels.
       max_depth: of the linear layers before the last one.
+      draw: a non-negative integer; another one gives other parameters and data for the same structure.
     """
-    rng = np.random.default_rng(seed)
+    rng, numbers = np.random.default_rng(seed), np.random.default_rng((seed, draw))
     batch, width = int(rng.integers(1, 34)), int(rng.integers(1, 65))
     middle = (int(rng.integers(1, 4)),) if rng.random() < 0.25 else ()
-    x = rng.standard_normal((batch, *middle, width))
+    x = numbers.standard_normal((batch, *middle, width)).astype(dtype)
 
     names, blocks, depth = [], [], int(rng.integers(1, max_depth + 1))
     while depth > 0:
@@ -77,18 +77,17 @@ def random_network(seed: int, dtype: Any = np.float64, max_depth: int = 8) -> Ra
         names.append(name)
         blocks.append(block)
         depth -= used
-    names_of_end, end, loss, target = _random_end(rng, (batch, *middle))
-    model = chain(*blocks, *end)
-    if rng.random() < 0.25:
-        model = chain(body=chain(*blocks), head=chain(*end))
+    names_of_end, end, loss, target = _random_end(rng, numbers, (batch, *middle))
+    model = chain(body=chain(*blocks), head=chain(*end)) if rng.random() < 0.25 else chain(*blocks, *end)
+    weighted = rng.random() < 0.5
 
     abstract = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct(x.shape, dtype))
-    params = jax.tree.map(lambda leaf: _random_parameter(rng, leaf.shape).astype(dtype), abstract)
-    weights = rng.uniform(0, 2, batch).astype(dtype) if rng.random() < 0.5 else None
+    params = jax.tree.map(lambda leaf: _random_parameter(numbers, leaf.shape).astype(dtype), abstract)
+    weights = numbers.uniform(0, 2, batch).astype(dtype) if weighted else None
     if np.issubdtype(target.dtype, np.floating):
         target = target.astype(dtype)
-    name = f"{' > '.join([*names, *names_of_end])} on {x.shape}{' weighted' if weights is not None else ''}"
-    return RandomNetwork(name, model, loss, (params, x.astype(dtype), target, weights))
+    name = f"{' > '.join([*names, *names_of_end])} on {x.shape}{' weighted' if weighted else ''}"
+    return RandomNetwork(name, model, loss, (params, x, target, weights))
 
 
 def _random_block(rng: np.random.Generator, width: int, depth: int) -> tuple[str, Layer, int, int]:
@@ -108,8 +107,10 @@ def _random_block(rng: np.random.Generator, width: int, depth: int) -> tuple[str
     return f"repeat({name}, {n})", repeat(residual(layer), n), n, n_out
 
 
-def _random_end(rng: np.random.Generator, leading: tuple[int, ...]) -> tuple[list[str], list[Layer], Loss, Any]:
-    """The last layers and a loss with a target that suits it."""
+def _random_end(
+    rng: np.random.Generator, numbers: np.random.Generator, leading: tuple[int, ...]
+) -> tuple[list[str], list[Layer], Loss, Any]:
+    """The last layers, and a loss with a target that suits it: (names, layers, loss, target)."""
     n_out = int(rng.integers(2, 17))
     shape = (*leading, n_out)
     names, end = [f"linear {n_out}"], [_linear(n_out)]
@@ -118,12 +119,12 @@ def _random_end(rng: np.random.Generator, leading: tuple[int, ...]) -> tuple[lis
     if kind in REGRESSION_LOSSES:
         if rng.random() < 0.2:
             names, end, shape = [*names, "logsumexp"], [*end, layers.logsumexp()], leading
-        target = rng.standard_normal(shape)
+        target = numbers.standard_normal(shape)
     elif kind.startswith("softmax"):
         labels = rng.random() < 0.5
-        target = rng.integers(0, n_out, leading) if labels else rng.dirichlet(np.ones(n_out), leading)
+        target = numbers.integers(0, n_out, leading) if labels else numbers.dirichlet(np.ones(n_out), leading)
     else:
-        target = rng.uniform(0, 1, shape)
+        target = numbers.uniform(0, 1, shape)
         if kind == "binary_cross_entropy":
             # tanh keeps the probabilities off 0 and 1, where this loss is infinite.
             names, end = [*names, "tanh", "sigmoid"], [*end, layers.tanh(), layers.sigmoid()]
