@@ -36,6 +36,14 @@ def test_demo_says_at_once_that_it_cannot_write(tmp_path):
     assert len(run.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize("option", ["--networks", "--epochs"])
+def test_demo_starts_nothing_with_options_that_make_no_sense(option, tmp_path):
+    run = handgrad("demo", option, 0, "--out", tmp_path / "untouched")
+    assert (run.returncode, run.stdout) == (2, "")
+    assert f"{option[2:]} must be a positive integer, got 0" in run.stderr
+    assert not (tmp_path / "untouched").exists()
+
+
 def test_the_questions_table():
     console = Console(width=100, file=io.StringIO(), record=True)
     console.print(demo.question_table())

@@ -97,10 +97,23 @@ def test_x_and_target_of_different_length():
         fit(MODEL, LOSS, optax.sgd(1.0), None, (X, Y[:9]), batch_size=1, epochs=1, key=jax.random.key(0))
 
 
-@pytest.mark.parametrize("rate", [0.0, -1.0, float("nan")])
-def test_learning_rate(rate):
-    with pytest.raises(hg.InputError, match="make_optimizer: learning_rate must be a positive number, got"):
-        make_optimizer(Options(learning_rate=rate))
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"learning_rate": 0.0}, "Options: learning_rate must be a positive number, got 0.0"),
+        ({"learning_rate": -1.0}, "Options: learning_rate must be a positive number, got -1.0"),
+        ({"learning_rate": float("nan")}, "Options: learning_rate must be a positive number, got nan"),
+        ({"sizes": (8, 0)}, "Options: sizes must be a positive integer, got 0"),
+        ({"batch": 0}, "Options: batch must be a positive integer, got 0"),
+        ({"epochs": -1}, "Options: epochs must be a positive integer, got -1"),
+        ({"seed": -1}, "Options: seed must be at least 0, got -1"),
+        ({"l2": -0.1}, "Options: l2 must be at least 0, got -0.1"),
+    ],
+)
+def test_options_that_make_no_sense(wrong, message):
+    with pytest.raises(hg.InputError) as caught:
+        Options(**wrong)
+    assert str(caught.value) == message
 
 
 def test_l2_decays_weights_and_not_biases():

@@ -1,7 +1,7 @@
 """handgrad demo: the question answered, the gradients proven, digits learned by hand."""
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import jax
@@ -12,6 +12,7 @@ from rich.table import Table
 from handgrad import layers
 from handgrad.backprop import objective, value_and_grad
 from handgrad.cli import check
+from handgrad.shapes import check_count
 from handgrad.training import Options, load_digits, make_folder, train_classifier, write_report
 
 
@@ -30,14 +31,16 @@ class Demo:
 def main(options: Demo) -> int:
     """The command: 0 where every gradient agrees, 1 where one doesn't."""
     console, start = Console(), time.perf_counter()
+    checking, training = check.Check(count=options.networks, draws=4), Options(epochs=options.epochs)
+    check_count("handgrad demo", "networks", options.networks)
     folder = make_folder(options.out)
     device = jax.devices()[0]
     console.print(f"handgrad on {device.platform} ({device.device_kind}), jax {jax.__version__}\n", highlight=False)
     console.print(question_table())
-    agree = check.run(check.Check(count=options.networks, draws=4), console)
+    agree = check.run(checking, console)
     console.print("\ndigits, trained by hand-written backpropagation")
     train, test = load_digits()
-    trained = train_classifier(replace(Options(), epochs=options.epochs), train, test, progress=True)
+    trained = train_classifier(training, train, test, progress=True)
     paths = write_report(folder, trained, test, "digits by hand")
     console.print(f"test accuracy [green]{100 * trained.test_accuracy:.2f} %[/green] of {len(test.labels)} digits")
     for path in paths:

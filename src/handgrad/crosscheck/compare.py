@@ -75,9 +75,8 @@ def _worst_leaf(name: str, result: Any, reference: Any) -> Comparison:
 
 def compare_all(jobs: Iterable[Job], workers: int = 2) -> Iterator[Comparison]:
     """`compare` for each job, in order, a few at a time: XLA compiles outside Python's lock."""
-    x64 = (
-        jax.dtypes.canonicalize_dtype(np.float64) == np.float64
-    )  # a setting of this thread that the workers don't inherit
+    # Whether float64 is on is a setting of this thread, which the workers don't inherit.
+    x64 = jax.dtypes.canonicalize_dtype(np.float64) == np.float64
 
     def in_worker(job: Job) -> Comparison:
         with jax.enable_x64(x64):

@@ -11,7 +11,7 @@ from handgrad import layers
 from handgrad.backprop import objective
 from handgrad.layers import Layer, Loss, chain
 from handgrad.models import mlp
-from handgrad.shapes import InputError, check_positive
+from handgrad.shapes import InputError, check_count, check_positive
 from handgrad.training.data import Split
 from handgrad.training.fit import fit
 from handgrad.training.step import init_state
@@ -52,6 +52,18 @@ class Options:
     l2: float = 0.0
     """λ: adds ½ λ Σ w² to the objective, weights only."""
 
+    def __post_init__(self) -> None:
+        """Options that make no sense can't be made: an InputError names the one."""
+        for n in self.sizes:
+            check_count("Options", "sizes", n)
+        check_positive("Options", "learning_rate", self.learning_rate)
+        check_count("Options", "batch", self.batch)
+        check_count("Options", "epochs", self.epochs)
+        if self.seed < 0:
+            raise InputError(f"Options: seed must be at least 0, got {self.seed}")
+        if not self.l2 >= 0:
+            raise InputError(f"Options: l2 must be at least 0, got {self.l2}")
+
 
 class Trained(NamedTuple):
     """What training leaves behind.
@@ -76,7 +88,7 @@ def train_classifier(options: Options, train: Split, test: Split, *, progress: b
     """Train on one split, evaluate on the other after each epoch.
 
     Raises:
-      InputError: before anything is computed, options that make no sense.
+      InputError: before the first epoch, a batch larger than the training set.
     """
     classes = int(train.labels.max()) + 1
     model, loss = build(options, train.x.shape[1], classes)
@@ -128,14 +140,7 @@ def targets(options: Options, labels: Any, classes: int) -> Array:
 
 
 def make_optimizer(options: Options) -> optax.GradientTransformation:
-    """The optax transformation that the options name, with weight decay on the weights and not on the biases.
-
-    Raises:
-      InputError: a learning rate that isn't positive, a negative l2.
-    """
-    check_positive("make_optimizer", "learning_rate", options.learning_rate)
-    if not options.l2 >= 0:
-        raise InputError(f"make_optimizer: l2 must be at least 0, got {options.l2}")
+    """The optax transformation that the options name, with weight decay on the weights and not on the biases."""
     rules = {
         "adam": optax.adam,
         "sgd": optax.sgd,
