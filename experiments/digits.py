@@ -31,10 +31,12 @@ class Digits:
 
 def run(digits: Digits, progress: bool = True) -> Trained:
     """Load, train, report."""
-    folder = make_folder(digits.out)
     train, test = load_mnist(digits.data_dir) if digits.data_dir else load_digits()
+    if digits.options.batch > len(train.labels):
+        raise InputError(f"batch must be at most the {len(train.labels)} training images, got {digits.options.batch}")
+    folder = make_folder(digits.out)
     trained = train_classifier(digits.options, train, test, progress=progress)
-    name = f"MNIST (first {len(train.labels):,} training images)" if digits.data_dir else "scikit-learn's digits"
+    name = f"MNIST, {len(train.labels):,} training images" if digits.data_dir else "scikit-learn's digits"
     paths = write_report(folder, trained, test, name)
     console = Console()
     console.print(f"{name}: test accuracy {100 * trained.test_accuracy:.2f} % of {len(test.labels):,}", highlight=False)

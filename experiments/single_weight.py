@@ -7,6 +7,7 @@ a².
     python experiments/single_weight.py --out runs/single_weight
 """
 
+import sys
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -107,9 +108,8 @@ def plot_law(path: Path, options: Options) -> None:
     """The error after the last step for many learning rates, all in one jitted call, over what the law predicts."""
     edge = 1 / options.a**2
     rates = np.linspace(0.01, 1.25, 249) * edge
-    w, _, _ = jax.vmap(descend, (None, None, None, 0, None))(
-        jnp.float64(options.w), jnp.float64(options.a), jnp.float64(options.y), jnp.asarray(rates), options.steps
-    )
+    numbers = (jnp.float64(options.w), jnp.float64(options.a), jnp.float64(options.y))
+    w, _, _ = jax.jit(jax.vmap(lambda rate: descend(*numbers, rate, options.steps)))(jnp.asarray(rates))
     goal = options.y / options.a
     law = np.abs(1 - 2 * rates * options.a**2) ** options.steps * abs(options.w - goal)
     figure = Figure(figsize=(7, 4.5), layout="constrained")
@@ -125,5 +125,8 @@ def plot_law(path: Path, options: Options) -> None:
 
 
 if __name__ == "__main__":
-    with jax.enable_x64(True):
-        run(tyro.cli(Options))
+    try:
+        with jax.enable_x64(True):
+            run(tyro.cli(Options))
+    except hg.InputError as error:
+        sys.exit(str(error))

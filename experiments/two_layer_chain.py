@@ -7,6 +7,7 @@ jax.grad one.
     python experiments/two_layer_chain.py --out runs/two_layer_chain
 """
 
+import sys
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -117,5 +118,8 @@ def plot(path: Path, options: Options, seen: dict[str, np.ndarray]) -> None:
 
 
 if __name__ == "__main__":
-    with jax.enable_x64(True):
-        run(tyro.cli(Options))
+    try:
+        with jax.enable_x64(True):
+            run(tyro.cli(Options))
+    except hg.InputError as error:
+        sys.exit(str(error))

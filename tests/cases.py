@@ -199,6 +199,7 @@ def regression(op: str, reference: Callable[..., Any], **options: Any) -> list[C
 
 
 CASES: list[Case] = [
+    Case("leaky_relu", "underflow", fixed(np.array([[-1e-37, -1e-6, 1e-37, 1.0]])), leaky_relu),
     Case("linear", "rows", normal((5, 7), (7, 3), (3,)), linear),
     Case("linear", "no-bias", normal((5, 7), (7, 3)), linear),
     Case("linear", "tokens", normal((3, 4, 2), (2, 5), (5,)), linear),

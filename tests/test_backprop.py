@@ -263,3 +263,31 @@ def test_donated_params():
 def test_argnums(argnums):
     with pytest.raises(hg.InputError, match=r"^value_and_grad: argnums must be 0 \(params\), 1 \(x\) or .*, got "):
         hg.value_and_grad(MODEL, LOSS, argnums=argnums)
+
+
+NAMED_LAYERS = {
+    "gelu": hg.gelu(),
+    "identity": hg.identity(),
+    "linear": hg.linear(2),
+    "residual": hg.residual(hg.tanh()),
+}
+
+
+@pytest.mark.parametrize("layer", NAMED_LAYERS.values(), ids=NAMED_LAYERS)
+def test_numpy_float64_where_jax_computes_in_float32(layer):
+    """What NumPy draws by default, in a program that never turned float64 on: a drop-in takes it as jax.grad does."""
+    with jax.enable_x64(False):
+        model, x, y = hg.chain(layer, hg.linear(3)), RNG.standard_normal((5, 4)), RNG.standard_normal((5, 3))
+        params = model.init(KEY, x)
+        assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {np.dtype(np.float32)}
+        by_hand = hg.value_and_grad(model, hg.l2_loss(), argnums=(0, 1))(params, x, y)
+        reference = jax.value_and_grad(hg.objective(model, hg.l2_loss()), argnums=(0, 1))(params, x, y)
+        assert_same(by_hand, reference, 1e-6)
+
+
+@pytest.mark.parametrize("function", [hg.objective, hg.value_and_grad, hg.grad, hg.value_and_factors])
+def test_forgotten_parentheses(function):
+    with pytest.raises(hg.InputError, match=rf"{function.__name__}: expected a Loss, as `squared_error\(\)` makes one"):
+        function(MODEL, hg.squared_error)
+    with pytest.raises(hg.InputError, match=rf"{function.__name__}: expected a Layer, as `relu\(\)` makes one"):
+        function(hg.relu, LOSS)

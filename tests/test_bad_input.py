@@ -289,7 +289,7 @@ ROWS = [
         (PARAMS, X, TARGET),
         "chain: ",
         "params ",
-        "a dict of encoder, head",
+        "a dict of 'encoder', 'head'",
         "a tuple of 3",
     ),
     Bad(
@@ -366,8 +366,10 @@ ROWS = [
     Bad("a list as the target", LOSS.forward, (X, [1.0]), "l2_loss_forward: ", "Y ", "an array", "list", traced=False),
     Bad("None into an activation", hg.relu().forward, ((), None), "relu_forward: ", "X ", "an array", "NoneType"),
     # A chain of nothing.
-    Bad("a chain of nothing", hg.chain, (), "chain: ", "layers", "positional layers or keyword layers", "0 and 0"),
-    Bad("a layer not made", hg.chain, (hg.relu,), "chain: ", "layers", "", "relu", traced=False),
+    Bad("a chain of nothing", hg.chain, (), "chain: ", "layer", "at least one layer", "none"),
+    Bad(
+        "a layer not made", hg.chain, (hg.relu,), "chain: ", "Layer", "as `relu()` makes one", "function", traced=False
+    ),
     Bad("an mlp of one size", lambda: hg.mlp((3,), hg.relu()), (), "mlp: ", "sizes ", "at least", "(3,)"),
 ]
 

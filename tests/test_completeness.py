@@ -37,8 +37,8 @@ def test_every_rule(op):
     for function in (forward, backward):
         documented = inspect.getdoc(function)
         assert all(part in documented for part in ("Args:", "Returns:", "Raises:", f"Derivation: {page}"))
-    assert op in (REPOSITORY / page).read_text(), f"{page} does not derive {op}"
-    assert op in (REPOSITORY / "README.md").read_text(), f"README's table of rules does not name {op}"
+    assert f"`{op}`" in (REPOSITORY / page).read_text(), f"{page} does not derive {op}"
+    assert f"`{op}`" in (REPOSITORY / "README.md").read_text(), f"README's table of rules does not name {op}"
 
 
 @pytest.mark.parametrize("op", OPS)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from handgrad.factors import is_factor
 from handgrad.layers import Layer, Loss
+from handgrad.layers.layer import check_layer, check_loss
 from handgrad.shapes import InputError, check_shape, describe
 
 Array = jax.Array
@@ -30,8 +31,11 @@ def objective(model: Layer, loss: Loss, *, has_aux: bool = False) -> Callable[..
       InputError: at trace time, batches that don't match or are empty, and whatever the layers and the loss raise.
     """
 
+    check_layer("objective", model)
+    check_loss("objective", loss)
+
     def value(params, x, target, weights=None, key=None):
-        check_batches("objective", x, target, weights)
+        params, x, target, weights = check_batches("objective", params, x, target, weights)
         prediction, _ = model.forward(params, x, key)
         losses, _ = loss.forward(prediction, target)
         total = weighted_sum(losses, weights)
@@ -54,12 +58,37 @@ def value_and_grad(
     Raises:
       InputError: argnums names anything else; at trace time, as `objective`.
     """
+    return _value_and_grad("value_and_grad", model, loss, argnums, has_aux)
+
+
+def grad(model: Layer, loss: Loss, *, argnums: int | Sequence[int] = 0, has_aux: bool = False) -> Callable[..., Any]:
+    """The gradient by hand: a drop-in for `jax.grad(objective(model, loss))`.
+
+    Args, Raises: as `value_and_grad`.
+    Returns:
+      (params, x, target, weights=None, key=None) -> grads, or (grads, prediction) with has_aux.
+    """
+    with_value = _value_and_grad("grad", model, loss, argnums, has_aux)
+
+    def grads_only(params, x, target, weights=None, key=None):
+        value, grads = with_value(params, x, target, weights, key)
+        return (grads, value[1]) if has_aux else grads
+
+    return grads_only
+
+
+def _value_and_grad(
+    where: str, model: Layer, loss: Loss, argnums: int | Sequence[int], has_aux: bool
+) -> Callable[..., Any]:
+    """The pass itself; `where` is the function that errors name."""
+    check_layer(where, model)
+    check_loss(where, loss)
     wanted = tuple(argnums) if isinstance(argnums, Sequence) else (argnums,)
     if not wanted or any(argnum not in (0, 1) for argnum in wanted):
-        raise InputError(f"value_and_grad: argnums must be 0 (params), 1 (x) or a sequence of these, got {argnums!r}")
+        raise InputError(f"{where}: argnums must be 0 (params), 1 (x) or a sequence of these, got {argnums!r}")
 
     def value_and_grads(params, x, target, weights=None, key=None):
-        check_batches("value_and_grad", x, target, weights)
+        params, x, target, weights = check_batches(where, params, x, target, weights)
         prediction, model_residuals = model.forward(params, x, key)
         losses, loss_residuals = loss.forward(prediction, target)
         dloss = mean_weights(losses) if weights is None else weights.astype(losses.dtype)
@@ -72,23 +101,6 @@ def value_and_grad(
     return value_and_grads
 
 
-def grad(model: Layer, loss: Loss, *, argnums: int | Sequence[int] = 0, has_aux: bool = False) -> Callable[..., Any]:
-    """The gradient by hand: a drop-in for `jax.grad(objective(model, loss))`.
-
-    Args, Raises: as `value_and_grad`.
-    Returns:
-      (params, x, target, weights=None, key=None) -> grads, or (grads, prediction) with has_aux.
-    """
-    with_value = value_and_grad(model, loss, argnums=argnums, has_aux=has_aux)
-
-    def grads_only(params, x, target, weights=None, key=None):
-        check_batches("grad", x, target, weights)
-        value, grads = with_value(params, x, target, weights, key)
-        return (grads, value[1]) if has_aux else grads
-
-    return grads_only
-
-
 def value_and_factors(model: Layer, loss: Loss) -> Callable[..., Any]:
     """Each example's loss, and the gradient not yet multiplied: factor by factor, unweighted.
 
@@ -99,8 +111,11 @@ def value_and_factors(model: Layer, loss: Loss) -> Callable[..., Any]:
       InputError: at trace time, as `objective`.
     """
 
+    check_layer("value_and_factors", model)
+    check_loss("value_and_factors", loss)
+
     def losses_and_factors(params, x, target, key=None):
-        check_batches("value_and_factors", x, target, None)
+        params, x, target, _ = check_batches("value_and_factors", params, x, target, None)
         prediction, model_residuals = model.forward(params, x, key)
         losses, loss_residuals = loss.forward(prediction, target)
         _, factors = model.backward(model_residuals, loss.backward(loss_residuals, jnp.ones_like(losses)))
@@ -139,6 +154,8 @@ def custom_vjp(layer: Layer) -> Callable[..., Any]:
     Returns:
       f(params, x, key=None) -> y, under grad, jit, vmap, scan and checkpoint (remat).
     """
+
+    check_layer("custom_vjp", layer)
 
     def f(params, x, key=None):
         return layer.forward(params, x, key)[0]
@@ -192,19 +209,24 @@ def weighted_sum(losses: Array, weights: Array | None) -> Array:
     return jnp.sum(weights.astype(dtype) * losses.astype(dtype))
 
 
-def check_batches(where: str, x: Any, target: Any, weights: Array | None) -> None:
-    """x, target and weights are of one batch, and it isn't empty."""
-    sizes = {}
-    for name, value in (("x", x), ("target", target)):
-        for leaf in jax.tree.leaves(value):
-            if not getattr(leaf, "shape", ()):
-                raise InputError(f"{where}: {name} must have a batch axis in front, got {describe(leaf)}")
-            sizes.setdefault(name, leaf.shape[0])
-    if sizes.get("x") == 0:
+def check_batches(where: str, params: Any, x: Any, target: Any, weights: Any) -> tuple[Any, Any, Any, Any]:
+    """The four arguments as JAX arrays; x, target and weights are of one batch, and it isn't empty."""
+    sizes = [_batch(where, name, value) for name, value in (("x", x), ("target", target))]
+    if sizes[0] == 0:
         raise InputError(f"{where}: x must have at least one example, got an empty batch")
-    if sizes.get("x") != sizes.get("target"):
-        raise InputError(
-            f"{where}: x and target must have the same batch, got {sizes.get('x')} and {sizes.get('target')} examples"
-        )
+    if sizes[0] != sizes[1]:
+        raise InputError(f"{where}: x and target must have the same batch, got {sizes[0]} and {sizes[1]} examples")
     if weights is not None:
-        check_shape(where, "weights", weights, (sizes["x"],), "one for each example")
+        check_shape(where, "weights", weights, (sizes[0],), "one for each example")
+    return jax.tree.map(jnp.asarray, (params, x, target, weights))
+
+
+def _batch(where: str, name: str, value: Any) -> int:
+    """How many examples there are, along axis 0."""
+    leaves = jax.tree.leaves(value)
+    for leaf in leaves:
+        if not getattr(leaf, "shape", ()):
+            raise InputError(f"{where}: {name} must have a batch axis in front, got {describe(leaf)}")
+    if not leaves:
+        raise InputError(f"{where}: {name} must be an array with a batch axis in front, got {describe(value)}")
+    return leaves[0].shape[0]

@@ -4,10 +4,12 @@ Every check here looks at shapes and dtypes alone, so it runs at trace time, cos
 raises before anything is computed. A message is one sentence: the function, the argument, what was expected, what came.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -66,7 +68,7 @@ def check_target(where: str, Y: Any, shape: Sequence[int], why: str) -> None:
 
 def check_positive(where: str, name: str, value: Any) -> None:
     """`value` is a number above zero."""
-    if not (isinstance(value, int | float | np.number) and value > 0):
+    if isinstance(value, bool) or not (isinstance(value, int | float | np.number) and 0 < value < math.inf):
         raise InputError(f"{where}: {name} must be a positive number, got {value!r}")
 
 
@@ -78,6 +80,7 @@ def check_count(where: str, name: str, value: Any) -> None:
 
 def check_cotangent(where: str, dY: Any, shape: Sequence[int], dtype: Any, name: str = "dY", of: str = "Y") -> None:
     """`dY` has the shape and the dtype of the output that it is the cotangent of."""
+    dtype = jax.dtypes.canonicalize_dtype(dtype)  # of a NumPy float64 that JAX computes with as float32
     if not hasattr(dY, "dtype") or tuple(dY.shape) != tuple(shape) or dY.dtype != dtype:
         raise InputError(
             f"{where}: {name} must be the cotangent of {of}, {np.dtype(dtype)} {tuple(shape)}, got {describe(dY)}"

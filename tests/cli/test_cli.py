@@ -32,7 +32,7 @@ def test_demo_says_at_once_that_it_cannot_write(tmp_path):
     (tmp_path / "file").touch()
     run = handgrad("demo", "--out", tmp_path / "file")
     assert (run.returncode, run.stdout) == (2, "")
-    assert run.stderr.startswith("handgrad: the output folder must be one that can be written, got ")
+    assert run.stderr.startswith("handgrad: make_folder: the output folder must be one that can be written, got ")
     assert len(run.stderr.splitlines()) == 1
 
 

@@ -136,12 +136,12 @@ def test_the_gradient_sees_the_noise_of_its_own_key():
         np.testing.assert_allclose(found, wanted, rtol=1e-12, atol=1e-14)
 
 
-@pytest.mark.parametrize("layers", [((), {}), ((hg.relu(),), {"named": hg.relu()})], ids=["nothing", "mixed"])
-def test_a_chain_is_either_positional_or_named(layers):
-    positional, named = layers
-    counts = rf"got {len(positional)} and {len(named)}$"
-    with pytest.raises(hg.InputError, match=rf"^chain: expected positional layers or keyword layers, {counts}"):
-        hg.chain(*positional, **named)
+def test_a_chain_is_either_positional_or_named():
+    with pytest.raises(hg.InputError, match=r"^chain: expected at least one layer, got none$"):
+        hg.chain()
+    counts = "1 positional and 1 keyword layers"
+    with pytest.raises(hg.InputError, match=f"^chain: expected layers that are all .*, got {counts}$"):
+        hg.chain(hg.relu(), named=hg.relu())
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_one_error_is_named_once_even_when_tried_twice():
         ((), "a tuple of 0"),
         (((), ()), "a tuple of 2"),
         ([(), (), ()], "list"),
-        ({"hidden": ()}, "a dict of hidden"),
+        ({"hidden": ()}, "a dict of 'hidden'"),
         (hg.LinearParams(X), "LinearParams"),
         (None, "NoneType"),
         (X, "float64 (4, 5)"),
@@ -219,14 +219,18 @@ def test_params_of_another_model(params, got):
 
 @pytest.mark.parametrize(
     ("params", "got"),
-    [({"hidden": (), "head": ()}, "a dict of hidden, head"), (((), (), ()), "a tuple of 3"), ({}, "a dict of ")],
+    [
+        ({"hidden": (), "head": ()}, "a dict of 'hidden', 'head'"),
+        (((), (), ()), "a tuple of 3"),
+        ({}, "a dict of nothing"),
+    ],
     ids=["one missing", "tuple", "empty"],
 )
 def test_params_of_another_named_model(params, got):
     with pytest.raises(hg.InputError) as raised:
         NAMED.forward(params, X)
     assert str(raised.value) == (
-        f"chain: params must be a dict of hidden, activation, head, one for each layer, got {got}"
+        f"chain: params must be a dict of 'hidden', 'activation', 'head', one for each layer, got {got}"
     )
 
 

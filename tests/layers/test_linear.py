@@ -111,3 +111,11 @@ def test_params_of_another_model(bias):
     for params in ((), (X, X), {"W": X}, None, X):
         with pytest.raises(hg.InputError, match=r"^linear: params must be LinearParams, got "):
             layer.forward(params, X)
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (6, 3)], ids=["another n_out", "another n_in"])
+def test_params_of_another_layer(shape):
+    """A layer runs with parameters of its own shape only, even where others would fit the input."""
+    params = hg.LinearParams(jnp.ones(shape), jnp.ones(shape[1]))
+    with pytest.raises(hg.InputError, match=r"^linear: params.W must have shape \(4, 3\) \(n_in, n_out\), got float64"):
+        hg.linear(3, n_in=4).forward(params, jnp.ones((2, shape[0])))

@@ -234,3 +234,24 @@ def test_residuals_of_another_model(another):
     residuals = {"array": x, "None": None}.get(another, residuals)
     with pytest.raises(hg.InputError, match=r"^(repeat|linear_backward): residuals must be .*, got "):
         hg.repeat(layer, N).backward(residuals, DY)
+
+
+def test_a_layer_that_has_summed_its_gradient():
+    """An array in a factor's place stays an array, one for each layer."""
+    linear = hg.linear(3, bias=False)
+
+    def backward(residuals, dy):
+        dx, factors = linear.backward(residuals, dy)
+        return dx, hg.materialize(factors)
+
+    x = jnp.linspace(-1.0, 1.0, 6).reshape(2, 3)
+    summed, kept = (hg.repeat(layer, 4) for layer in (hg.Layer(linear.init, linear.forward, backward), linear))
+    params = kept.init(KEY, x)
+    one, two = (hg.grad(model, hg.l2_loss())(params, x, x) for model in (summed, kept))
+    np.testing.assert_allclose(one.W, two.W, rtol=1e-12)
+
+
+@pytest.mark.parametrize("combinator", [hg.residual, lambda layer: hg.repeat(layer, 2), hg.chain])
+def test_forgotten_parentheses(combinator):
+    with pytest.raises(hg.InputError, match=r"expected a Layer, as `relu\(\)` makes one, got function"):
+        combinator(hg.relu)

@@ -14,7 +14,7 @@ def idx(array: np.ndarray) -> bytes:
     return bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
 
 
-IMAGES = np.arange(5 * 3 * 2, dtype=np.uint8).reshape(5, 3, 2)
+IMAGES = np.arange(5 * 3 * 3, dtype=np.uint8).reshape(5, 3, 3)
 LABELS = np.array([3, 1, 4, 1, 9], np.uint8)
 NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
@@ -33,7 +33,7 @@ def test_load_mnist(folder, zipped):
             (folder / f"{name}.gz").write_bytes(gzip.compress((folder / name).read_bytes()))
             (folder / name).unlink()
     train, test = load_mnist(folder)
-    assert np.array_equal(train.x, IMAGES.reshape(5, 6).astype(np.float32) / 255)
+    assert np.array_equal(train.x, IMAGES.reshape(5, 9).astype(np.float32) / 255)
     assert np.array_equal(test.labels, LABELS)
     assert (train.x.dtype, train.labels.dtype) == (np.float32, np.int32)
 
@@ -46,12 +46,13 @@ def broken(name, content, message):
     ("name", "content", "message"),
     [
         broken(NAMES[0], None, "expected train-images-idx3-ubyte or train-images-idx3-ubyte.gz in"),
-        broken(NAMES[0], idx(IMAGES)[:-1], "must have 46 bytes for shape (5, 3, 2), got 45"),
-        broken(NAMES[0], idx(IMAGES) + b"x", "must have 46 bytes for shape (5, 3, 2), got 47"),
+        broken(NAMES[0], idx(IMAGES)[:-1], "must have 61 bytes for shape (5, 3, 3), got 60"),
+        broken(NAMES[0], idx(IMAGES) + b"x", "must have 61 bytes for shape (5, 3, 3), got 62"),
         broken(NAMES[0], idx(IMAGES)[:9], "must have a header of 16 bytes, got 9 bytes"),
         broken(NAMES[0], idx(LABELS), "must begin with the magic number 00000803, got 00000801"),
         broken(NAMES[0], b"", "must begin with the magic number 00000803, got "),
         broken(NAMES[0], gzip.compress(idx(IMAGES))[:-9], "can't be read"),
+        broken(NAMES[0], idx(IMAGES[:, :2]), "must hold square images, got shape (5, 2, 3)"),
         broken(NAMES[1], idx(LABELS[:4]), "has 5 images and train-labels-idx1-ubyte 4 labels"),
         broken(NAMES[1], idx(np.array([3, 1, 14, 1, 9], np.uint8)), "labels must be in 0 … 9, got 14 at index 2 of"),
     ],
@@ -64,6 +65,19 @@ def test_what_is_wrong_with_a_file(folder, name, content, message):
         load_mnist(folder)
     assert message in str(caught.value)
     assert name in str(caught.value)
+
+
+def test_no_images(folder):
+    for name in NAMES[:2]:
+        (folder / name).write_bytes(idx(IMAGES[:0] if "images" in name else LABELS[:0]))
+    with pytest.raises(InputError, match=r"train-images-idx3-ubyte must hold square images, got shape \(0, 3, 3\)"):
+        load_mnist(folder)
+
+
+def test_images_of_two_sizes(folder):
+    (folder / NAMES[2]).write_bytes(idx(np.zeros((5, 4, 4), np.uint8)))
+    with pytest.raises(InputError, match="must have as many pixels, got 9 and 16 in"):
+        load_mnist(folder)
 
 
 def test_a_folder_is_no_file(tmp_path):

@@ -41,7 +41,7 @@ def run(options: Check, console: Console) -> bool:
     dtypes = ["float64", "float32"] if options.dtype == "both" else [options.dtype]
     with jax.enable_x64(True):
         comparisons = compare_all(_jobs(options, dtypes))
-        structures = -(-options.count // options.draws)
+        structures = options.count // options.draws
         rows = list(track(comparisons, "random networks", structures, console=console, transient=True))
     console.print(summary(rows, dtypes, options))
     failures = [row for row in rows if not row.error <= BOUNDS[row.dtype]]
@@ -75,7 +75,7 @@ def summary(rows: list[Comparison], dtypes: list[str], options: Check) -> Table:
 
 
 def _jobs(options: Check, dtypes: list[str]) -> Iterator[Job]:
-    for i in range(-(-options.count // options.draws)):
+    for i in range(options.count // options.draws):
         seed, dtype = options.seed + i, np.dtype(dtypes[i % len(dtypes)])
         network, *others = (random_network(seed, dtype, options.max_depth, draw) for draw in range(options.draws))
         by_hand = value_and_grad(network.model, network.loss, argnums=(0, 1))
@@ -99,6 +99,8 @@ def main(options: Check) -> int:
     console = Console()
     for name in ("count", "draws", "max_depth"):
         check_count("handgrad check", name, getattr(options, name))
+    if options.count % options.draws:
+        raise InputError(f"handgrad check: draws must divide count, got {options.draws} and {options.count}")
     if options.seed < 0:
         raise InputError(f"handgrad check: seed must be at least 0, got {options.seed}")
     return 0 if run(options, console) else 1

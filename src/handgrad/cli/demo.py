@@ -12,7 +12,7 @@ from rich.table import Table
 from handgrad import layers
 from handgrad.backprop import objective, value_and_grad
 from handgrad.cli import check
-from handgrad.shapes import check_count
+from handgrad.shapes import InputError, check_count
 from handgrad.training import Options, load_digits, make_folder, train_classifier, write_report
 
 
@@ -33,6 +33,8 @@ def main(options: Demo) -> int:
     console, start = Console(), time.perf_counter()
     checking, training = check.Check(count=options.networks, draws=4), Options(epochs=options.epochs)
     check_count("handgrad demo", "networks", options.networks)
+    if options.networks % checking.draws:
+        raise InputError(f"handgrad demo: networks must be a multiple of {checking.draws}, got {options.networks}")
     folder = make_folder(options.out)
     device = jax.devices()[0]
     console.print(f"handgrad on {device.platform} ({device.device_kind}), jax {jax.__version__}\n", highlight=False)

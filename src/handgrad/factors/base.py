@@ -101,6 +101,12 @@ def accumulator(*values: Any) -> Any:
     return jnp.promote_types(jnp.result_type(*values), jnp.float32)
 
 
+def check_sides(factor: Any) -> None:
+    """Both sides of a product belong to the same examples and tokens: nothing is broadcast in silence."""
+    A, Delta = factor.A, factor.Delta
+    check_shape(type(factor).__name__, "Delta", Delta, (*A.shape[:-1], Delta.shape[-1]), "(A's examples and tokens)")
+
+
 def weighted(Delta: Array, weights: Array | None) -> Array:
     """Delta with example b times w_b, in the dtype of the sum that follows."""
     if weights is None:

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from handgrad.factors.base import Array, Factor, accumulator
+from handgrad.factors.base import Array, Factor, accumulator, check_sides
 from handgrad.factors.total import Total
 
 
@@ -52,5 +52,6 @@ class Hadamard(Factor):
 
     def _total(self) -> Total:
         """A scale's gradient is a bias's gradient with A ∘ Δ in Δ's place."""
+        check_sides(self)
         dtype = accumulator(self.A, self.Delta)
         return Total(self.A.astype(dtype) * self.Delta.astype(dtype), self.dtype)

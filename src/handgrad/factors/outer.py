@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from handgrad.factors.base import Array, Factor, accumulator, as_rows, as_tokens, weighted
+from handgrad.factors.base import Array, Factor, accumulator, as_rows, as_tokens, check_sides, weighted
 
 
 @jax.tree_util.register_dataclass
@@ -39,6 +39,7 @@ class Outer(Factor):
 
     def accumulate(self, weights: Array | None = None) -> Array:
         """Σ_b w_b A_bᵀ Δ_b: ONE product over batch × tokens."""
+        check_sides(self)
         A, Delta = as_rows(self.A), as_rows(weighted(self.Delta, weights))
         return jnp.matmul(A.T, Delta, preferred_element_type=accumulator(A, Delta))
 

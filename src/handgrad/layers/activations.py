@@ -30,7 +30,7 @@ def relu() -> Layer:
 
 
 def leaky_relu(negative_slope: float = 0.01) -> Layer:
-    """Y = X where X > 0, negative_slope X elsewhere."""
+    """Y = X where X ≥ 0, negative_slope X elsewhere."""
     return from_rule(rules.leaky_relu_forward, rules.leaky_relu_backward, negative_slope=negative_slope)
 
 

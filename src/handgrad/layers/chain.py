@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 
-from handgrad.layers.layer import Layer
+from handgrad.layers.layer import Layer, check_layer
 from handgrad.shapes import InputError, describe, inside
 
 
@@ -19,11 +19,13 @@ def chain(*layers: Layer, **named: Layer) -> Layer:
         layer's place in front.
     Derivation: docs/derivations/composition.md
     """
-    if bool(layers) == bool(named):
-        raise InputError(f"chain: expected positional layers or keyword layers, got {len(layers)} and {len(named)}")
+    if not layers and not named:
+        raise InputError("chain: expected at least one layer, got none")
+    if layers and named:
+        counts = f"{len(layers)} positional and {len(named)} keyword layers"
+        raise InputError(f"chain: expected layers that are all positional or all keywords, got {counts}")
     for layer in (*layers, *named.values()):
-        if not isinstance(layer, Layer):
-            raise InputError(f"chain: expected layers, as `relu()` makes them, got {layer!r}")
+        check_layer("chain", layer)
     names = tuple(named) or tuple(str(i) for i in range(len(layers)))
     steps = [_at(name, layer) for name, layer in zip(names, layers or named.values(), strict=True)]
 
@@ -76,11 +78,11 @@ def _check_entries(what: str, value: Any, expected: tuple[str, ...] | int) -> No
     else:
         fits = isinstance(value, dict) and value.keys() == set(expected)
     if not fits:
-        wanted = f"a tuple of {expected}" if isinstance(expected, int) else f"a dict of {', '.join(expected)}"
+        wanted = f"a tuple of {expected}" if isinstance(expected, int) else _entries(dict.fromkeys(expected))
         raise InputError(f"chain: {what} must be {wanted}, one for each layer, got {_entries(value)}")
 
 
 def _entries(value: Any) -> str:
     if isinstance(value, dict):
-        return f"a dict of {', '.join(map(str, value))}"
+        return f"a dict of {', '.join(map(repr, value)) or 'nothing'}"
     return f"a tuple of {len(value)}" if type(value) is tuple else describe(value)

@@ -36,6 +36,18 @@ class Loss(NamedTuple):
     backward: Callable[[Any, Array], Any]
 
 
+def check_layer(where: str, layer: Any) -> None:
+    """`layer` is a Layer, not the function that makes one."""
+    if not isinstance(layer, Layer):
+        raise InputError(f"{where}: expected a Layer, as `relu()` makes one, got {describe(layer)}")
+
+
+def check_loss(where: str, loss: Any) -> None:
+    """`loss` is a Loss, not the function that makes one."""
+    if not isinstance(loss, Loss):
+        raise InputError(f"{where}: expected a Loss, as `squared_error()` makes one, got {describe(loss)}")
+
+
 def from_rule(forward: Callable[..., Any], backward: Callable[..., Any], **options: Any) -> Layer:
     """The layer without parameters whose forward and backward pass are this rule's.
 

@@ -6,7 +6,7 @@ import jax
 
 from handgrad.layers.layer import Layer
 from handgrad.rules.linear import linear_backward, linear_forward
-from handgrad.shapes import InputError, check_array, check_count, describe
+from handgrad.shapes import InputError, check_array, check_count, check_shape, describe
 
 Array = jax.Array
 Initializer = jax.nn.initializers.Initializer
@@ -40,22 +40,28 @@ def linear(
       n_in: input features; None takes them from the x of `init`.
       init_W, init_b: initialisers, (key, shape, dtype) -> array; parameters get the dtype of `init`'s x.
     Raises:
-      InputError: n_out is not a positive integer; at trace time, as linear_forward and linear_backward.
+      InputError: n_out or n_in is not a positive integer; at trace time, params of another layer, and as linear_forward
+        and linear_backward.
     Derivation: docs/derivations/linear.md
     """
     check_count("linear", "n_out", n_out)
+    if n_in is not None:
+        check_count("linear", "n_in", n_in)
 
     def init(key, x):
         check_array("linear", "x", x, min_ndim=2)
         if n_in not in (None, x.shape[-1]):
             raise InputError(f"linear: x must have {n_in} features, got {describe(x)}")
         key_W, key_b = jax.random.split(key)
-        W = init_W(key_W, (x.shape[-1], n_out), x.dtype)
-        return LinearParams(W, init_b(key_b, (n_out,), x.dtype) if bias else None)
+        dtype = jax.dtypes.canonicalize_dtype(x.dtype)
+        W = init_W(key_W, (x.shape[-1], n_out), dtype)
+        return LinearParams(W, init_b(key_b, (n_out,), dtype) if bias else None)
 
     def forward(params, x, key=None):
         if not isinstance(params, LinearParams):
             raise InputError(f"linear: params must be LinearParams, got {describe(params)}")
+        check_array("linear", "params.W", params.W, min_ndim=2)
+        check_shape("linear", "params.W", params.W, (n_in or params.W.shape[0], n_out), "(n_in, n_out)")
         if (params.b is not None) != bias:
             raise InputError(f"linear: params.b must be {'an array' if bias else 'None'}, got {describe(params.b)}")
         return linear_forward(x, params.W, params.b)

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 
 from handgrad.factors import Stacked, is_factor
-from handgrad.layers.layer import Layer
+from handgrad.layers.layer import Layer, check_layer
 from handgrad.layers.residual import check_like
 from handgrad.shapes import InputError, check_count, check_residuals, describe
 
@@ -30,6 +30,7 @@ def repeat(layer: Layer, n: int) -> Layer:
         not stacked n times.
     Derivation: docs/derivations/composition.md
     """
+    check_layer("repeat", layer)
     check_count("repeat", "n", n)
 
     def init(key, x):
@@ -55,7 +56,7 @@ def repeat(layer: Layer, n: int) -> Layer:
             return layer.backward(kept, dy)
 
         dx, dparams = scan_forwarding(one_layer, dy, kept, length=n, reverse=True)
-        return dx, jax.tree.map(Stacked, dparams, is_leaf=is_factor)
+        return dx, jax.tree.map(lambda d: Stacked(d) if is_factor(d) else d, dparams, is_leaf=is_factor)
 
     def check_stacked(name, tree):
         for leaf in jax.tree.leaves(tree):

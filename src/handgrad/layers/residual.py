@@ -1,6 +1,8 @@
 """residual: a layer and the way around it."""
 
-from handgrad.layers.layer import Layer
+import jax
+
+from handgrad.layers.layer import Layer, check_layer
 from handgrad.shapes import InputError, describe
 
 
@@ -13,6 +15,8 @@ def residual(layer: Layer) -> Layer:
       InputError: at trace time, where the layer's output is unlike its input.
     Derivation: docs/derivations/composition.md
     """
+
+    check_layer("residual", layer)
 
     def forward(params, x, key=None):
         fx, residuals = layer.forward(params, x, key)
@@ -28,5 +32,5 @@ def residual(layer: Layer) -> Layer:
 
 def check_like(where, x, y):
     """A layer's output y has its input's shape and dtype."""
-    if x.shape != y.shape or x.dtype != y.dtype:
+    if x.shape != y.shape or jax.dtypes.canonicalize_dtype(x.dtype) != y.dtype:
         raise InputError(f"{where}: the layer's output must be like its input, {describe(x)}, got {describe(y)}")

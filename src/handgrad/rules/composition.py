@@ -4,6 +4,8 @@ Each stands here twice. Per example, in column vectors and with W of (n_out, n_i
 a + b. And in full matrix form over the mini-batch, in this library's rows: Z = A W + 1 bᵀ, with W of (n_in, n_out).
 One row of the matrix form is one example's column; the two weight matrices are each other's transpose.
 
+All raise InputError where shapes don't fit.
+
 Derivation: docs/derivations/composition.md (Nielsen, "Neural Networks and Deep Learning", chapter 2)
 """
 
@@ -11,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from handgrad.factors import Outer, Total
-from handgrad.shapes import check_shape
+from handgrad.shapes import check_array, check_shape
 
 Array = jax.Array
 
@@ -25,6 +27,7 @@ def bp1_example(dC_da: Array, sigma_prime: Array) -> Array:
     Returns:
       δᴸ (n_out, 1).
     """
+    _check_column("bp1_example", "dC_da", dC_da)
     check_shape("bp1_example", "sigma_prime", sigma_prime, dC_da.shape, "like dC_da")
     return dC_da * sigma_prime
 
@@ -39,6 +42,8 @@ def bp2_example(w_next: Array, delta_next: Array, sigma_prime: Array) -> Array:
     Returns:
       δˡ (n, 1).
     """
+    _check_column("bp2_example", "delta_next", delta_next)
+    check_shape("bp2_example", "w_next", w_next, (len(delta_next), len(sigma_prime)), "(n_next, n)")
     error = w_next.T @ delta_next
     check_shape("bp2_example", "sigma_prime", sigma_prime, error.shape, "like the error that arrives")
     return error * sigma_prime
@@ -52,6 +57,7 @@ def bp3_example(delta: Array) -> Array:
     Returns:
       ∂C/∂bˡ (n_out, 1).
     """
+    _check_column("bp3_example", "delta", delta)
     return delta
 
 
@@ -64,6 +70,8 @@ def bp4_example(a_previous: Array, delta: Array) -> Array:
     Returns:
       ∂C/∂wˡ (n_out, n_in).
     """
+    _check_column("bp4_example", "a_previous", a_previous)
+    _check_column("bp4_example", "delta", delta)
     return delta @ a_previous.T
 
 
@@ -76,6 +84,7 @@ def bp1_batch(dC_dA: Array, Sigma_prime: Array) -> Array:
     Returns:
       Δᴸ (batch, n_out).
     """
+    check_array("bp1_batch", "dC_dA", dC_dA, min_ndim=2)
     check_shape("bp1_batch", "Sigma_prime", Sigma_prime, dC_dA.shape, "like dC_dA")
     return dC_dA * Sigma_prime
 
@@ -90,6 +99,8 @@ def bp2_batch(W_next: Array, Delta_next: Array, Sigma_prime: Array) -> Array:
     Returns:
       Δˡ (batch, n).
     """
+    check_array("bp2_batch", "Delta_next", Delta_next, min_ndim=2)
+    check_shape("bp2_batch", "W_next", W_next, (Sigma_prime.shape[-1], Delta_next.shape[-1]), "(n, n_next)")
     Error = jnp.matmul(Delta_next, W_next.T)
     check_shape("bp2_batch", "Sigma_prime", Sigma_prime, Error.shape, "like the error that arrives")
     return Error * Sigma_prime
@@ -103,6 +114,7 @@ def bp3_batch(Delta: Array) -> Total:
     Returns:
       db: Total, (n_out,).
     """
+    check_array("bp3_batch", "Delta", Delta, min_ndim=2)
     return Total(Delta)
 
 
@@ -115,4 +127,12 @@ def bp4_batch(A_previous: Array, Delta: Array) -> Outer:
     Returns:
       dW: Outer, (n_in, n_out).
     """
+    check_array("bp4_batch", "Delta", Delta, min_ndim=2)
+    check_shape("bp4_batch", "A_previous", A_previous, (len(Delta), *A_previous.shape[1:]), "of Delta's batch")
     return Outer(A_previous, Delta)
+
+
+def _check_column(where: str, name: str, value: Array) -> None:
+    """`value` is a column vector (n, 1), as Nielsen's chapter writes every vector."""
+    check_array(where, name, value, min_ndim=2)
+    check_shape(where, name, value, (len(value), 1), "(a column)")

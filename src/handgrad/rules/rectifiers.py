@@ -55,7 +55,8 @@ def relu_backward(residuals: ReluResiduals, dY: Array) -> tuple[Array]:
 
 
 class LeakyReluResiduals(NamedTuple):
-    """Y: (batch, ...) output; its sign is the input's."""
+    """Y: (batch, ...) output; its sign bit says whether the input was below zero, also where s X is too small but for
+    0."""
 
     Y: Array
 
@@ -74,7 +75,7 @@ def leaky_relu_forward(X: Array, *, negative_slope: float = 0.01) -> tuple[Array
     """
     check_array("leaky_relu_forward", "X", X)
     check_positive("leaky_relu_forward", "negative_slope", negative_slope)
-    Y = jnp.where(X >= 0, X, negative_slope * X)
+    Y = jnp.where(X >= 0, jnp.abs(X), negative_slope * X)  # |X|, so that −0 leaves with the sign bit of +0
     return Y, LeakyReluResiduals(Y)
 
 
@@ -95,7 +96,7 @@ def leaky_relu_backward(residuals: LeakyReluResiduals, dY: Array, *, negative_sl
     """
     (Y,) = check_residuals("leaky_relu_backward", residuals, LeakyReluResiduals)
     check_cotangent("leaky_relu_backward", dY, Y.shape, Y.dtype)
-    return (jnp.where(Y >= 0, dY, negative_slope * dY),)
+    return (jnp.where(jnp.signbit(Y), negative_slope * dY, dY),)
 
 
 class EluResiduals(NamedTuple):

@@ -52,10 +52,14 @@ def load_mnist(folder: Path) -> tuple[Split, Split]:
     """Training and test set from a folder with MNIST's four IDX files, each gzipped or not.
 
     Raises:
-      InputError: a file is missing, cut short, too long or of another kind; images and labels differ in number; a
-        label is outside 0 … 9.
+      InputError: a file is missing, cut short, too long or of another kind; there are no images, or they aren't square
+        or not of one size; images and labels differ in number; a label is outside 0 … 9.
     """
-    return _load_split(folder, *MNIST["train"]), _load_split(folder, *MNIST["test"])
+    train, test = _load_split(folder, *MNIST["train"]), _load_split(folder, *MNIST["test"])
+    if train.x.shape[1] != test.x.shape[1]:
+        sizes = f"{train.x.shape[1]} and {test.x.shape[1]}"
+        raise InputError(f"load_mnist: training and test images must have as many pixels, got {sizes} in {folder}")
+    return train, test
 
 
 def read_idx(path: Path, axes: int) -> np.ndarray:
@@ -90,6 +94,8 @@ def _load_split(folder: Path, images_name: str, labels_name: str) -> Split:
         raise InputError(
             f"load_mnist: {images_path.name} has {len(images)} images and {labels_path.name} {len(labels)} labels"
         )
+    if len(images) == 0 or images.shape[1] != images.shape[2]:
+        raise InputError(f"load_mnist: {images_path.name} must hold square images, got shape {images.shape}")
     outside = np.flatnonzero(labels > 9)
     if outside.size:
         at = int(outside[0])

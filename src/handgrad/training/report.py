@@ -25,7 +25,7 @@ def make_folder(folder: Path) -> Path:
         probe.unlink()
     except OSError as error:
         raise InputError(
-            f"the output folder must be one that can be written, got {folder} ({error.strerror})"
+            f"make_folder: the output folder must be one that can be written, got {folder} ({error.strerror})"
         ) from None
     return folder
 
