@@ -19,7 +19,7 @@ from handgrad.backprop import objective, value_and_grad
 from handgrad.crosscheck import relative_error
 from handgrad.layers import Layer
 from handgrad.models import mlp
-from handgrad.shapes import check_count
+from handgrad.shapes import InputError, check_count
 from handgrad.training import make_folder
 
 # name: (sizes, activation, batch)
@@ -46,6 +46,8 @@ def main(options: Bench) -> int:
     """The command: 0."""
     console = Console()
     check_count("handgrad bench", "repeats", options.repeats)
+    if options.json and options.json.is_dir():
+        raise InputError(f"handgrad bench: json must be a file, got the folder {options.json}")
     if options.json:
         make_folder(options.json.parent)
     rows = []

@@ -81,6 +81,7 @@ def softmax_cross_entropy_forward(
 
     A label k stands for the distribution that is 1 at k. Smoothing by ε replaces q by (1 − ε) q + ε / n. A label
     outside 0 … n − 1 can't be seen at trace time: it makes its example's loss, and the cotangent of its logits, NaN.
+    (JAX itself cuts NumPy's 64-bit integers to 32 bits where float64 is off, before any rule sees them.)
 
     Args:
       Z: (batch, ..., n) logits, floating point.
