@@ -36,7 +36,8 @@ def run(digits: Digits, progress: bool = True) -> Trained:
         raise InputError(f"batch must be at most the {len(train.labels)} training images, got {digits.options.batch}")
     folder = make_folder(digits.out)
     trained = train_classifier(digits.options, train, test, progress=progress)
-    name = f"MNIST, {len(train.labels):,} training images" if digits.data_dir else "scikit-learn's digits"
+    part = "first " if len(train.labels) < 60_000 else ""  # of MNIST's training set
+    name = f"MNIST, {part}{len(train.labels):,} training images" if digits.data_dir else "scikit-learn's digits"
     paths = write_report(folder, trained, test, name)
     console = Console()
     console.print(f"{name}: test accuracy {100 * trained.test_accuracy:.2f} % of {len(test.labels):,}", highlight=False)

@@ -146,7 +146,7 @@ def _table(rows: list[dict[str, Any]]) -> Table:
             f"{row['hand_ms']:.3f}",
             f"{row['time_ratio']:.3f}",
             f"{row['temp_ratio']:.3f}",
-            f"{row['hand_compile_s']:.2f} / {row['autodiff_compile_s']:.2f}",
+            f"{row['hand_compile_s']:.2f}/{row['autodiff_compile_s']:.2f}",
             f"{row['largest_error']:.1e}",
         )
     return table
