@@ -1,5 +1,29 @@
-"""The checker: it knows JAX and factors, and no rule."""
+"""The checker: point it at any hand-written gradient. It knows JAX and factors, and no rule."""
 
+from handgrad.crosscheck.check import check_custom_vjp, check_function, check_layer, check_rule
 from handgrad.crosscheck.compare import Comparison, Job, compare, compare_all, relative_error
+from handgrad.crosscheck.examine import Settings
+from handgrad.crosscheck.model import check_model
+from handgrad.crosscheck.networks import Network, check_networks
+from handgrad.crosscheck.report import CheckFailed, Contract, Control, Report, Row
 
-__all__ = ["Comparison", "Job", "compare", "compare_all", "relative_error"]
+__all__ = [
+    "CheckFailed",
+    "Comparison",
+    "Contract",
+    "Control",
+    "Job",
+    "Network",
+    "Report",
+    "Row",
+    "Settings",
+    "check_custom_vjp",
+    "check_function",
+    "check_layer",
+    "check_model",
+    "check_networks",
+    "check_rule",
+    "compare",
+    "compare_all",
+    "relative_error",
+]

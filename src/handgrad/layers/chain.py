@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 
-from handgrad.layers.layer import Layer, check_layer
+from handgrad.layers.layer import Composed, Layer, check_layer
 from handgrad.shapes import InputError, describe, inside
 
 
@@ -51,6 +51,12 @@ def chain(*layers: Layer, **named: Layer) -> Layer:
             dparams.append(dp)
         return dx, pack(reversed(dparams))
 
+    def parts(params, x, key=None):
+        inside_it = layers or named.values()
+        for name, layer, p, k in zip(names, inside_it, unpack(params), split_key(key, len(steps)), strict=True):
+            yield name, layer, p, x
+            x, _ = layer.forward(p, x, k)
+
     def pack(values):
         return dict(zip(names, values, strict=True)) if named else tuple(values)
 
@@ -58,7 +64,7 @@ def chain(*layers: Layer, **named: Layer) -> Layer:
         _check_entries("params", params, names if named else len(names))
         return [params[name] for name in names] if named else params
 
-    return Layer(init, forward, backward)
+    return Composed(init, forward, backward, parts)
 
 
 def split_key(key: jax.Array | None, n: int) -> Any:

@@ -1,6 +1,6 @@
 """What a layer and a loss are: small tuples of pure functions."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -22,6 +22,23 @@ class Layer(NamedTuple):
     init: Callable[..., Any]
     forward: Callable[..., tuple[Any, Any]]
     backward: Callable[[Any, Any], tuple[Any, Any]]
+
+
+class Composed(Layer):
+    """A layer made of others.
+
+    Attributes:
+      parts: (params, x, key=None) -> (name, layer, its params, its input) for each layer inside, in forward order: what
+        a checker needs to find the wrong one.
+    """
+
+    parts: Callable[..., Iterator[tuple[str, Layer, Any, Any]]]
+
+    def __new__(cls, init: Any, forward: Any, backward: Any, parts: Any) -> "Composed":
+        """As Layer, and the parts."""
+        self = super().__new__(cls, init, forward, backward)
+        self.parts = parts
+        return self
 
 
 class Loss(NamedTuple):

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 
 from handgrad.factors import Stacked, is_factor
-from handgrad.layers.layer import Layer, check_layer
+from handgrad.layers.layer import Composed, Layer, check_layer
 from handgrad.layers.residual import check_like
 from handgrad.shapes import InputError, check_count, check_residuals, describe
 
@@ -63,7 +63,15 @@ def repeat(layer: Layer, n: int) -> Layer:
             if getattr(leaf, "shape", ())[:1] != (n,):
                 raise InputError(f"repeat: {name} must be stacked {n} times, got {describe(leaf)}")
 
-    return Layer(init, forward, backward)
+    def parts(params, x, key=None):
+        # The last of them: all are one layer, and going backwards it comes first.
+        check_stacked("params", params)
+        first, last = (jax.tree.map(lambda p: p[rows], params) for rows in (slice(n - 1), n - 1))
+        if n > 1:
+            x, _ = repeat(layer, n - 1).forward(first, x)
+        yield str(n - 1), layer, last, x
+
+    return Composed(init, forward, backward, parts)
 
 
 def scan_forwarding(body: Any, carry: Any, xs: Any, *, length: int, reverse: bool = False) -> tuple[Any, Any]:

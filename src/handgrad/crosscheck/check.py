@@ -1,0 +1,118 @@
+"""The checker's front door: point it at a gradient."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from handgrad.crosscheck import problem as problems
+from handgrad.crosscheck.examine import Settings, examine, invalid
+from handgrad.crosscheck.problem import Problem, ProblemError
+from handgrad.crosscheck.report import Report
+from handgrad.crosscheck.search import search
+
+
+def check_rule(
+    forward: Callable[..., Any],
+    backward: Callable[..., Any],
+    *args: Any,
+    reference: Callable[..., Any] | None = None,
+    name: str | None = None,
+    **settings: Any,
+) -> Report:
+    """Check a (forward, backward) pair: `custom_vjp`'s own convention, ours and anybody's.
+
+    Args:
+      forward: (*args) -> (output, residuals).
+      backward: (residuals, cotangent of the output) -> a tuple, one cotangent for each argument: an array, a pytree of
+        the argument's structure, or a factor; None for an integer.
+      *args: arrays or pytrees of them; float16, bfloat16, float32, float64 and complex are differentiated, integers
+        and random keys pass through, whatever else is static.
+      reference: (*args) -> output, written independently. None: autodiff of `forward` itself, which can't see an error
+        in the forward pass.
+      name: what the report calls it.
+      **settings: the fields of `Settings`.
+    Returns:
+      Report; it doesn't raise on a wrong gradient.
+    Derivation: docs/crosscheck.md
+    """
+    given = Settings(**settings)
+    name = name or problems.label(backward, "backward")
+    return _check(name, lambda: problems.from_rule(name, forward, backward, args, reference, given.dtype), given)
+
+
+def check_custom_vjp(
+    f: Callable[..., Any],
+    reference: Callable[..., Any] | None,
+    *args: Any,
+    keywords: dict[str, Any] | None = None,
+    name: str | None = None,
+    **settings: Any,
+) -> Report:
+    """Check a function that carries its own gradient: `jax.custom_vjp`, with or without nondiff_argnums.
+
+    Args:
+      f: the function, called as f(*args, **keywords).
+      reference: the same in plain JAX; None: the function that `f` wraps.
+      *args: as for `check_rule`; those of nondiff_argnums are passed on as they are.
+      keywords: keyword arguments, passed on as they are.
+      name, **settings: as for `check_rule`.
+    """
+    given = Settings(**settings)
+    name = name or problems.label(f, "f")
+    return _check(name, lambda: problems.from_custom_vjp(name, f, reference, args, keywords or {}, given.dtype), given)
+
+
+def check_function(
+    f: Callable[..., Any],
+    grad_f: Callable[..., Any],
+    *args: Any,
+    argnums: int | Sequence[int] = 0,
+    name: str | None = None,
+    **settings: Any,
+) -> Report:
+    """Check a gradient of a scalar function, in place of jax.grad(f, argnums).
+
+    Args:
+      f: (*args) -> real scalar.
+      grad_f: (*args) -> the gradient of argument `argnums`, or a tuple of them for a sequence.
+      *args, name, **settings: as for `check_rule`.
+    """
+    given = Settings(**settings)
+    name = name or problems.label(grad_f, "grad_f")
+    return _check(name, lambda: problems.from_function(name, f, grad_f, args, argnums, given.dtype), given)
+
+
+def check_layer(
+    layer: Any,
+    x: Any,
+    *,
+    params: Any = None,
+    key: Any = None,
+    reference: Callable[..., Any] | None = None,
+    name: str = "layer",
+    **settings: Any,
+) -> Report:
+    """Check a layer: anything with `init(key, x)`, `forward(params, x, key)` and `backward(residuals, dy)`.
+
+    Args:
+      layer: the layer.
+      x: its input.
+      params: its parameters; None draws them by `init`.
+      key: a random key for the forward pass; None: no noise.
+      reference: (params, x) -> y, written independently; None: autodiff of the layer's own forward pass.
+      name, **settings: as for `check_rule`.
+    """
+    given = Settings(**settings)
+
+    def build() -> Problem:
+        return problems.from_layer(name, layer, x, params, key, reference, given.seed, given.dtype)
+
+    return _check(name, build, given)
+
+
+def _check(name: str, build: Callable[[], Problem], settings: Settings) -> Report:
+    try:
+        problem = build()
+        report = examine(problem, settings)
+        return search(problem, settings, report) if settings.search and report.verdict != "FAIL" else report
+    except ProblemError as error:
+        return invalid(name, error)

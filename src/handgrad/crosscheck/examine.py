@@ -1,0 +1,300 @@
+"""The course of a check: evidence, differences, kinks, judgement, promises, and the negative control."""
+
+import dataclasses
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from handgrad.crosscheck import judge, mutation, oracle, program, tolerance
+from handgrad.crosscheck.contracts import contracts
+from handgrad.crosscheck.evidence import Evidence, collect, nudged
+from handgrad.crosscheck.problem import Leaves, Problem, ProblemError, is_inexact, wide
+from handgrad.crosscheck.programs import Programs, precise
+from handgrad.crosscheck.report import Contract, Control, Report, Row, Verdict
+from handgrad.crosscheck.transforms import CHECKS, transforms
+
+CHEAP = 20_000  # numbers, in and out, up to which the negative control runs unasked
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a check runs.
+
+    Attributes:
+      seed: of the cotangents and all else that is random.
+      draws: random cotangents; a small output's whole Jacobian comes on top.
+      dtype: what floating-point arguments are cast to first; None leaves them.
+      differences: whether finite differences hold the reference to account. False trusts autodiff of the reference, as
+        straight-through estimators need.
+      contracts: whether to look at the promises that need no oracle.
+      transforms: which of "jit", "vmap", "scan", "checkpoint", "shard" and "second_order" to look at.
+      control: whether to break the gradient on purpose and count how often that is seen; None: where it is cheap.
+      rtol: a tolerance of your own, as a share of each leaf's largest gradient, in place of the derived one.
+      atol: absolute slack. What only passes by it is INCONCLUSIVE: slack excuses and certifies nothing.
+      search: whether to look for inputs that make it fail.
+    """
+
+    seed: int = 0
+    draws: int = 3
+    dtype: Any = None
+    differences: bool = True
+    contracts: bool = True
+    transforms: tuple[str, ...] = ("jit",)
+    control: bool | None = None
+    rtol: float | None = None
+    atol: float = 0.0
+    search: bool = False
+
+    def __post_init__(self) -> None:
+        unknown = set(self.transforms) - set(CHECKS)
+        if unknown or isinstance(self.transforms, str):
+            raise ValueError(f"transforms must be a tuple of some of {', '.join(CHECKS)}, got {self.transforms!r}")
+        if self.draws < 1:
+            raise ValueError(f"draws must be 1 at least, got {self.draws!r}")
+
+
+def examine(problem: Problem, settings: Settings) -> Report:
+    """Check a problem at its own inputs.
+
+    Raises:
+      ProblemError: it is not a gradient at all, or a function raises.
+    """
+    programs = Programs(problem)
+    return look(programs, problem.leaves, settings)
+
+
+def look(programs: Programs, leaves: Leaves, settings: Settings) -> Report:
+    """Check at these inputs, of the same shapes and dtypes as the problem's own or of others."""
+    start = time.perf_counter()
+    evidence, findings = _evidence(programs, leaves, settings)
+    at_kinks: list[Row] = []
+    sentences, refused = _kinks(evidence, findings)
+    if findings.kinks:
+        _pardon(evidence, findings)
+        at_kinks = [row for row in judge.rows(evidence, evidence.hand) if row.status == "FAIL"]
+        moved = oracle.off_kinks(evidence, findings.kinks, settings.seed)
+        evidence, others = _evidence(programs, moved, settings)
+        if others.kinks:
+            _pardon(evidence, others)
+        findings.blamed += others.blamed
+        findings.unsure |= others.unsure
+    rows = _merge(judge.rows(evidence, evidence.hand), at_kinks)
+    rows = [_at(evidence, findings, row) for row in rows]
+    promises: list[Contract] = []
+    shapes_are_right = not any(row.by_hand.startswith("shape") for row in rows)
+    if settings.contracts and shapes_are_right:
+        promises += contracts(evidence)
+    if shapes_are_right:
+        promises += transforms(evidence, settings.transforms)
+    failed = any(row.status == "FAIL" for row in rows)
+    control = None
+    if not failed and shapes_are_right and _affordable(evidence, settings):
+        control = negative_control(evidence, settings.seed)
+    verdict, reason, culprit = _verdict(programs.problem, rows, promises, findings, refused, leaves)
+    return Report(
+        name=programs.problem.name,
+        verdict=verdict,
+        reason=reason,
+        culprit=culprit,
+        rows=tuple(rows),
+        contracts=tuple(promises),
+        kinks=tuple(sentences),
+        control=control,
+        notes=tuple(_notes(programs, evidence, findings)),
+        settings=_settings(evidence, settings, time.perf_counter() - start),
+    )
+
+
+def negative_control(evidence: Evidence, seed: int, limit: int = 24) -> Control:
+    """Break the gradient under test in every way that `mutation` and `program` know, and count what is seen."""
+    evidence = evidence.random_part()
+    programs, problem = evidence.programs, evidence.programs.problem
+    values = [leaf.value for leaf in evidence.wanted]
+    mutants = list(mutation.output_mutants(evidence.hand, problem.wanted_names, values, evidence.batch))
+    if programs.compiles:
+        rng = np.random.default_rng((seed, 6))
+        stale = [_another(rng, leaf) for leaf in evidence.leaves]
+        with precise(problem.x64):
+            mutants += program.program_mutants(
+                problem.run, evidence.leaves, evidence.dYs, problem.wanted_names, stale, limit, seed
+            )
+    return mutation.control(lambda cotangents: bool(judge.fails(evidence, cotangents)), evidence.hand, mutants)
+
+
+def _evidence(programs: Programs, leaves: Leaves, settings: Settings) -> tuple[Evidence, oracle.Findings]:
+    evidence = collect(programs, leaves, settings.seed, settings.draws, settings.rtol, settings.atol)
+    if not settings.differences:
+        return evidence, oracle.Findings()
+    findings = oracle.verify(evidence)
+    oracle.on_a_kink(evidence, findings)
+    return evidence, findings
+
+
+def _kinks(evidence: Evidence, findings: oracle.Findings) -> tuple[list[str], list[str]]:
+    """(a sentence for each kink, a sentence for each where the gradient lies outside the two slopes)."""
+    said, refused = [], []
+    for kink in findings.kinks:
+        leaf = evidence.wanted[kink.leaf]
+        hand = judge.stack(evidence.hand, kink.leaf)
+        if hand is None or hand.shape != leaf.truth.shape:
+            continue
+        k = int(np.argmax(kink.high - kink.low))
+        at = (k, *kink.index)
+        place = f"{leaf.name}[{', '.join(map(str, kink.index))}]" if kink.index else leaf.name
+        sentence = (
+            f"{place} = {leaf.value[kink.index]:.4g} is on a kink: slopes from {kink.low[k]:.4g} to {kink.high[k]:.4g}, "
+            f"{hand[at]:.4g} by hand, {leaf.truth[at]:.4g} by autodiff"
+        )
+        said.append(sentence)
+        if not oracle.accepts(evidence, kink):
+            refused.append(sentence)
+    return said, refused
+
+
+def _pardon(evidence: Evidence, findings: oracle.Findings) -> None:
+    """At a kink, autodiff's slope is one of many: leave those elements out of the comparison."""
+    for kink in findings.kinks:
+        leaf = evidence.wanted[kink.leaf]
+        if leaf.slack is None:
+            leaf.slack = np.zeros(leaf.truth.shape)
+        leaf.slack[(slice(None), *kink.index)] = np.inf
+    oracle.pardon_sampled(evidence, findings)
+
+
+def _merge(rows: list[Row], at_kinks: list[Row]) -> list[Row]:
+    """What fails beside the kinks at the inputs given takes the place of what was found off them."""
+    worse = {row.leaf: row for row in at_kinks}
+    return sorted((worse.get(row.leaf, row) for row in rows), key=lambda row: row.status != "FAIL")
+
+
+def _at(evidence: Evidence, findings: oracle.Findings, row: Row) -> Row:
+    """The row, with what differences say at its element, and with what they can't be sure of."""
+    i = [leaf.name for leaf in evidence.wanted].index(row.leaf)
+    changes: dict[str, Any] = {}
+    if i in findings.unsure and row.status == "PASS":
+        changes |= {"status": "INCONCLUSIVE", "reason": findings.unsure[i]}
+    values = findings.values.get((i, row.index))
+    if values is not None and np.isfinite(values[row.draw]):
+        changes["by_differences"] = judge.number(values[row.draw])
+    return dataclasses.replace(row, **changes)
+
+
+def _verdict(
+    problem: Problem,
+    rows: list[Row],
+    promises: list[Contract],
+    findings: oracle.Findings,
+    refused: list[str],
+    leaves: Leaves,
+) -> tuple[Verdict, str, str]:
+    """(verdict, the one sentence why, who is to blame)."""
+    broken = {promise.name: promise for promise in promises if promise.status == "FAIL"}
+    if "called twice gives the same bits" in broken:
+        return (
+            "FAIL",
+            f"called twice, it gives two answers: {broken['called twice gives the same bits'].detail}",
+            ("nondeterminism"),
+        )
+    if "forward equals the reference" in broken:
+        detail = broken["forward equals the reference"].detail
+        return "FAIL", f"the forward pass differs from the reference: {detail}", "forward"
+    for row in rows:
+        if row.status == "FAIL":
+            return "FAIL", f"{row.leaf}: {row.diagnosis or _plainly(row)}", "hand"
+    if refused:
+        return "FAIL", f"no subgradient: {refused[0]}", "kink"
+    if broken:
+        first = next(iter(broken.values()))
+        return "FAIL", f"{first.name}: {first.detail}", "hand"
+    constant = _constant_input(problem, leaves)
+    if constant:
+        return "INCONCLUSIVE", constant, "input"
+    for row in rows:
+        if row.status == "INCONCLUSIVE":
+            return (
+                "INCONCLUSIVE",
+                f"{row.leaf}: {row.reason}",
+                ("conditioning" if row.reason.startswith("ill-conditioned") else "input"),
+            )
+    if findings.blamed:
+        i, index, said, differences = findings.blamed[0]
+        place = f"{problem.wanted_names[i]}{list(index) if index else ''}"
+        return "PASS", f"autodiff is wrong at {place}: it says {said:.4g}, differences {differences:.4g}", "autodiff"
+    return "PASS", "", ""
+
+
+def _plainly(row: Row) -> str:
+    """What is wrong where no diagnosis fits."""
+    if row.error != row.error:
+        return f"{row.by_hand} by hand at {list(row.index)}, where {row.by_float64} is right"
+    return f"off by {row.error:.2g} of its largest element, {row.tolerance:.2g} is rounding"
+
+
+def _constant_input(problem: Problem, leaves: Leaves) -> str:
+    """Why inputs of equal numbers prove little: a transposed or a permuted gradient is the same."""
+    arrays = [np.asarray(leaves[i]) for i in problem.wanted]
+    several = [a for a in arrays if a.size > 1]
+    if several and all(np.all(a == a.reshape(-1)[0]) for a in several):
+        zero = all(np.all(a == 0) for a in several)
+        return f"the inputs are all {'zero' if zero else 'equal'}: a gradient that mixes up elements would pass"
+    return ""
+
+
+def _affordable(evidence: Evidence, settings: Settings) -> bool:
+    if settings.control is not None:
+        return settings.control
+    numbers = sum(leaf.truth.size for leaf in evidence.wanted)
+    return numbers <= CHEAP
+
+
+def _another(rng: np.random.Generator, leaf: Any) -> Any:
+    """Other numbers of the same size, for residuals that belong to another batch."""
+    if not is_inexact(leaf):
+        return leaf
+    a = np.asarray(leaf).astype(wide(leaf.dtype))
+    return nudged(rng, (a * rng.uniform(0.5, 1.5, a.shape)).astype(leaf.dtype))
+
+
+def _notes(programs: Programs, evidence: Evidence, findings: oracle.Findings) -> list[str]:
+    notes = list(findings.notes)
+    if not programs.compiles:
+        notes.append("the function under test needs concrete numbers: it ran step by step")
+    if any(np.isnan(leaf.autodiff).any() for leaf in evidence.wanted):
+        notes.append("autodiff of the reference is NaN in places: the double-where trap?")
+    coarse = tolerance.coarse_intermediates(evidence.jaxpr)
+    if coarse:
+        notes.append(f"the reference computes in {coarse} inside even where float64 comes in: the truth is no better")
+    notes += [
+        f"autodiff is wrong at {programs.problem.wanted_names[i]}{list(index)}: {said:.4g}, differences say {found:.4g}"
+        for i, index, said, found in findings.blamed[1:4]
+    ]
+    return notes
+
+
+def _settings(evidence: Evidence, settings: Settings, seconds: float) -> dict[str, Any]:
+    problem = evidence.programs.problem
+    device = jax.devices()[0]
+    return {
+        "reference": problem.reference,
+        "dtype": str(np.dtype(settings.dtype)) if settings.dtype is not None else None,
+        "seed": settings.seed,
+        "cotangents": evidence.random,
+        "jacobian": len(evidence.dYs) > evidence.random,
+        "roundings": evidence.depth,
+        "ratio": tolerance.RATIO,
+        "rtol": settings.rtol,
+        "atol": settings.atol,
+        "device": f"{device.platform} ({device.device_kind})",
+        "jax": jax.__version__,
+        "seconds": round(seconds, 2),
+    }
+
+
+def invalid(name: str, error: ProblemError) -> Report:
+    """The report on what is not a gradient at all."""
+    cause = error.__cause__
+    notes = (f"caused by {type(cause).__name__}: {cause}",) if cause is not None else ()
+    return Report(name=name, verdict="INVALID", reason=str(error), culprit="hand", notes=notes)

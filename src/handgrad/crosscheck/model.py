@@ -1,0 +1,82 @@
+"""Whole networks: the gradient of a model under a loss, and the first layer that is wrong."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from handgrad.crosscheck.check import check_layer, check_rule
+from handgrad.crosscheck.examine import Settings, examine, invalid
+from handgrad.crosscheck.problem import ProblemError, from_model
+from handgrad.crosscheck.report import Report
+
+
+def check_model(
+    model: Any,
+    loss: Any,
+    params: Any,
+    x: Any,
+    target: Any,
+    *,
+    weights: Any = None,
+    key: Any = None,
+    name: str = "model",
+    **settings: Any,
+) -> Report:
+    """Check a network's gradient by params and x, and where it is wrong find the first wrong layer.
+
+    Args:
+      model: a layer, with `forward(params, x, key)` and `backward(residuals, dy)`.
+      loss: with `forward(prediction, target) -> (losses (batch,), residuals)` and `backward(residuals, dlosses)`.
+      params, x, target: the model's parameters and one batch.
+      weights: (batch,) what each example's loss is multiplied with; None: nothing.
+      key: a random key for the forward pass; None: no noise.
+      name: what the report calls it.
+      **settings: the fields of `Settings`; without the negative control unless asked.
+    Returns:
+      Report. What is differentiated is each example's loss, so that a wrong weighting of examples shows. Where it
+      fails, the reason names the first layer, from the loss backwards, whose own backward pass is wrong on the input
+      that it sees.
+    Derivation: docs/crosscheck.md
+    """
+    given = Settings(**{"control": False, **settings})
+    try:
+        report = examine(from_model(name, model, loss, (params, x, target, weights), key, given.dtype), given)
+        if report.verdict == "FAIL" and report.culprit == "hand":
+            found = first_wrong(model, loss, params, x, target, key, given)
+            report = replace(report, reason=f"{found}; {report.reason}")
+        return report
+    except ProblemError as error:
+        return invalid(name, error)
+
+
+def first_wrong(model: Any, loss: Any, params: Any, x: Any, target: Any, key: Any, settings: Settings) -> str:
+    """One sentence: which layer's backward pass is wrong on its own, looking from the loss backwards."""
+    quick = {"seed": settings.seed, "dtype": settings.dtype, "control": False, "contracts": False, "transforms": ()}
+
+    def loss_backward(residuals: Any, dlosses: Any) -> tuple[Any]:
+        return (loss.backward(residuals, dlosses),)
+
+    def loss_forward(prediction: Any) -> Any:
+        return loss.forward(prediction, target)
+
+    prediction, _ = model.forward(params, x, key)
+    if check_rule(loss_forward, loss_backward, prediction, **quick).verdict == "FAIL":
+        return "the loss itself is wrong"
+    for path, layer, own, seen in reversed(list(layers_in(model, params, x, key))):
+        found = check_layer(layer, seen, params=own, key=key, name=path, **quick)
+        if found.verdict in ("FAIL", "INVALID"):
+            return f"the first wrong layer, from the loss backwards, is {path}"
+    return "each layer is right on its own, so they are put together wrongly"
+
+
+def layers_in(layer: Any, params: Any, x: Any, key: Any = None, path: str = "") -> Iterator[tuple[str, Any, Any, Any]]:
+    """(path, layer, params, input) of every layer that isn't made of others, in forward order.
+
+    A layer that is made of others says so by a method parts(params, x, key), which yields (name, layer, params, x).
+    """
+    parts = getattr(layer, "parts", None)
+    if parts is None:
+        yield path or "the model", layer, params, x
+        return
+    for name, part, own, seen in parts(params, x, key):
+        yield from layers_in(part, own, seen, key, f"{path}.{name}" if path else name)

@@ -1,0 +1,271 @@
+"""Who checks the truth: finite differences, and the complex step where the function allows it."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from handgrad.crosscheck import differences, judge
+from handgrad.crosscheck.evidence import Evidence, largest
+from handgrad.crosscheck.problem import Leaves, put, wide, widened
+
+COORDINATES = 24  # leaves up to so many elements are differenced one by one
+DIRECTIONS = 3  # larger ones along so many random directions
+LOOKED_AT = 8  # and at so many single elements where something may be wrong
+NARROW = 2000  # elements of the output that are differenced one by one
+SURE = 1e-5  # differences accuse autodiff only of an error larger than this share of the leaf's largest gradient
+
+Index = tuple[int, ...]
+
+
+@dataclass
+class Kink:
+    """An element of the input where the slopes to its two sides differ.
+
+    Attributes:
+      leaf: the position among the wanted leaves.
+      index: of the element.
+      low, high: (draws,) the gradient's bounds: any subgradient in between is right.
+    """
+
+    leaf: int
+    index: Index
+    low: np.ndarray
+    high: np.ndarray
+
+
+@dataclass
+class Findings:
+    """What differences found out.
+
+    Attributes:
+      kinks: elements on a kink.
+      blamed: (leaf, index, what autodiff said, what differences say) where autodiff is wrong.
+      unsure: {position among the wanted leaves: why no verdict on that leaf can be trusted}.
+      values: {(leaf, index): the gradient by differences, on every draw}.
+      notes: sentences worth knowing.
+    """
+
+    kinks: list[Kink] = field(default_factory=list)
+    blamed: list[tuple[int, Index, complex, complex]] = field(default_factory=list)
+    unsure: dict[int, str] = field(default_factory=dict)
+    values: dict[tuple[int, Index], np.ndarray] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def verify(evidence: Evidence) -> Findings:
+    """Hold autodiff's float64 gradient against differences of the reference, and mend the evidence where it is wrong.
+
+    The step is chosen by differences alone, before any gradient is looked at. Where autodiff is NaN or contradicts
+    confident differences, their value takes its place, with their own error as slack.
+    """
+    findings = Findings()
+    for i, leaf in enumerate(evidence.wanted):
+        if leaf.value.size <= COORDINATES:
+            for index in np.ndindex(leaf.value.shape):
+                look(evidence, findings, i, index)
+        elif not _along_directions(evidence, i):
+            for index in _suspects(evidence, i):
+                look(evidence, findings, i, index)
+            located = any(j == i for j, *_ in findings.blamed) or any(kink.leaf == i for kink in findings.kinks)
+            if not located:
+                findings.unsure[i] = "autodiff and differences of the reference disagree along a random direction"
+        unknown = ~np.isfinite(leaf.truth).all(0)
+        if unknown.any():
+            for index in list(zip(*np.nonzero(unknown), strict=True))[:LOOKED_AT]:
+                look(evidence, findings, i, tuple(int(j) for j in index))
+            left = int((~np.isfinite(leaf.truth).all(0)).sum())
+            if left:
+                findings.unsure[i] = f"autodiff is not finite at {left} of {leaf.value.size} elements"
+        leaf.scale = largest(leaf.truth)
+    evidence.settle()
+    return findings
+
+
+def look(evidence: Evidence, findings: Findings, i: int, index: Index) -> None:
+    """Difference one coordinate: note a kink, or put differences in autodiff's place where it is wrong."""
+    if (i, index) in findings.values:
+        return
+    leaf = evidence.wanted[i]
+    slope, error, low, high, kinks, usable = _coordinate(evidence, i, index)
+    findings.values[i, index] = slope if usable else np.full_like(slope, np.nan)
+    if kinks:
+        findings.kinks.append(Kink(i, index, low, high))
+        return
+    at = (slice(None), *index)
+    said = leaf.truth[at]
+    # What differences can't tell from nothing accuses nobody.
+    bound = 10 * error + SURE * max(leaf.scale, largest(slope)) + judge.VANISHING * 2**-52 * leaf.natural
+    with np.errstate(invalid="ignore"):
+        contradicted = ~(np.abs(slope - said) <= bound)
+    if usable and contradicted.any():
+        k = int(np.argmax(contradicted))
+        findings.blamed.append((i, index, said[k], slope[k]))
+        exact = _complex_step(evidence, i, index, slope, bound)
+        if leaf.slack is None:
+            leaf.slack = np.zeros(leaf.truth.shape)
+        leaf.slack[at] = 0.0 if exact is not None else 10 * error + 1e-7 * largest(slope)
+        leaf.truth[at] = slope if exact is None else exact
+
+
+def on_a_kink(evidence: Evidence, findings: Findings) -> None:
+    """Look at the elements that are wrong in large leaves: those on a kink are a convention, not an error."""
+    for i, leaf in enumerate(evidence.wanted):
+        if leaf.value.size <= COORDINATES:
+            continue
+        bad = judge.wrong(leaf, judge.stack(evidence.hand, i))
+        if bad is None or not bad.any():
+            continue
+        elements = [tuple(int(j) for j in index) for index in zip(*np.nonzero(bad.any(0)), strict=True)]
+        for index in elements[:: max(1, len(elements) // LOOKED_AT)]:
+            look(evidence, findings, i, index)
+
+
+def pardon_sampled(evidence: Evidence, findings: Findings) -> None:
+    """Where every wrong element that was looked at in a large leaf is on a kink, so are the ones that weren't."""
+    for i, leaf in enumerate(evidence.wanted):
+        bad = judge.wrong(leaf, judge.stack(evidence.hand, i))
+        mine = [kink for kink in findings.kinks if kink.leaf == i]
+        if leaf.value.size <= COORDINATES or bad is None or not bad.any() or not mine or leaf.slack is None:
+            continue
+        looked_at = [index for j, index in findings.values if j == i]
+        kinked = {kink.index for kink in mine}
+        if all(index in kinked or not bad[(slice(None), *index)].any() for index in looked_at):
+            leaf.slack[:, bad.any(0)] = np.inf
+            mine_count = int(bad.any(0).sum())
+            findings.notes.append(f"{leaf.name}: {mine_count} more elements differ from autodiff, taken for kinks too")
+
+
+def accepts(evidence: Evidence, kink: Kink) -> bool:
+    """Whether the gradient by hand lies between the two slopes, on every draw."""
+    hand = judge.stack(evidence.hand, kink.leaf)
+    leaf = evidence.wanted[kink.leaf]
+    if hand is None or hand.shape != leaf.truth.shape:
+        return False
+    mine = hand[(slice(None), *kink.index)].real
+    slack = leaf.tolerance + 1e-6 * (np.abs(kink.low) + np.abs(kink.high))
+    return bool(np.all((kink.low - slack <= mine) & (mine <= kink.high + slack)))
+
+
+def off_kinks(evidence: Evidence, kinks: Iterable[Kink], seed: int) -> list[np.ndarray]:
+    """The inputs, with the elements on a kink moved by a few hundredths of their leaf's size."""
+    rng = np.random.default_rng((seed, 2))
+    wanted = evidence.programs.problem.wanted
+    leaves = [np.array(leaf) if position in wanted else leaf for position, leaf in enumerate(evidence.leaves)]
+    for kink in kinks:
+        leaf = leaves[wanted[kink.leaf]]
+        size = largest(leaf.astype(wide(leaf.dtype))) or 1.0
+        step = size * rng.choice([-1, 1]) * rng.uniform(2**-5, 2**-4)
+        leaf[kink.index] = np.asarray(leaf[kink.index].astype(wide(leaf.dtype)) + step).astype(leaf.dtype)
+    return leaves
+
+
+class _View:
+    """The reference's output as one flat array, small enough to difference element by element.
+
+    Either the elements that a change of the input reaches, or, where these are many, one number for each cotangent:
+    ⟨dY, Y − Y₀⟩. `weights` has a row for each cotangent: a gradient is weights · slope.
+    """
+
+    def __init__(self, evidence: Evidence, direction: list[np.ndarray | None], draws: int):
+        self.evidence = evidence
+        leaves = widened(evidence.leaves)
+        self.base = _flat(evidence.programs.primal(leaves))
+        moved = [x if v is None else x + 2**-5 * v for x, v in zip(leaves, direction, strict=True)]
+        with np.errstate(invalid="ignore"):
+            reached = np.nonzero(self.base != _flat(evidence.programs.primal(moved)))[0]
+        rows = np.stack([_flat(dYs) for dYs in evidence.dYs[:draws]])
+        self.projected = len(reached) > NARROW
+        self.reached = reached
+        self.rows = rows
+        self.weights = np.eye(len(rows)) if self.projected else rows[:, reached]
+
+    def __call__(self, leaves: Leaves) -> Leaves:
+        Y = _flat(self.evidence.programs.primal(leaves))
+        return [self.rows @ (Y - self.base)] if self.projected else [Y[self.reached]]
+
+
+def _flat(arrays: Leaves) -> np.ndarray:
+    return np.concatenate([np.asarray(a).astype(wide(a.dtype)).reshape(-1) for a in arrays])
+
+
+def _coordinate(
+    evidence: Evidence, i: int, index: Index
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, bool, bool]:
+    """The gradient's element over all draws: (slope, its error, lower and upper bound, on a kink?, usable?)."""
+    leaves, position = widened(evidence.leaves), evidence.programs.problem.wanted[i]
+    unit = np.zeros_like(leaves[position])
+    unit[index] = abs(leaves[position][index]) or largest(leaves[position]) or 1.0
+    view = _View(evidence, put([None] * len(leaves), [position], [unit]), len(evidence.dYs))
+    parts = [differences.coordinate(view, leaves, position, index)]
+    if np.iscomplexobj(leaves[position]):
+        parts.append(differences.coordinate(view, leaves, position, index, imaginary=True))
+    W = view.weights
+    slope, error, low, high = (np.zeros(len(W), complex if len(parts) > 1 else float) for _ in range(4))
+    kinks, usable = False, True
+    with np.errstate(invalid="ignore"):
+        for part, phase in zip(parts, (1, -1j), strict=False):
+            sides = [np.where(W == 0, 0, W * side[0]).real for side in (part.left, part.right)]
+            slope += phase * np.sum(np.where(W == 0, 0, W * part.slope[0]).real, 1)
+            error += np.sum(np.where(W == 0, 0, np.abs(W) * part.error[0]), 1)
+            low += np.sum(np.minimum(*sides), 1)
+            high += np.sum(np.maximum(*sides), 1)
+            kinds = part.kind[0][np.any(W != 0, 0)]
+            kinks |= bool(np.any(kinds == differences.KINK))
+            usable &= not np.any((kinds == differences.JUMP) | (kinds == differences.SILENT))
+    usable &= bool(np.all(np.isfinite(slope)) and np.all(np.isfinite(error)))
+    return slope, error.real, low.real, high.real, kinks and usable, usable
+
+
+def _along_directions(evidence: Evidence, i: int) -> bool:
+    """Whether autodiff agrees with differences along random directions of one leaf; True too where they can't tell."""
+    leaf, n = evidence.wanted[i], evidence.random
+    leaves, position = widened(evidence.leaves), evidence.programs.problem.wanted[i]
+    rng = np.random.default_rng((evidence.depth, i))
+    size = largest(leaves[position]) or 1.0
+    for _ in range(DIRECTIONS):
+        v = size * rng.choice([-1.0, 1.0], leaf.value.shape)
+        direction = put([None] * len(leaves), [position], [v])
+        view = _View(evidence, direction, n)
+        found = differences.along(view, leaves, direction)
+        if np.any(found.kind[0] == differences.KINK):
+            return False
+        slope = (view.weights @ found.slope[0]).real
+        error = np.abs(view.weights) @ found.error[0]
+        expected = (leaf.truth[:n].reshape(n, -1) @ v.reshape(-1)).real
+        bound = 10 * error + SURE * np.maximum(np.abs(slope), leaf.scale * size * np.sqrt(v.size))
+        sure = np.isfinite(slope) & np.isfinite(error)
+        if np.any(sure & ~(np.abs(slope - expected) <= bound)):
+            return False
+    return True
+
+
+def _suspects(evidence: Evidence, i: int) -> list[Index]:
+    """Elements of a large leaf to look at one by one: zeros, equal ones, wrong ones, and a few at random."""
+    leaf = evidence.wanted[i]
+    rng = np.random.default_rng((evidence.depth, i, 1))
+    flat = leaf.value.reshape(-1).astype(wide(leaf.value.dtype))
+    values, first, counts = np.unique(flat, return_index=True, return_counts=True)
+    chosen = [int(j) for j in first[(counts > 1) | (values == 0)]][:LOOKED_AT]
+    bad = judge.wrong(leaf, judge.stack(evidence.hand, i))
+    if bad is not None:
+        chosen += [int(j) for j in np.nonzero(bad.any(0).reshape(-1))[0]][:LOOKED_AT]
+    chosen += [int(j) for j in rng.integers(0, flat.size, LOOKED_AT)]
+    return [tuple(int(j) for j in np.unravel_index(j, leaf.value.shape)) for j in dict.fromkeys(chosen)]
+
+
+def _complex_step(evidence: Evidence, i: int, index: Index, slope: np.ndarray, bound: np.ndarray) -> np.ndarray | None:
+    """The element by complex step, over all draws; None unless differences bear it out."""
+    programs = evidence.programs
+    leaves, position = widened(evidence.leaves), programs.problem.wanted[i]
+    if any(np.iscomplexobj(leaf) for leaf in leaves):
+        return None
+    v = np.zeros(leaves[position].shape)
+    v[index] = 1.0
+    found = differences.complex_step(programs.eager_primal, leaves, put([None] * len(leaves), [position], [v]))
+    if found is None:
+        return None
+    exact = np.array(
+        [sum(np.sum(np.asarray(dY, float) * s) for dY, s in zip(dYs, found, strict=True)) for dYs in evidence.dYs]
+    )
+    return exact if np.all(np.abs(exact - slope) <= bound) else None

@@ -1,0 +1,2 @@
+def search(problem, settings, report):
+    return report
