@@ -153,6 +153,13 @@ def test_noise_is_silent():
     assert abs(slope - 1) <= error <= 1e-3
 
 
+@pytest.mark.parametrize("x", [np.inf, np.nan])
+def test_what_is_not_finite_is_a_jump(x):
+    slope, error, _, _, kind, _ = at(np.sin, x)
+    assert np.isnan(slope)
+    assert (error, kind) == (np.inf, JUMP)
+
+
 def test_21_calls_on_smooth_ground():
     assert at(np.exp, 0.7)[5] == 21
 

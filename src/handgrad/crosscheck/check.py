@@ -4,8 +4,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from handgrad.crosscheck import problem as problems
+from handgrad.crosscheck.arguments import ProblemError, label
 from handgrad.crosscheck.examine import Settings, examine, invalid
-from handgrad.crosscheck.problem import Problem, ProblemError
+from handgrad.crosscheck.problem import Problem
 from handgrad.crosscheck.report import Report
 from handgrad.crosscheck.search import search
 
@@ -35,7 +36,7 @@ def check_rule(
     Derivation: docs/crosscheck.md
     """
     given = Settings(**settings)
-    name = name or problems.label(backward, "backward")
+    name = name or label(backward, "backward")
     return _check(name, lambda: problems.from_rule(name, forward, backward, args, reference, given.dtype), given)
 
 
@@ -57,7 +58,7 @@ def check_custom_vjp(
       name, **settings: as for `check_rule`.
     """
     given = Settings(**settings)
-    name = name or problems.label(f, "f")
+    name = name or label(f, "f")
     return _check(name, lambda: problems.from_custom_vjp(name, f, reference, args, keywords or {}, given.dtype), given)
 
 
@@ -77,7 +78,7 @@ def check_function(
       *args, name, **settings: as for `check_rule`.
     """
     given = Settings(**settings)
-    name = name or problems.label(grad_f, "grad_f")
+    name = name or label(grad_f, "grad_f")
     return _check(name, lambda: problems.from_function(name, f, grad_f, args, argnums, given.dtype), given)
 
 

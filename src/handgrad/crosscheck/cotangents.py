@@ -113,7 +113,8 @@ def ignored(e: Evidence) -> str:
     if draws < 2 or e.g[0].size < 1:
         return ""
     if np.abs(e.h - e.h[:1]).max() <= e.tolerance and e.off.any():
-        return "the same for every cotangent"
+        same = e.h[0].size > 1 and np.abs(e.h - e.h.flat[0]).max() <= e.tolerance
+        return f"{e.h.flat[0] * e.scale:.4g} in every element" if same else "the same for every cotangent"
     gs, hs = e.g.reshape(draws, -1), e.h.reshape(draws, -1)
     if gs.shape[1] < 3:
         return ""

@@ -182,7 +182,8 @@ class _Line:
             (x, y, v) = next(
                 (x, y, v) for x, y, v in zip(self.leaves, moved, self.direction, strict=True) if v is not None
             )
-            t = float(np.sum(((y - x) / v)[v != 0]).real)
+            made = float(np.sum(((y - x) / v)[v != 0]).real)
+            t = made if np.isfinite(made) else t
         return t, self._flat(self.primal(moved))
 
     def unflatten(self, flat: np.ndarray, combine: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> list[np.ndarray]:
@@ -281,10 +282,8 @@ class _Ladder:
         h, column = self.h, self.h[:, None]
         # One side's rounding is that of its own values: the other side may not be finite.
         value = np.abs(self.line.value)
-        up_floor, down_floor = (
-            _EPS * np.maximum(np.abs(self.above), value),
-            _EPS * np.maximum(np.abs(self.below), value),
-        )
+        up_floor = _EPS * np.maximum(np.abs(self.above), value)
+        down_floor = _EPS * np.maximum(np.abs(self.below), value)
         up_noise = np.maximum(up_floor, roughness(h, self.right)) / column
         down_noise = np.maximum(down_floor, roughness(h, self.left)) / column
         noise, sizes = np.maximum(up_noise, down_noise), np.maximum(up_floor, down_floor) / _EPS
@@ -318,7 +317,7 @@ class _Ladder:
         spread = np.max(np.abs(self.central - center) * (np.arange(len(h))[:, None] <= coarse.level), axis=0)
         staircase = self._staircase(center, error, coarse) & ~jump & ~kink
         error = np.where(staircase, np.maximum(error, 4 * spread), error)
-        silent = (staircase | (error >= np.abs(center))) & (error > 1e-7 * natural)
+        silent = ((staircase | (error >= np.abs(center))) & (error > 1e-7 * natural)) | ~np.isfinite(center)
         kind = np.select([jump, kink, silent], [JUMP, KINK, SILENT], SMOOTH).astype(np.int8)
         unsettled = (kind != SMOOTH) | ((error > 1e-7 * np.abs(center)) & (error > 1e-9 * natural))
         return _Estimate(np.where(jump, np.nan, center), np.where(jump, np.inf, error), left, right, kind, unsettled)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from handgrad.crosscheck import tolerance
-from handgrad.crosscheck.problem import Leaves, is_inexact, wide, widened
+from handgrad.crosscheck.arguments import Leaves, is_inexact, wide, widened
 from handgrad.crosscheck.programs import Programs
 
 BASIS = 40  # outputs up to so many elements: the whole Jacobian, one cotangent for each

@@ -8,10 +8,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from handgrad.crosscheck import judge, mutation, oracle, program, tolerance
+from handgrad.crosscheck import judge, mutation, oracle, tolerance
+from handgrad.crosscheck.arguments import Leaves, ProblemError, is_inexact, wide
 from handgrad.crosscheck.contracts import contracts
 from handgrad.crosscheck.evidence import Evidence, collect, nudged
-from handgrad.crosscheck.problem import Leaves, Problem, ProblemError, is_inexact, wide
+from handgrad.crosscheck.problem import Problem
 from handgrad.crosscheck.programs import Programs, precise
 from handgrad.crosscheck.report import Contract, Control, Report, Row, Verdict
 from handgrad.crosscheck.transforms import CHECKS, transforms
@@ -118,7 +119,7 @@ def negative_control(evidence: Evidence, seed: int, limit: int = 24) -> Control:
         rng = np.random.default_rng((seed, 6))
         stale = [_another(rng, leaf) for leaf in evidence.leaves]
         with precise(problem.x64):
-            mutants += program.program_mutants(
+            mutants += mutation.program_mutants(
                 problem.run, evidence.leaves, evidence.dYs, problem.wanted_names, stale, limit, seed
             )
     return mutation.control(lambda cotangents: bool(judge.fails(evidence, cotangents)), evidence.hand, mutants)
@@ -144,10 +145,9 @@ def _kinks(evidence: Evidence, findings: oracle.Findings) -> tuple[list[str], li
         k = int(np.argmax(kink.high - kink.low))
         at = (k, *kink.index)
         place = f"{leaf.name}[{', '.join(map(str, kink.index))}]" if kink.index else leaf.name
-        sentence = (
-            f"{place} = {leaf.value[kink.index]:.4g} is on a kink: slopes from {kink.low[k]:.4g} to {kink.high[k]:.4g}, "
-            f"{hand[at]:.4g} by hand, {leaf.truth[at]:.4g} by autodiff"
-        )
+        slopes = f"slopes from {kink.low[k]:.4g} to {kink.high[k]:.4g}"
+        taken = f"{hand[at]:.4g} by hand, {leaf.truth[at]:.4g} by autodiff"
+        sentence = f"{place} = {leaf.value[kink.index]:.4g} is on a kink: {slopes}, {taken}"
         said.append(sentence)
         if not oracle.accepts(evidence, kink):
             refused.append(sentence)

@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+from handgrad.crosscheck.arguments import ProblemError
 from handgrad.crosscheck.check import check_layer, check_rule
 from handgrad.crosscheck.examine import Settings, examine, invalid
-from handgrad.crosscheck.problem import ProblemError, from_model
+from handgrad.crosscheck.problem import from_model
 from handgrad.crosscheck.report import Report
 
 

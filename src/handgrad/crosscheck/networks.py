@@ -9,8 +9,9 @@ import jax
 import numpy as np
 
 from handgrad.crosscheck import judge
+from handgrad.crosscheck.arguments import ProblemError
 from handgrad.crosscheck.evidence import collect
-from handgrad.crosscheck.problem import ProblemError, from_model
+from handgrad.crosscheck.problem import from_model
 from handgrad.crosscheck.programs import Programs
 from handgrad.crosscheck.report import Report, Row, Verdict
 

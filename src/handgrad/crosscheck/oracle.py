@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from handgrad.crosscheck import differences, judge
+from handgrad.crosscheck.arguments import Leaves, put, wide, widened
 from handgrad.crosscheck.evidence import Evidence, largest
-from handgrad.crosscheck.problem import Leaves, put, wide, widened
 
 COORDINATES = 24  # leaves up to so many elements are differenced one by one
 DIRECTIONS = 3  # larger ones along so many random directions

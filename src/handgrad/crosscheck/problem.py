@@ -1,6 +1,5 @@
 """The gradient under test, flattened: what every check works on, whoever wrote it and in whatever form."""
 
-import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,22 +8,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from handgrad.factors import is_factor
-
-Leaves = list[Any]  # arrays, one for each leaf of a pytree
-
-# What a program raises that asks a traced array for its numbers: it may still be right when run step by step.
-NEEDS_NUMBERS = (
-    jax.errors.ConcretizationTypeError,
-    jax.errors.TracerArrayConversionError,
-    jax.errors.TracerIntegerConversionError,
-    jax.errors.NonConcreteBooleanIndexError,
-    jax.errors.UnexpectedTracerError,
+from handgrad.crosscheck.arguments import (
+    Arguments,
+    Leaves,
+    ProblemError,
+    cotangent_like,
+    counted,
+    describe,
+    differentiable,
+    is_inexact,
+    label,
+    parameter_names,
+    put,
+    wide,
 )
-
-
-class ProblemError(Exception):
-    """Not a gradient at all, in one sentence; the cause, where there is one, is the function's own error."""
 
 
 @dataclass
@@ -78,100 +75,6 @@ class Problem:
     def wanted_names(self) -> list[str]:
         """The names of the leaves that a gradient is wanted of."""
         return [self.names[i] for i in self.wanted]
-
-
-class Arguments:
-    """Arguments as a flat list of arrays, and back.
-
-    Args:
-      names: the function's parameters, in order.
-      args: pytrees. Arrays and Python floats are leaves; integers, strings and whatever else JAX can't trace as an
-        array stay as they are. Positions in `fixed` stay as they are whole.
-      dtype: what every floating-point leaf is cast to; None leaves them.
-    """
-
-    def __init__(self, names: Sequence[str], args: Sequence[Any], fixed: Sequence[int] = (), dtype: Any = None):
-        self.count = len(args)
-        self.treedefs, self.parts, self.fixed = [], [], {i: args[i] for i in fixed}
-        self.leaves: Leaves = []
-        self.names: list[str] = []
-        self.owner: list[int] = []  # the argument that each leaf belongs to
-        for i, (name, arg) in enumerate(zip(names, args, strict=True)):
-            with_path, treedef = jax.tree.flatten_with_path(() if i in self.fixed else arg)
-            self.treedefs.append(treedef)
-            parts = []
-            for path, leaf in with_path:
-                if not _is_array(leaf):
-                    parts.append(("static", leaf))
-                    continue
-                parts.append(("leaf", len(self.leaves)))
-                self.leaves.append(_as_leaf(leaf, dtype))
-                self.names.append(".".join([name, *([keystr(path)] if path else [])]))
-                self.owner.append(i)
-            self.parts.append(parts)
-
-    def rebuild(self, leaves: Leaves) -> list[Any]:
-        """The arguments, with these leaves."""
-        args = []
-        for i, (treedef, parts) in enumerate(zip(self.treedefs, self.parts, strict=True)):
-            filled = [leaves[value] if kind == "leaf" else value for kind, value in parts]
-            args.append(self.fixed[i] if i in self.fixed else treedef.unflatten(filled))
-        return args
-
-    def differentiable(self) -> list[int]:
-        """The positions of the leaves that have a gradient."""
-        return [i for i, leaf in enumerate(self.leaves) if is_inexact(leaf)]
-
-    def cotangents(self, where: str, returned: Sequence[Any], zeros: set[int]) -> dict[int, Any]:
-        """{position of a leaf: its cotangent}, factors multiplied out; a cotangent for each argument came.
-
-        Raises:
-          ProblemError: too few or too many, one of another structure than its argument, or one for an integer.
-        """
-        if not isinstance(returned, tuple | list):
-            raise ProblemError(
-                f"{where} must return a tuple of {_count(self.count, 'cotangent')}, got {describe(returned)}"
-            )
-        surplus = returned[self.count :]
-        if len(returned) < self.count or any(extra is not None for extra in surplus):
-            raise ProblemError(
-                f"{where} must return {_count(self.count, 'cotangent')}, one for each argument, got {len(returned)}"
-            )
-        found: dict[int, Any] = {}
-        for i, cotangent in enumerate(returned[: self.count]):
-            mine = [(value if kind == "leaf" else None) for kind, value in self.parts[i]]
-            if cotangent is None:
-                leaves: list[Any] = [None] * len(mine)
-            else:
-                multiplied = jax.tree.map(lambda c: c.sum() if is_factor(c) else c, cotangent, is_leaf=is_factor)
-                try:
-                    leaves = self.treedefs[i].flatten_up_to(multiplied)
-                except ValueError as error:
-                    raise ProblemError(
-                        f"{where}: cotangent {i} must have its argument's structure, {self.treedefs[i]}, got "
-                        f"{jax.tree.structure(multiplied)}"
-                    ) from error
-            for position, leaf in zip(mine, leaves, strict=True):
-                if position is None:
-                    continue
-                self._take(where, position, leaf, found, zeros)
-        return found
-
-    def _take(self, where: str, position: int, cotangent: Any, found: dict[int, Any], zeros: set[int]) -> None:
-        leaf = self.leaves[position]
-        if not is_inexact(leaf):
-            if cotangent is not None and getattr(cotangent, "dtype", None) != jax.dtypes.float0:
-                raise ProblemError(
-                    f"{where}: {self.names[position]} is {leaf.dtype}, so its cotangent must be None or float0, got "
-                    f"{describe(cotangent)}"
-                )
-        elif cotangent is None:
-            zeros.add(position)
-            found[position] = jnp.zeros(leaf.shape, leaf.dtype)
-        else:
-            if isinstance(cotangent, jax.custom_derivatives.SymbolicZero):
-                cotangent = jnp.zeros(cotangent.aval.shape, cotangent.aval.dtype)
-            found[position] = jnp.asarray(cotangent)
 
 
 def from_rule(
@@ -285,7 +188,7 @@ def from_custom_vjp(
     wanted = arguments.differentiable()
 
     def by_hand(args: list[Any], dY_of: Callable[[Any], Any], zeros: set[int]) -> tuple[Any, dict[int, Any]]:
-        leaves = _leaves_of(arguments, args)
+        leaves = arguments.leaves_of(args)
 
         def of_wanted(chosen: Leaves) -> Any:
             return f(*arguments.rebuild(put(leaves, wanted, chosen)), **keywords)
@@ -323,7 +226,7 @@ def from_function(
     arguments = Arguments(parameter_names(f, len(args)), args, dtype=dtype)
     chosen = (argnums,) if isinstance(argnums, int) else tuple(argnums)
     if not all(-len(args) <= i < len(args) for i in chosen):
-        raise ProblemError(f"argnums must be among the {_count(len(args), 'argument')}, got {argnums!r}")
+        raise ProblemError(f"argnums must be among the {counted(len(args), 'argument')}, got {argnums!r}")
     chosen = tuple(i % len(args) for i in chosen)
     wanted = [i for i in arguments.differentiable() if arguments.owner[i] in chosen]
 
@@ -335,7 +238,7 @@ def from_function(
         if isinstance(argnums, int):
             returned = (returned,)
         if not isinstance(returned, tuple | list) or len(returned) != len(chosen):
-            raise ProblemError(f"{where} must return {_count(len(chosen), 'gradient')}, got {describe(returned)}")
+            raise ProblemError(f"{where} must return {counted(len(chosen), 'gradient')}, got {describe(returned)}")
         full: list[Any] = [None] * len(args)
         for i, gradient in zip(chosen, returned, strict=True):
             full[i] = gradient
@@ -395,105 +298,3 @@ def assemble(
         None if keep is None else lambda leaves: keep(arguments.rebuild(leaves)),
         zeros,
     )
-
-
-def _leaves_of(arguments: Arguments, args: list[Any]) -> Leaves:
-    """The flat list that `rebuild` made these arguments of."""
-    leaves: Leaves = [None] * len(arguments.leaves)
-    for arg, parts, i in zip(args, arguments.parts, range(len(args)), strict=True):
-        if i in arguments.fixed:
-            continue
-        for (kind, value), leaf in zip(parts, jax.tree.leaves(arg), strict=True):
-            if kind == "leaf":
-                leaves[value] = leaf
-    return leaves
-
-
-def differentiable(Y: Any) -> Leaves:
-    """The leaves of an output that have a gradient."""
-    return [jnp.asarray(y) for y in jax.tree.leaves(Y) if is_inexact(y)]
-
-
-def cotangent_like(Y: Any, dYs: Leaves) -> Any:
-    """The cotangent in Y's structure; the output's integers have none."""
-    flat, treedef = jax.tree.flatten(Y)
-    given = iter(dYs)
-    return treedef.unflatten(
-        [next(given) if is_inexact(y) else np.zeros(jnp.shape(y), jax.dtypes.float0) for y in flat]
-    )
-
-
-def put(leaves: Leaves, positions: Sequence[int], values: Leaves) -> Leaves:
-    """A copy of `leaves` with these values at these positions."""
-    leaves = list(leaves)
-    for i, value in zip(positions, values, strict=True):
-        leaves[i] = value
-    return leaves
-
-
-def is_inexact(leaf: Any) -> bool:
-    """Whether a leaf is real or complex floating point: what has a gradient."""
-    dtype = getattr(leaf, "dtype", None)
-    return isinstance(leaf, float | complex) if dtype is None else jnp.issubdtype(dtype, jnp.inexact)
-
-
-def wide(dtype: Any) -> Any:
-    """The widest dtype of its kind: what the truth is computed in."""
-    return np.complex128 if jnp.issubdtype(dtype, jnp.complexfloating) else np.float64
-
-
-def widened(leaves: Leaves) -> Leaves:
-    """Every floating-point leaf as float64 or complex128, as NumPy arrays."""
-    return [np.asarray(leaf).astype(wide(leaf.dtype)) if is_inexact(leaf) else leaf for leaf in leaves]
-
-
-def label(f: Any, otherwise: str) -> str:
-    """What to call a function."""
-    while hasattr(f, "func") and not hasattr(f, "__name__"):  # functools.partial
-        f = f.func
-    name = getattr(f, "__name__", None)
-    return otherwise if name in (None, "<lambda>") else name
-
-
-def parameter_names(f: Callable[..., Any], count: int) -> list[str]:
-    """What a function calls its first `count` arguments."""
-    try:
-        parameters = inspect.signature(f).parameters.values()
-    except (TypeError, ValueError):
-        parameters = ()
-    names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    return [names[i] if i < len(names) else f"argument{i}" for i in range(count)]
-
-
-def keystr(path: Any) -> str:
-    """A path in a pytree as "0.W"."""
-    return jax.tree_util.keystr(path, simple=True, separator=".")
-
-
-def describe(value: Any) -> str:
-    """What came, in a few words."""
-    if hasattr(value, "shape") and hasattr(value, "dtype"):
-        return f"{value.dtype} {tuple(value.shape)}"
-    if isinstance(value, tuple | list):
-        return f"a {type(value).__name__} of {len(value)}"
-    return f"{type(value).__name__}"
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n} {noun}{'' if n == 1 else 's'}"
-
-
-def _is_array(leaf: Any) -> bool:
-    return isinstance(leaf, jax.Array | np.ndarray | np.generic | float | complex) and not isinstance(leaf, bool)
-
-
-def _as_leaf(leaf: Any, dtype: Any) -> Any:
-    if isinstance(leaf, float | complex) and not hasattr(leaf, "dtype"):
-        leaf = np.asarray(leaf, jax.dtypes.canonicalize_dtype(type(leaf)))
-    if jnp.issubdtype(leaf.dtype, jax.dtypes.extended):
-        return leaf  # a random key: it has no numbers to show
-    leaf = np.asarray(leaf)
-    if dtype is not None and is_inexact(leaf):
-        kind = jnp.complexfloating if np.dtype(dtype).kind != "c" else jnp.floating
-        return leaf if jnp.issubdtype(leaf.dtype, kind) else leaf.astype(dtype)
-    return leaf

@@ -8,21 +8,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from handgrad.crosscheck.problem import (
-    NEEDS_NUMBERS,
-    Leaves,
-    Problem,
-    ProblemError,
-    describe,
-    is_inexact,
-    keystr,
-    widened,
-)
+from handgrad.crosscheck.arguments import Leaves, ProblemError, describe, is_inexact, keystr, widened
+from handgrad.crosscheck.problem import Problem
 
 # A check runs each program a few times, so compiling is its price: XLA's older code generator for CPUs takes two thirds
 # of the time. Where a version of XLA doesn't know the name, its own defaults do. (Optimisation level 0 would be quicker
 # still, but XLA's code is then wrong: NaN, or 14 % off, in the autodiff half of one random network in a hundred.)
 QUICK_TO_COMPILE: dict[str, bool | str] = {"xla_cpu_use_fusion_emitters": False}
+
+
+# What a program raises that asks a traced array for its numbers: it may still be right when run step by step.
+NEEDS_NUMBERS = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+    jax.errors.NonConcreteBooleanIndexError,
+    jax.errors.UnexpectedTracerError,
+)
 
 
 @contextmanager
@@ -48,6 +50,7 @@ class Programs:
         self.problem = problem
         self.compiles = True
         self._compiled: dict[Any, Callable[..., Any]] = {}
+        self._jaxprs: dict[Any, Any] = {}
         with precise(problem.x64):
             mine = self._shapes(problem.forward, f"{problem.name}: the forward pass")
             theirs = self._shapes(problem.target, f"{problem.name}: the reference, {problem.reference},")
@@ -94,7 +97,10 @@ class Programs:
     def jaxpr(self, leaves: Leaves, dYs: Leaves) -> Any:
         """The reference's pullback in float64, traced."""
         with precise(True):
-            return jax.make_jaxpr(self.problem.pullback)(widened(leaves), widened(dYs))
+            key = _key("pullback", (widened(leaves), widened(dYs)))
+            if key not in self._jaxprs:
+                self._jaxprs[key] = jax.make_jaxpr(self.problem.pullback)(widened(leaves), widened(dYs))
+            return self._jaxprs[key]
 
     def _tangent(self, leaves: Leaves, directions: Leaves) -> Leaves:
         wanted = self.problem.wanted
@@ -111,10 +117,10 @@ class Programs:
         given = tuple(_jax(leaves) for leaves in arguments)
         if not self.compiles and name == "run":
             return _numpy(_guarded(self.problem, function, *given))
-        key = (name, tuple((leaf.shape, str(leaf.dtype)) for leaves in given for leaf in leaves))
+        key = _key(name, given)
         if key not in self._compiled:
             try:
-                self._compiled[key] = _guarded(self.problem, _compile, function, given)
+                self._compiled[key], self._jaxprs[key] = _guarded(self.problem, _compile, function, given)
             except NEEDS_NUMBERS:
                 if name == "run":
                     self.compiles = False
@@ -132,12 +138,18 @@ class Programs:
             raise ProblemError(f"{who} raised {_first_line(error)}") from error
 
 
-def _compile(function: Callable[..., Any], arguments: Any) -> Callable[..., Any]:
-    lowered = jax.jit(function).lower(*arguments)
+def _compile(function: Callable[..., Any], arguments: Any) -> tuple[Callable[..., Any], Any]:
+    """The compiled program, and its jaxpr."""
+    traced = jax.jit(function).trace(*arguments)
+    lowered = traced.lower()
     try:
-        return lowered.compile(QUICK_TO_COMPILE)
+        return lowered.compile(QUICK_TO_COMPILE), traced.jaxpr
     except jax.errors.JaxRuntimeError:
-        return lowered.compile()
+        return lowered.compile(), traced.jaxpr
+
+
+def _key(name: str, given: tuple[Leaves, ...]) -> Any:
+    return name, tuple((leaf.shape, str(leaf.dtype)) for leaves in given for leaf in leaves)
 
 
 def _guarded(problem: Problem, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -156,7 +168,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _jax(leaves: Leaves) -> Leaves:
-    return [jnp.asarray(leaf) for leaf in leaves]
+    return jax.device_put(leaves)  # jnp.asarray would compile a copy for every shape
 
 
 def _numpy(tree: Any) -> Any:

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from handgrad import rules
-from handgrad.crosscheck.mutation import control
-from handgrad.crosscheck.program import program_mutants, trace
+from handgrad.crosscheck.mutation.outputs import control
+from handgrad.crosscheck.mutation.program import program_mutants, trace
 
 KINDS = {
     "another function",

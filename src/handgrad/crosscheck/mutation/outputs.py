@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from handgrad.crosscheck.breakage import Gradient, broken, is_gradient, wide
+from handgrad.crosscheck.mutation.breakage import Gradient, broken, is_gradient, wide
 from handgrad.crosscheck.report import Control
 
 Cotangents = list[list[np.ndarray]]

@@ -5,7 +5,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from handgrad.crosscheck.mutation import Mutant, control, output_mutants, same_array
+from handgrad.crosscheck.mutation.outputs import Mutant, control, output_mutants, same_array
 
 KINDS = {
     "NaN",

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from handgrad.crosscheck.breakage import is_gradient, wide
-from handgrad.crosscheck.lookalikes import FLIPPED, MISTAKEN, OTHER_OF_TWO, UNARY
+from handgrad.crosscheck.mutation.breakage import is_gradient, wide
+from handgrad.crosscheck.mutation.lookalikes import FLIPPED, MISTAKEN, OTHER_OF_TWO, UNARY
 
 Outputs = Callable[[list[Any], list[Any]], list[Any]]
 
