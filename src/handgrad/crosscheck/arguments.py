@@ -117,77 +117,7 @@ class Arguments:
             zeros.add(position)
             found[position] = jnp.zeros(leaf.shape, leaf.dtype)
         else:
-            if isinstance(cotangent, jax.custom_derivatives.SymbolicZero):
-                cotangent = jnp.zeros(cotangent.aval.shape, cotangent.aval.dtype)
             found[position] = jnp.asarray(cotangent)
-
-
-def differentiable(self) -> list[int]:
-        """The positions of the leaves that have a gradient."""
-        return [i for i, leaf in enumerate(self.leaves) if is_inexact(leaf)]
-
-    def cotangents(self, where: str, returned: Sequence[Any], zeros: set[int]) -> dict[int, Any]:
-        """{position of a leaf: its cotangent}, factors multiplied out; a cotangent for each argument came.
-
-        Raises:
-          ProblemError: too few or too many, one of another structure than its argument, or one for an integer.
-        """
-        if not isinstance(returned, tuple | list):
-            raise ProblemError(
-                f"{where} must return a tuple of {counted(self.count, 'cotangent')}, got {describe(returned)}"
-            )
-        surplus = returned[self.count :]
-        if len(returned) < self.count or any(extra is not None for extra in surplus):
-            raise ProblemError(
-                f"{where} must return {counted(self.count, 'cotangent')}, one for each argument, got {len(returned)}"
-            )
-        found: dict[int, Any] = {}
-        for i, cotangent in enumerate(returned[: self.count]):
-            mine = [(value if kind == "leaf" else None) for kind, value in self.parts[i]]
-            if cotangent is None:
-                leaves: list[Any] = [None] * len(mine)
-            else:
-                multiplied = jax.tree.map(lambda c: c.sum() if is_factor(c) else c, cotangent, is_leaf=is_factor)
-                try:
-                    leaves = self.treedefs[i].flatten_up_to(multiplied)
-                except ValueError as error:
-                    raise ProblemError(
-                        f"{where}: cotangent {i} must have its argument's structure, {self.treedefs[i]}, got "
-                        f"{jax.tree.structure(multiplied)}"
-                    ) from error
-            for position, leaf in zip(mine, leaves, strict=True):
-                if position is None:
-                    continue
-                self._take(where, position, leaf, found, zeros)
-        return found
-
-    def _take(self, where: str, position: int, cotangent: Any, found: dict[int, Any], zeros: set[int]) -> None:
-        leaf = self.leaves[position]
-        if not is_inexact(leaf):
-            if cotangent is not None and getattr(cotangent, "dtype", None) != jax.dtypes.float0:
-                raise ProblemError(
-                    f"{where}: {self.names[position]} is {leaf.dtype}, so its cotangent must be None or float0, got "
-                    f"{describe(cotangent)}"
-                )
-        elif cotangent is None:
-            zeros.add(position)
-            found[position] = jnp.zeros(leaf.shape, leaf.dtype)
-        else:
-            if isinstance(cotangent, jax.custom_derivatives.SymbolicZero):
-                cotangent = jnp.zeros(cotangent.aval.shape, cotangent.aval.dtype)
-            found[position] = jnp.asarray(cotangent)
-
-
-def _leaves_of(arguments: Arguments, args: list[Any]) -> Leaves:
-    """The flat list that `rebuild` made these arguments of."""
-    leaves: Leaves = [None] * len(arguments.leaves)
-    for arg, parts, i in zip(args, arguments.parts, range(len(args)), strict=True):
-        if i in arguments.fixed:
-            continue
-        for (kind, value), leaf in zip(parts, jax.tree.leaves(arg), strict=True):
-            if kind == "leaf":
-                leaves[value] = leaf
-    return leaves
 
 
 def differentiable(Y: Any) -> Leaves:
@@ -270,7 +200,7 @@ def _is_array(leaf: Any) -> bool:
 
 
 def _as_leaf(leaf: Any, dtype: Any) -> Any:
-    if isinstance(leaf, float | complex) and not hasattr(leaf, "dtype"):
+    if not hasattr(leaf, "dtype"):
         leaf = np.asarray(leaf, jax.dtypes.canonicalize_dtype(type(leaf)))
     if jnp.issubdtype(leaf.dtype, jax.dtypes.extended):
         return leaf  # a random key: it has no numbers to show

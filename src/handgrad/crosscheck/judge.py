@@ -75,9 +75,9 @@ def _row(evidence: Evidence, i: int, cotangents: Sequence[Leaves], explain: bool
         "power": leaf.power,
     }
     if bad is None or hand is None:
-        nothing = {"rho": math.nan, "error": math.nan, "index": (), "bad": 1.0}
-        values = {"by_hand": f"shape {arrays[0].shape}", "by_autodiff": f"shape {tuple(shape)}"}
-        rest = {"by_float64": "-", "by_differences": "-"}
+        nothing: dict[str, Any] = {"rho": math.nan, "error": math.nan, "index": (), "bad": 1.0}
+        values: dict[str, Any] = {"by_hand": f"shape {arrays[0].shape}", "by_autodiff": f"shape {tuple(shape)}"}
+        rest: dict[str, Any] = {"by_float64": "-", "by_differences": "-"}
         return Row(
             status="FAIL", diagnosis=_diagnose(evidence, i, arrays, explain), **common, **nothing, **values, **rest
         )

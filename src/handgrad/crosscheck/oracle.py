@@ -142,7 +142,7 @@ def accepts(evidence: Evidence, kink: Kink) -> bool:
     leaf = evidence.wanted[kink.leaf]
     if hand is None or hand.shape != leaf.truth.shape:
         return False
-    mine = hand[(slice(None), *kink.index)].real
+    mine = np.real(hand[(slice(None), *kink.index)])
     slack = leaf.tolerance + 1e-6 * (np.abs(kink.low) + np.abs(kink.high))
     return bool(np.all((kink.low - slack <= mine) & (mine <= kink.high + slack)))
 
@@ -205,8 +205,8 @@ def _coordinate(
     kinks, usable = False, True
     with np.errstate(invalid="ignore"):
         for part, phase in zip(parts, (1, -1j), strict=False):
-            sides = [np.where(W == 0, 0, W * side[0]).real for side in (part.left, part.right)]
-            slope += phase * np.sum(np.where(W == 0, 0, W * part.slope[0]).real, 1)
+            sides = [np.real(np.where(W == 0, 0, W * side[0])) for side in (part.left, part.right)]
+            slope += phase * np.sum(np.real(np.where(W == 0, 0, W * part.slope[0])), 1)
             error += np.sum(np.where(W == 0, 0, np.abs(W) * part.error[0]), 1)
             low += np.sum(np.minimum(*sides), 1)
             high += np.sum(np.maximum(*sides), 1)
@@ -214,7 +214,7 @@ def _coordinate(
             kinks |= bool(np.any(kinds == differences.KINK))
             usable &= not np.any((kinds == differences.JUMP) | (kinds == differences.SILENT))
     usable &= bool(np.all(np.isfinite(slope)) and np.all(np.isfinite(error)))
-    return slope, error.real, low.real, high.real, kinks and usable, usable
+    return slope, np.real(error), np.real(low), np.real(high), kinks and usable, usable
 
 
 def _along_directions(evidence: Evidence, i: int) -> bool:
@@ -230,9 +230,9 @@ def _along_directions(evidence: Evidence, i: int) -> bool:
         found = differences.along(view, leaves, direction)
         if np.any(found.kind[0] == differences.KINK):
             return False
-        slope = (view.weights @ found.slope[0]).real
+        slope = np.real(view.weights @ found.slope[0])
         error = np.abs(view.weights) @ found.error[0]
-        expected = (leaf.truth[:n].reshape(n, -1) @ v.reshape(-1)).real
+        expected = np.real(leaf.truth[:n].reshape(n, -1) @ v.reshape(-1))
         bound = 10 * error + SURE * np.maximum(np.abs(slope), leaf.scale * size * np.sqrt(v.size))
         sure = np.isfinite(slope) & np.isfinite(error)
         if np.any(sure & ~(np.abs(slope - expected) <= bound)):

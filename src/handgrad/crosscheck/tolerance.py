@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.extend import core
 
 # Neither of these rounds: they move, choose or compare numbers, or change nothing but the sign.
@@ -81,12 +82,12 @@ def _terms(equation: Any) -> int:
     shape = getattr(equation.invars[0].aval, "shape", ()) if equation.invars else ()
     if name == "dot_general":
         (contracted, _), _ = equation.params["dimension_numbers"]
-        return math.prod(shape[i] for i in contracted)
+        return int(np.prod([shape[i] for i in contracted]))
     if name in ("reduce_sum", "reduce_prod"):
-        return math.prod(shape[i] for i in equation.params["axes"])
+        return int(np.prod([shape[i] for i in equation.params["axes"]]))
     if name == "conv_general_dilated":
         kernel = equation.invars[1].aval.shape
-        return math.prod(kernel) // max(kernel[equation.params["dimension_numbers"].rhs_spec[0]], 1)
+        return int(np.prod(kernel)) // max(kernel[equation.params["dimension_numbers"].rhs_spec[0]], 1)
     if name.startswith(("cum", "scatter")):
         return max(shape, default=1)
     return 1
