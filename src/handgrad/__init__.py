@@ -5,7 +5,7 @@ model = hg.mlp((64, 128, 10), hg.relu())
 value, grads = hg.value_and_grad(model, hg.softmax_cross_entropy())(params, x, labels)
 """
 
-from handgrad import factors, layers, models, rules
+from handgrad import crosscheck, factors, layers, models, rules
 from handgrad.backprop import (
     custom_vjp,
     custom_vjp_rule,
@@ -14,6 +14,15 @@ from handgrad.backprop import (
     objective,
     value_and_factors,
     value_and_grad,
+)
+from handgrad.crosscheck import (
+    CheckFailed,
+    Report,
+    check_custom_vjp,
+    check_function,
+    check_layer,
+    check_model,
+    check_rule,
 )
 from handgrad.factors import Factor, Hadamard, Outer, PerExample, Shared, Stacked, Total, is_factor
 from handgrad.layers import (
@@ -48,12 +57,13 @@ from handgrad.layers import (
     squared_error,
     tanh,
 )
-from handgrad.models import mlp
+from handgrad.models import check_random_networks, mlp
 from handgrad.shapes import InputError
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "CheckFailed",
     "Factor",
     "Hadamard",
     "InputError",
@@ -62,12 +72,20 @@ __all__ = [
     "Loss",
     "Outer",
     "PerExample",
+    "Report",
     "Shared",
     "Stacked",
     "Total",
     "absolute_error",
     "binary_cross_entropy",
     "chain",
+    "check_custom_vjp",
+    "check_function",
+    "check_layer",
+    "check_model",
+    "check_random_networks",
+    "check_rule",
+    "crosscheck",
     "custom_vjp",
     "custom_vjp_rule",
     "elu",

@@ -190,6 +190,22 @@ def describe(value: Any) -> str:
     return f"{type(value).__name__}"
 
 
+def literal(value: Any) -> str:
+    """A pytree of arrays as Python that makes it again."""
+    if isinstance(value, jax.Array | np.ndarray | np.generic):
+        if jnp.issubdtype(value.dtype, jax.dtypes.extended):
+            return "jax.random.key(0)"
+        return f"jnp.array({np.asarray(value).tolist()}, '{value.dtype}')"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key!r}: {literal(part)}' for key, part in value.items())}}}"
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return f"{type(value).__name__}({', '.join(literal(part) for part in value)})"
+    if isinstance(value, tuple | list):
+        inside = ", ".join(literal(part) for part in value)
+        return f"[{inside}]" if isinstance(value, list) else f"({inside}{',' if len(value) == 1 else ''})"
+    return repr(value)
+
+
 def counted(n: int, noun: str) -> str:
     """ "1 cotangent", "2 cotangents"."""
     return f"{n} {noun}{'' if n == 1 else 's'}"

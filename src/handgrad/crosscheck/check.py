@@ -114,6 +114,6 @@ def _check(name: str, build: Callable[[], Problem], settings: Settings) -> Repor
     try:
         problem = build()
         report = examine(problem, settings)
-        return search(problem, settings, report) if settings.search and report.verdict != "FAIL" else report
+        return search(problem, settings, report) if settings.search else report
     except ProblemError as error:
         return invalid(name, error)

@@ -37,6 +37,7 @@ def instead(e: Evidence, one: One, dYs: list[Arrays]) -> Iterator[tuple[str, np.
         yield words, each(change)
     if np.iscomplexobj(e.g):
         yield "the cotangent's conjugate missing", each(np.conj)
+        yield "conjugate missing: the adjoint's, not the transpose's", np.conj(each(np.conj))
     if len(dYs) > 1:
         yield "the gradient for another draw's cotangent", np.roll(e.g, 1, axis=0)
     for i in inexact if len(inexact) > 1 else ():

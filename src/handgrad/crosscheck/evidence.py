@@ -29,6 +29,7 @@ class LeafEvidence:
       floor: γ̃_k on absolute values.
       natural: |dY| |Y| / |x|, the size of the terms that a gradient is usually made of.
       slack: (draws, *shape) more that an element may be off, where differences took autodiff's place; or None.
+      own_noise: how far the error by hand scatters among inputs nearby, where it was a close call; else 0.
       tolerance: what rounding explains: 3 max(autodiff_error, noise) + floor; or the user's.
     """
 
@@ -44,6 +45,7 @@ class LeafEvidence:
     unit: float
     tolerance: float = 0.0
     slack: np.ndarray | None = None
+    own_noise: float = 0.0
 
     @property
     def power(self) -> float:
@@ -103,7 +105,7 @@ class Evidence:
         """Set each leaf's tolerance from what was measured, or from what the user wants."""
         for leaf in self.wanted:
             if self.rtol is None:
-                error = max(leaf.autodiff_error, leaf.noise)
+                error = max(leaf.autodiff_error, leaf.noise, leaf.own_noise)
                 leaf.tolerance = tolerance.RATIO * error + leaf.floor
             else:
                 leaf.tolerance = self.rtol * leaf.scale
@@ -140,7 +142,7 @@ def collect(
                 first.append(Ys)
     jaxpr = programs.jaxpr(leaves, dYs[0])
     roundings = tolerance.depth(jaxpr)
-    noise, Y_noise = neighbours(programs, leaves, dYs[:count], by_autodiff, first[1], tolerance.NEIGHBOURS, seed)
+    noise, Y_noise = neighbours(programs, leaves, dYs[:count], by_autodiff, first[1], seed)
     found = []
     for i, position in enumerate(wanted):
         dtype = leaves[position].dtype
@@ -172,7 +174,50 @@ def collect(
         Y_tolerances.append(tolerance.RATIO * error + relative * largest(truth))
     evidence = Evidence(programs, leaves, dYs, count, found, Ys, Y_tolerances, by_hand, jaxpr, roundings, rtol, atol)
     evidence.settle()
+    _second_look(evidence, seed)
     return evidence
+
+
+def _second_look(evidence: Evidence, seed: int) -> None:
+    """A close call may be the function's own rounding: see how its error scatters among inputs nearby.
+
+    An unstable formula for the right gradient (a cancellation that autodiff's doesn't have) errs more than autodiff,
+    and isn't wrong for that. Its errors have another sign at every input nearby; a wrong formula's has not, so that
+    scatter about the mean shows the one without the other. Only errors near rounding are looked at again.
+    """
+    close = []
+    for i, leaf in enumerate(evidence.wanted):
+        arrays = [draw[i] for draw in evidence.hand]
+        if evidence.rtol is None and all(a.shape == leaf.value.shape for a in arrays):
+            with np.errstate(invalid="ignore"):
+                error = max(largest(a.astype(t.dtype) - t) for a, t in zip(arrays, leaf.truth, strict=True))
+            size = max(leaf.scale, leaf.natural)
+            if leaf.tolerance < error <= min(tolerance.CLOSE * leaf.unit, tolerance.CLOSEST) * size:
+                close.append(i)
+    if not close:
+        return
+    scatter = _scatter(evidence, seed)
+    for i in close:
+        evidence.wanted[i].own_noise = scatter[i]
+    evidence.settle()
+
+
+def _scatter(evidence: Evidence, seed: int) -> list[float]:
+    """For each wanted leaf, how far its error by hand strays from its mean over inputs nearby, at most."""
+    rng = np.random.default_rng((seed, 8))
+    programs, errors = evidence.programs, []
+    for s in range(tolerance.NEARBY):
+        dYs = evidence.dYs[s % evidence.random]
+        near, near_dY = ([_shaken(rng, a) for a in arrays] for arrays in (evidence.leaves, dYs))
+        hand, truth = programs.by_hand(near, near_dY)[1], programs.in_float64(near, near_dY)[1]
+        errors.append([h.astype(t.dtype) - t for h, t in zip(hand, truth, strict=True)])
+    found = []
+    for one in zip(*errors, strict=True):
+        # Inputs nearby share one cotangent: a wrong formula's error is another one for another cotangent.
+        groups = [np.stack(one[k :: evidence.random]) for k in range(evidence.random)]
+        with np.errstate(invalid="ignore"):
+            found.append(max(largest(group - group.mean(0)) for group in groups))
+    return found
 
 
 def cotangents(
@@ -209,31 +254,25 @@ def cotangents(
 
 
 def neighbours(
-    programs: Programs,
-    leaves: Leaves,
-    dYs: list[Leaves],
-    answers: list[Leaves],
-    Ys: Leaves,
-    count: int,
-    seed: int,
+    programs: Programs, leaves: Leaves, dYs: list[Leaves], answers: list[Leaves], Ys: Leaves, seed: int
 ) -> tuple[list[float], list[float]]:
-    """How far autodiff's answer moves when every number it is given moves by at most one unit in its last place.
+    """How far autodiff's answer moves when every number that it is given moves by at most one unit in its last place.
 
     Returns:
       for each wanted leaf, and for each leaf of the output, the root mean square over neighbours at the element where
       it is largest.
     """
-    rng = np.random.default_rng((seed, 1))
+    rng, count = np.random.default_rng((seed, 1)), tolerance.NEIGHBOURS
     sums: list[Any] = [0.0] * len(answers[0])
     Y_sums: list[Any] = [0.0] * len(Ys)
     for s in range(count):
         k = s % len(dYs)
-        near, near_dY = [[nudged(rng, a) for a in arrays] for arrays in (leaves, dYs[k])]
+        near, near_dY = ([nudged(rng, a) for a in arrays] for arrays in (leaves, dYs[k]))
         near_Ys, found = programs.by_autodiff(near, near_dY)
         with np.errstate(invalid="ignore", over="ignore"):
             sums = [t + _squared(a, b) for t, a, b in zip(sums, found, answers[k], strict=True)]
             Y_sums = [t + _squared(a, b) for t, a, b in zip(Y_sums, near_Ys, Ys, strict=True)]
-    return ([largest(np.sqrt(t / count)) for t in sums], [largest(np.sqrt(t / count)) for t in Y_sums])
+    return [largest(np.sqrt(t / count)) for t in sums], [largest(np.sqrt(t / count)) for t in Y_sums]
 
 
 def nudged(rng: np.random.Generator, array: Any) -> Any:
@@ -244,6 +283,15 @@ def nudged(rng: np.random.Generator, array: Any) -> Any:
     step = 2 * tolerance.unit_roundoff(array.dtype)
     moved = array.astype(dtype) * (1 + step * rng.integers(-1, 2, array.shape))
     return moved.astype(array.dtype)
+
+
+def _shaken(rng: np.random.Generator, array: Any) -> Any:
+    """Each number moved by up to the square root of its precision: near enough for the same formula, and far enough
+    for other roundings all the way through."""
+    if not is_inexact(array):
+        return array
+    share = min(math.sqrt(2 * tolerance.unit_roundoff(array.dtype)), tolerance.NEAR)
+    return (array.astype(wide(array.dtype)) * (1 + share * rng.uniform(-1, 1, array.shape))).astype(array.dtype)
 
 
 def absolute_values(truth: np.ndarray, dYs: list[Leaves], random: int) -> float:

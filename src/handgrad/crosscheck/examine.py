@@ -104,8 +104,9 @@ def look(programs: Programs, leaves: Leaves, settings: Settings) -> Report:
         contracts=tuple(promises),
         kinks=tuple(sentences),
         control=control,
-        notes=tuple(_notes(programs, evidence, findings)),
+        notes=tuple(_notes(programs, evidence, findings, {row.leaf for row in rows if row.status == "FAIL"})),
         settings=_settings(evidence, settings, time.perf_counter() - start),
+        reproduce=_reproduce(programs.problem, leaves, settings) if verdict == "FAIL" else "",
     )
 
 
@@ -258,12 +259,16 @@ def _another(rng: np.random.Generator, leaf: Any) -> Any:
     return nudged(rng, (a * rng.uniform(0.5, 1.5, a.shape)).astype(leaf.dtype))
 
 
-def _notes(programs: Programs, evidence: Evidence, findings: oracle.Findings) -> list[str]:
+def _notes(programs: Programs, evidence: Evidence, findings: oracle.Findings, failed: set[str]) -> list[str]:
     notes = list(findings.notes)
     if not programs.compiles:
         notes.append("the function under test needs concrete numbers: it ran step by step")
     if any(np.isnan(leaf.autodiff).any() for leaf in evidence.wanted):
         notes.append("autodiff of the reference is NaN in places: the double-where trap?")
+    for leaf in evidence.wanted:
+        ratio = leaf.own_noise / max(leaf.autodiff_error, leaf.noise, leaf.floor / tolerance.RATIO, 1e-300)
+        if ratio > tolerance.RATIO and leaf.name not in failed:
+            notes.append(f"{leaf.name} rounds {ratio:.2g} × as much as autodiff does: right, by a less exact formula")
     coarse = tolerance.coarse_intermediates(evidence.jaxpr)
     if coarse:
         notes.append(f"the reference computes in {coarse} inside even where float64 comes in: the truth is no better")
@@ -272,6 +277,13 @@ def _notes(programs: Programs, evidence: Evidence, findings: oracle.Findings) ->
         for i, index, said, found in findings.blamed[1:4]
     ]
     return notes
+
+
+def _reproduce(problem: Problem, leaves: Leaves, settings: Settings) -> str:
+    """One line of Python that fails again, where the inputs are few enough to be written out."""
+    if sum(np.size(leaf) for leaf in leaves) > 24:
+        return ""
+    return f"{problem.call(leaves)[:-1]}, seed={settings.seed})"
 
 
 def _settings(evidence: Evidence, settings: Settings, seconds: float) -> dict[str, Any]:

@@ -123,6 +123,8 @@ def _status(evidence: Evidence, i: int, cotangents: Sequence[Leaves], any_bad: b
     if leaf.power > tolerance.BLIND:
         if leaf.scale <= _vanishing(leaf):
             return "INCONCLUSIVE", "the reference all but vanishes: the function is constant or saturated here"
+        if leaf.own_noise > max(leaf.autodiff_error, leaf.noise):
+            return "INCONCLUSIVE", "ill-conditioned: its own rounding is as large as the gradient"
         return "INCONCLUSIVE", "ill-conditioned: one unit in the last place of the input moves this gradient as much"
     return "PASS", ""
 

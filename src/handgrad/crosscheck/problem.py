@@ -18,6 +18,7 @@ from handgrad.crosscheck.arguments import (
     differentiable,
     is_inexact,
     label,
+    literal,
     parameter_names,
     put,
     wide,
@@ -42,6 +43,7 @@ class Problem:
         float32.
       differentiable: leaves -> Ys, whose gradient under jax.vjp is the one by hand.
       keep: leaves -> residuals, where the function under test shows them; None elsewhere.
+      call: leaves -> one line of Python that checks this gradient at these numbers.
       zeros: filled while `run` is traced: positions of wanted leaves whose cotangent is None, which JAX takes for 0.
     """
 
@@ -56,6 +58,7 @@ class Problem:
     x64: bool
     differentiable: Callable[[Leaves], Leaves]
     keep: Callable[[Leaves], tuple[Any, Callable[[Leaves], Any]]] | None = None
+    call: Callable[[Leaves], str] = field(default=lambda leaves: "", repr=False)
     zeros: set[int] = field(default_factory=set)
 
     def primal(self, leaves: Leaves) -> Leaves:
@@ -107,7 +110,10 @@ def from_rule(
     own = reference is None
     words = "autodiff of its own forward pass" if own else label(reference, "reference")
     primal = (lambda *args: call_forward(*args)[0]) if reference is None else reference
-    return assemble(name or back, arguments, lambda *args: call_forward(*args)[0], by_hand, primal, words, keep=keep)
+    call = (f"check_rule({where}, {back}, ", ")" if own else f", reference={words})")
+    return assemble(
+        name or back, arguments, lambda *args: call_forward(*args)[0], by_hand, primal, words, keep=keep, call=call
+    )
 
 
 def from_layer(
@@ -210,6 +216,7 @@ def from_custom_vjp(
         target,
         words,
         carries_its_gradient=True,
+        call=(f"check_custom_vjp({label(f, 'f')}, {'None' if reference is None else words}, ", ")"),
     )
 
 
@@ -245,7 +252,9 @@ def from_function(
         found = arguments.cotangents(where, tuple(full), zeros)
         return Y, {i: (dY_of(Y) * found[i]).astype(found[i].dtype) for i in wanted}
 
-    return assemble(name or where, arguments, f, by_hand, f, f"jax.grad of {label(f, 'f')}", wanted)
+    words = f"jax.grad of {label(f, 'f')}"
+    call = (f"check_function({label(f, 'f')}, {where}, ", f", argnums={argnums!r})")
+    return assemble(name or where, arguments, f, by_hand, f, words, wanted, call=call)
 
 
 def assemble(
@@ -258,6 +267,7 @@ def assemble(
     wanted: list[int] | None = None,
     keep: Callable[[list[Any]], Any] | None = None,
     carries_its_gradient: bool = False,
+    call: tuple[str, str] | None = None,
 ) -> Problem:
     """What the three forms have in common: from functions of arguments to functions of flat lists of arrays."""
     wanted = arguments.differentiable() if wanted is None else wanted
@@ -284,17 +294,26 @@ def assemble(
         return (put(cotangents, wanted, run(leaves, dYs)[1]),)
 
     wrapped.defvjp(lambda leaves: (wrapped(leaves), leaves), wrapped_backward)
+
+    def plain(leaves: Leaves) -> Leaves:
+        return differentiable(forward(*arguments.rebuild(leaves)))
+
+    def written_out(leaves: Leaves) -> str:
+        before, after = call or (f"{name}(", ")")
+        return f"{before}{', '.join(literal(arg) for arg in arguments.rebuild(leaves))}{after}"
+
     return Problem(
-        name,
-        arguments.leaves,
-        arguments.names,
-        wanted,
-        run,
-        lambda leaves: forward(*arguments.rebuild(leaves)),
-        lambda leaves: reference(*arguments.rebuild(leaves)),
-        words,
-        x64,
-        (lambda leaves: differentiable(forward(*arguments.rebuild(leaves)))) if carries_its_gradient else wrapped,
-        None if keep is None else lambda leaves: keep(arguments.rebuild(leaves)),
-        zeros,
+        name=name,
+        leaves=arguments.leaves,
+        names=arguments.names,
+        wanted=wanted,
+        run=run,
+        forward=lambda leaves: forward(*arguments.rebuild(leaves)),
+        target=lambda leaves: reference(*arguments.rebuild(leaves)),
+        reference=words,
+        x64=x64,
+        differentiable=plain if carries_its_gradient else wrapped,
+        keep=None if keep is None else lambda leaves: keep(arguments.rebuild(leaves)),
+        call=written_out,
+        zeros=zeros,
     )

@@ -1,2 +1,143 @@
-def search(problem, settings, report):
-    return report
+"""Looking for trouble: inputs that make a gradient fail, and the smallest and simplest of them."""
+
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from handgrad.crosscheck.arguments import Leaves, ProblemError, is_inexact, wide
+from handgrad.crosscheck.examine import Settings, look
+from handgrad.crosscheck.problem import Problem
+from handgrad.crosscheck.programs import Programs
+from handgrad.crosscheck.report import Report
+
+# What an argument may be that nobody thought of. Each takes a float64 array and a random generator.
+KINDS: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
+    "positive": lambda x, rng: np.abs(x),
+    "negative": lambda x, rng: -np.abs(x),
+    "saturated": lambda x, rng: 30 * x,
+    "huge": lambda x, rng: 1e4 * x,
+    "tiny": lambda x, rng: 1e-4 * x,
+    "tied": lambda x, rng: np.round(x),
+    "zero in places": lambda x, rng: np.where(rng.random(x.shape) < 0.3, 0, x),
+    "of mixed scale": lambda x, rng: x * 10.0 ** rng.integers(-3, 4, x.shape),
+    "zero": lambda x, rng: 0 * x,
+}
+# How simple the numbers of a reproduction are, the simplest first.
+ROUNDED: tuple[Callable[[np.ndarray], np.ndarray], ...] = (
+    np.round,
+    lambda x: np.round(x, 1),
+    lambda x: np.asarray([float(f"{v:.2g}") for v in x.reshape(-1)]).reshape(x.shape),
+    lambda x: x,
+)
+EXAMPLES = 40  # inputs of other shapes, each compiled anew
+
+
+def search(problem: Problem, settings: Settings, report: Report) -> Report:
+    """Try other inputs where those given pass, and shrink whatever fails.
+
+    Args:
+      report: on the inputs given.
+    Returns:
+      `report` where nothing fails, with a note of what was tried; else the report on the smallest failing inputs found,
+      with a line of Python that makes them again.
+    Raises:
+      ModuleNotFoundError: without the `search` extra.
+    """
+    programs, quick = Programs(problem), _quick(settings)
+    failing, kind = problem.leaves, "as given"
+    if report.verdict != "FAIL":
+        found = _first_failing(programs, quick)
+        if found is None:
+            tried = f"searched: {', '.join(KINDS)} inputs; none fails"
+            return replace(report, notes=(*report.notes, tried))
+        failing, kind = found
+    smallest = _shrink(problem, failing, quick)
+    final = look(Programs(replace(problem, leaves=smallest)), smallest, settings)
+    note = f"found by search: inputs {kind}, shrunk to the smallest that fail"
+    line = f"{problem.call(smallest)[:-1]}, seed={settings.seed})"
+    return replace(final, notes=(*final.notes, note), reproduce=line)
+
+
+def _first_failing(programs: Programs, quick: Settings) -> tuple[Leaves, str] | None:
+    for kind, change in KINDS.items():
+        rng = np.random.default_rng((quick.seed, 7))
+        leaves = [_changed(leaf, lambda x, change=change, rng=rng: change(x, rng)) for leaf in programs.problem.leaves]
+        if _fails(programs, leaves, quick):
+            return leaves, kind
+    return None
+
+
+def _shrink(problem: Problem, failing: Leaves, quick: Settings) -> Leaves:
+    """The smallest shapes and the simplest numbers that still fail, by Hypothesis' own shrinker."""
+    try:
+        import hypothesis
+        from hypothesis import strategies
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("search needs hypothesis: pip install 'handgrad[search]'") from error
+
+    lengths = sorted({n for leaf in failing for n in np.shape(leaf)} - _labels(failing) - {0})
+    seen: dict[Any, bool] = {}
+
+    def build(sizes: dict[int, int], level: int) -> Leaves:
+        cut = [leaf[tuple(slice(sizes.get(n, n)) for n in leaf.shape)] for leaf in failing]
+        return [_changed(leaf, ROUNDED[level]) for leaf in cut]
+
+    def still_fails(drawn: tuple[dict[int, int], int]) -> bool:
+        sizes, level = drawn
+        key = (*sizes.items(), level)
+        if key not in seen and len(seen) < EXAMPLES:
+            leaves = build(sizes, level)
+            try:
+                seen[key] = _fails(Programs(replace(problem, leaves=leaves)), leaves, quick)
+            except ProblemError:
+                seen[key] = False
+        return seen.get(key, False)
+
+    inputs = strategies.tuples(
+        strategies.fixed_dictionaries({n: strategies.integers(1, n) for n in lengths}),
+        strategies.integers(0, len(ROUNDED) - 1),
+    )
+    given = ({n: n for n in lengths}, len(ROUNDED) - 1)
+    try:
+        smallest = hypothesis.find(
+            inputs,
+            still_fails,
+            settings=hypothesis.settings(max_examples=EXAMPLES, database=None, deadline=None),
+            random=random.Random(quick.seed),
+        )
+    except hypothesis.errors.NoSuchExample:
+        smallest = given
+    return build(*smallest)
+
+
+def _quick(settings: Settings) -> Settings:
+    return replace(settings, contracts=False, transforms=(), control=False, search=False)
+
+
+def _fails(programs: Programs, leaves: Leaves, quick: Settings) -> bool:
+    try:
+        return look(programs, leaves, quick).verdict == "FAIL"
+    except ProblemError:
+        return False
+
+
+def _changed(leaf: Any, change: Callable[[np.ndarray], np.ndarray]) -> Any:
+    """A floating-point leaf with `change` made to its numbers, kept finite in its dtype; others as they are."""
+    if not is_inexact(leaf):
+        return leaf
+    x = np.asarray(leaf).astype(wide(leaf.dtype))
+    parts = [change(np.real(x)), change(np.imag(x))] if np.iscomplexobj(x) else [change(x)]
+    with np.errstate(over="ignore"):
+        changed = (parts[0] + 1j * parts[1] if len(parts) > 1 else parts[0]).astype(leaf.dtype)
+    return np.where(np.isfinite(changed.astype(x.dtype)), changed, leaf).astype(leaf.dtype)
+
+
+def _labels(leaves: Leaves) -> set[int]:
+    """Lengths that integers may be positions in: labels must stay in range."""
+    integers = [np.asarray(leaf) for leaf in leaves if np.issubdtype(getattr(leaf, "dtype", object), np.integer)]
+    largest = max((int(a.max(initial=0)) for a in integers), default=-1)
+    own = {n for a in integers for n in a.shape}
+    return {n for leaf in leaves for n in np.shape(leaf) if largest >= 0 and n > largest and n not in own}

@@ -1,0 +1,208 @@
+"""handgrad check without a target: every rule of the library, and random networks."""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from handgrad.cli import output
+from handgrad.cli.library import LIBRARY, Entry
+from handgrad.crosscheck import Report, check_rule
+from handgrad.models.random_check import check_random_networks
+
+RULE_DTYPES = ("float64", "float32", "bfloat16")
+NETWORK_DTYPES = ("float64", "float32")
+WORKERS = 2
+
+
+class Checked(NamedTuple):
+    """A line of the table in the making.
+
+    Attributes:
+      rule: the rule, or how many networks.
+      inputs: what the inputs are.
+      dtype: of the inputs.
+      report: what the check says.
+      seconds: what it took.
+    """
+
+    rule: str
+    inputs: str
+    dtype: str
+    report: Report
+    seconds: float
+
+
+class Plan(NamedTuple):
+    """What to check.
+
+    Attributes:
+      rule_dtypes, network_dtypes: what the rules, and the networks, are checked in.
+      count: random networks in each dtype.
+      draws: how many of them share a structure.
+      seed: of all that is random.
+      max_depth: of the networks.
+      search: whether to look for inputs that make a rule fail.
+    """
+
+    rule_dtypes: Sequence[str] = RULE_DTYPES
+    network_dtypes: Sequence[str] = NETWORK_DTYPES
+    count: int = 80
+    draws: int = 4
+    seed: int = 0
+    max_depth: int = 8
+    search: bool = False
+
+
+def check_library(plan: Plan, console: Console, library: Sequence[Entry] = LIBRARY) -> list[Report]:
+    """Check, print the table, the reports on what isn't right and one sentence; the reports, worst first."""
+    start = time.perf_counter()
+    with progress_bar(console) as bar:
+        checked = [*check_rules(plan, library, bar), *check_networks(plan, bar)]
+    console.print(table(checked))
+    reports = output.worst_first([one.report for one in checked])
+    for report in reports:
+        if not report.ok:
+            console.print()
+            output.show(console, report)
+    console.print()
+    console.print(summary(plan, checked, time.perf_counter() - start), soft_wrap=True)
+    return reports
+
+
+def check_rules(plan: Plan, library: Sequence[Entry], bar: Progress) -> list[Checked]:
+    """Every row of the library in every dtype, a few at a time: XLA compiles outside Python's lock."""
+    jobs = [(entry, dtype) for entry in library for dtype in plan.rule_dtypes]
+    task = bar.add_task("rules", total=len(jobs))
+
+    def in_worker(job: tuple[Entry, str]) -> Checked:
+        entry, dtype = job
+        start = time.perf_counter()
+        report = check_entry(entry, dtype, plan.seed, plan.search)
+        bar.advance(task)
+        return Checked(entry.op, entry.name, dtype, report, time.perf_counter() - start)
+
+    with ThreadPoolExecutor(WORKERS) as pool:
+        return list(pool.map(in_worker, jobs))
+
+
+def check_entry(entry: Entry, dtype: str, seed: int, search: bool = False) -> Report:
+    """One rule on one kind of input. Nothing of the gradient is broken in bfloat16, whose three digits hide a lot."""
+    return check_rule(
+        entry.forward,
+        entry.backward,
+        *entry.arguments(seed),
+        reference=entry.target,
+        name=f"{entry.name} in {dtype}",
+        dtype=jnp.dtype(dtype),
+        seed=seed,
+        transforms=("jit", "vmap"),
+        control=dtype != "bfloat16",
+        search=search,
+    )
+
+
+def check_networks(plan: Plan, bar: Progress) -> list[Checked]:
+    """Random networks, dtype by dtype."""
+    total = plan.count // plan.draws * len(plan.network_dtypes)
+    task = bar.add_task("random networks", total=total)
+
+    def advancing(rows: Iterator[Any]) -> Iterable[Any]:
+        for row in rows:
+            bar.advance(task)
+            yield row
+
+    return [check_in(dtype, plan, advancing) for dtype in plan.network_dtypes]
+
+
+def check_in(dtype: str, plan: Plan, progress: Callable[[Iterator[Any]], Iterable[Any]] = iter) -> Checked:
+    """Random networks in one dtype."""
+    start = time.perf_counter()
+    report = check_random_networks(
+        plan.count,
+        plan.seed,
+        jnp.dtype(dtype),
+        draws=plan.draws,
+        max_depth=plan.max_depth,
+        progress=progress,
+    )
+    return Checked(f"{plan.count} random networks", "", dtype, report, time.perf_counter() - start)
+
+
+def progress_bar(console: Console) -> Progress:
+    """A bar that goes when it is done."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=console, transient=True)
+
+
+def table(checked: Sequence[Checked]) -> Table:
+    """One line for each rule and dtype, that of the worst leaf on any of its inputs."""
+    shown = Table(title="by hand, against references, differences and promises", title_justify="left")
+    for heading in ("rule", "dtype", "verdict", "ρ", "error", "tolerance", "power", "mutants", "s"):
+        left = heading in ("rule", "dtype", "verdict")
+        shown.add_column(heading, justify="left" if left else "right", no_wrap=heading != "rule")
+    groups: dict[tuple[str, str], list[Checked]] = {}
+    for one in checked:
+        groups.setdefault((one.rule, one.dtype), []).append(one)
+    before = ""
+    for (rule, dtype), group in groups.items():
+        shown.add_row(*_cells(rule if rule != before else "", dtype, group))
+        before = rule
+    return shown
+
+
+def _cells(rule: str, dtype: str, group: Sequence[Checked]) -> list[str | Text]:
+    worst = output.worst_first([one.report for one in group])[0]
+    rows = [row for one in group for row in one.report.rows]
+    seconds = f"{sum(one.seconds for one in group):.1f}"
+    verdict = Text(worst.verdict, output.COLOURS[worst.verdict])
+    if not rows:
+        return [rule, dtype, verdict, "-", "-", "-", "-", "-", seconds]
+    row = worst.rows[0] if worst.rows else rows[0]
+    figures = [f"{row.error:.1e}", f"{row.tolerance:.1e}", f"{max(one.power for one in rows):.1e}"]
+    return [rule, dtype, verdict, f"{row.rho:.2f}", *figures, _mutants([one.report for one in group]), seconds]
+
+
+def _mutants(reports: Sequence[Report]) -> str:
+    killed, made = mutants(reports)
+    return f"{killed}/{made}" if made else "-"
+
+
+def mutants(reports: Sequence[Report]) -> tuple[int, int]:
+    """(broken gradients that were seen, broken gradients)."""
+    controls = [report.control for report in reports if report.control]
+    killed = sum(sum(control.killed.values()) for control in controls)
+    return killed, killed + sum(len(control.survived) for control in controls)
+
+
+def summary(plan: Plan, checked: Sequence[Checked], seconds: float) -> Text:
+    """The whole run in one sentence."""
+    reports = [one.report for one in checked]
+    wrong = sum(report.verdict in ("FAIL", "INVALID") for report in reports)
+    untold = sum(report.verdict == "INCONCLUSIVE" for report in reports)
+    rules = [one for one in checked if one.inputs]
+    networks = plan.count * len(plan.network_dtypes)
+    verdict = "FAIL" if wrong else "INCONCLUSIVE" if untold else "PASS"
+    outcome = {
+        "PASS": "every gradient is right",
+        "INCONCLUSIVE": f"{untold} of {len(reports)} checks could not be told",
+        "FAIL": f"{wrong} of {len(reports)} checks found a wrong gradient",
+    }[verdict]
+    killed, made = mutants(reports)
+    ops, inputs = len({one.rule for one in rules}), len({one.inputs for one in rules})
+    device = jax.devices()[0]
+    text = Text(
+        f"{verdict}: {outcome}; {ops} rules on {inputs} inputs in {', '.join(plan.rule_dtypes)}, "
+        f"{networks} random networks, {killed:,} of {made:,} gradients broken on purpose caught; "
+        f"{device.platform} ({device.device_kind}), jax {jax.__version__}, {math.ceil(seconds)} s"
+    )
+    text.stylize(f"bold {output.COLOURS[verdict]}", 0, len(verdict))
+    return text
