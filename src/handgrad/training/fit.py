@@ -42,7 +42,7 @@ def fit(
       batch_size, epochs: at least 1.
       key: for the order of examples and, where a layer draws noise, for that.
       evaluate: params -> metrics, called after each epoch.
-      progress: True shows a progress bar (with rich, of the extra `experiments`).
+      progress: True shows a progress bar (rich).
     Yields:
       (state, {"epoch", "train_loss" (mean over the epoch's steps), "seconds", and evaluate's}) after each epoch.
     Raises:

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from handgrad.crosscheck import candidates, cotangents
-from handgrad.crosscheck.fits import Evidence, inner, norm, stack, wide
-from handgrad.crosscheck.misshapen import other_shape
-from handgrad.crosscheck.regions import Wrong, describe, right_but_for
-from handgrad.crosscheck.wording import factor, shortest
+from handgrad.crosscheck.diagnosis.fits import Evidence, inner, norm, stack, wide
+from handgrad.crosscheck.diagnosis.misshapen import other_shape
+from handgrad.crosscheck.diagnosis.regions import Wrong, describe, right_but_for
+from handgrad.crosscheck.diagnosis.wording import factor, shortest
 
 # Numbers in all draws together. Above the first, explanations that sort or ask for more gradients are left out;
 # above the second, all but factors and regions.

@@ -5,8 +5,8 @@ from itertools import chain, combinations
 
 import numpy as np
 
-from handgrad.crosscheck.fits import wide
-from handgrad.crosscheck.wording import series
+from handgrad.crosscheck.diagnosis.fits import wide
+from handgrad.crosscheck.diagnosis.wording import series
 
 Arrays = Sequence[np.ndarray]
 

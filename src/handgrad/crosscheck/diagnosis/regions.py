@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from handgrad.crosscheck.fits import Evidence, inner
-from handgrad.crosscheck.wording import along, element, factor, series, shortest
+from handgrad.crosscheck.diagnosis.fits import Evidence, inner
+from handgrad.crosscheck.diagnosis.wording import along, element, factor, series, shortest
 
 COVERED = 0.8  # of a region must be wrong where nothing says how large the error should be there
 FEW = 0.2  # of a leaf is little enough to be called right but for it

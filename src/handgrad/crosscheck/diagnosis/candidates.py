@@ -5,8 +5,8 @@ from itertools import permutations
 
 import numpy as np
 
-from handgrad.crosscheck.fits import Evidence
-from handgrad.crosscheck.wording import element, series
+from handgrad.crosscheck.diagnosis.fits import Evidence
+from handgrad.crosscheck.diagnosis.wording import element, series
 
 SAMPLE = 4096  # numbers that are enough to see a step in
 

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 import jax.numpy as jnp
 import numpy as np
 
-from handgrad.crosscheck.fits import Evidence, inner, norm, stack, wide
-from handgrad.crosscheck.wording import along, factor, shortest, singular
+from handgrad.crosscheck.diagnosis.fits import Evidence, inner, norm, stack, wide
+from handgrad.crosscheck.diagnosis.wording import along, factor, shortest, singular
 
 MOST_EXAMPLES = 32  # a gradient for each is asked for
 
