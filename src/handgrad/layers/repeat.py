@@ -66,10 +66,9 @@ def repeat(layer: Layer, n: int) -> Layer:
     def parts(params, x, key=None):
         # The last of them: all are one layer, and going backwards it comes first.
         check_stacked("params", params)
-        first, last = (jax.tree.map(lambda p: p[rows], params) for rows in (slice(n - 1), n - 1))
         if n > 1:
-            x, _ = repeat(layer, n - 1).forward(first, x)
-        yield str(n - 1), layer, last, x
+            x, _ = repeat(layer, n - 1).forward(jax.tree.map(lambda p: p[:-1], params), x)
+        yield str(n - 1), layer, jax.tree.map(lambda p: p[-1], params), x
 
     return Composed(init, forward, backward, parts)
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from handgrad.crosscheck import candidates, cotangents
+from handgrad.crosscheck.diagnosis import candidates, cotangents
 from handgrad.crosscheck.diagnosis.fits import Evidence, inner, norm, stack, wide
 from handgrad.crosscheck.diagnosis.misshapen import other_shape
 from handgrad.crosscheck.diagnosis.regions import Wrong, describe, right_but_for
