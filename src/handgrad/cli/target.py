@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from handgrad.crosscheck import Report, check_custom_vjp, check_layer, check_rule
-from handgrad.shapes import InputError
+from handgrad.shapes import InputError, describe
 
 MISSING = object()
 FORMS = "a jax.custom_vjp function, a layer (init, forward, backward) or a (forward, backward) pair"
@@ -50,7 +50,7 @@ def check_target(request: Request) -> Report:
     form, parts = recognise(request.target, with_reference=bool(request.reference))
     reference = load("reference", request.reference) if request.reference else None
     if reference is not None and not callable(reference):
-        raise InputError(f"check: reference must be a function, got {type(reference).__name__}")
+        raise InputError(f"check: reference must be a function, got {describe(reference)}")
     if bool(request.args) == bool(request.shapes):
         raise InputError("check: a target needs its inputs, by args or by shapes, and by one of them")
     arguments = from_function(request) if request.args else from_shapes(request)
@@ -89,8 +89,8 @@ def recognise(spec: str, with_reference: bool) -> tuple[str, tuple[Any, ...]]:
         return "pair", pair
     if found is MISSING:
         load("target", spec)  # says what is missing
-    hint = "; a function whose gradient is its own business needs a reference" if callable(found) else ""
-    raise InputError(f"check: the target must be {FORMS}, got {spec}, a {type(found).__name__}{hint}")
+    hint = ", which needs a reference" if callable(found) else ""
+    raise InputError(f"check: the target must be {FORMS}, got {spec}: {describe(found)}{hint}")
 
 
 def load(option: str, spec: str, otherwise: Any = None) -> Any:
@@ -128,13 +128,13 @@ def from_function(request: Request) -> tuple[Any, ...]:
     """
     function = load("args", request.args)
     if not callable(function):
-        raise InputError(f"check: args must be a function that returns a tuple, got {_a(function)}")
+        raise InputError(f"check: args must be a function that returns a tuple, got {describe(function)}")
     try:
         arguments = function(np.random.default_rng(request.seed)) if _takes_one(function) else function()
     except Exception as error:
         raise InputError(f"check: args {request.args} raised {_in_short(error)}") from None
     if not isinstance(arguments, tuple | list):
-        raise InputError(f"check: args {request.args} must return a tuple of arguments, got {_a(arguments)}")
+        raise InputError(f"check: args {request.args} must return a tuple of arguments, got {describe(arguments)}")
     return tuple(arguments)
 
 
@@ -182,7 +182,3 @@ def _takes_one(function: Callable[..., Any]) -> bool:
 def _in_short(error: BaseException) -> str:
     lines = str(error).splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-
-
-def _a(value: Any) -> str:
-    return f"a {type(value).__name__}"

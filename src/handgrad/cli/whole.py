@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -145,10 +146,10 @@ def progress_bar(console: Console) -> Progress:
 
 def table(checked: Sequence[Checked]) -> Table:
     """One line for each rule and dtype, that of the worst leaf on any of its inputs."""
-    shown = Table(title="by hand, against references, differences and promises", title_justify="left")
+    shown = Table(box=SIMPLE_HEAD, padding=0, show_edge=False)  # fits 80 columns
     for heading in ("rule", "dtype", "verdict", "ρ", "error", "tolerance", "power", "mutants", "s"):
         left = heading in ("rule", "dtype", "verdict")
-        shown.add_column(heading, justify="left" if left else "right", no_wrap=heading != "rule")
+        shown.add_column(heading, justify="left" if left else "right", overflow="fold")
     groups: dict[tuple[str, str], list[Checked]] = {}
     for one in checked:
         groups.setdefault((one.rule, one.dtype), []).append(one)
@@ -162,12 +163,12 @@ def table(checked: Sequence[Checked]) -> Table:
 def _cells(rule: str, dtype: str, group: Sequence[Checked]) -> list[str | Text]:
     worst = output.worst_first([one.report for one in group])[0]
     rows = [row for one in group for row in one.report.rows]
-    seconds = f"{sum(one.seconds for one in group):.1f}"
+    seconds = f"{sum(one.seconds for one in group):.0f}"
     verdict = Text(worst.verdict, output.COLOURS[worst.verdict])
     if not rows:
         return [rule, dtype, verdict, "-", "-", "-", "-", "-", seconds]
     row = worst.rows[0] if worst.rows else rows[0]
-    figures = [f"{row.error:.1e}", f"{row.tolerance:.1e}", f"{max(one.power for one in rows):.1e}"]
+    figures = [f"{row.error:.0e}", f"{row.tolerance:.0e}", f"{max(one.power for one in rows):.0e}"]
     return [rule, dtype, verdict, f"{row.rho:.2f}", *figures, _mutants([one.report for one in group]), seconds]
 
 

@@ -1,7 +1,6 @@
 """The checker: point it at any hand-written gradient. It knows JAX and factors, and no rule."""
 
 from handgrad.crosscheck.check import check_custom_vjp, check_function, check_layer, check_rule
-from handgrad.crosscheck.compare import Comparison, Job, compare, compare_all, relative_error
 from handgrad.crosscheck.examine import Settings
 from handgrad.crosscheck.model import check_model
 from handgrad.crosscheck.networks import Network, check_networks
@@ -9,10 +8,8 @@ from handgrad.crosscheck.report import CheckFailed, Contract, Control, Report, R
 
 __all__ = [
     "CheckFailed",
-    "Comparison",
     "Contract",
     "Control",
-    "Job",
     "Network",
     "Report",
     "Row",
@@ -23,7 +20,4 @@ __all__ = [
     "check_model",
     "check_networks",
     "check_rule",
-    "compare",
-    "compare_all",
-    "relative_error",
 ]

@@ -3,7 +3,7 @@
 import dataclasses
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -70,30 +70,23 @@ def examine(problem: Problem, settings: Settings) -> Report:
 def look(programs: Programs, leaves: Leaves, settings: Settings) -> Report:
     """Check at these inputs, of the same shapes and dtypes as the problem's own or of others."""
     start = time.perf_counter()
-    evidence, findings = _evidence(programs, leaves, settings)
-    at_kinks: list[Row] = []
-    sentences, refused = _kinks(evidence, findings)
+    given = _study(programs, leaves, settings)
+    sentences, refused = _kinks(given.evidence, given.findings)
+    study, rows, findings = given, given.rows, given.findings
     if findings.kinks:
-        _pardon(evidence, findings)
-        at_kinks = [row for row in judge.rows(evidence, evidence.hand) if row.status == "FAIL"]
-        moved = oracle.off_kinks(evidence, findings.kinks, settings.seed)
-        evidence, others = _evidence(programs, moved, settings)
-        if others.kinks:
-            _pardon(evidence, others)
-        findings.blamed += others.blamed
-        findings.unsure |= others.unsure
-    rows = _merge(judge.rows(evidence, evidence.hand), at_kinks)
-    rows = [_at(evidence, findings, row) for row in rows]
+        # Off the kinks autodiff's slope is the only one: there the whole gradient is compared, those elements too.
+        moved = oracle.off_kinks(given.evidence, findings.kinks, settings.seed)
+        study = _study(programs, moved, settings)
+        rows = _merge(study.rows, [row for row in given.rows if row.status == "FAIL"])
+        findings.blamed += study.findings.blamed
+    evidence = study.evidence
+    failed = {row.leaf for row in rows if row.status == "FAIL"}
     promises: list[Contract] = []
-    shapes_are_right = not any(row.by_hand.startswith("shape") for row in rows)
-    if settings.contracts and shapes_are_right:
-        promises += contracts(evidence)
-    if shapes_are_right:
-        promises += transforms(evidence, settings.transforms)
-    failed = any(row.status == "FAIL" for row in rows)
     control = None
-    if not failed and shapes_are_right and _affordable(evidence, settings):
-        control = negative_control(evidence, settings.seed)
+    if not any(row.by_hand.startswith("shape") for row in rows):
+        promises = [*(contracts(evidence) if settings.contracts else ()), *transforms(evidence, settings.transforms)]
+        if not failed and _affordable(evidence, settings):
+            control = negative_control(evidence, settings.seed)
     verdict, reason, culprit = _verdict(programs.problem, rows, promises, findings, refused, leaves)
     return Report(
         name=programs.problem.name,
@@ -104,7 +97,7 @@ def look(programs: Programs, leaves: Leaves, settings: Settings) -> Report:
         contracts=tuple(promises),
         kinks=tuple(sentences),
         control=control,
-        notes=tuple(_notes(programs, evidence, findings, {row.leaf for row in rows if row.status == "FAIL"})),
+        notes=tuple(_notes(programs, evidence, findings, failed)),
         settings=_settings(evidence, settings, time.perf_counter() - start),
         reproduce=_reproduce(programs.problem, leaves, settings) if verdict == "FAIL" else "",
     )
@@ -126,13 +119,24 @@ def negative_control(evidence: Evidence, seed: int, limit: int = 24) -> Control:
     return mutation.control(lambda cotangents: bool(judge.fails(evidence, cotangents)), evidence.hand, mutants)
 
 
-def _evidence(programs: Programs, leaves: Leaves, settings: Settings) -> tuple[Evidence, oracle.Findings]:
+class _Study(NamedTuple):
+    """What one set of inputs tells: the evidence, what differences found out, and a row for each leaf."""
+
+    evidence: Evidence
+    findings: oracle.Findings
+    rows: list[Row]
+
+
+def _study(programs: Programs, leaves: Leaves, settings: Settings) -> _Study:
     evidence = collect(programs, leaves, settings.seed, settings.draws, settings.rtol, settings.atol)
-    if not settings.differences:
-        return evidence, oracle.Findings()
-    findings = oracle.verify(evidence)
-    oracle.on_a_kink(evidence, findings)
-    return evidence, findings
+    findings = oracle.Findings()
+    if settings.differences:
+        findings = oracle.verify(evidence)
+        oracle.on_a_kink(evidence, findings)
+        if findings.kinks:
+            _pardon(evidence, findings)
+    rows = [_at(evidence, findings, row) for row in judge.rows(evidence, evidence.hand)]
+    return _Study(evidence, findings, rows)
 
 
 def _kinks(evidence: Evidence, findings: oracle.Findings) -> tuple[list[str], list[str]]:
