@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from handgrad.cli import bench, check, demo
-from handgrad.crosscheck import Comparison
+from handgrad.cli import bench, check, demo, main, whole
+from handgrad.crosscheck import Report
 
 
 def handgrad(*arguments, **options):
@@ -19,9 +19,18 @@ def handgrad(*arguments, **options):
 
 
 def test_demo(tmp_path):
-    run = handgrad("demo", "--networks", 8, "--epochs", 2, "--out", tmp_path / "out")
+    run = handgrad("demo", "--networks", 10, "--epochs", 2, "--out", tmp_path / "out")
     assert run.returncode == 0, run.stderr
-    for expected in ("handgrad on cpu", "8.7893", "50.099", "float64", "float32", "test accuracy", "done in"):
+    for expected in (
+        "handgrad on cpu",
+        "8.7893",
+        "50.099",
+        "10 random networks",
+        "float64",
+        "PASS",
+        "test accuracy",
+        "done in",
+    ):
         assert expected in run.stdout
     for name in ("metrics.jsonl", "learning_curve.png", "worst_digits.png"):
         assert name in run.stdout
@@ -51,27 +60,54 @@ def test_the_questions_table():
     assert all(w in text for w in ("-8.5948", "-0.68736", "8.7893", "50.099", "-2072.178"))
 
 
-@pytest.mark.parametrize("dtype", ["both", "float64", "float32"])
-def test_check(dtype):
+def test_demo_fails_where_a_gradient_is_wrong(monkeypatch):
+    wrong = Report("10 random networks in float64", "FAIL", "1 of 1 are wrong, 0: params.W first", "hand")
+    monkeypatch.setattr(whole, "check_random_networks", lambda *args, **kwargs: wrong)
     console = Console(width=100, file=io.StringIO(), record=True)
-    assert check.run(check.Check(count=2, dtype=dtype, max_depth=1), console)
-    text = console.export_text()
-    assert ("float64" in text, "float32" in text) == (dtype != "float32", dtype != "float64")
+    assert demo.prove(10, console) == 1
+    assert "FAIL  10 random networks in float64: 1 of 1 are wrong, 0: params.W first" in console.export_text()
 
 
-def test_check_fails_where_a_gradient_is_wrong(monkeypatch):
-    wrong = [Comparison("seed 0: network", 2e-12, "dparams.0.W", "float64"), Comparison("n", np.nan, "dx", "float64")]
-    monkeypatch.setattr(check, "compare_all", lambda jobs: iter(wrong))
-    console = Console(width=100, file=io.StringIO(), record=True)
-    assert not check.run(check.Check(count=2, dtype="float64"), console)
-    text = console.export_text()
-    assert "differs by 2.0e-12 at dparams.0.W (float64): seed 0: network" in text
-    assert "differs by nan" in text
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("bench", "--repeats", 0), "handgrad: handgrad bench: repeats must be a positive integer, got 0\n"),
+        (("check", "--count", 0), "handgrad: check: count must be a positive integer, got 0\n"),
+        (("check", "--draws", 3), "handgrad: check: draws must divide count, got 3 and 80\n"),
+        (("check", "--seed", -1), "handgrad: check: seed must be at least 0, got -1\n"),
+        (("check", "--shapes", "3"), "handgrad: check: shapes is for a target of your own, and there is none\n"),
+        (("check", "--dtype", "complex64"), "handgrad: check: the library's rules are real, got complex64\n"),
+        (("nonsense",), "nonsense"),
+    ],
+)
+def test_usage(arguments, sentence, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["handgrad", *map(str, arguments)])
+    with pytest.raises(SystemExit) as leaving:
+        main()
+    assert leaving.value.code == 2
+    err = capsys.readouterr().err
+    assert err == sentence if sentence.endswith("\n") else sentence in err
 
 
-@pytest.mark.parametrize("arguments", [("check", "--count", 0), ("bench", "--repeats", 0), ("nonsense",)])
-def test_usage(arguments):
-    assert handgrad(*arguments).returncode == 2
+def test_check_without_a_target(monkeypatch, tmp_path, capsys):
+    """All but the minutes of work."""
+    plans = []
+    reports = [Report("one", "PASS"), Report("two", "INCONCLUSIVE")]
+    monkeypatch.setattr(check, "check_library", lambda plan, console: plans.append(plan) or reports)
+    options = check.Check(dtype="float32", count=6, draws=3, seed=2, max_depth=4, search=True, json=tmp_path / "o.json")
+    assert check.main(options) == 3
+    assert plans == [whole.Plan(("float32",), ("float32",), 6, 3, 2, 4, True)]
+    assert len(json.loads((tmp_path / "o.json").read_text())["reports"]) == 2
+    assert check.main(check.Check()) == 3
+    assert plans[1] == whole.Plan(("float64", "float32", "bfloat16"), ("float64", "float32"), 80, 4, 0, 8, False)
+
+
+@pytest.mark.parametrize(
+    ("value", "reference", "expected"),
+    [([2.0, 1.0], [2.0, 2.0], 0.5), ([0.0], [0.0], 0.0), ([1.0], [0.0], np.inf), ([], [], 0.0)],
+)
+def test_relative_error(value, reference, expected):
+    assert bench.relative_error(value, reference) == expected
 
 
 def test_bench(tmp_path, monkeypatch):

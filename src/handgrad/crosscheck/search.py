@@ -75,6 +75,7 @@ def _shrink(problem: Problem, failing: Leaves, quick: Settings) -> Leaves:
     try:
         import hypothesis
         from hypothesis import strategies
+        from hypothesis.errors import NoSuchExample
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError("search needs hypothesis: pip install 'handgrad[search]'") from error
 
@@ -108,7 +109,7 @@ def _shrink(problem: Problem, failing: Leaves, quick: Settings) -> Leaves:
             settings=hypothesis.settings(max_examples=EXAMPLES, database=None, deadline=None),
             random=random.Random(quick.seed),
         )
-    except hypothesis.errors.NoSuchExample:
+    except NoSuchExample:
         smallest = given
     return build(*smallest)
 
