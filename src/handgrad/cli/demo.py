@@ -57,7 +57,7 @@ def main(options: Demo) -> int:
 def prove(networks: int, console: Console) -> int:
     """Check random networks in float64 and print what came out: `handgrad check` looks closer. The exit status."""
     with progress_bar(console) as bar:
-        plan = Plan(network_dtypes=("float64",), count=networks, draws=DRAWS)
+        plan = Plan(network_dtypes=("float64",), networks=networks, draws=DRAWS)
         checked = check_networks(plan, bar)
     console.print(table(checked))
     reports = [one.report for one in checked]

@@ -47,7 +47,7 @@ class Plan(NamedTuple):
 
     Attributes:
       rule_dtypes, network_dtypes: what the rules, and the networks, are checked in.
-      count: random networks in each dtype.
+      networks: random ones in each dtype.
       draws: how many of them share a structure.
       seed: of all that is random.
       max_depth: of the networks.
@@ -56,7 +56,7 @@ class Plan(NamedTuple):
 
     rule_dtypes: Sequence[str] = RULE_DTYPES
     network_dtypes: Sequence[str] = NETWORK_DTYPES
-    count: int = 80
+    networks: int = 80
     draws: int = 4
     seed: int = 0
     max_depth: int = 8
@@ -113,7 +113,7 @@ def check_entry(entry: Entry, dtype: str, seed: int, search: bool = False) -> Re
 
 def check_networks(plan: Plan, bar: Progress) -> list[Checked]:
     """Random networks, dtype by dtype."""
-    total = plan.count // plan.draws * len(plan.network_dtypes)
+    total = plan.networks // plan.draws * len(plan.network_dtypes)
     task = bar.add_task("random networks", total=total)
 
     def advancing(rows: Iterator[Any]) -> Iterable[Any]:
@@ -128,14 +128,14 @@ def check_in(dtype: str, plan: Plan, progress: Callable[[Iterator[Any]], Iterabl
     """Random networks in one dtype."""
     start = time.perf_counter()
     report = check_random_networks(
-        plan.count,
+        plan.networks,
         plan.seed,
         jnp.dtype(dtype),
         draws=plan.draws,
         max_depth=plan.max_depth,
         progress=progress,
     )
-    return Checked(f"{plan.count} random networks", "", dtype, report, time.perf_counter() - start)
+    return Checked(f"{plan.networks} random networks", "", dtype, report, time.perf_counter() - start)
 
 
 def progress_bar(console: Console) -> Progress:
@@ -190,7 +190,7 @@ def summary(plan: Plan, checked: Sequence[Checked], seconds: float) -> Text:
     wrong = sum(report.verdict in ("FAIL", "INVALID") for report in reports)
     untold = sum(report.verdict == "INCONCLUSIVE" for report in reports)
     rules = [one for one in checked if one.inputs]
-    networks = plan.count * len(plan.network_dtypes)
+    networks = plan.networks * len(plan.network_dtypes)
     verdict = "FAIL" if wrong else "INCONCLUSIVE" if untold else "PASS"
     outcome = {
         "PASS": "every gradient is right",

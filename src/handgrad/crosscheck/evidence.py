@@ -30,6 +30,7 @@ class LeafEvidence:
       natural: |dY| |Y| / |x|, the size of the terms that a gradient is usually made of.
       slack: (draws, *shape) more that an element may be off, where differences took autodiff's place; or None.
       own_noise: how far the error by hand scatters among inputs nearby, where it was a close call; else 0.
+      trap: (draws, *shape) where autodiff isn't finite even in float64.
       tolerance: what rounding explains: 3 max(autodiff_error, noise) + floor; or the user's.
     """
 
@@ -43,9 +44,15 @@ class LeafEvidence:
     floor: float
     natural: float
     unit: float
+    trap: np.ndarray
     tolerance: float = 0.0
     slack: np.ndarray | None = None
     own_noise: float = 0.0
+
+    @property
+    def vanishing(self) -> float:
+        """Below this, a gradient is what rounding leaves of terms of natural size."""
+        return tolerance.VANISHING * self.unit * self.natural
 
     @property
     def power(self) -> float:
@@ -96,6 +103,7 @@ class Evidence:
                 truth=leaf.truth[:n],
                 autodiff=leaf.autodiff[:n],
                 slack=leaf.slack if leaf.slack is None else leaf.slack[:n],
+                trap=leaf.trap[:n],
             )
             for leaf in self.wanted
         ]
@@ -163,6 +171,7 @@ def collect(
                     floor=relative * absolute,
                     natural=_natural(dYs[:count], first[2], leaves[position]),
                     unit=tolerance.unit_roundoff(dtype),
+                    trap=~np.isfinite(truth),
                 )
             )
     Ys = list(zip(*first, strict=True))
@@ -256,7 +265,8 @@ def cotangents(
 def neighbours(
     programs: Programs, leaves: Leaves, dYs: list[Leaves], answers: list[Leaves], Ys: Leaves, seed: int
 ) -> tuple[list[float], list[float]]:
-    """How far autodiff's answer moves when every number that it is given moves by at most one unit in its last place.
+    """How far autodiff's answer moves when every number that it is given moves by at most one unit in its last place,
+    and when the cotangent is another multiple of itself, which draws every rounding on its way anew.
 
     Returns:
       for each wanted leaf, and for each leaf of the output, the root mean square over neighbours at the element where
@@ -267,10 +277,11 @@ def neighbours(
     Y_sums: list[Any] = [0.0] * len(Ys)
     for s in range(count):
         k = s % len(dYs)
-        near, near_dY = ([nudged(rng, a) for a in arrays] for arrays in (leaves, dYs[k]))
-        near_Ys, found = programs.by_autodiff(near, near_dY)
+        c = rng.uniform(1, 2)
+        near = [nudged(rng, leaf) for leaf in leaves]
+        near_Ys, found = programs.by_autodiff(near, [_times(c, dY) for dY in dYs[k]])
         with np.errstate(invalid="ignore", over="ignore"):
-            sums = [t + _squared(a, b) for t, a, b in zip(sums, found, answers[k], strict=True)]
+            sums = [t + _squared(_wide(a) / c, b) for t, a, b in zip(sums, found, answers[k], strict=True)]
             Y_sums = [t + _squared(a, b) for t, a, b in zip(Y_sums, near_Ys, Ys, strict=True)]
     return [largest(np.sqrt(t / count)) for t in sums], [largest(np.sqrt(t / count)) for t in Y_sums]
 
@@ -333,6 +344,14 @@ def _normal(seed: tuple[int, ...], y: Any, scale: float) -> np.ndarray:
     if np.dtype(wide(y.dtype)).kind == "c":
         numbers = numbers + 1j * scale * rng.standard_normal(y.shape)
     return np.asarray(numbers).astype(y.dtype)
+
+
+def _wide(array: Any) -> np.ndarray:
+    return np.asarray(array).astype(wide(array.dtype))
+
+
+def _times(c: float, dY: Any) -> Any:
+    return (c * _wide(dY)).astype(dY.dtype)
 
 
 def _squared(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -14,7 +14,6 @@ from handgrad.crosscheck.evidence import Evidence, LeafEvidence, largest
 from handgrad.crosscheck.report import Row
 
 CELLS = 64
-VANISHING = 16.0  # roundings
 
 
 def stack(cotangents: Sequence[Leaves], i: int) -> np.ndarray | None:
@@ -31,8 +30,13 @@ def wrong(leaf: LeafEvidence, hand: np.ndarray | None) -> np.ndarray | None:
         return None
     bound = leaf.tolerance if leaf.slack is None else leaf.tolerance + leaf.slack
     with np.errstate(invalid="ignore"):
-        known = np.isfinite(leaf.truth)
-        return ~(np.abs(hand - leaf.truth) <= bound) & (known | np.isfinite(leaf.autodiff))
+        known = np.isfinite(leaf.truth) | np.isfinite(leaf.autodiff)
+        return ~(np.abs(hand - leaf.truth) <= bound) & known & ~overflows(leaf, hand)
+
+
+def overflows(leaf: LeafEvidence, hand: np.ndarray) -> np.ndarray:
+    """Where neither the hand nor autodiff has a number in this dtype, though float64 has one."""
+    return ~np.isfinite(hand) & ~np.isfinite(leaf.autodiff) & ~leaf.trap
 
 
 def fails(evidence: Evidence, cotangents: Sequence[Leaves]) -> list[str]:
@@ -112,16 +116,18 @@ def _row(evidence: Evidence, i: int, cotangents: Sequence[Leaves], explain: bool
 
 
 def _status(evidence: Evidence, i: int, cotangents: Sequence[Leaves], any_bad: bool) -> tuple[Any, str]:
-    leaf = evidence.wanted[i]
+    leaf, hand = evidence.wanted[i], stack(cotangents, i)
     if any_bad:
         excuse = _excused(evidence, i, cotangents)
         return ("INCONCLUSIVE", excuse) if excuse else ("FAIL", "")
+    if hand is not None and overflows(leaf, hand).any():
+        return "INCONCLUSIVE", f"it overflows: not finite in {leaf.value.dtype}, by autodiff neither"
     if leaf.truth.size == 0:
         return "PASS", "empty: nothing to compare"
     if leaf.scale == 0:
         return "INCONCLUSIVE", "the reference is zero: a gradient that is always zero would pass"
     if leaf.power > tolerance.BLIND:
-        if leaf.scale <= _vanishing(leaf):
+        if leaf.scale <= leaf.vanishing:
             return "INCONCLUSIVE", "the reference all but vanishes: the function is constant or saturated here"
         if leaf.own_noise > max(leaf.autodiff_error, leaf.noise):
             return "INCONCLUSIVE", "ill-conditioned: its own rounding is as large as the gradient"
@@ -140,7 +146,7 @@ def _excused(evidence: Evidence, i: int, cotangents: Sequence[Leaves]) -> str:
         return ""
     if evidence.atol > 0 and largest(off) <= leaf.tolerance + evidence.atol:
         return f"within atol = {evidence.atol:g}, which excuses and certifies nothing"
-    if leaf.scale <= _vanishing(leaf) and largest(off) <= _vanishing(leaf) and not _proportional(leaf, hand):
+    if leaf.scale <= leaf.vanishing and largest(off) <= leaf.vanishing and not _proportional(leaf, hand):
         return "the reference all but vanishes: the function is constant or saturated here"
     return ""
 
@@ -150,11 +156,6 @@ def _proportional(leaf: LeafEvidence, hand: np.ndarray) -> bool:
     square = np.vdot(leaf.truth, leaf.truth)
     factor = np.vdot(leaf.truth, hand) / square if square != 0 else 0.0
     return factor != 0 and largest(hand - factor * leaf.truth) <= abs(factor) * leaf.tolerance
-
-
-def _vanishing(leaf: LeafEvidence) -> float:
-    """Below this, a gradient is what rounding leaves of terms of natural size."""
-    return VANISHING * leaf.unit * leaf.natural
 
 
 def _diagnose(evidence: Evidence, i: int, arrays: list[np.ndarray], explain: bool) -> str:

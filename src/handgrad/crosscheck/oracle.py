@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from handgrad.crosscheck import differences, judge
+from handgrad.crosscheck import differences, judge, tolerance
 from handgrad.crosscheck.arguments import Leaves, put, wide, widened
 from handgrad.crosscheck.evidence import Evidence, largest
 
@@ -95,7 +95,7 @@ def look(evidence: Evidence, findings: Findings, i: int, index: Index) -> None:
     at = (slice(None), *index)
     said = leaf.truth[at]
     # What differences can't tell from nothing accuses nobody.
-    bound = 10 * error + SURE * max(leaf.scale, largest(slope)) + judge.VANISHING * 2**-52 * leaf.natural
+    bound = 10 * error + SURE * max(leaf.scale, largest(slope)) + tolerance.VANISHING * 2**-52 * leaf.natural
     with np.errstate(invalid="ignore"):
         contradicted = ~(np.abs(slope - said) <= bound)
     if usable and contradicted.any():
