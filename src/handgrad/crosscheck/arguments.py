@@ -29,7 +29,11 @@ class Arguments:
 
     def __init__(self, names: Sequence[str], args: Sequence[Any], fixed: Sequence[int] = (), dtype: Any = None):
         self.count = len(args)
-        self.treedefs, self.parts, self.fixed = [], [], {i: args[i] for i in fixed}
+        arrays = [leaf.dtype for leaf in jax.tree.leaves(list(args)) if hasattr(leaf, "dtype") and is_inexact(leaf)]
+        # A Python number takes the arrays' precision, as it does in JAX; float64's too, where 64-bit types are off.
+        with jax.enable_x64(True):
+            scalar = jnp.result_type(*arrays) if arrays else None
+        self.treedefs, self.parts, self.fixed = [], [], {i: args[i] for i in fixed if i < len(args)}
         self.leaves: Leaves = []
         self.names: list[str] = []
         self.owner: list[int] = []  # the argument that each leaf belongs to
@@ -42,7 +46,7 @@ class Arguments:
                     parts.append(("static", leaf))
                     continue
                 parts.append(("leaf", len(self.leaves)))
-                self.leaves.append(_as_leaf(leaf, dtype))
+                self.leaves.append(_as_leaf(leaf, dtype, scalar))
                 self.names.append(".".join([name, *([keystr(path)] if path else [])]))
                 self.owner.append(i)
             self.parts.append(parts)
@@ -190,6 +194,12 @@ def describe(value: Any) -> str:
     return f"{type(value).__name__}"
 
 
+def first_line(error: Exception) -> str:
+    """What a function under test raised, on one line."""
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__} while being checked: {lines[0]}"
+
+
 def literal(value: Any) -> str:
     """A pytree of arrays as Python that makes it again."""
     if isinstance(value, jax.Array | np.ndarray | np.generic):
@@ -215,9 +225,10 @@ def _is_array(leaf: Any) -> bool:
     return isinstance(leaf, jax.Array | np.ndarray | np.generic | float | complex) and not isinstance(leaf, bool)
 
 
-def _as_leaf(leaf: Any, dtype: Any) -> Any:
+def _as_leaf(leaf: Any, dtype: Any, scalar: Any) -> Any:
     if not hasattr(leaf, "dtype"):
-        leaf = np.asarray(leaf, jax.dtypes.canonicalize_dtype(type(leaf)))
+        own = jax.dtypes.canonicalize_dtype(type(leaf))
+        leaf = np.asarray(leaf, scalar if isinstance(leaf, float) and scalar is not None else own)
     if jnp.issubdtype(leaf.dtype, jax.dtypes.extended):
         return leaf  # a random key: it has no numbers to show
     leaf = np.asarray(leaf)

@@ -76,7 +76,7 @@ def _row(evidence: Evidence, i: int, cotangents: Sequence[Leaves], explain: bool
         "shape": tuple(shape),
         "dtype": str(dtype),
         "tolerance": leaf.tolerance / scale,
-        "power": leaf.power,
+        "power": leaf.floor / scale if leaf.blind and evidence.rtol is None and certain(leaf, hand) else leaf.power,
     }
     if bad is None or hand is None:
         nothing: dict[str, Any] = {"rho": math.nan, "error": math.nan, "index": (), "bad": 1.0}
@@ -87,8 +87,8 @@ def _row(evidence: Evidence, i: int, cotangents: Sequence[Leaves], explain: bool
         )
     with np.errstate(invalid="ignore"):
         off = np.abs(hand - leaf.truth)
-    ranked = np.where(bad, np.inf, 0.0) + np.where(np.isfinite(off), off, 0.0) / scale
-    ranked = np.where(bad, np.where(np.isfinite(off), off / scale + 1e300, np.inf), ranked)
+    ranked = np.where(np.isfinite(off), off, np.where(bad, np.inf, -1.0))
+    ranked = np.where(bad.any() & ~bad, -1.0, ranked)
     k, *index = np.unravel_index(int(np.argmax(ranked)), ranked.shape) if ranked.size else (0,)
     at = (k, *index)
     error = math.nan if bad.any() and not np.isfinite(off[bad]).all() else largest(off) / scale
@@ -122,17 +122,30 @@ def _status(evidence: Evidence, i: int, cotangents: Sequence[Leaves], any_bad: b
         return ("INCONCLUSIVE", excuse) if excuse else ("FAIL", "")
     if hand is not None and overflows(leaf, hand).any():
         return "INCONCLUSIVE", f"it overflows: not finite in {leaf.value.dtype}, by autodiff neither"
+    unknown = int((~np.isfinite(leaf.truth)).any(0).sum())
+    if unknown:
+        return "INCONCLUSIVE", f"autodiff is not finite at {unknown} of {leaf.value.size} elements"
     if leaf.truth.size == 0:
         return "PASS", "empty: nothing to compare"
     if leaf.scale == 0:
         return "INCONCLUSIVE", "the reference is zero: a gradient that is always zero would pass"
-    if leaf.power > tolerance.BLIND:
+    if leaf.blind and evidence.rtol is None and certain(leaf, hand):
+        return "PASS", "the reference is less exact than this"
+    if leaf.blind:
         if leaf.scale <= leaf.vanishing:
             return "INCONCLUSIVE", "the reference all but vanishes: the function is constant or saturated here"
         if leaf.own_noise > max(leaf.autodiff_error, leaf.noise):
             return "INCONCLUSIVE", "ill-conditioned: its own rounding is as large as the gradient"
         return "INCONCLUSIVE", "ill-conditioned: one unit in the last place of the input moves this gradient as much"
     return "PASS", ""
+
+
+def certain(leaf: LeafEvidence, hand: np.ndarray | None) -> bool:
+    """Whether the gradient is within the floor itself: then it is right, however badly autodiff rounds."""
+    if hand is None or leaf.floor > tolerance.BLIND * leaf.scale:
+        return False
+    with np.errstate(invalid="ignore"):
+        return bool(np.all(np.abs(hand - leaf.truth) <= leaf.floor))
 
 
 def _excused(evidence: Evidence, i: int, cotangents: Sequence[Leaves]) -> str:
@@ -146,16 +159,9 @@ def _excused(evidence: Evidence, i: int, cotangents: Sequence[Leaves]) -> str:
         return ""
     if evidence.atol > 0 and largest(off) <= leaf.tolerance + evidence.atol:
         return f"within atol = {evidence.atol:g}, which excuses and certifies nothing"
-    if leaf.scale <= leaf.vanishing and largest(off) <= leaf.vanishing and not _proportional(leaf, hand):
+    if (leaf.blind or leaf.scale == 0) and leaf.scale <= leaf.vanishing and largest(off) <= leaf.vanishing:
         return "the reference all but vanishes: the function is constant or saturated here"
     return ""
-
-
-def _proportional(leaf: LeafEvidence, hand: np.ndarray) -> bool:
-    """Whether the gradient is a multiple of the truth other than 0, which isn't what rounding makes of it."""
-    square = np.vdot(leaf.truth, leaf.truth)
-    factor = np.vdot(leaf.truth, hand) / square if square != 0 else 0.0
-    return factor != 0 and largest(hand - factor * leaf.truth) <= abs(factor) * leaf.tolerance
 
 
 def _diagnose(evidence: Evidence, i: int, arrays: list[np.ndarray], explain: bool) -> str:
@@ -190,10 +196,11 @@ def sizes(evidence: Evidence) -> dict[str, int]:
     shapes = [Y[0].shape for Y in evidence.Ys] + [np.shape(leaf) for leaf in evidence.leaves]
     named = {"batch": evidence.batch or 1, "elements of the output": math.prod(shapes[0])}
     found = {name: size for name, size in named.items() if size > 1}
-    for shape in shapes:
+    names = [*evidence.programs.output_names, *evidence.programs.problem.names]
+    for name, shape in zip(names, shapes, strict=True):
         for axis, size in enumerate(shape):
             if size > 1 and size not in found.values():
-                found[f"length of axis {axis}"] = size
+                found[f"length of axis {axis} of {name}"] = size
     return found
 
 

@@ -42,7 +42,7 @@ def check_model(
     given = Settings(**{"control": False, **settings})
     try:
         report = examine(from_model(name, model, loss, (params, x, target, weights), key, given.dtype), given)
-        if report.verdict == "FAIL" and report.culprit == "hand":
+        if any(row.status == "FAIL" for row in report.rows):
             found = first_wrong(model, loss, params, x, target, key, given)
             report = replace(report, reason=f"{found}; {report.reason}")
         return report
@@ -63,21 +63,24 @@ def first_wrong(model: Any, loss: Any, params: Any, x: Any, target: Any, key: An
     prediction, _ = model.forward(params, x, key)
     if check_rule(loss_forward, loss_backward, prediction, **quick).verdict == "FAIL":
         return "the loss itself is wrong"
-    for path, layer, own, seen in reversed(list(layers_in(model, params, x, key))):
-        found = check_layer(layer, seen, params=own, key=key, name=path, **quick)
+    for path, layer, own, seen, its_key in reversed(list(layers_in(model, params, x, key))):
+        found = check_layer(layer, seen, params=own, key=its_key, name=path, **quick)
         if found.verdict in ("FAIL", "INVALID"):
             return f"the first wrong layer, from the loss backwards, is {path}"
     return "each layer is right on its own, so they are put together wrongly"
 
 
-def layers_in(layer: Any, params: Any, x: Any, key: Any = None, path: str = "") -> Iterator[tuple[str, Any, Any, Any]]:
-    """(path, layer, params, input) of every layer that isn't made of others, in forward order.
+def layers_in(
+    layer: Any, params: Any, x: Any, key: Any = None, path: str = ""
+) -> Iterator[tuple[str, Any, Any, Any, Any]]:
+    """(path, layer, params, input, key) of every layer that isn't made of others, in forward order.
 
-    A layer that is made of others says so by a method parts(params, x, key), which yields (name, layer, params, x).
+    A layer that is made of others says so by a method parts(params, x, key), which yields (name, layer, params, x, key)
+    of each.
     """
     parts = getattr(layer, "parts", None)
     if parts is None:
-        yield path or "the model", layer, params, x
+        yield path or "the model", layer, params, x, key
         return
-    for name, part, own, seen in parts(params, x, key):
-        yield from layers_in(part, own, seen, key, f"{path}.{name}" if path else name)
+    for name, part, own, seen, its_key in parts(params, x, key):
+        yield from layers_in(part, own, seen, its_key, f"{path}.{name}" if path else name)

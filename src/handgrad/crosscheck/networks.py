@@ -63,6 +63,8 @@ def check_networks(
             rows = list(progress(pool.map(in_worker, networks)))
     except ProblemError as error:
         return Report(name=name, verdict="INVALID", reason=str(error), culprit="hand")
+    if not rows:
+        return Report(name=name, verdict="INCONCLUSIVE", reason="there are no networks to check", culprit="input")
     order = {"FAIL": 0, "INCONCLUSIVE": 1, "PASS": 2}
     rows.sort(key=lambda row: (order[row.status], -np.nan_to_num(row.error / (row.tolerance or 1e-300), nan=np.inf)))
     failed = [row for row in rows if row.status == "FAIL"]

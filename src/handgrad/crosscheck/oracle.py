@@ -7,13 +7,15 @@ import numpy as np
 
 from handgrad.crosscheck import differences, judge, tolerance
 from handgrad.crosscheck.arguments import Leaves, put, wide, widened
-from handgrad.crosscheck.evidence import Evidence, largest
+from handgrad.crosscheck.evidence import Evidence, LeafEvidence, largest
 
 COORDINATES = 24  # leaves up to so many elements are differenced one by one
 DIRECTIONS = 3  # larger ones along so many random directions
 LOOKED_AT = 8  # and at so many single elements where something may be wrong
 NARROW = 2000  # elements of the output that are differenced one by one
 SURE = 1e-5  # differences accuse autodiff only of an error larger than this share of the leaf's largest gradient
+
+WORST_FIRST = (differences.JUMP, differences.SILENT, differences.KINK, differences.SMOOTH)
 
 Index = tuple[int, ...]
 
@@ -87,7 +89,10 @@ def look(evidence: Evidence, findings: Findings, i: int, index: Index) -> None:
     if (i, index) in findings.values:
         return
     leaf = evidence.wanted[i]
-    slope, error, low, high, kinks, usable = _coordinate(evidence, i, index)
+    slope, error, low, high, kind = _coordinate(evidence, i, index)
+    kinks, usable = kind == differences.KINK, kind in (differences.KINK, differences.SMOOTH)
+    if kind == differences.JUMP:
+        findings.unsure[i] = f"the function jumps, or is steep without bound, at {list(index)}"
     findings.values[i, index] = slope if usable else np.full_like(slope, np.nan)
     if kinks:
         findings.kinks.append(Kink(i, index, low, high))
@@ -101,6 +106,7 @@ def look(evidence: Evidence, findings: Findings, i: int, index: Index) -> None:
     if usable and contradicted.any():
         k = int(np.argmax(contradicted))
         findings.blamed.append((i, index, said[k], slope[k]))
+        evidence.trusted = False
         exact = _complex_step(evidence, i, index, slope, bound)
         if leaf.slack is None:
             leaf.slack = np.zeros(leaf.truth.shape)
@@ -117,23 +123,26 @@ def on_a_kink(evidence: Evidence, findings: Findings) -> None:
         if bad is None or not bad.any():
             continue
         elements = [tuple(int(j) for j in index) for index in zip(*np.nonzero(bad.any(0)), strict=True)]
-        for index in elements[:: max(1, len(elements) // LOOKED_AT)]:
+        for index in elements[:: max(1, len(elements) // (4 * LOOKED_AT))]:
             look(evidence, findings, i, index)
 
 
-def pardon_sampled(evidence: Evidence, findings: Findings) -> None:
-    """Where every wrong element that was looked at in a large leaf is on a kink, so are the ones that weren't."""
+def pardon(evidence: Evidence, findings: Findings) -> None:
+    """At a kink, autodiff's slope is one of many: leave those elements out of the comparison, and with them the wrong
+    ones of the same value in a leaf too large for each to be looked at."""
+    for kink in findings.kinks:
+        leaf = evidence.wanted[kink.leaf]
+        if leaf.slack is None:
+            leaf.slack = np.zeros(leaf.truth.shape)
+        leaf.slack[(slice(None), *kink.index)] = np.inf
     for i, leaf in enumerate(evidence.wanted):
+        values = [leaf.value[kink.index] for kink in findings.kinks if kink.leaf == i]
         bad = judge.wrong(leaf, judge.stack(evidence.hand, i))
-        mine = [kink for kink in findings.kinks if kink.leaf == i]
-        if leaf.value.size <= COORDINATES or bad is None or not bad.any() or not mine or leaf.slack is None:
-            continue
-        looked_at = [index for j, index in findings.values if j == i]
-        kinked = {kink.index for kink in mine}
-        if all(index in kinked or not bad[(slice(None), *index)].any() for index in looked_at):
-            leaf.slack[:, bad.any(0)] = np.inf
-            mine_count = int(bad.any(0).sum())
-            findings.notes.append(f"{leaf.name}: {mine_count} more elements differ from autodiff, taken for kinks too")
+        if values and bad is not None and bad.any() and leaf.slack is not None and leaf.value.size > COORDINATES:
+            alike = bad.any(0) & np.isin(leaf.value, np.array(values))
+            leaf.slack[:, alike] = np.inf
+            if alike.any():
+                findings.notes.append(f"{leaf.name}: {int(alike.sum())} more elements of a kink's value not compared")
 
 
 def accepts(evidence: Evidence, kink: Kink) -> bool:
@@ -142,9 +151,45 @@ def accepts(evidence: Evidence, kink: Kink) -> bool:
     leaf = evidence.wanted[kink.leaf]
     if hand is None or hand.shape != leaf.truth.shape:
         return False
-    mine = np.real(hand[(slice(None), *kink.index)])
-    slack = leaf.tolerance + 1e-6 * (np.abs(kink.low) + np.abs(kink.high))
-    return bool(np.all((kink.low - slack <= mine) & (mine <= kink.high + slack)))
+    return _between(np.real(hand[(slice(None), *kink.index)]), kink.low, kink.high, [leaf])
+
+
+def accepts_together(evidence: Evidence, kinks: list[Kink]) -> bool:
+    """Whether the gradients at all kinks add up: along directions that move them together, the slope by hand lies
+    between the two sides' too. (Of a maximum's gradient at a tie any share is right, and all shares make one.)"""
+    positions = evidence.programs.problem.wanted
+    leaves = widened(evidence.leaves)
+    hands = {kink.leaf: judge.stack(evidence.hand, kink.leaf) for kink in kinks}
+    involved = [evidence.wanted[i] for i in hands]
+    rng = np.random.default_rng(9)
+    for together in (True, False, False):
+        direction: list[np.ndarray | None] = [None] * len(leaves)
+        size = max(largest(leaves[positions[kink.leaf]]) for kink in kinks) or 1.0
+        mine = np.zeros(len(evidence.dYs))
+        for kink in kinks:
+            hand, position = hands[kink.leaf], positions[kink.leaf]
+            if hand is None or hand.shape != evidence.wanted[kink.leaf].truth.shape or np.iscomplexobj(hand):
+                return True
+            v = direction[position]
+            v = np.zeros(leaves[position].shape) if v is None else v
+            v[kink.index] = size if together else size * rng.choice([-1.0, 1.0])
+            direction[position] = v
+            mine += v[kink.index] * hand[(slice(None), *kink.index)]
+        view = _View(evidence, direction, len(evidence.dYs))
+        found = differences.along(view, leaves, direction)
+        _, _, low, high, kind = _pulled(view.weights, [found])
+        if kind in (differences.SMOOTH, differences.KINK) and not _between(
+            mine / size, low / size, high / size, involved
+        ):
+            return False
+    return True
+
+
+def _between(mine: np.ndarray, low: np.ndarray, high: np.ndarray, leaves: list[LeafEvidence]) -> bool:
+    # Not the leaf's tolerance: nothing of a neighbour on another side of the kink may count as noise.
+    slack = max(tolerance.RATIO * leaf.autodiff_error + leaf.floor for leaf in leaves)
+    slack = slack + 1e-6 * (np.abs(low) + np.abs(high))
+    return bool(np.all((low - slack <= mine) & (mine <= high + slack)))
 
 
 def off_kinks(evidence: Evidence, kinks: Iterable[Kink], seed: int) -> list[np.ndarray]:
@@ -171,9 +216,11 @@ class _View:
         self.evidence = evidence
         leaves = widened(evidence.leaves)
         self.base = _flat(evidence.programs.primal(leaves))
-        moved = [x if v is None else x + 2**-5 * v for x, v in zip(leaves, direction, strict=True)]
-        with np.errstate(invalid="ignore"):
-            reached = np.nonzero(self.base != _flat(evidence.programs.primal(moved)))[0]
+        changed = np.zeros(self.base.shape, bool)
+        for side in (2**-5, -(2**-5)):
+            moved = [x if v is None else x + side * v for x, v in zip(leaves, direction, strict=True)]
+            changed |= self.base != _flat(evidence.programs.primal(moved))
+        reached = np.nonzero(changed)[0]
         rows = np.stack([_flat(dYs) for dYs in evidence.dYs[:draws]])
         self.projected = len(reached) > NARROW
         self.reached = reached
@@ -189,10 +236,8 @@ def _flat(arrays: Leaves) -> np.ndarray:
     return np.concatenate([np.asarray(a).astype(wide(a.dtype)).reshape(-1) for a in arrays])
 
 
-def _coordinate(
-    evidence: Evidence, i: int, index: Index
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, bool, bool]:
-    """The gradient's element over all draws: (slope, its error, lower and upper bound, on a kink?, usable?)."""
+def _coordinate(evidence: Evidence, i: int, index: Index) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]:
+    """The gradient's element over all draws: (slope, its error, lower and upper bound, the worst of its kinds)."""
     leaves, position = widened(evidence.leaves), evidence.programs.problem.wanted[i]
     unit = np.zeros_like(leaves[position])
     unit[index] = abs(leaves[position][index]) or largest(leaves[position]) or 1.0
@@ -200,9 +245,15 @@ def _coordinate(
     parts = [differences.coordinate(view, leaves, position, index)]
     if np.iscomplexobj(leaves[position]):
         parts.append(differences.coordinate(view, leaves, position, index, imaginary=True))
-    W = view.weights
+    return _pulled(view.weights, parts)
+
+
+def _pulled(
+    W: np.ndarray, parts: list[differences.Difference]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]:
+    """Slopes of the output, by a real and an imaginary step, pulled back by each cotangent: `_coordinate`'s result."""
     slope, error, low, high = (np.zeros(len(W), complex if len(parts) > 1 else float) for _ in range(4))
-    kinks, usable = False, True
+    seen = {differences.SMOOTH}
     with np.errstate(invalid="ignore"):
         for part, phase in zip(parts, (1, -1j), strict=False):
             sides = [np.real(np.where(W == 0, 0, W * side[0])) for side in (part.left, part.right)]
@@ -211,10 +262,11 @@ def _coordinate(
             low += np.sum(np.minimum(*sides), 1)
             high += np.sum(np.maximum(*sides), 1)
             kinds = part.kind[0][np.any(W != 0, 0)]
-            kinks |= bool(np.any(kinds == differences.KINK))
-            usable &= not np.any((kinds == differences.JUMP) | (kinds == differences.SILENT))
-    usable &= bool(np.all(np.isfinite(slope)) and np.all(np.isfinite(error)))
-    return slope, np.real(error), np.real(low), np.real(high), kinks and usable, usable
+            seen |= set(kinds.tolist())
+    kind = next(k for k in WORST_FIRST if k in seen)
+    if not (np.all(np.isfinite(slope)) and np.all(np.isfinite(error))):
+        kind = differences.SILENT if kind != differences.JUMP else kind
+    return slope, np.real(error), np.real(low), np.real(high), kind
 
 
 def _along_directions(evidence: Evidence, i: int) -> bool:

@@ -1,8 +1,9 @@
 """The gradient under test, flattened: what every check works on, whoever wrote it and in whatever form."""
 
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ from handgrad.crosscheck.arguments import (
     counted,
     describe,
     differentiable,
+    first_line,
     is_inexact,
     label,
     literal,
@@ -23,6 +25,14 @@ from handgrad.crosscheck.arguments import (
     put,
     wide,
 )
+
+
+class Kept(NamedTuple):
+    """A forward pass and what it keeps: pull(residuals, dYs) -> {position of a leaf: its cotangent}."""
+
+    Ys: Leaves
+    residuals: Any
+    pull: Callable[[Any, Leaves], dict[int, Any]]
 
 
 @dataclass
@@ -42,7 +52,7 @@ class Problem:
       x64: whether `run` needs 64-bit types. Without them it runs as its author sees it run: a `jnp.zeros(3)` in it is
         float32.
       differentiable: leaves -> Ys, whose gradient under jax.vjp is the one by hand.
-      keep: leaves -> residuals, where the function under test shows them; None elsewhere.
+      keep: leaves -> Kept, where the function under test shows its residuals; None elsewhere.
       call: leaves -> one line of Python that checks this gradient at these numbers.
       zeros: filled while `run` is traced: positions of wanted leaves whose cotangent is None, which JAX takes for 0.
     """
@@ -57,7 +67,7 @@ class Problem:
     reference: str
     x64: bool
     differentiable: Callable[[Leaves], Leaves]
-    keep: Callable[[Leaves], tuple[Any, Callable[[Leaves], Any]]] | None = None
+    keep: Callable[[Leaves], Kept] | None = None
     call: Callable[[Leaves], str] = field(default=lambda leaves: "", repr=False)
     zeros: set[int] = field(default_factory=set)
 
@@ -103,9 +113,14 @@ def from_rule(
         Y, residuals = call_forward(*args)
         return Y, arguments.cotangents(back, backward(residuals, dY_of(Y)), zeros)
 
-    def keep(args: list[Any]) -> tuple[Any, Callable[[Leaves], Any]]:
+    def keep(args: list[Any]) -> Kept:
         Y, residuals = call_forward(*args)
-        return residuals, lambda dYs: backward(residuals, cotangent_like(Y, dYs))
+        like = jax.eval_shape(lambda: Y)
+
+        def pull(residuals: Any, dYs: Leaves) -> dict[int, Any]:
+            return arguments.cotangents(back, backward(residuals, cotangent_like(like, dYs)), set())
+
+        return Kept(differentiable(Y), residuals, pull)
 
     own = reference is None
     words = "autodiff of its own forward pass" if own else label(reference, "reference")
@@ -131,7 +146,10 @@ def from_layer(
     if missing:
         raise ProblemError(f"{name} must have init, forward and backward, got {describe(layer)} without {missing[0]}")
     if params is None:
-        params = layer.init(jax.random.key(seed), x)
+        try:
+            params = layer.init(jax.random.key(seed), x)
+        except Exception as error:
+            raise ProblemError(f"{name}.init raised {first_line(error)}") from error
 
     def forward(params: Any, x: Any) -> Any:
         return layer.forward(params, x, key)
@@ -231,7 +249,8 @@ def from_function(
     """The problem of a gradient of a scalar function, as jax.grad would give it."""
     where = label(grad_f, "grad_f")
     arguments = Arguments(parameter_names(f, len(args)), args, dtype=dtype)
-    chosen = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+    single = not isinstance(argnums, Sequence)
+    chosen = tuple(operator.index(i) for i in ((argnums,) if single else argnums))
     if not all(-len(args) <= i < len(args) for i in chosen):
         raise ProblemError(f"argnums must be among the {counted(len(args), 'argument')}, got {argnums!r}")
     chosen = tuple(i % len(args) for i in chosen)
@@ -242,7 +261,7 @@ def from_function(
         if jnp.shape(Y) != () or not jnp.issubdtype(jnp.result_type(Y), jnp.floating):
             raise ProblemError(f"{label(f, 'f')} must return a real scalar, got {describe(Y)}")
         returned = grad_f(*args)
-        if isinstance(argnums, int):
+        if single:
             returned = (returned,)
         if not isinstance(returned, tuple | list) or len(returned) != len(chosen):
             raise ProblemError(f"{where} must return {counted(len(chosen), 'gradient')}, got {describe(returned)}")
@@ -285,18 +304,10 @@ def assemble(
         Y, found = by_hand(arguments.rebuild(leaves), lambda Y: cotangent_like(Y, dYs), zeros)
         return differentiable(Y), [found[i] for i in wanted]
 
-    @jax.custom_vjp
-    def wrapped(leaves: Leaves) -> Leaves:
-        return differentiable(forward(*arguments.rebuild(leaves)))
-
-    def wrapped_backward(leaves: Leaves, dYs: Leaves) -> tuple[Leaves]:
-        cotangents: Leaves = [None] * len(leaves)
-        return (put(cotangents, wanted, run(leaves, dYs)[1]),)
-
-    wrapped.defvjp(lambda leaves: (wrapped(leaves), leaves), wrapped_backward)
-
     def plain(leaves: Leaves) -> Leaves:
         return differentiable(forward(*arguments.rebuild(leaves)))
+
+    kept = None if keep is None else lambda leaves: keep(arguments.rebuild(leaves))
 
     def written_out(leaves: Leaves) -> str:
         before, after = call or (f"{name}(", ")")
@@ -312,8 +323,39 @@ def assemble(
         target=lambda leaves: reference(*arguments.rebuild(leaves)),
         reference=words,
         x64=x64,
-        differentiable=plain if carries_its_gradient else wrapped,
-        keep=None if keep is None else lambda leaves: keep(arguments.rebuild(leaves)),
+        differentiable=plain if carries_its_gradient else _with_gradient(plain, run, wanted, kept),
+        keep=kept,
         call=written_out,
         zeros=zeros,
     )
+
+
+def _with_gradient(
+    plain: Callable[[Leaves], Leaves],
+    run: Callable[[Leaves, Leaves], tuple[Leaves, Leaves]],
+    wanted: list[int],
+    kept: Callable[[Leaves], Kept] | None,
+) -> Callable[[Leaves], Leaves]:
+    """`plain` with the gradient by hand as its own: from what the forward pass keeps, where it shows that."""
+    pulls = []  # how to pull back is no array: it goes past JAX, from the forward pass traced last to its backward pass
+
+    def forward(leaves: Leaves) -> tuple[Leaves, Any]:
+        if kept is None:
+            return plain(leaves), leaves
+        there = kept(leaves)
+        pulls.append(there.pull)
+        return there.Ys, (there.residuals, leaves)
+
+    def backward(residuals: Any, dYs: Leaves) -> tuple[Leaves]:
+        if kept is None:
+            leaves, found = residuals, run(residuals, dYs)[1]
+        else:
+            residuals, leaves = residuals
+            by_position = pulls[-1](residuals, dYs)
+            found = [by_position[i] for i in wanted]
+        cotangents: Leaves = [None] * len(leaves)
+        return (put(cotangents, wanted, found),)
+
+    f = jax.custom_vjp(plain)
+    f.defvjp(forward, backward)
+    return f

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from handgrad.crosscheck.arguments import Leaves, ProblemError, describe, is_inexact, keystr, widened
+from handgrad.crosscheck.arguments import Leaves, ProblemError, describe, first_line, is_inexact, keystr, widened
 from handgrad.crosscheck.problem import Problem
 
 # A check runs each program a few times, so compiling is its price: XLA's older code generator for CPUs takes two thirds
@@ -30,7 +30,12 @@ NEEDS_NUMBERS = (
 @contextmanager
 def precise(x64: bool) -> Iterator[None]:
     """64-bit types on or off, matrix products in full precision; the caller's settings come back, whatever happens."""
-    with jax.enable_x64(x64), jax.default_matmul_precision("highest"):
+    with (
+        jax.enable_x64(x64),
+        jax.default_matmul_precision("highest"),
+        jax.debug_nans(False),
+        jax.disable_jit(False),
+    ):
         yield
 
 
@@ -121,21 +126,26 @@ class Programs:
         if key not in self._compiled:
             try:
                 self._compiled[key], self._jaxprs[key] = _guarded(self.problem, _compile, function, given)
-            except NEEDS_NUMBERS:
+            except NEEDS_NUMBERS as error:
                 if name == "run":
                     self.compiles = False
-                return _numpy(_guarded(self.problem, function, *given))
-        return _numpy(self._compiled[key](*given))
+                try:
+                    return _numpy(_guarded(self.problem, function, *given))
+                except NEEDS_NUMBERS:
+                    words = f"{self.problem.reference}, can't be traced by JAX"
+                    raise ProblemError(f"{self.problem.name}: the reference, {words}: give another one") from error
+        return _numpy(_guarded(self.problem, self._compiled[key], *given))
 
     def _shapes(self, function: Callable[..., Any], who: str) -> Any:
         try:
             return jax.eval_shape(function, self.problem.leaves)
         except NEEDS_NUMBERS:
-            return function(_jax(self.problem.leaves))
+            pass
         except ProblemError:
             raise
         except Exception as error:
-            raise ProblemError(f"{who} raised {_first_line(error)}") from error
+            raise ProblemError(f"{who} raised {first_line(error)}") from error
+        return _guarded(self.problem, function, _jax(self.problem.leaves))
 
 
 def _compile(function: Callable[..., Any], arguments: Any) -> tuple[Callable[..., Any], Any]:
@@ -159,12 +169,7 @@ def _guarded(problem: Problem, function: Callable[..., Any], *arguments: Any) ->
     except (ProblemError, *NEEDS_NUMBERS):
         raise
     except Exception as error:
-        raise ProblemError(f"{problem.name} raised {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__} while being checked: {lines[0]}"
+        raise ProblemError(f"{problem.name} raised {first_line(error)}") from error
 
 
 def _jax(leaves: Leaves) -> Leaves:

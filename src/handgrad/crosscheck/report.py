@@ -129,6 +129,7 @@ class Report:
         Raises:
           CheckFailed: any other verdict, INCONCLUSIVE included: what could not be told must not pass in silence.
         """
+        __tracebackhide__ = True  # pytest shows the caller's line
         if not self.ok:
             raise CheckFailed(str(self))
 

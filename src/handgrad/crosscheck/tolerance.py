@@ -18,9 +18,9 @@ EXACT = frozenset(
 LAMBDA = 4.0  # Higham and Mary (2019): √k roundings' worth of error, times λ, but for a probability of 2 e^(−λ²/2)
 RATIO = 3.0  # how much more than autodiff a hand-written pass may err
 NEIGHBOURS = 8
-VANISHING = 16.0  # roundings of terms of natural size: a smaller gradient is what they leave
-NEARBY = 48
-NEAR = 2**-6  # the farthest that "nearby" is, as a share of each number
+VANISHING = 4.0  # roundings of terms of natural size: a smaller gradient is what they leave
+NEARBY = 24  # pairs of inputs nearby
+NEAR = 2**-6  # how far "nearby" is, as a share of each number
 CLOSE, CLOSEST = 1024.0, 1.0  # roundings, and a share: a larger error is looked at no further
 BLIND = 0.5  # a run that can't see half of the gradient missing has seen nothing
 

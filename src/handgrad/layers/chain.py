@@ -54,7 +54,7 @@ def chain(*layers: Layer, **named: Layer) -> Layer:
     def parts(params, x, key=None):
         inside_it = layers or named.values()
         for name, layer, p, k in zip(names, inside_it, unpack(params), split_key(key, len(steps)), strict=True):
-            yield name, layer, p, x
+            yield name, layer, p, x, k
             x, _ = layer.forward(p, x, k)
 
     def pack(values):

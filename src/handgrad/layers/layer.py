@@ -28,11 +28,11 @@ class Composed(Layer):
     """A layer made of others.
 
     Attributes:
-      parts: (params, x, key=None) -> (name, layer, its params, its input) for each layer inside, in forward order: what
-        a checker needs to find the wrong one.
+      parts: (params, x, key=None) -> (name, layer, its params, its input, its key) for each layer inside, in forward
+        order: what a checker needs to find the wrong one.
     """
 
-    parts: Callable[..., Iterator[tuple[str, Layer, Any, Any]]]
+    parts: Callable[..., Iterator[tuple[str, Layer, Any, Any, Any]]]
 
     def __new__(cls, init: Any, forward: Any, backward: Any, parts: Any) -> "Composed":
         """As Layer, and the parts."""

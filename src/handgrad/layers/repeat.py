@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 
 from handgrad.factors import Stacked, is_factor
+from handgrad.layers.chain import split_key
 from handgrad.layers.layer import Composed, Layer, check_layer
 from handgrad.layers.residual import check_like
 from handgrad.shapes import InputError, check_count, check_residuals, describe
@@ -66,9 +67,10 @@ def repeat(layer: Layer, n: int) -> Layer:
     def parts(params, x, key=None):
         # The last of them: all are one layer, and going backwards it comes first.
         check_stacked("params", params)
-        if n > 1:
-            x, _ = repeat(layer, n - 1).forward(jax.tree.map(lambda p: p[:-1], params), x)
-        yield str(n - 1), layer, jax.tree.map(lambda p: p[-1], params), x
+        keys = split_key(key, n)
+        for i in range(n - 1):
+            x, _ = layer.forward(jax.tree.map(lambda p, i=i: p[i], params), x, keys[i])
+        yield str(n - 1), layer, jax.tree.map(lambda p: p[-1], params), x, keys[-1]
 
     return Composed(init, forward, backward, parts)
 

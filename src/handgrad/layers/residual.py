@@ -28,7 +28,7 @@ def residual(layer: Layer) -> Layer:
         return dy + dx, dparams
 
     def parts(params, x, key=None):
-        yield "inside", layer, params, x
+        yield "inside", layer, params, x, key
 
     return Composed(layer.init, forward, backward, parts)
 

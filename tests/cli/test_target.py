@@ -1,0 +1,192 @@
+"""handgrad check on a user's own module: what is recognised, and a sentence for what isn't."""
+
+import json
+import sys
+
+import pytest
+
+import handgrad.cli
+from handgrad.cli.target import Request, check_target, parse_shapes
+from handgrad.crosscheck import Report
+from handgrad.shapes import InputError
+
+MODULE = """
+import jax, jax.numpy as jnp, numpy as np
+from types import SimpleNamespace
+import handgrad
+
+@jax.custom_vjp
+def soft(x):
+    return jax.nn.softmax(x)
+
+def keep(x):
+    y = soft(x)
+    return y, y
+
+soft.defvjp(keep, lambda y, dy: (y * (dy - (y * dy).sum(-1, keepdims=True)),))
+
+@jax.custom_vjp
+def twice(x):
+    return jax.nn.softmax(x)
+
+twice.defvjp(keep, lambda y, dy: (2 * y * (dy - (y * dy).sum(-1, keepdims=True)),))
+
+def product_forward(X, W):
+    return X @ W, (X, W)
+
+def product_backward(residuals, dY):
+    X, W = residuals
+    return dY @ W.T, X.T @ dY
+
+pair = (product_forward, product_backward)
+space = SimpleNamespace(forward=product_forward, backward=product_backward)
+one_short = (product_forward, lambda residuals, dY: product_backward(residuals, dY)[:1])
+dense = handgrad.linear(3)
+number = 7
+
+def einsum(X, W):
+    return jnp.einsum("bi,io->bo", X, W)
+
+def drawn(rng):
+    return rng.standard_normal((3, 4)), rng.standard_normal((4, 2))
+
+def constant():
+    return (np.ones((3, 4)),)
+
+def array():
+    return np.ones(3)
+
+def raising():
+    raise RuntimeError("no data\\nat all")
+"""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """A user's folder, the current one, with a module of their own."""
+    (tmp_path / "mine.py").write_text(MODULE)
+    (tmp_path / "broken.py").write_text("import nowhere_to_be_found")
+    (tmp_path / "leaving.py").write_text("raise SystemExit(0)")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
+    yield tmp_path
+    for name in ("mine", "broken", "leaving"):
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.parametrize(
+    ("request_", "leaves"),
+    [
+        (Request("mine:soft", shapes="3,4"), {"x": "float32"}),
+        (Request("mine:soft", shapes="3,4", dtype="float64"), {"x": "float64"}),
+        (Request("mine:product", args="mine:drawn"), {"X": "float64", "W": "float64"}),
+        (Request("mine:product", args="mine:drawn", dtype="float32"), {"X": "float32", "W": "float32"}),
+        (Request("mine:pair", shapes="5,7;7,3", reference="mine:einsum"), {"X": "float32", "W": "float32"}),
+        (Request("mine:space", shapes="5,7;7,3", dtype="complex128"), {"X": "complex128", "W": "complex128"}),
+        (Request("mine:dense", shapes="5,4"), {"params.W": "float32", "params.b": "float32", "x": "float32"}),
+        (Request("mine:einsum", shapes="5,7;7,3", reference="mine:einsum"), {"X": "float32", "W": "float32"}),
+        (Request("handgrad.rules:softmax", shapes="3,4"), {"X": "float32"}),
+    ],
+    ids=lambda value: value.target if isinstance(value, Request) else "",
+)
+def test_right_ones(request_, leaves):
+    report = check_target(request_)
+    assert report.verdict == "PASS", report
+    assert {row.leaf: row.dtype for row in report.rows} == leaves
+    assert report.name == request_.target
+    assert report.settings["reference"] == (request_.reference.partition(":")[2] or report.settings["reference"])
+
+
+def test_a_seed_is_its_numbers():
+    one, again, other = (
+        check_target(Request("mine:soft", shapes="3,4", seed=seed)).rows[0].by_hand for seed in (1, 1, 2)
+    )
+    assert one == again != other
+
+
+@pytest.mark.parametrize(
+    ("request_", "sentence"),
+    [
+        (Request("mine"), "target must be written as package.module:name, got 'mine'"),
+        (Request("mine:", shapes="3"), "target must be written as package.module:name, got 'mine:'"),
+        (Request("nowhere.at_all:f"), "target nowhere.at_all:f can't be imported: no module nowhere.at_all, because"),
+        (Request("nowhere:f"), "target nowhere:f can't be imported: no module nowhere"),
+        (Request("broken:f"), "can't be imported: no module broken, because there is no module nowhere_to_be_found"),
+        (Request("leaving:f"), "target leaving:f can't be imported: SystemExit: 0"),
+        (Request("mine:nothing", shapes="3"), "target mine:nothing can't be imported: mine has no nothing"),
+        (Request("mine:pair.x", shapes="3"), "target mine:pair.x can't be imported: mine has no pair.x"),
+        (Request("mine:number", shapes="3"), r"pair, got mine:number: int$"),
+        (Request("mine:einsum", shapes="3"), r"pair, got mine:einsum: function, which needs a reference$"),
+        (Request("mine:soft"), "a target needs its inputs, by args or by shapes, and by one of them"),
+        (Request("mine:soft", "mine:constant", "3"), "by args or by shapes, and by one of them"),
+        (Request("mine:soft", shapes="3", reference="mine:no"), "reference mine:no can't be imported: mine has no no"),
+        (Request("mine:soft", shapes="3", reference="mine:number"), "reference must be a function, got int"),
+        (Request("mine:soft", "mine:no"), "args mine:no can't be imported: mine has no no"),
+        (Request("mine:soft", "mine:number"), "args must be a function that returns a tuple, got int"),
+        (Request("mine:soft", "mine:raising"), r"args mine:raising raised RuntimeError: no data$"),
+        (Request("mine:soft", "mine:array"), r"must return a tuple of arguments, got float64 \(3,\)"),
+        (Request("mine:soft", shapes="3,x"), "shapes must be whole numbers as in \"5,7;7,3;3\", got '3,x'"),
+        (Request("mine:soft", shapes="3,-1"), "shapes must be whole numbers"),
+        (Request("mine:dense", shapes="5,4;3"), "a layer takes one input, x, got 2"),
+    ],
+    ids=lambda value: value.target if isinstance(value, Request) else "",
+)
+def test_a_sentence(request_, sentence):
+    with pytest.raises(InputError, match=sentence) as caught:
+        check_target(request_)
+    assert str(caught.value).startswith("check: ")
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_shapes():
+    assert parse_shapes("5,7;7,3;3") == [(5, 7), (7, 3), (3,)]
+    assert parse_shapes(" (5, 7) ;; (3,)") == [(5, 7), (), (3,)]
+    assert parse_shapes("0,2") == [(0, 2)]
+
+
+def handgrad_check(monkeypatch, *arguments):
+    """The command in this process: its exit status."""
+    monkeypatch.setattr(sys, "argv", ["handgrad", "check", *map(str, arguments)])
+    with pytest.raises(SystemExit) as leaving:
+        handgrad.cli.main()
+    return leaving.value.code
+
+
+def test_a_wrong_gradient_leaves_1_and_both_files(folder, monkeypatch, capsys):
+    files = ["--json", folder / "new" / "o.json", "--html", folder / "o.html"]
+    assert handgrad_check(monkeypatch, "mine:twice", "--shapes", "3,4", "--dtype", "float64", *files) == 1
+    printed = capsys.readouterr().out
+    assert printed.startswith("FAIL  mine:twice: x: 2 × too large\n")
+    assert f"written: {folder / 'new' / 'o.json'}\nwritten: {folder / 'o.html'}\n" in printed
+    report = Report.from_json((folder / "new" / "o.json").read_text())
+    assert (report.verdict, report.rows[0].diagnosis) == ("FAIL", "2 × too large")
+    assert "2 × too large" in (folder / "o.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "verdict"),
+    [
+        (("mine:soft", "--shapes", "3,4"), 0, "PASS"),
+        (("mine:soft", "--args", "mine:constant"), 3, "INCONCLUSIVE"),
+        (("mine:one_short", "--args", "mine:drawn"), 1, "INVALID"),
+    ],
+)
+def test_exit_status(arguments, status, verdict, monkeypatch, capsys):
+    assert handgrad_check(monkeypatch, *arguments) == status
+    assert capsys.readouterr().out.startswith(f"{verdict}  {arguments[0]}")
+
+
+def test_usage_leaves_2_and_one_sentence(monkeypatch, capsys):
+    assert handgrad_check(monkeypatch, "nowhere:f", "--shapes", "3") == 2
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", "handgrad: check: target nowhere:f can't be imported: no module nowhere\n")
+
+
+def test_an_output_that_cannot_be_written_is_told_first(folder, monkeypatch, capsys):
+    (folder / "old.json").write_text(json.dumps("kept"))
+    status = handgrad_check(monkeypatch, "mine:soft", "--shapes", "3", "--json", "old.json", "--html", folder)
+    assert status == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == f"handgrad: check: html must be a file that can be written, got {folder} (Is a directory)\n"
+    assert json.loads((folder / "old.json").read_text()) == "kept"

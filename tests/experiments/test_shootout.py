@@ -1,0 +1,114 @@
+"""The checker's own benchmark, on a few rules: nothing broken gets through, nothing right is failed."""
+
+import json
+import re
+
+import checker_shootout
+import pytest
+from checker_shootout import Options
+from shootout import alarms, kills, others, signatures, subjects
+
+from handgrad import InputError
+from handgrad.crosscheck.mutation import Mutant
+
+
+@pytest.fixture(scope="module")
+def figures(tmp_path_factory):
+    out = tmp_path_factory.mktemp("shootout") / "figures.json"
+    found = checker_shootout.run(Options(quick=True, out=out), progress=False)
+    assert json.loads(out.read_text()) == json.loads(json.dumps(found))
+    return found
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_every_mutant_is_killed_and_the_right_leaf_named(figures, dtype):
+    of = figures["kills"][dtype]
+    assert of["killed"] == of["mutants"] > 400
+    assert of["survivors"] == []
+    assert of["right leaf"] == of["mutants"]
+    assert of["misnamed"] == []
+    assert len(of["kinds"]) >= 60
+    assert of["right gradients failed"] == []
+    levels = {"gross", f"{kills.BAR[dtype]:g}", "program"}
+    assert set(of["levels"]) == levels
+    assert all(level["mutants"] > 30 for level in of["levels"].values())
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_nine_in_ten_diagnoses_are_right(figures, dtype):
+    said = figures["kills"][dtype]["signatures"]
+    assert said["right"] + said["wrong"] > 80
+    assert said["right"] >= 0.9 * (said["right"] + said["wrong"])
+
+
+def test_no_right_gradient_is_failed(figures):
+    found = figures["alarms"]
+    assert found["false alarms"] == []
+    assert found["checks"] == sum(found["verdicts"].values()) == 24
+    assert found["verdicts"]["PASS"] >= 20
+    kinds = {f"{what} {dtype}" for what in ("rules", "ties", "networks") for dtype in alarms.DTYPES}
+    assert set(found["by kind"]) == kinds
+
+
+def test_the_others_are_put_to_the_same(figures):
+    of = {name: score for name, score in figures["others"].items() if name not in ("made", "wall seconds")}
+    assert {"handgrad", "check_grads", "check_vjp"} <= set(of)
+    assert len(of) == (5 if others.torch else 3)
+    for name in ("handgrad", "check_grads", "check_vjp"):
+        seen = of[name]["mutants"]
+        assert [seen[level]["seen"] for level in seen] == [c["seen"] for c in of["handgrad"]["mutants"].values()]
+        assert of[name]["right gradients"]["float64 scale 1"] == {"checks": 1, "false alarms": 0, "inconclusive": 0}
+    assert all(c["killed"] == c["seen"] for c in of["handgrad"]["mutants"].values())
+    # With their own tolerances, a mutant that is off by 1e-9 is none of theirs; a gross one is.
+    assert of["check_vjp"]["mutants"]["float64 1e-09"]["killed"] == 0
+    assert (
+        of["check_vjp"]["mutants"]["float64 gross"]["killed"]
+        > 0.9 * of["check_vjp"]["mutants"]["float64 gross"]["seen"]
+    )
+
+
+def test_a_checker_that_fails_right_gradients_tells_nothing_apart():
+    score = others.Score()
+    score.saw(("float32", "gross"), "sign", "GradcheckError: not for float32", content=False)
+    score.saw(("float32", "gross"), "scale", "", content=False)
+    at = "float32", "gross"
+    assert (score.seen[at], score.killed[at], score.told[at]) == (2, 1, 0)
+    assert score.missed[*at, "scale"] == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "words", "right", "wrong"),
+    [
+        ("scale", "× 0.5", "half of what it should be", "2 × too large"),
+        ("scale", "× -2", "2 × too large and sign flipped", "2 × too large"),
+        ("batch factor", "sum instead of mean: × 5", "sum instead of mean: factor 5 = batch", "5 × too large"),
+        ("wrong branch", "zero where x < 0", "right but for elements where x < 0: zero there", "zero"),
+    ],
+)
+def test_a_signature_kind_has_a_look_of_its_own(kind, words, right, wrong):
+    due = signatures.expected(Mutant(kind, "X", f"X: {words}", []))
+    assert re.search(due, right)
+    assert not re.search(due, wrong)
+
+
+def test_every_rule_of_the_library_has_a_mutant():
+    rules = {entry.op for entry in subjects.LIBRARY}
+    assert rules <= {subjects.subject(name).op for name in subjects.one_each()}
+
+
+def test_parts_keep_what_the_file_has_of_others(tmp_path, monkeypatch):
+    monkeypatch.setitem(checker_shootout.PARTS, "alarms", (lambda options: iter(()), lambda results: {"verdicts": {}}))
+    monkeypatch.setitem(checker_shootout.TABLES, "alarms", lambda figures: "")
+    out = tmp_path / "figures.json"
+    out.write_text('{"kills": 1}')
+    found = checker_shootout.run(Options(quick=True, parts=("alarms",), out=out), progress=False)
+    assert found["kills"] == 1
+    assert set(json.loads(out.read_text())) == {"kills", "alarms"}
+
+
+def test_bad_input(tmp_path):
+    with pytest.raises(InputError, match="draws"):
+        checker_shootout.run(Options(draws=0, out=tmp_path / "figures.json"))
+    (tmp_path / "words.json").write_text("no JSON")
+    with pytest.raises(InputError, match="out must be a JSON file that can be written"):
+        checker_shootout.run(Options(out=tmp_path / "words.json"))
