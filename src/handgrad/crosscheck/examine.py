@@ -17,6 +17,7 @@ from handgrad.crosscheck.programs import Programs, precise
 from handgrad.crosscheck.report import Contract, Control, Report, Row, Verdict
 from handgrad.crosscheck.transforms import CHECKS, transforms
 
+KINKS = 8  # that a report spells out
 CHEAP = 20_000  # numbers, in and out, up to which the negative control runs unasked
 
 
@@ -160,6 +161,8 @@ def _kinks(evidence: Evidence, findings: oracle.Findings) -> tuple[list[str], li
             refused.append(sentence)
     if findings.kinks and not refused and not oracle.accepts_together(evidence, findings.kinks):
         refused.append(f"the gradients at the kinks don't add up; {said[0]}")
+    if len(said) > KINKS:
+        said = [*said[:KINKS], f"and {len(said) - KINKS} more"]
     return said, refused
 
 

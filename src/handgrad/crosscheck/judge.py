@@ -87,6 +87,8 @@ def _row(evidence: Evidence, i: int, cotangents: Sequence[Leaves], explain: bool
         )
     with np.errstate(invalid="ignore"):
         off = np.abs(hand - leaf.truth)
+    if leaf.slack is not None:
+        off = np.where(np.isinf(leaf.slack), 0.0, off)  # on a kink: not compared
     ranked = np.where(np.isfinite(off), off, np.where(bad, np.inf, -1.0))
     ranked = np.where(bad.any() & ~bad, -1.0, ranked)
     k, *index = np.unravel_index(int(np.argmax(ranked)), ranked.shape) if ranked.size else (0,)

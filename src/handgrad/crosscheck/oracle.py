@@ -193,15 +193,22 @@ def _between(mine: np.ndarray, low: np.ndarray, high: np.ndarray, leaves: list[L
 
 
 def off_kinks(evidence: Evidence, kinks: Iterable[Kink], seed: int) -> list[np.ndarray]:
-    """The inputs, with the elements on a kink moved by a few hundredths of their leaf's size."""
+    """The inputs, with the elements on a kink moved by a few hundredths of their leaf's size; in a large leaf, where not
+    each was looked at, all that equal one."""
     rng = np.random.default_rng((seed, 2))
     wanted = evidence.programs.problem.wanted
-    leaves = [np.array(leaf) if position in wanted else leaf for position, leaf in enumerate(evidence.leaves)]
-    for kink in kinks:
-        leaf = leaves[wanted[kink.leaf]]
-        size = largest(leaf.astype(wide(leaf.dtype))) or 1.0
-        step = size * rng.choice([-1, 1]) * rng.uniform(2**-5, 2**-4)
-        leaf[kink.index] = np.asarray(leaf[kink.index].astype(wide(leaf.dtype)) + step).astype(leaf.dtype)
+    leaves = list(evidence.leaves)
+    for i in {kink.leaf for kink in kinks}:
+        leaf = evidence.wanted[i].value
+        x = leaf.astype(wide(leaf.dtype))
+        mine = [kink.index for kink in kinks if kink.leaf == i]
+        on = np.zeros(leaf.shape, bool)
+        for index in mine:
+            on[index] = True
+        if leaf.size > COORDINATES:
+            on |= np.isin(x, np.array([x[index] for index in mine]))
+        step = (largest(x) or 1.0) * rng.choice([-1, 1], leaf.shape) * rng.uniform(2**-5, 2**-4, leaf.shape)
+        leaves[wanted[i]] = (x + np.where(on, step, 0)).astype(leaf.dtype)
     return leaves
 
 
