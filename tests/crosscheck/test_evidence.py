@@ -4,7 +4,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from handgrad.crosscheck.evidence import collect, cotangents, largest, neighbours, nudged
+from handgrad.crosscheck.arguments import largest
+from handgrad.crosscheck.draws import cotangents
+from handgrad.crosscheck.evidence import collect
+from handgrad.crosscheck.noise import neighbours, nudged
 from handgrad.crosscheck.problem import from_rule
 from handgrad.crosscheck.programs import Programs
 

@@ -162,6 +162,13 @@ def widened(leaves: Leaves) -> Leaves:
     return [np.asarray(leaf).astype(wide(leaf.dtype)) if is_inexact(leaf) else leaf for leaf in leaves]
 
 
+def largest(array: Any) -> float:
+    """max |array|, NaN left out; 0 of nothing."""
+    array = np.abs(array)
+    array = array[np.isfinite(array)] if not np.isfinite(np.max(array, initial=0.0)) else array
+    return float(np.max(array, initial=0.0))
+
+
 def label(f: Any, otherwise: str) -> str:
     """What to call a function."""
     while hasattr(f, "func") and not hasattr(f, "__name__"):  # functools.partial

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from handgrad.crosscheck.arguments import Leaves, ProblemError, put, wide
-from handgrad.crosscheck.evidence import Evidence, largest
+from handgrad.crosscheck.arguments import Leaves, ProblemError, largest, put, wide
+from handgrad.crosscheck.evidence import Evidence
 from handgrad.crosscheck.programs import precise
 from handgrad.crosscheck.report import Contract
 

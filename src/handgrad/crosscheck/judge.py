@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from handgrad.crosscheck import tolerance
-from handgrad.crosscheck.arguments import Leaves, wide
+from handgrad.crosscheck.arguments import Leaves, largest, wide
 from handgrad.crosscheck.diagnosis import Specimen, diagnose
-from handgrad.crosscheck.evidence import Evidence, LeafEvidence, largest
+from handgrad.crosscheck.evidence import Evidence, LeafEvidence
 from handgrad.crosscheck.report import Row
 
 CELLS = 64

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from handgrad.crosscheck import differences, judge, tolerance
-from handgrad.crosscheck.arguments import Leaves, put, wide, widened
-from handgrad.crosscheck.evidence import Evidence, LeafEvidence, largest
+from handgrad.crosscheck.arguments import Leaves, largest, put, wide, widened
+from handgrad.crosscheck.evidence import Evidence, LeafEvidence
 
 COORDINATES = 24  # leaves up to so many elements are differenced one by one
 DIRECTIONS = 3  # larger ones along so many random directions
@@ -193,8 +193,8 @@ def _between(mine: np.ndarray, low: np.ndarray, high: np.ndarray, leaves: list[L
 
 
 def off_kinks(evidence: Evidence, kinks: Iterable[Kink], seed: int) -> list[np.ndarray]:
-    """The inputs, with the elements on a kink moved by a few hundredths of their leaf's size; in a large leaf, where not
-    each was looked at, all that equal one."""
+    """The inputs, with the elements on a kink moved by a few hundredths of their leaf's size; in a large leaf, where
+    not each was looked at, all that equal one."""
     rng = np.random.default_rng((seed, 2))
     wanted = evidence.programs.problem.wanted
     leaves = list(evidence.leaves)

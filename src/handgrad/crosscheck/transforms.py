@@ -9,8 +9,9 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from handgrad.crosscheck import tolerance
-from handgrad.crosscheck.arguments import Leaves, put, wide, widened
-from handgrad.crosscheck.evidence import Evidence, largest, nudged
+from handgrad.crosscheck.arguments import Leaves, largest, put, wide, widened
+from handgrad.crosscheck.evidence import Evidence
+from handgrad.crosscheck.noise import nudged
 from handgrad.crosscheck.programs import precise
 from handgrad.crosscheck.report import Contract
 
