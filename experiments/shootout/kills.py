@@ -10,8 +10,8 @@ import jax
 import numpy as np
 
 from handgrad.crosscheck import judge, mutation, oracle
-from handgrad.crosscheck.arguments import is_inexact
-from handgrad.crosscheck.evidence import Evidence, collect, largest
+from handgrad.crosscheck.arguments import is_inexact, largest
+from handgrad.crosscheck.evidence import Evidence, collect
 from handgrad.crosscheck.mutation import Mutant
 from handgrad.crosscheck.mutation.outputs import same_array
 from handgrad.crosscheck.problem import from_rule

@@ -73,7 +73,7 @@ def test_demo_fails_where_a_gradient_is_wrong(monkeypatch):
     [
         (("bench", "--repeats", 0), "handgrad: handgrad bench: repeats must be a positive integer, got 0\n"),
         (("check", "--count", 0), "handgrad: check: count must be a positive integer, got 0\n"),
-        (("check", "--draws", 3), "handgrad: check: draws must divide count, got 3 and 80\n"),
+        (("check", "--draws", 3), "handgrad: check: draws must divide count, got 3 and 64\n"),
         (("check", "--seed", -1), "handgrad: check: seed must be at least 0, got -1\n"),
         (("check", "--shapes", "3"), "handgrad: check: shapes is for a target of your own, and there is none\n"),
         (("check", "--dtype", "complex64"), "handgrad: check: the library's rules are real, got complex64\n"),
@@ -99,7 +99,7 @@ def test_check_without_a_target(monkeypatch, tmp_path, capsys):
     assert plans == [whole.Plan(("float32",), ("float32",), 6, 3, 2, 4, True)]
     assert len(json.loads((tmp_path / "o.json").read_text())["reports"]) == 2
     assert check.main(check.Check()) == 3
-    assert plans[1] == whole.Plan(("float64", "float32", "bfloat16"), ("float64", "float32"), 80, 4, 0, 8, False)
+    assert plans[1] == whole.Plan(("float64", "float32", "bfloat16"), ("float64", "float32"), 64, 4, 0, 8, False)
 
 
 @pytest.mark.parametrize(

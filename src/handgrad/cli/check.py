@@ -42,7 +42,7 @@ class Check:
     """A file for the report; of the library, for all of them."""
     html: Path | None = None
     """A file for the report as a page; of the library, for the worst one."""
-    count: int = 80
+    count: int = 64
     """Random networks in each dtype."""
     draws: int = 4
     """How many of them share a structure, with parameters and data of their own: compiled once, the quicker the

@@ -56,7 +56,7 @@ class Plan(NamedTuple):
 
     rule_dtypes: Sequence[str] = RULE_DTYPES
     network_dtypes: Sequence[str] = NETWORK_DTYPES
-    networks: int = 80
+    networks: int = 64
     draws: int = 4
     seed: int = 0
     max_depth: int = 8
