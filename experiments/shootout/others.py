@@ -106,7 +106,8 @@ def by_gradcheck(subject: Subject, pull: Pull, fast: bool) -> None:
         @staticmethod
         def backward(ctx: Any, *dYs: Any) -> Any:
             Y = subject.value(*subject.args)
-            return tuple(_torch(g) for g in pull([_numpy(dYs[0], Y)]))
+            # torch's gradient of a complex number is the conjugate of JAX's.
+            return tuple(_torch(np.conj(g)) for g in pull([np.conj(_numpy(dYs[0], Y))]))
 
     given = tuple(_torch(a).requires_grad_() for a in subject.args)
     torch.autograd.gradcheck(Hand.apply, given, fast_mode=fast)
