@@ -1,4 +1,4 @@
-"""What several test files use: comparing pytrees, and a layer that draws noise."""
+"""What several test files use: comparing pytrees, a layer that draws noise, and reading reports."""
 
 from typing import Any
 
@@ -26,3 +26,21 @@ def noise() -> hg.Layer:
         return x * drawn, drawn
 
     return hg.Layer(lambda key, x: (), forward, lambda drawn, dy: (dy * drawn, ()))
+
+
+def names(report: hg.Report) -> list[str]:
+    """The promises that a report says are broken."""
+    return [contract.name for contract in report.contracts if contract.status == "FAIL"]
+
+
+def check_right(report: hg.Report) -> None:
+    """A plain PASS, of a run that would have seen something."""
+    report.raise_if_failed()
+    assert report.reason == ""
+    assert names(report) == []
+    assert all(row.status == "PASS" and row.power < 0.2 for row in report.rows), str(report)
+
+
+def in_turn(table: Any) -> list[tuple[Any, str]]:
+    """Each with one dtype: compiling is what a check costs."""
+    return [(name, ("float64", "float32")[i % 2]) for i, name in enumerate(table)]
