@@ -32,7 +32,7 @@ ROUNDED: tuple[Callable[[np.ndarray], np.ndarray], ...] = (
     lambda x: np.asarray([float(f"{v:.2g}") for v in x.reshape(-1)]).reshape(x.shape),
     lambda x: x,
 )
-EXAMPLES = 40  # inputs of other shapes, each compiled anew
+EXAMPLES = 20  # inputs of other shapes, each compiled anew
 
 
 def search(problem: Problem, settings: Settings, report: Report) -> Report:
@@ -46,12 +46,12 @@ def search(problem: Problem, settings: Settings, report: Report) -> Report:
     Raises:
       ModuleNotFoundError: without the `search` extra.
     """
-    programs, quick = Programs(problem), _quick(settings)
+    quick = replace(settings, contracts=False, transforms=(), control=False, search=False)
     failing, kind = problem.leaves, "as given"
     if report.verdict != "FAIL":
-        found = _first_failing(programs, quick)
+        found = _first_failing(problem, quick)
         if found is None:
-            tried = f"searched: {', '.join(KINDS)} inputs; none fails"
+            tried = f"searched: inputs {', '.join(KINDS)}, of size 1; none fails"
             return replace(report, notes=(*report.notes, tried))
         failing, kind = found
     smallest = _shrink(problem, failing, quick)
@@ -61,12 +61,17 @@ def search(problem: Problem, settings: Settings, report: Report) -> Report:
     return replace(final, notes=(*final.notes, note), reproduce=line)
 
 
-def _first_failing(programs: Programs, quick: Settings) -> tuple[Leaves, str] | None:
+def _first_failing(problem: Problem, quick: Settings) -> tuple[Leaves, str] | None:
+    programs = Programs(problem)
     for kind, change in KINDS.items():
         rng = np.random.default_rng((quick.seed, 7))
-        leaves = [_changed(leaf, lambda x, change=change, rng=rng: change(x, rng)) for leaf in programs.problem.leaves]
+        leaves = [_changed(leaf, lambda x, change=change, rng=rng: change(x, rng)) for leaf in problem.leaves]
         if _fails(programs, leaves, quick):
             return leaves, kind
+    for n in _lengths(problem.leaves):
+        leaves = _cut(problem.leaves, {n: 1})
+        if _fails_anew(problem, leaves, quick):
+            return leaves, f"of size 1 for {n}"
     return None
 
 
@@ -79,22 +84,17 @@ def _shrink(problem: Problem, failing: Leaves, quick: Settings) -> Leaves:
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError("search needs hypothesis: pip install 'handgrad[search]'") from error
 
-    lengths = sorted({n for leaf in failing for n in np.shape(leaf)} - _labels(failing) - {0})
+    lengths = _lengths(failing)
     seen: dict[Any, bool] = {}
 
     def build(sizes: dict[int, int], level: int) -> Leaves:
-        cut = [leaf[tuple(slice(sizes.get(n, n)) for n in leaf.shape)] for leaf in failing]
-        return [_changed(leaf, ROUNDED[level]) for leaf in cut]
+        return [_changed(leaf, ROUNDED[level]) for leaf in _cut(failing, sizes)]
 
     def still_fails(drawn: tuple[dict[int, int], int]) -> bool:
         sizes, level = drawn
         key = (*sizes.items(), level)
         if key not in seen and len(seen) < EXAMPLES:
-            leaves = build(sizes, level)
-            try:
-                seen[key] = _fails(Programs(replace(problem, leaves=leaves)), leaves, quick)
-            except ProblemError:
-                seen[key] = False
+            seen[key] = _fails_anew(problem, build(sizes, level), quick)
         return seen.get(key, False)
 
     inputs = strategies.tuples(
@@ -114,13 +114,27 @@ def _shrink(problem: Problem, failing: Leaves, quick: Settings) -> Leaves:
     return build(*smallest)
 
 
-def _quick(settings: Settings) -> Settings:
-    return replace(settings, contracts=False, transforms=(), control=False, search=False)
+def _lengths(leaves: Leaves) -> list[int]:
+    """The lengths of axes that may be cut."""
+    return sorted({n for leaf in leaves for n in np.shape(leaf)} - _labels(leaves) - {0, 1})
+
+
+def _cut(leaves: Leaves, sizes: dict[int, int]) -> Leaves:
+    """Every axis of a length among `sizes` cut to the new one."""
+    return [leaf[tuple(slice(sizes.get(n, n)) for n in leaf.shape)] for leaf in leaves]
 
 
 def _fails(programs: Programs, leaves: Leaves, quick: Settings) -> bool:
     try:
         return look(programs, leaves, quick).verdict == "FAIL"
+    except ProblemError:
+        return False
+
+
+def _fails_anew(problem: Problem, leaves: Leaves, quick: Settings) -> bool:
+    """The same at inputs of other shapes; those that the functions refuse don't fail."""
+    try:
+        return _fails(Programs(replace(problem, leaves=leaves)), leaves, quick)
     except ProblemError:
         return False
 
