@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from handgrad.cli.library import LIBRARY, Entry, beside, distributions, inside, labels, normal, numbers, probabilities
+from handgrad.cli.library import LIBRARY, Entry
+from handgrad.cli.library.entry import beside, distributions, inside, labels, normal, numbers, probabilities
 from handgrad.crosscheck.arguments import is_inexact
 
 Arrays = tuple[Any, ...]

@@ -77,12 +77,12 @@ def test_coarse_intermediates():
     def find(f):
         return tolerance.coarse_intermediates(jax.make_jaxpr(f)(x))
 
-    assert find(lambda x: x * 2) == ""
+    assert find(lambda x: x * 2) is None
     assert find(lambda x: x.astype(np.float32).astype(np.float64)) == "float32"
     assert find(lambda x: x.astype(np.float32).astype(jnp.bfloat16).astype(np.float64)) == "bfloat16"
     assert find(jax.jit(lambda x: jax.lax.scan(lambda c, _: (c.astype("f4").astype("f8"), 0), x, None, 2)[0]))
-    assert find(lambda x: jnp.argsort(x, 0)) == ""
-    assert find(lambda x: jax.random.normal(jax.random.key(0), x.shape) * x) == ""
+    assert find(lambda x: jnp.argsort(x, 0)) is None
+    assert find(lambda x: jax.random.normal(jax.random.key(0), x.shape) * x) is None
 
 
 @pytest.mark.parametrize("n", [10, 1000, 100_000])

@@ -1,42 +1,32 @@
 """What every rule refuses, and what labels outside the classes do."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cases import OPS, first
 
 import handgrad as hg
 from handgrad import rules
 
-KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
-X, WIDE = jnp.asarray(RNG.standard_normal((4, 3))), jnp.asarray(RNG.standard_normal((4, 5)))
-W, B = jnp.ones((3, 2)), jnp.ones(2)
-TARGET, LABELS = jnp.zeros((4, 2)), jnp.array([0, 1, 1, 0])
-
-
-OPS = sorted(name.removesuffix("_forward") for name in rules.__all__ if name.endswith("_forward"))
-NUMBER_LOSSES = [
-    "absolute_error",
-    "binary_cross_entropy",
-    "huber_loss",
-    "l2_loss",
-    "sigmoid_cross_entropy",
-    "squared_error",
-]
+X = jnp.asarray(RNG.standard_normal((4, 3)))
 
 
 def rule_arguments(op):
-    """Good arguments of any rule, float64."""
-    if op == "linear":
-        return X, W, B
-    if op == "softmax_cross_entropy":
-        return X, LABELS
-    return (jax.nn.sigmoid(X), jax.nn.sigmoid(-X)) if op in NUMBER_LOSSES else (X,)
+    """Good arguments of any rule, float64: its first row's."""
+    drawn = first(op).draw(np.random.default_rng(0))
+    return tuple(a if a is None or isinstance(a, jax.Array) else jnp.asarray(a) for a in drawn)
 
 
 def run_forward(op):
-    return getattr(rules, f"{op}_forward")(*rule_arguments(op))
+    return getattr(rules, f"{op}_forward")(*rule_arguments(op), **first(op).options)
+
+
+def run_backward(op, residuals, dY):
+    return getattr(rules, f"{op}_backward")(residuals, dY, **first(op).options)
 
 
 every_rule = pytest.mark.parametrize("op", OPS)
@@ -45,38 +35,41 @@ every_rule = pytest.mark.parametrize("op", OPS)
 @every_rule
 @pytest.mark.parametrize("change", ["shape", "broadcasts", "rank", "dtype", "integer", "list", "None"])
 def test_a_cotangent_of_the_wrong_kind(op, change):
+    """The only one, or the first of several."""
     Y, residuals = run_forward(op)
-    dY = {
-        "shape": jnp.ones((*Y.shape[:-1], Y.shape[-1] + 1)),
-        "broadcasts": jnp.ones((*Y.shape[:-1], 1)),
-        "rank": jnp.ones((1, *Y.shape)),
-        "dtype": jnp.ones(Y.shape, jnp.float32),
-        "integer": jnp.ones(Y.shape, int),
+    (y, *others), structure = jax.tree.flatten(Y)
+    dy = {
+        "shape": jnp.ones((*y.shape[:-1], y.shape[-1] + 1) if y.ndim else (2,)),
+        "broadcasts": jnp.ones((*y.shape[:-1], 2 if y.shape[-1:] == (1,) else 1) if y.ndim else (1,)),
+        "rank": jnp.ones((1, *y.shape)),
+        "dtype": jnp.ones(y.shape, jnp.float32),
+        "integer": jnp.ones(y.shape, int),
         "list": [1.0],
         "None": None,
     }[change]
-    got = {"list": "list", "None": "NoneType"}.get(change) or f"{dY.dtype} {dY.shape}"
-    backward = getattr(rules, f"{op}_backward")
-    calls = [lambda: backward(residuals, dY)]
+    got = {"list": "list", "None": "NoneType"}.get(change) or f"{dy.dtype} {dy.shape}"
+    dY = structure.unflatten([dy, *map(jnp.ones_like, others)])
+    calls = [lambda: run_backward(op, residuals, dY)]
     if change != "list":
-        calls.append(lambda: jax.eval_shape(backward, residuals, dY))
+        calls.append(lambda: jax.eval_shape(functools.partial(run_backward, op), residuals, dY))
     for call in calls:
         with pytest.raises(hg.InputError) as raised:
             call()
         function, _, sentence = str(raised.value).split("\n")[0].partition(": ")
         assert function == f"{op}_backward"
         assert sentence.startswith("d")
-        assert f" must be the cotangent of {sentence[1]}, float64 {Y.shape}, got {got}" in sentence
+        assert f" must be the cotangent of {sentence[1]}, float64 {y.shape}, got {got}" in sentence
 
 
 @every_rule
 def test_residuals_of_another_rule(op):
-    """Every other rule's, the bare arrays in a tuple, and none at all; the last two as no-one's."""
+    """Another rule's, the bare arrays in a tuple, and none at all; the last two as no-one's."""
     Y, residuals = run_forward(op)
-    others = [run_forward(other)[1] for other in OPS if other != op]
-    for wrong in (*others, tuple(residuals), None, X, [*residuals]):
+    other = run_forward("linear" if op != "linear" else "relu")[1]
+    X = jnp.ones((4, 3))
+    for wrong in (other, tuple(residuals), None, X, [*residuals]):
         with pytest.raises(hg.InputError) as raised:
-            getattr(rules, f"{op}_backward")(wrong, jnp.ones_like(Y))
+            run_backward(op, wrong, jax.tree.map(jnp.ones_like, Y))
         message = str(raised.value)
         assert message.startswith(f"{op}_backward: residuals must be {type(residuals).__name__}, got ")
         got = f"{wrong.dtype} {wrong.shape}" if wrong is X else type(wrong).__name__
@@ -86,12 +79,15 @@ def test_residuals_of_another_rule(op):
 @every_rule
 @pytest.mark.parametrize("dtype", ["int32", "bool", "complex64"])
 def test_predictions_and_inputs_are_floating_point(op, dtype):
-    first, *others = rule_arguments(op)
+    """The first argument of numbers."""
+    arguments = list(rule_arguments(op))
+    i = next(i for i, a in enumerate(arguments) if a is not None and jnp.issubdtype(a.dtype, jnp.floating))
+    arguments[i] = arguments[i].astype(dtype)
     with pytest.raises(hg.InputError) as raised:
-        getattr(rules, f"{op}_forward")(first.astype(dtype), *others)
+        getattr(rules, f"{op}_forward")(*arguments, **first(op).options)
     message = str(raised.value)
     assert message.startswith(f"{op}_forward: ")
-    assert message.endswith(f"must have a floating-point dtype, got {dtype} (4, 3)")
+    assert message.endswith(f"must have a floating-point dtype, got {dtype} {arguments[i].shape}")
 
 
 # Labels outside the classes can't be seen at trace time: they give NaN, never a wrong number.

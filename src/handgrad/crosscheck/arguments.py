@@ -209,9 +209,9 @@ def first_line(error: Exception) -> str:
 
 def literal(value: Any) -> str:
     """A pytree of arrays as Python that makes it again."""
+    if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.extended):
+        return f"jax.random.wrap_key_data({literal(jax.random.key_data(value))})"
     if isinstance(value, jax.Array | np.ndarray | np.generic):
-        if jnp.issubdtype(value.dtype, jax.dtypes.extended):
-            return "jax.random.key(0)"
         return f"jnp.array({np.asarray(value).tolist()}, '{value.dtype}')"
     if isinstance(value, dict):
         return f"{{{', '.join(f'{key!r}: {literal(part)}' for key, part in value.items())}}}"

@@ -37,7 +37,7 @@ def check_rule(
     """
     given = Settings(**settings)
     name = name or label(backward, "backward")
-    return _check(name, lambda: problems.from_rule(name, forward, backward, args, reference, given.dtype), given)
+    return run(name, lambda: problems.from_rule(name, forward, backward, args, reference, given.dtype), given)
 
 
 def check_custom_vjp(
@@ -59,7 +59,7 @@ def check_custom_vjp(
     """
     given = Settings(**settings)
     name = name or label(f, "f")
-    return _check(name, lambda: problems.from_custom_vjp(name, f, reference, args, keywords or {}, given.dtype), given)
+    return run(name, lambda: problems.from_custom_vjp(name, f, reference, args, keywords or {}, given.dtype), given)
 
 
 def check_function(
@@ -79,7 +79,7 @@ def check_function(
     """
     given = Settings(**settings)
     name = name or label(grad_f, "grad_f")
-    return _check(name, lambda: problems.from_function(name, f, grad_f, args, argnums, given.dtype), given)
+    return run(name, lambda: problems.from_function(name, f, grad_f, args, argnums, given.dtype), given)
 
 
 def check_layer(
@@ -107,10 +107,11 @@ def check_layer(
     def build() -> Problem:
         return problems.from_layer(name, layer, x, params, key, reference, given.seed, given.dtype)
 
-    return _check(name, build, given)
+    return run(name, build, given)
 
 
-def _check(name: str, build: Callable[[], Problem], settings: Settings) -> Report:
+def run(name: str, build: Callable[[], Problem], settings: Settings) -> Report:
+    """Build a problem and check it; what is no gradient at all becomes a report too."""
     try:
         problem = build()
         report = examine(problem, settings)

@@ -77,7 +77,8 @@ class Evidence:
       Ys: (by hand, by autodiff, in float64) for each leaf of the output.
       Y_tolerances: how far off the output may be, absolute.
       hand: (draws, ...) for each wanted leaf, by hand.
-      jaxpr: the reference's pullback in float64; depth: its roundings, one after the other.
+      depth: the roundings of the reference's pullback, one after the other.
+      coarse: the floating-point type that the reference computes in where float64 comes in; None where it is float64.
       trusted: False where differences found autodiff of the reference wrong.
     """
 
@@ -89,8 +90,8 @@ class Evidence:
     Ys: list[tuple[np.ndarray, np.ndarray, np.ndarray]]
     Y_tolerances: list[float]
     hand: list[Leaves]
-    jaxpr: Any
     depth: int
+    coarse: Any
     trusted: bool = True
     rtol: float | None = None
     atol: float = 0.0
@@ -157,13 +158,16 @@ def collect(
                 first.append(Ys)
     jaxpr = programs.jaxpr(leaves, dYs[0])
     roundings = tolerance.depth(jaxpr)
+    # A reference that casts to float32 whatever comes in is no truth beyond float32.
+    coarse = tolerance.coarse_intermediates(jaxpr)
     noise, Y_noise = neighbours(programs, leaves, dYs[:count], by_autodiff, first[1], seed)
     found = []
     for i, position in enumerate(wanted):
         dtype = leaves[position].dtype
         truth = np.stack([draw[i] for draw in in_float64])
         autodiff = np.stack([draw[i].astype(wide(dtype)) for draw in by_autodiff])
-        relative = tolerance.floor(dtype, roundings)
+        told_apart = tolerance.coarser(dtype, coarse)
+        relative = tolerance.floor(told_apart, roundings)
         absolute = absolute_values(truth, dYs, count)
         with np.errstate(invalid="ignore"):
             found.append(
@@ -177,24 +181,23 @@ def collect(
                     noise=noise[i],
                     floor=relative * absolute,
                     natural=_natural(dYs[:count], first[2], leaves[position]),
-                    unit=tolerance.unit_roundoff(dtype),
+                    unit=tolerance.unit_roundoff(told_apart),
                     trap=~np.isfinite(truth),
                 )
             )
     Ys = list(zip(*first, strict=True))
     Y_tolerances = []
     for (mine, theirs, truth), wobble in zip(Ys, Y_noise, strict=True):
-        relative = tolerance.floor(_coarser(mine.dtype, theirs.dtype), roundings)
+        told_apart = tolerance.coarser(mine.dtype, theirs.dtype, coarse)
+        relative = tolerance.floor(told_apart, roundings)
         with np.errstate(invalid="ignore"):
             error = max(largest(theirs.astype(truth.dtype) - truth), wobble)
         # Another function is meant, not a library's hundred units in the last place.
-        least = min(
-            tolerance.CLOSE * tolerance.unit_roundoff(_coarser(mine.dtype, theirs.dtype)), tolerance.CLOSEST / 16
-        )
+        least = min(tolerance.CLOSE * tolerance.unit_roundoff(told_apart), tolerance.CLOSEST / 16)
         bound = tolerance.RATIO * error + max(relative, least) * largest(truth)
         Y_tolerances.append(bound if rtol is None else rtol * largest(truth) + atol)
     evidence = Evidence(
-        programs, leaves, dYs, count, found, Ys, Y_tolerances, by_hand, jaxpr, roundings, rtol=rtol, atol=atol
+        programs, leaves, dYs, count, found, Ys, Y_tolerances, by_hand, roundings, coarse, rtol=rtol, atol=atol
     )
     evidence.settle()
     _second_look(evidence, seed)
@@ -202,11 +205,11 @@ def collect(
 
 
 def _second_look(evidence: Evidence, seed: int) -> None:
-    """A close call may be the function's own rounding: see how its error scatters among inputs nearby.
+    """A close call may be the function's own rounding: see how its error jumps about among inputs nearby.
 
     An unstable formula for the right gradient (a cancellation that autodiff's doesn't have) errs more than autodiff,
-    and isn't wrong for that. Its errors have another sign at every input nearby; a wrong formula's has not, so that
-    scatter about the mean shows the one without the other. Only errors near rounding are looked at again.
+    and isn't wrong for that. Its error is another one at every input nearby; a wrong formula's changes smoothly. Only
+    errors near rounding are looked at again.
     """
     close = []
     for i, leaf in enumerate(evidence.wanted):
@@ -243,7 +246,3 @@ def _natural(dYs: list[Leaves], Ys: Leaves, leaf: Any) -> float:
     size = max(sum(largest(np.asarray(a, wide(a.dtype))) * y for a, y in zip(dY, outputs, strict=True)) for dY in dYs)
     x = largest(np.asarray(leaf, wide(leaf.dtype)))
     return size / x if x > 0 else 0.0
-
-
-def _coarser(one: Any, two: Any) -> Any:
-    return one if tolerance.unit_roundoff(one) >= tolerance.unit_roundoff(two) else two

@@ -139,7 +139,7 @@ def _study(programs: Programs, leaves: Leaves, settings: Settings) -> _Study:
         if findings.kinks:
             oracle.pardon(evidence, findings)
     rows = [_at(evidence, findings, row) for row in judge.rows(evidence, evidence.hand)]
-    return _Study(evidence, findings, rows)
+    return _Study(evidence, findings, judge.worst_first(rows))
 
 
 def _kinks(evidence: Evidence, findings: oracle.Findings) -> tuple[list[str], list[str]]:
@@ -150,7 +150,7 @@ def _kinks(evidence: Evidence, findings: oracle.Findings) -> tuple[list[str], li
         hand = judge.stack(evidence.hand, kink.leaf)
         if hand is None or hand.shape != leaf.truth.shape:
             continue
-        k = int(np.argmax(kink.high - kink.low))
+        k = int(np.argmax(np.abs(kink.high - kink.low)))
         at = (k, *kink.index)
         place = f"{leaf.name}[{', '.join(map(str, kink.index))}]" if kink.index else leaf.name
         slopes = f"slopes from {kink.low[k]:.4g} to {kink.high[k]:.4g}"
@@ -169,7 +169,7 @@ def _kinks(evidence: Evidence, findings: oracle.Findings) -> tuple[list[str], li
 def _merge(rows: list[Row], at_kinks: list[Row]) -> list[Row]:
     """What fails beside the kinks at the inputs given takes the place of what was found off them."""
     worse = {row.leaf: row for row in at_kinks}
-    return sorted((worse.get(row.leaf, row) for row in rows), key=lambda row: row.status != "FAIL")
+    return judge.worst_first([worse.get(row.leaf, row) for row in rows])
 
 
 def _at(evidence: Evidence, findings: oracle.Findings, row: Row) -> Row:
@@ -195,11 +195,8 @@ def _verdict(
     """(verdict, the one sentence why, who is to blame)."""
     broken = {promise.name: promise for promise in promises if promise.status == "FAIL"}
     if "called twice gives the same bits" in broken:
-        return (
-            "FAIL",
-            f"called twice, it gives two answers: {broken['called twice gives the same bits'].detail}",
-            ("nondeterminism"),
-        )
+        detail = broken["called twice gives the same bits"].detail
+        return "FAIL", f"called twice, it gives two answers: {detail}", "nondeterminism"
     if "forward equals the reference" in broken:
         detail = broken["forward equals the reference"].detail
         return "FAIL", f"the forward pass differs from the reference: {detail}", "forward"
@@ -216,11 +213,8 @@ def _verdict(
         return "INCONCLUSIVE", constant, "input"
     for row in rows:
         if row.status == "INCONCLUSIVE":
-            return (
-                "INCONCLUSIVE",
-                f"{row.leaf}: {row.reason}",
-                ("conditioning" if row.reason.startswith("ill-conditioned") else "input"),
-            )
+            culprit = "conditioning" if row.reason.startswith("ill-conditioned") else "input"
+            return "INCONCLUSIVE", f"{row.leaf}: {row.reason}", culprit
     if findings.blamed:
         i, index, said, differences = findings.blamed[0]
         place = f"{problem.wanted_names[i]}{list(index) if index else ''}"
@@ -270,9 +264,9 @@ def _notes(programs: Programs, evidence: Evidence, findings: oracle.Findings, fa
         ratio = leaf.own_noise / max(leaf.autodiff_error, leaf.noise, leaf.floor / tolerance.RATIO, 1e-300)
         if ratio > tolerance.RATIO and leaf.name not in failed:
             notes.append(f"{leaf.name} rounds {ratio:.2g} × as much as autodiff does: right, by a less exact formula")
-    coarse = tolerance.coarse_intermediates(evidence.jaxpr)
-    if coarse:
-        notes.append(f"the reference computes in {coarse} inside even where float64 comes in: the truth is no better")
+    if evidence.coarse is not None:
+        words = f"the reference computes in {evidence.coarse} even where float64 comes in"
+        notes.append(f"{words}: nothing finer than that is told apart")
     notes += [
         f"autodiff is wrong at {programs.problem.wanted_names[i]}{list(index)}: {said:.4g}, differences say {found:.4g}"
         for i, index, said, found in findings.blamed[1:4]
@@ -284,7 +278,7 @@ def _reproduce(problem: Problem, leaves: Leaves, settings: Settings) -> str:
     """One line of Python that fails again, where the inputs are few enough to be written out."""
     if sum(np.size(leaf) for leaf in leaves) > 24:
         return ""
-    return f"{problem.call(leaves)[:-1]}, seed={settings.seed})"
+    return problem.call(leaves, settings.seed)
 
 
 def _settings(evidence: Evidence, settings: Settings, seconds: float) -> dict[str, Any]:

@@ -55,14 +55,18 @@ def fails(evidence: Evidence, cotangents: Sequence[Leaves]) -> list[str]:
 
 def rows(evidence: Evidence, cotangents: Sequence[Leaves], explain: bool = True) -> list[Row]:
     """One row for each wanted leaf, worst first."""
-    found = [_row(evidence, i, cotangents, explain) for i in range(len(evidence.wanted))]
+    return worst_first([_row(evidence, i, cotangents, explain) for i in range(len(evidence.wanted))])
+
+
+def worst_first(rows: list[Row]) -> list[Row]:
+    """Rows by status, and by how far beyond its tolerance each is."""
     rank = {"FAIL": 0, "INCONCLUSIVE": 1, "PASS": 2, "SKIPPED": 3}
 
     def badness(row: Row) -> tuple[float, float]:
         excess = row.error / row.tolerance if row.tolerance > 0 else math.inf
         return rank[row.status], -(math.inf if math.isnan(excess) else excess)
 
-    return sorted(found, key=badness)
+    return sorted(rows, key=badness)
 
 
 def _row(evidence: Evidence, i: int, cotangents: Sequence[Leaves], explain: bool) -> Row:

@@ -4,9 +4,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from handgrad.crosscheck.arguments import ProblemError
-from handgrad.crosscheck.check import check_layer, check_rule
-from handgrad.crosscheck.examine import Settings, examine, invalid
+from handgrad.crosscheck.check import check_layer, check_rule, run
+from handgrad.crosscheck.examine import Settings
 from handgrad.crosscheck.problem import from_model
 from handgrad.crosscheck.report import Report
 
@@ -40,14 +39,11 @@ def check_model(
     Derivation: docs/crosscheck.md
     """
     given = Settings(**{"control": False, **settings})
-    try:
-        report = examine(from_model(name, model, loss, (params, x, target, weights), key, given.dtype), given)
-        if any(row.status == "FAIL" for row in report.rows):
-            found = first_wrong(model, loss, params, x, target, key, given)
-            report = replace(report, reason=f"{found}; {report.reason}")
-        return report
-    except ProblemError as error:
-        return invalid(name, error)
+    report = run(name, lambda: from_model(name, model, loss, (params, x, target, weights), key, given.dtype), given)
+    if any(row.status == "FAIL" for row in report.rows):
+        found = first_wrong(model, loss, params, x, target, key, given)
+        report = replace(report, reason=f"{found}; {report.reason}")
+    return report
 
 
 def first_wrong(model: Any, loss: Any, params: Any, x: Any, target: Any, key: Any, settings: Settings) -> str:

@@ -27,7 +27,8 @@ class Kink:
     Attributes:
       leaf: the position among the wanted leaves.
       index: of the element.
-      low, high: (draws,) the gradient's bounds: any subgradient in between is right.
+      low, high: (draws,) the gradient's bounds: any subgradient in between is right. Of a complex element the bounds
+        of its conjugate, part by part.
     """
 
     leaf: int
@@ -151,7 +152,7 @@ def accepts(evidence: Evidence, kink: Kink) -> bool:
     leaf = evidence.wanted[kink.leaf]
     if hand is None or hand.shape != leaf.truth.shape:
         return False
-    return _between(np.real(hand[(slice(None), *kink.index)]), kink.low, kink.high, [leaf])
+    return _between(np.conj(hand[(slice(None), *kink.index)]), kink.low, kink.high, [leaf])
 
 
 def accepts_together(evidence: Evidence, kinks: list[Kink]) -> bool:
@@ -189,7 +190,8 @@ def _between(mine: np.ndarray, low: np.ndarray, high: np.ndarray, leaves: list[L
     # Not the leaf's tolerance: nothing of a neighbour on another side of the kink may count as noise.
     slack = max(tolerance.RATIO * leaf.autodiff_error + leaf.floor for leaf in leaves)
     slack = slack + 1e-6 * (np.abs(low) + np.abs(high))
-    return bool(np.all((low - slack <= mine) & (mine <= high + slack)))
+    parts = [[np.real(a) for a in (low, mine, high)], [np.imag(a) for a in (low, mine, high)]]
+    return all(bool(np.all((least - slack <= g) & (g <= most + slack))) for least, g, most in parts)
 
 
 def off_kinks(evidence: Evidence, kinks: Iterable[Kink], seed: int) -> list[np.ndarray]:
@@ -271,14 +273,15 @@ def _pulled(
             sides = [np.real(np.where(W == 0, 0, W * side[0])) for side in (part.left, part.right)]
             slope += phase * np.sum(np.real(np.where(W == 0, 0, W * part.slope[0])), 1)
             error += np.sum(np.where(W == 0, 0, np.abs(W) * part.error[0]), 1)
-            low += np.sum(np.minimum(*sides), 1)
-            high += np.sum(np.maximum(*sides), 1)
+            # The slopes by the imaginary part have bounds of their own: they are kept as an imaginary part.
+            low += np.conj(phase) * np.sum(np.minimum(*sides), 1)
+            high += np.conj(phase) * np.sum(np.maximum(*sides), 1)
             kinds = part.kind[0][np.any(W != 0, 0)]
             seen |= set(kinds.tolist())
     kind = next(k for k in WORST_FIRST if k in seen)
     if not (np.all(np.isfinite(slope)) and np.all(np.isfinite(error))):
         kind = differences.SILENT if kind != differences.JUMP else kind
-    return slope, np.real(error), np.real(low), np.real(high), kind
+    return slope, np.real(error), low, high, kind
 
 
 def _along_directions(evidence: Evidence, i: int) -> bool:

@@ -26,6 +26,9 @@ from handgrad.crosscheck.arguments import (
     wide,
 )
 
+# The arguments, written out -> the check's name, and what to call it with.
+Call = Callable[[list[str]], tuple[str, list[str]]]
+
 
 class Kept(NamedTuple):
     """A forward pass and what it keeps: pull(residuals, dYs) -> {position of a leaf: its cotangent}."""
@@ -53,7 +56,7 @@ class Problem:
         float32.
       differentiable: leaves -> Ys, whose gradient under jax.vjp is the one by hand.
       keep: leaves -> Kept, where the function under test shows its residuals; None elsewhere.
-      call: leaves -> one line of Python that checks this gradient at these numbers.
+      call: (leaves, seed) -> one line of Python that checks this gradient at these numbers.
       zeros: filled while `run` is traced: positions of wanted leaves whose cotangent is None, which JAX takes for 0.
     """
 
@@ -68,7 +71,7 @@ class Problem:
     x64: bool
     differentiable: Callable[[Leaves], Leaves]
     keep: Callable[[Leaves], Kept] | None = None
-    call: Callable[[Leaves], str] = field(default=lambda leaves: "", repr=False)
+    call: Callable[[Leaves, int], str] = field(default=lambda leaves, seed: "", repr=False)
     zeros: set[int] = field(default_factory=set)
 
     def primal(self, leaves: Leaves) -> Leaves:
@@ -98,6 +101,7 @@ def from_rule(
     reference: Callable[..., Any] | None,
     dtype: Any = None,
     argument_names: Sequence[str] | None = None,
+    call: Call | None = None,
 ) -> Problem:
     """The problem of a (forward, backward) pair; without a reference, autodiff of the forward pass itself is it."""
     where, back = label(forward, "forward"), label(backward, "backward")
@@ -125,9 +129,10 @@ def from_rule(
     own = reference is None
     words = "autodiff of its own forward pass" if own else label(reference, "reference")
     primal = (lambda *args: call_forward(*args)[0]) if reference is None else reference
-    call = (f"check_rule({where}, {back}, ", ")" if own else f", reference={words})")
+    beside = [] if own else [f"reference={words}"]
+    call = call or (lambda given: ("check_rule", [where, back, *given, *beside]))
     return assemble(
-        name or back, arguments, lambda *args: call_forward(*args)[0], by_hand, primal, words, keep=keep, call=call
+        name or back, arguments, lambda *args: call_forward(*args)[0], by_hand, primal, words, call, keep=keep
     )
 
 
@@ -160,7 +165,12 @@ def from_layer(
             raise ProblemError(f"{name}.backward must return (dx, dparams), got {describe(returned)}")
         return returned[::-1]
 
-    return from_rule(name, forward, backward, (params, x), reference, dtype, ("params", "x"))
+    beside = [] if reference is None else [f"reference={label(reference, 'reference')}"]
+
+    def call(given: list[str]) -> tuple[str, list[str]]:
+        return "check_layer", [name, given[1], f"params={given[0]}", *beside]
+
+    return from_rule(name, forward, backward, (params, x), reference, dtype, ("params", "x"), call)
 
 
 def from_model(
@@ -173,9 +183,8 @@ def from_model(
 ) -> Problem:
     """The problem of a network under a loss: (params, x, target, weights) -> each example's weighted loss, to be
     differentiated by params and x."""
-    for value, words, needed in ((model, "model", ("forward", "backward")), (loss, "loss", ("forward", "backward"))):
-        missing = [part for part in needed if not callable(getattr(value, part, None))]
-        if missing:
+    for value, words in ((model, "model"), (loss, "loss")):
+        if not all(callable(getattr(value, part, None)) for part in ("forward", "backward")):
             raise ProblemError(f"{name}: {words} must have forward and backward, got {describe(value)}")
     arguments = Arguments(("params", "x", "target", "weights"), args, dtype=dtype)
     wanted = [i for i in arguments.differentiable() if arguments.owner[i] in (0, 1)]
@@ -193,7 +202,10 @@ def from_model(
         dx, dparams = model.backward(residuals, loss.backward(of_loss, dlosses))
         return Y, arguments.cotangents(f"{name}.backward", (dparams, dx, None, None), zeros)
 
-    return assemble(name, arguments, forward, by_hand, forward, "autodiff of its own forward pass", wanted)
+    def call(given: list[str]) -> tuple[str, list[str]]:
+        return "check_model", [name, "loss", *given[:3], f"weights={given[3]}"]
+
+    return assemble(name, arguments, forward, by_hand, forward, "autodiff of its own forward pass", call, wanted)
 
 
 def from_custom_vjp(
@@ -223,6 +235,8 @@ def from_custom_vjp(
     base = plain if reference is None else reference
     words = "the function that it wraps" if reference is None else label(reference, "reference")
 
+    beside = [f"keywords={keywords!r}"] if keywords else []
+
     def target(*args: Any) -> Any:
         return base(*args, **keywords)  # pyright: ignore[reportOptionalCall]
 
@@ -233,8 +247,8 @@ def from_custom_vjp(
         by_hand,
         target,
         words,
+        lambda given: ("check_custom_vjp", [label(f, "f"), "None" if reference is None else words, *given, *beside]),
         carries_its_gradient=True,
-        call=(f"check_custom_vjp({label(f, 'f')}, {'None' if reference is None else words}, ", ")"),
     )
 
 
@@ -272,8 +286,11 @@ def from_function(
         return Y, {i: (dY_of(Y) * found[i]).astype(found[i].dtype) for i in wanted}
 
     words = f"jax.grad of {label(f, 'f')}"
-    call = (f"check_function({label(f, 'f')}, {where}, ", f", argnums={argnums!r})")
-    return assemble(name or where, arguments, f, by_hand, f, words, wanted, call=call)
+
+    def call(given: list[str]) -> tuple[str, list[str]]:
+        return "check_function", [label(f, "f"), where, *given, f"argnums={argnums!r}"]
+
+    return assemble(name or where, arguments, f, by_hand, f, words, call, wanted)
 
 
 def assemble(
@@ -283,12 +300,12 @@ def assemble(
     by_hand: Callable[[list[Any], Callable[[Any], Any], set[int]], tuple[Any, dict[int, Any]]],
     reference: Callable[..., Any],
     words: str,
+    call: Call,
     wanted: list[int] | None = None,
     keep: Callable[[list[Any]], Any] | None = None,
     carries_its_gradient: bool = False,
-    call: tuple[str, str] | None = None,
 ) -> Problem:
-    """What the three forms have in common: from functions of arguments to functions of flat lists of arrays."""
+    """What all forms have in common: from functions of arguments to functions of flat lists of arrays."""
     wanted = arguments.differentiable() if wanted is None else wanted
     if not wanted:
         raise ProblemError(f"{name}: there must be a floating-point argument to differentiate, got none")
@@ -309,9 +326,9 @@ def assemble(
 
     kept = None if keep is None else lambda leaves: keep(arguments.rebuild(leaves))
 
-    def written_out(leaves: Leaves) -> str:
-        before, after = call or (f"{name}(", ")")
-        return f"{before}{', '.join(literal(arg) for arg in arguments.rebuild(leaves))}{after}"
+    def written_out(leaves: Leaves, seed: int) -> str:
+        function, given = call([literal(arg) for arg in arguments.rebuild(leaves)])
+        return f"{function}({', '.join([*given, f'seed={seed}'])})"
 
     return Problem(
         name=name,

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from handgrad.crosscheck.arguments import Leaves, ProblemError, describe, first_line, is_inexact, keystr, widened
+from handgrad.crosscheck.arguments import Leaves, ProblemError, describe, first_line, is_inexact, keystr, put, widened
 from handgrad.crosscheck.problem import Problem
 
 # A check runs each program a few times, so compiling is its price: XLA's older code generator for CPUs takes two thirds
@@ -111,10 +111,7 @@ class Programs:
         wanted = self.problem.wanted
 
         def of_wanted(chosen: Leaves) -> Leaves:
-            filled = list(leaves)
-            for i, value in zip(wanted, chosen, strict=True):
-                filled[i] = value
-            return self.problem.primal(filled)
+            return self.problem.primal(put(leaves, wanted, chosen))
 
         return jax.jvp(of_wanted, ([jnp.asarray(leaves[i]) for i in wanted],), (directions,))[1]
 
@@ -163,7 +160,7 @@ def _key(name: str, given: tuple[Leaves, ...]) -> Any:
 
 
 def _guarded(problem: Problem, function: Callable[..., Any], *arguments: Any) -> Any:
-    """A function's own error becomes the cause of an ProblemError; that it needs numbers is passed on."""
+    """A function's own error becomes the cause of a ProblemError; that it needs numbers is passed on."""
     try:
         return function(*arguments)
     except (ProblemError, *NEEDS_NUMBERS):
@@ -182,7 +179,7 @@ def _numpy(tree: Any) -> Any:
 
 def _check_outputs(problem: Problem, mine: Any, theirs: Any) -> None:
     """The forward pass and the reference return the same structure and shapes."""
-    if not differentiable_shapes(mine):
+    if not any(is_inexact(y) for y in jax.tree.leaves(mine)):
         raise ProblemError(f"{problem.name}: the output must have a floating-point array, got {describe(mine)}")
     one, two = jax.tree.structure(mine), jax.tree.structure(theirs)
     if one != two:
@@ -195,8 +192,3 @@ def _check_outputs(problem: Problem, mine: Any, theirs: Any) -> None:
                 f"{problem.name}: the reference, {problem.reference}, must have the output's shape, "
                 f"{jnp.shape(y)}, got {jnp.shape(reference)}{f' at {keystr(path)}' if path else ''}"
             )
-
-
-def differentiable_shapes(Y: Any) -> list[Any]:
-    """The leaves of an abstract output that have a gradient."""
-    return [y for y in jax.tree.leaves(Y) if is_inexact(y)]

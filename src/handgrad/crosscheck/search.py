@@ -57,8 +57,7 @@ def search(problem: Problem, settings: Settings, report: Report) -> Report:
     smallest = _shrink(problem, failing, quick)
     final = look(Programs(replace(problem, leaves=smallest)), smallest, settings)
     note = f"found by search: inputs {kind}, shrunk to the smallest that fail"
-    line = f"{problem.call(smallest)[:-1]}, seed={settings.seed})"
-    return replace(final, notes=(*final.notes, note), reproduce=line)
+    return replace(final, notes=(*final.notes, note), reproduce=problem.call(smallest, settings.seed))
 
 
 def _first_failing(problem: Problem, quick: Settings) -> tuple[Leaves, str] | None:

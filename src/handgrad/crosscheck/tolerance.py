@@ -48,10 +48,15 @@ def depth(jaxpr: Any) -> int:
     return longest
 
 
-def coarse_intermediates(jaxpr: Any) -> str:
-    """The coarsest floating-point type below float64 that a program computes in; "" where there is none."""
+def coarse_intermediates(jaxpr: Any) -> Any:
+    """The coarsest floating-point type below float64 that a program computes in; None where there is none."""
     found = {dtype for dtype in _dtypes(jaxpr) if jnp.issubdtype(dtype, jnp.inexact) and unit_roundoff(dtype) > 1e-12}
-    return str(max(found, key=unit_roundoff)) if found else ""
+    return max(found, key=unit_roundoff, default=None)
+
+
+def coarser(*dtypes: Any) -> Any:
+    """The least precise of these; None among them counts for nothing."""
+    return max((dtype for dtype in dtypes if dtype is not None), key=unit_roundoff)
 
 
 def _dtypes(jaxpr: Any) -> set[Any]:

@@ -3,6 +3,23 @@
 from handgrad import rules
 from handgrad.layers.layer import Layer, from_rule
 
+__all__ = [
+    "elu",
+    "gelu",
+    "identity",
+    "leaky_relu",
+    "log_softmax",
+    "logsumexp",
+    "mish",
+    "relu",
+    "selu",
+    "sigmoid",
+    "silu",
+    "softmax",
+    "softplus",
+    "tanh",
+]
+
 
 def identity() -> Layer:
     """Y = X."""

@@ -7,6 +7,10 @@ import jax
 from handgrad.layers.layer import Composed, Layer, check_layer
 from handgrad.shapes import InputError, describe, inside
 
+__all__ = [
+    "chain",
+]
+
 
 def chain(*layers: Layer, **named: Layer) -> Layer:
     """One layer after the other: forwards in order, backwards in reverse.

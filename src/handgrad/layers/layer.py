@@ -7,6 +7,13 @@ import jax
 
 from handgrad.shapes import InputError, describe
 
+__all__ = [
+    "Layer",
+    "Loss",
+    "from_rule",
+    "loss_from_rule",
+]
+
 Array = jax.Array
 
 

@@ -8,6 +8,11 @@ from handgrad.layers.layer import Layer
 from handgrad.rules.linear import linear_backward, linear_forward
 from handgrad.shapes import InputError, check_array, check_count, check_shape, describe
 
+__all__ = [
+    "LinearParams",
+    "linear",
+]
+
 Array = jax.Array
 Initializer = jax.nn.initializers.Initializer
 

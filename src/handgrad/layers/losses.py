@@ -3,6 +3,16 @@
 from handgrad import rules
 from handgrad.layers.layer import Loss, loss_from_rule
 
+__all__ = [
+    "absolute_error",
+    "binary_cross_entropy",
+    "huber_loss",
+    "l2_loss",
+    "sigmoid_cross_entropy",
+    "softmax_cross_entropy",
+    "squared_error",
+]
+
 
 def squared_error() -> Loss:
     """C_b = Σ (a − y)²: the question's own C."""

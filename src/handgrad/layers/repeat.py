@@ -10,6 +10,10 @@ from handgrad.layers.layer import Composed, Layer, check_layer
 from handgrad.layers.residual import check_like
 from handgrad.shapes import InputError, check_count, check_residuals, describe
 
+__all__ = [
+    "repeat",
+]
+
 
 class RepeatResiduals(NamedTuple):
     """kept: one layer's residuals, each array with an axis of n in front; a parameter among them is the one that came

@@ -5,6 +5,10 @@ import jax
 from handgrad.layers.layer import Composed, Layer, check_layer
 from handgrad.shapes import InputError, describe
 
+__all__ = [
+    "residual",
+]
+
 
 def residual(layer: Layer) -> Layer:
     """y = x + layer(x): what flows back is dy itself plus dy pulled back through the layer.

@@ -7,6 +7,21 @@ import jax.numpy as jnp
 
 from handgrad.shapes import check_array, check_cotangent, check_residuals
 
+__all__ = [
+    "IdentityResiduals",
+    "SigmoidResiduals",
+    "SoftplusResiduals",
+    "TanhResiduals",
+    "identity_backward",
+    "identity_forward",
+    "sigmoid_backward",
+    "sigmoid_forward",
+    "softplus_backward",
+    "softplus_forward",
+    "tanh_backward",
+    "tanh_forward",
+]
+
 Array = jax.Array
 
 

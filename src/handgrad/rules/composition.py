@@ -15,6 +15,17 @@ import jax.numpy as jnp
 from handgrad.factors import Outer, Total
 from handgrad.shapes import check_array, check_shape
 
+__all__ = [
+    "bp1_batch",
+    "bp1_example",
+    "bp2_batch",
+    "bp2_example",
+    "bp3_batch",
+    "bp3_example",
+    "bp4_batch",
+    "bp4_example",
+]
+
 Array = jax.Array
 
 

@@ -9,6 +9,18 @@ from handgrad.rules.activations import softplus_forward
 from handgrad.rules.softmax import log_softmax_forward
 from handgrad.shapes import InputError, check_array, check_cotangent, check_residuals, check_target
 
+__all__ = [
+    "BinaryCrossEntropyResiduals",
+    "SigmoidCrossEntropyResiduals",
+    "SoftmaxCrossEntropyResiduals",
+    "binary_cross_entropy_backward",
+    "binary_cross_entropy_forward",
+    "sigmoid_cross_entropy_backward",
+    "sigmoid_cross_entropy_forward",
+    "softmax_cross_entropy_backward",
+    "softmax_cross_entropy_forward",
+]
+
 Array = jax.Array
 
 

@@ -8,6 +8,12 @@ import jax.numpy as jnp
 from handgrad.factors import Outer, Total
 from handgrad.shapes import InputError, as_row, check_array, check_cotangent, check_residuals, check_shape, describe
 
+__all__ = [
+    "LinearResiduals",
+    "linear_backward",
+    "linear_forward",
+]
+
 Array = jax.Array
 
 

@@ -11,6 +11,21 @@ import jax.numpy as jnp
 
 from handgrad.shapes import check_array, check_cotangent, check_positive, check_residuals, check_target
 
+__all__ = [
+    "AbsoluteErrorResiduals",
+    "HuberLossResiduals",
+    "L2LossResiduals",
+    "SquaredErrorResiduals",
+    "absolute_error_backward",
+    "absolute_error_forward",
+    "huber_loss_backward",
+    "huber_loss_forward",
+    "l2_loss_backward",
+    "l2_loss_forward",
+    "squared_error_backward",
+    "squared_error_forward",
+]
+
 Array = jax.Array
 
 

@@ -7,6 +7,21 @@ import jax.numpy as jnp
 
 from handgrad.shapes import check_array, check_cotangent, check_positive, check_residuals
 
+__all__ = [
+    "EluResiduals",
+    "LeakyReluResiduals",
+    "ReluResiduals",
+    "SeluResiduals",
+    "elu_backward",
+    "elu_forward",
+    "leaky_relu_backward",
+    "leaky_relu_forward",
+    "relu_backward",
+    "relu_forward",
+    "selu_backward",
+    "selu_forward",
+]
+
 Array = jax.Array
 
 SELU_ALPHA = 1.6732632423543772  # the fixed point of mean 0 and variance 1: Klambauer et al. 2017, appendix A1

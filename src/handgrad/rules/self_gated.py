@@ -9,6 +9,18 @@ import jax.numpy as jnp
 from handgrad.rules.activations import softplus_forward
 from handgrad.shapes import check_array, check_cotangent, check_residuals
 
+__all__ = [
+    "GeluResiduals",
+    "MishResiduals",
+    "SiluResiduals",
+    "gelu_backward",
+    "gelu_forward",
+    "mish_backward",
+    "mish_forward",
+    "silu_backward",
+    "silu_forward",
+]
+
 Array = jax.Array
 
 SQRT_HALF = math.sqrt(0.5)

@@ -7,6 +7,18 @@ import jax.numpy as jnp
 
 from handgrad.shapes import check_array, check_cotangent, check_residuals
 
+__all__ = [
+    "LogSoftmaxResiduals",
+    "LogsumexpResiduals",
+    "SoftmaxResiduals",
+    "log_softmax_backward",
+    "log_softmax_forward",
+    "logsumexp_backward",
+    "logsumexp_forward",
+    "softmax_backward",
+    "softmax_forward",
+]
+
 Array = jax.Array
 
 

@@ -1,0 +1,102 @@
+"""What a row of the table is, and the draws that rows share."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+Draw = Callable[[np.random.Generator], tuple[Any, ...]]
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One row.
+
+    Attributes:
+      op: the rule, `<op>_forward` and `<op>_backward` of handgrad.rules.
+      name: what is special about these inputs.
+      draw: random generator -> arguments, NumPy float64, integers, booleans or a JAX random key; None where one is
+        left away.
+      reference: the forward pass again, in plain jax.numpy: (*arguments, **options) -> output.
+      options: the rule's keyword-only options.
+      rtol: the bar in float64, a share of the largest element; more than 1e-12 says why beside the row.
+      ratio: in reduced dtypes, at most so many times autodiff's own error.
+      roundings: above a floor of so many roundings, one after the other, in the worst direction.
+      reduced: the reduced dtypes that the operation has.
+    """
+
+    op: str
+    name: str
+    draw: Draw
+    reference: Callable[..., Any]
+    options: dict[str, Any] = field(default_factory=dict)
+    rtol: float = 1e-12
+    ratio: float = 2.0
+    roundings: int = 8
+    reduced: tuple[Any, ...] = (jnp.float32, jnp.bfloat16)
+
+    def __str__(self) -> str:
+        return f"{self.op}-{self.name}"
+
+
+def normal(*shapes: tuple[int, ...], scale: float = 1.0) -> Draw:
+    return lambda rng: tuple(scale * rng.standard_normal(shape) for shape in shapes)
+
+
+def fixed(*arrays: Any) -> Draw:
+    return lambda rng: tuple(np.asarray(a) for a in arrays)
+
+
+def with_target(shape: tuple[int, ...], target: Callable[..., Any], scale: float = 1.0) -> Draw:
+    """Normal predictions or logits, and a target drawn by target(rng, shape)."""
+    return lambda rng: (scale * rng.standard_normal(shape), target(rng, shape))
+
+
+def numbers(rng, shape):
+    return rng.standard_normal(shape)
+
+
+def probabilities(rng, shape):
+    return rng.uniform(0, 1, shape)
+
+
+def integers(rng, shape):
+    return rng.integers(0, 2, shape)
+
+
+def labels(rng, shape):
+    return rng.integers(0, shape[-1], shape[:-1])
+
+
+def distributions(rng, shape):
+    return rng.dirichlet(np.ones(shape[-1]), shape[:-1])
+
+
+def per_example(C):
+    return jnp.sum(C.reshape(C.shape[0], -1), axis=1)
+
+
+def elementwise(op: str, reference: Callable[..., Any], extreme: bool = True, **options: Any) -> list[Case]:
+    """The rows of an activation that acts on each element alone."""
+    suffix = "".join(f"-{value}" for value in options.values())
+    rows = [
+        Case(op, f"rows{suffix}", normal((5, 7), scale=2.0), reference, options),
+        Case(op, f"tokens{suffix}", normal((3, 2, 4)), reference, options),
+        Case(op, f"single{suffix}", normal((1, 1)), reference, options),
+        Case(op, f"zero{suffix}", fixed(np.array([[0.0, -0.0], [1.0, -1.0]])), reference, options),
+    ]
+    if extreme:
+        rows.append(Case(op, f"1e4{suffix}", fixed(np.array([[1e4, -1e4, 30.0, -30.0, 0.5]])), reference, options))
+    return rows
+
+
+def along_rows(op: str, reference: Callable[..., Any]) -> list[Case]:
+    """The rows of an operation along the last axis."""
+    return [
+        Case(op, "rows", normal((5, 7), scale=2.0), reference),
+        Case(op, "tokens", normal((3, 2, 4)), reference),
+        Case(op, "ties", fixed(np.array([[1.0, 1.0, 1.0], [0.0, 2.0, 2.0]])), reference),
+        Case(op, "1e4", fixed(np.array([[1e4, -1e4, 1e4 - 1.0], [-1e4, -1e4 + 2.0, 0.0]])), reference),
+    ]

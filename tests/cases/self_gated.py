@@ -1,0 +1,31 @@
+"""Rows of rules/self_gated.py."""
+
+import jax
+import jax.numpy as jnp
+
+from cases.activations import sigmoid
+from cases.case import elementwise
+from handgrad import layers
+
+
+def gelu(X, approximate=False):
+    if approximate:
+        return X / 2 * (1 + jnp.tanh(jnp.sqrt(2 / jnp.pi).astype(X.dtype) * (X + 0.044715 * X**3)))
+    return X / 2 * (1 + jax.scipy.special.erf(X / 2**0.5))
+
+
+def mish(X):
+    # (1 + eˣ)² − 1 over (1 + eˣ)² + 1: tanh ∘ softplus without either.
+    n = jnp.exp(X) * (jnp.exp(X) + 2)
+    return X * n / (n + 2)
+
+
+CASES = [
+    *elementwise("silu", lambda X: X * sigmoid(X)),
+    *elementwise("mish", mish, extreme=False),
+    *elementwise("gelu", gelu),
+    *elementwise("gelu", gelu, approximate=True),
+]
+
+
+LAYERS = {op: getattr(layers, op) for op in ("silu", "mish", "gelu")}
