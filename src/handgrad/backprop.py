@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from handgrad.factors import is_factor
 from handgrad.layers import Layer, Loss
-from handgrad.layers.layer import check_layer, check_loss
+from handgrad.layers.layer import check_layer, check_loss, without_residuals
 from handgrad.shapes import InputError, check_shape, describe
 
 Array = jax.Array
@@ -175,10 +175,12 @@ def custom_vjp_rule(forward: Callable[..., Any], backward: Callable[..., Any], *
     Args:
       forward: (*args, **options) -> (Y, residuals).
       backward: (residuals, dY, **options) -> a cotangent or factor for each argument, None for an integer one.
-      **options: the rule's keyword-only options, handed to both.
+      **options: the rule's keyword-only options, handed to both, except `residuals`, the forward's choice of what to
+        keep.
     Returns:
       f(*args) -> Y.
     """
+    of_backward = without_residuals(options)
 
     def f(*args):
         return forward(*args, **options)[0]
@@ -192,7 +194,7 @@ def custom_vjp_rule(forward: Callable[..., Any], backward: Callable[..., Any], *
     f = jax.custom_vjp(f)
     f.defvjp(
         lambda *args: forward(*args, **options),
-        lambda residuals, dY: materialize(backward(residuals, dY, **options)),
+        lambda residuals, dY: materialize(backward(residuals, dY, **of_backward)),
     )
     return f
 

@@ -78,8 +78,20 @@ def check_count(where: str, name: str, value: Any) -> None:
         raise InputError(f"{where}: {name} must be a positive integer, got {value!r}")
 
 
+def check_choice(where: str, name: str, value: Any, choices: Sequence[Any]) -> None:
+    """`value` is one of these."""
+    if value not in choices:
+        raise InputError(f"{where}: {name} must be {' or '.join(map(repr, choices))}, got {value!r}")
+
+
 def check_cotangent(where: str, dY: Any, shape: Sequence[int], dtype: Any, name: str = "dY", of: str = "Y") -> None:
-    """`dY` has the shape and the dtype of the output that it is the cotangent of."""
+    """`dY` has the shape and the dtype of the output that it is the cotangent of; None stands for any dtype, where
+    nothing that was kept has the output's."""
+    dtype = getattr(dY, "dtype", None) if dtype is None else dtype
+    if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
+        raise InputError(
+            f"{where}: {name} must be the cotangent of {of}, of numbers {tuple(shape)}, got {describe(dY)}"
+        )
     dtype = jax.dtypes.canonicalize_dtype(dtype)  # of a NumPy float64 that JAX computes with as float32
     if not hasattr(dY, "dtype") or tuple(dY.shape) != tuple(shape) or dY.dtype != dtype:
         raise InputError(

@@ -40,6 +40,11 @@ class Case:
     def __str__(self) -> str:
         return f"{self.op}-{self.name}"
 
+    @property
+    def of_values(self) -> dict[str, Any]:
+        """The options that say what is computed; `residuals` says what is kept, and is the forward pass's alone."""
+        return {name: value for name, value in self.options.items() if name != "residuals"}
+
 
 def normal(*shapes: tuple[int, ...], scale: float = 1.0) -> Draw:
     return lambda rng: tuple(scale * rng.standard_normal(shape) for shape in shapes)

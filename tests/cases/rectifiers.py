@@ -28,6 +28,8 @@ CASES = [
     *elementwise("leaky_relu", leaky_relu),
     *elementwise("leaky_relu", leaky_relu, negative_slope=0.3),
     Case("leaky_relu", "underflow", fixed(np.array([[-1e-37, -1e-6, 1e-37, 1.0]])), leaky_relu),
+    Case("relu", "mask", fixed(np.array([[-2.0, -0.0, 0.0, 1e-37, 3.0]])), relu, {"residuals": "mask"}),
+    Case("leaky_relu", "mask", fixed(np.array([[-2.0, -0.0, 0.0, -1e-37, 3.0]])), leaky_relu, {"residuals": "mask"}),
     *elementwise("elu", elu),
     *elementwise("elu", elu, alpha=0.5),
     *elementwise("selu", selu),

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from cases.activations import sigmoid
-from cases.case import elementwise
+from cases.case import Case, elementwise, normal
 from handgrad import layers
 
 
@@ -22,9 +22,12 @@ def mish(X):
 
 CASES = [
     *elementwise("silu", lambda X: X * sigmoid(X)),
+    Case("silu", "save", normal((3, 4), scale=2.0), lambda X: X * sigmoid(X), {"residuals": "save"}),
     *elementwise("mish", mish, extreme=False),
+    Case("mish", "save", normal((3, 4), scale=2.0), mish, {"residuals": "save"}),
     *elementwise("gelu", gelu),
     *elementwise("gelu", gelu, approximate=True),
+    Case("gelu", "save", normal((3, 4), scale=2.0), gelu, {"residuals": "save"}),
 ]
 
 

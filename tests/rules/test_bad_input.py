@@ -26,7 +26,7 @@ def run_forward(op):
 
 
 def run_backward(op, residuals, dY):
-    return getattr(rules, f"{op}_backward")(residuals, dY, **first(op).options)
+    return getattr(rules, f"{op}_backward")(residuals, dY, **first(op).of_values)
 
 
 every_rule = pytest.mark.parametrize("op", OPS)

@@ -13,6 +13,9 @@ import handgrad as hg
 from handgrad import rules
 
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
+# What is about the program and not about the numbers is asked of a rule once for each choice of its options.
+PROGRAMS = {(case.op, repr(case.options)): case for case in reversed(CASES)}
+every_program = pytest.mark.parametrize("case", list(PROGRAMS.values())[::-1], ids=str)
 REDUCED = [(case, dtype) for case in CASES for dtype in case.reduced]
 every_reduced_case = pytest.mark.parametrize(("case", "dtype"), REDUCED, ids=lambda v: getattr(v, "__name__", str(v)))
 
@@ -33,7 +36,7 @@ def rule_of(case: Case):
     """The forward and the backward pass of a row, its options settled."""
     return (
         functools.partial(getattr(rules, f"{case.op}_forward"), **case.options),
-        functools.partial(getattr(rules, f"{case.op}_backward"), **case.options),
+        functools.partial(getattr(rules, f"{case.op}_backward"), **case.of_values),
     )
 
 
@@ -54,7 +57,7 @@ def by_autodiff(case: Case):
     """The same of the row's reference, by jax.vjp; None for an integer argument, as a rule says it."""
 
     def run(dY, *arguments):
-        Y, pullback = jax.vjp(functools.partial(case.reference, **case.options), *arguments)
+        Y, pullback = jax.vjp(functools.partial(case.reference, **case.of_values), *arguments)
         cotangents = pullback(jax.tree.map(lambda dy, y: dy.astype(y.dtype), dY, Y))
         return Y, tuple(None if c is None or c.dtype == jax.dtypes.float0 else c for c in cotangents)
 
@@ -66,7 +69,7 @@ def drawn(case: Case, dtype=jnp.float64):
     """The row's arguments in a dtype, and a cotangent that is neither ones nor constant."""
     rng = np.random.default_rng(zlib.crc32(str(case).encode()))
     arguments = tuple(in_dtype(a, dtype) for a in case.draw(rng))
-    Y = jax.eval_shape(functools.partial(case.reference, **case.options), *arguments)
+    Y = jax.eval_shape(functools.partial(case.reference, **case.of_values), *arguments)
     return jax.tree.map(lambda y: jnp.asarray(rng.standard_normal(y.shape), y.dtype), Y), *arguments
 
 
@@ -134,7 +137,7 @@ def test_one_cotangent_for_each_argument(case):
     assert [c.shape for c in given] == [a.shape for a in arguments if is_floating(a)]
 
 
-@every_case
+@every_program
 def test_eager_equals_jit(case):
     """To the last bits: XLA may fuse a product with a sum, which rounds once instead of twice."""
     for eager, jitted in pairs(by_hand(case)(*drawn(case)), outcomes(case)[0]):
@@ -151,7 +154,7 @@ def test_autodiff_of_our_own_forward_agrees(case):
         assert error(mine, theirs) <= case.rtol
 
 
-@every_case
+@every_program
 def test_vmap_equals_a_loop(case):
     """Over a new axis in front of every array of numbers."""
     given, where = jax.tree.flatten(drawn(case))
@@ -166,7 +169,7 @@ def test_vmap_equals_a_loop(case):
             assert error(one, other) <= case.rtol / 100
 
 
-@every_case
+@every_program
 def test_traced_once(case):
     traces = []
 
@@ -180,12 +183,12 @@ def test_traced_once(case):
     assert len(traces) == 1
 
 
-@every_case
+@every_program
 def test_between_other_layers(case):
     """An input that is no leaf and a cotangent that the rest of the program makes: the rule inside jax.grad."""
     _, *arguments = drawn(case)
     floats = [i for i, a in enumerate(arguments) if is_floating(a)]
-    reference = functools.partial(case.reference, **case.options)
+    reference = functools.partial(case.reference, **case.of_values)
     f = hg.custom_vjp_rule(getattr(rules, f"{case.op}_forward"), getattr(rules, f"{case.op}_backward"), **case.options)
 
     def program(op, *leaves):

@@ -1,4 +1,7 @@
-"""Every activation as a layer without parameters: the rule of the same name, with its options."""
+"""Every activation as a layer without parameters: the rule of the same name, with its options.
+
+Where a rule can keep one thing or another for its backward pass, `residuals` says which: docs/rules.md has the bytes.
+"""
 
 from handgrad import rules
 from handgrad.layers.layer import Layer, from_rule
@@ -41,14 +44,16 @@ def softplus() -> Layer:
     return from_rule(rules.softplus_forward, rules.softplus_backward)
 
 
-def relu() -> Layer:
+def relu(*, residuals: str = "save") -> Layer:
     """Y = max(X, 0)."""
-    return from_rule(rules.relu_forward, rules.relu_backward)
+    return from_rule(rules.relu_forward, rules.relu_backward, residuals=residuals)
 
 
-def leaky_relu(negative_slope: float = 0.01) -> Layer:
+def leaky_relu(negative_slope: float = 0.01, *, residuals: str = "save") -> Layer:
     """Y = X where X ≥ 0, negative_slope X elsewhere."""
-    return from_rule(rules.leaky_relu_forward, rules.leaky_relu_backward, negative_slope=negative_slope)
+    return from_rule(
+        rules.leaky_relu_forward, rules.leaky_relu_backward, negative_slope=negative_slope, residuals=residuals
+    )
 
 
 def elu(alpha: float = 1.0) -> Layer:
@@ -61,19 +66,19 @@ def selu() -> Layer:
     return from_rule(rules.selu_forward, rules.selu_backward)
 
 
-def silu() -> Layer:
+def silu(*, residuals: str = "recompute") -> Layer:
     """Y = X ∘ σ(X)."""
-    return from_rule(rules.silu_forward, rules.silu_backward)
+    return from_rule(rules.silu_forward, rules.silu_backward, residuals=residuals)
 
 
-def mish() -> Layer:
+def mish(*, residuals: str = "recompute") -> Layer:
     """Y = X ∘ tanh(softplus(X))."""
-    return from_rule(rules.mish_forward, rules.mish_backward)
+    return from_rule(rules.mish_forward, rules.mish_backward, residuals=residuals)
 
 
-def gelu(approximate: bool = False) -> Layer:
+def gelu(approximate: bool = False, *, residuals: str = "recompute") -> Layer:
     """Y = X ∘ Φ(X), exact or in the tanh form."""
-    return from_rule(rules.gelu_forward, rules.gelu_backward, approximate=approximate)
+    return from_rule(rules.gelu_forward, rules.gelu_backward, approximate=approximate, residuals=residuals)
 
 
 def softmax() -> Layer:

@@ -78,8 +78,9 @@ def from_rule(forward: Callable[..., Any], backward: Callable[..., Any], **optio
     Args:
       forward: (X, **options) -> (Y, residuals).
       backward: (residuals, dY, **options) -> (dX,).
-      **options: handed to both.
+      **options: handed to both, except `residuals`, the forward's choice of what to keep.
     """
+    of_backward = without_residuals(options)
 
     def init(key: Array, x: Any) -> tuple[()]:
         return ()
@@ -90,7 +91,7 @@ def from_rule(forward: Callable[..., Any], backward: Callable[..., Any], **optio
         return forward(x, **options)
 
     def layer_backward(residuals: Any, dy: Array) -> tuple[Array, tuple[()]]:
-        (dx,) = backward(residuals, dy, **options)
+        (dx,) = backward(residuals, dy, **of_backward)
         return dx, ()
 
     return Layer(init, layer_forward, layer_backward)
@@ -102,13 +103,19 @@ def loss_from_rule(forward: Callable[..., Any], backward: Callable[..., Any], **
     Args:
       forward: (prediction, target, **options) -> (losses (batch,), residuals).
       backward: (residuals, dloss, **options) -> (dprediction, dtarget).
-      **options: handed to both.
+      **options: handed to both, except `residuals`, the forward's choice of what to keep.
     """
+    of_backward = without_residuals(options)
 
     def loss_forward(prediction: Array, target: Array) -> tuple[Array, Any]:
         return forward(prediction, target, **options)
 
     def loss_backward(residuals: Any, dloss: Array) -> Array:
-        return backward(residuals, dloss, **options)[0]
+        return backward(residuals, dloss, **of_backward)[0]
 
     return Loss(loss_forward, loss_backward)
+
+
+def without_residuals(options: dict[str, Any]) -> dict[str, Any]:
+    """A rule's options as its backward pass takes them: what was kept it sees from the residuals themselves."""
+    return {name: value for name, value in options.items() if name != "residuals"}

@@ -1,11 +1,15 @@
-"""Activations that bend at zero. Each keeps its output alone, which the next linear keeps anyway as its input."""
+"""Activations that bend at zero. Each keeps its output alone, which the next linear keeps anyway as its input.
+
+Where nobody else keeps it (before a sum, a pool, a norm), relu and leaky_relu can keep a byte per element instead:
+residuals="mask".
+"""
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from handgrad.shapes import check_array, check_cotangent, check_positive, check_residuals
+from handgrad.shapes import check_array, check_choice, check_cotangent, check_positive, check_residuals
 
 __all__ = [
     "EluResiduals",
@@ -24,30 +28,39 @@ __all__ = [
 
 Array = jax.Array
 
+POLICIES = ("save", "mask")
 SELU_ALPHA = 1.6732632423543772  # the fixed point of mean 0 and variance 1: Klambauer et al. 2017, appendix A1
 SELU_SCALE = 1.0507009873554805
 
 
 class ReluResiduals(NamedTuple):
-    """Y: (batch, ...) output; its sign is the input's, so the input isn't needed."""
+    """One of the two; either tells the input's sign, which is all that the slope asks for.
 
-    Y: Array
+    Attributes:
+      Y: (batch, ...) output, where it was saved.
+      mask: (batch, ...) booleans, X > 0.
+    """
+
+    Y: Array | None
+    mask: Array | None
 
 
-def relu_forward(X: Array) -> tuple[Array, ReluResiduals]:
+def relu_forward(X: Array, *, residuals: str = "save") -> tuple[Array, ReluResiduals]:
     """Y = max(X, 0), element by element; NaN stays NaN.
 
     Args:
       X: (batch, ...) floating point.
+      residuals: "save" keeps Y, "mask" where X > 0.
     Returns:
       Y like X; residuals.
     Raises:
-      InputError: X is not floating point.
+      InputError: X is not floating point; residuals is neither of the two.
     Derivation: docs/derivations/rectifiers.md
     """
     check_array("relu_forward", "X", X)
+    check_choice("relu_forward", "residuals", residuals, POLICIES)
     Y = jnp.where(X <= 0, jnp.zeros_like(X), X)
-    return Y, ReluResiduals(Y)
+    return Y, ReluResiduals(Y, None) if residuals == "save" else ReluResiduals(None, X > 0)
 
 
 def relu_backward(residuals: ReluResiduals, dY: Array) -> tuple[Array]:
@@ -64,34 +77,44 @@ def relu_backward(residuals: ReluResiduals, dY: Array) -> tuple[Array]:
       InputError: residuals of another rule; dY not of Y's shape and dtype.
     Derivation: docs/derivations/rectifiers.md
     """
-    (Y,) = check_residuals("relu_backward", residuals, ReluResiduals)
-    check_cotangent("relu_backward", dY, Y.shape, Y.dtype)
-    return (jnp.where(Y > 0, dY, jnp.zeros_like(dY)),)
+    Y, mask = check_residuals("relu_backward", residuals, ReluResiduals)
+    _check_cotangent("relu_backward", dY, Y, mask)
+    return (jnp.where(Y > 0 if mask is None else mask, dY, jnp.zeros_like(dY)),)
 
 
 class LeakyReluResiduals(NamedTuple):
-    """Y: (batch, ...) output; its sign bit says whether the input was below zero, also where s X is too small but for
-    0."""
+    """One of the two.
 
-    Y: Array
+    Attributes:
+      Y: (batch, ...) output, where it was saved; its sign bit says whether the input was below zero, also where s X is
+        too small but for 0.
+      mask: (batch, ...) booleans, X < 0.
+    """
+
+    Y: Array | None
+    mask: Array | None
 
 
-def leaky_relu_forward(X: Array, *, negative_slope: float = 0.01) -> tuple[Array, LeakyReluResiduals]:
+def leaky_relu_forward(
+    X: Array, *, negative_slope: float = 0.01, residuals: str = "save"
+) -> tuple[Array, LeakyReluResiduals]:
     """Y = X where X ≥ 0, s X elsewhere.
 
     Args:
       X: (batch, ...) floating point.
       negative_slope: s > 0, so that Y has the sign of X.
+      residuals: "save" keeps Y, "mask" where X < 0.
     Returns:
       Y like X; residuals.
     Raises:
-      InputError: X is not floating point; s is not positive.
+      InputError: X is not floating point; s is not positive; residuals is neither of the two.
     Derivation: docs/derivations/rectifiers.md
     """
     check_array("leaky_relu_forward", "X", X)
     check_positive("leaky_relu_forward", "negative_slope", negative_slope)
+    check_choice("leaky_relu_forward", "residuals", residuals, POLICIES)
     Y = jnp.where(X >= 0, jnp.abs(X), negative_slope * X)  # |X|, so that −0 leaves with the sign bit of +0
-    return Y, LeakyReluResiduals(Y)
+    return Y, LeakyReluResiduals(Y, None) if residuals == "save" else LeakyReluResiduals(None, X < 0)
 
 
 def leaky_relu_backward(residuals: LeakyReluResiduals, dY: Array, *, negative_slope: float = 0.01) -> tuple[Array]:
@@ -109,9 +132,9 @@ def leaky_relu_backward(residuals: LeakyReluResiduals, dY: Array, *, negative_sl
       InputError: residuals of another rule; dY not of Y's shape and dtype.
     Derivation: docs/derivations/rectifiers.md
     """
-    (Y,) = check_residuals("leaky_relu_backward", residuals, LeakyReluResiduals)
-    check_cotangent("leaky_relu_backward", dY, Y.shape, Y.dtype)
-    return (jnp.where(jnp.signbit(Y), negative_slope * dY, dY),)
+    Y, mask = check_residuals("leaky_relu_backward", residuals, LeakyReluResiduals)
+    _check_cotangent("leaky_relu_backward", dY, Y, mask)
+    return (jnp.where(jnp.signbit(Y) if mask is None else mask, negative_slope * dY, dY),)
 
 
 class EluResiduals(NamedTuple):
@@ -202,3 +225,9 @@ def selu_backward(residuals: SeluResiduals, dY: Array) -> tuple[Array]:
 def _elu(X: Array, alpha: float) -> Array:
     # The exponential sees no positive number: it can't overflow in the branch that `where` doesn't take.
     return jnp.where(X > 0, X, alpha * jnp.expm1(jnp.where(X > 0, jnp.zeros_like(X), X)))
+
+
+def _check_cotangent(where: str, dY: Array, Y: Array | None, mask: Array | None) -> None:
+    """A mask doesn't know Y's dtype."""
+    kept, dtype = (mask, None) if Y is None else (Y, Y.dtype)
+    check_cotangent(where, dY, kept.shape, dtype)

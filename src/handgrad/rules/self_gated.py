@@ -1,4 +1,8 @@
-"""Activations of the form Y = X ∘ gate(X). Each keeps its input and computes the gate again."""
+"""Activations of the form Y = X ∘ gate(X).
+
+Neither Y nor the gate alone tells the slope, so each keeps one array of X's size: X itself, and the backward pass
+computes the gate again (residuals="recompute"), or the slope, and the forward pass computes it at once ("save").
+"""
 
 import math
 from typing import NamedTuple
@@ -7,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from handgrad.rules.activations import softplus_forward
-from handgrad.shapes import check_array, check_cotangent, check_residuals
+from handgrad.shapes import check_array, check_choice, check_cotangent, check_residuals
 
 __all__ = [
     "GeluResiduals",
@@ -23,30 +27,39 @@ __all__ = [
 
 Array = jax.Array
 
+POLICIES = ("recompute", "save")
 SQRT_HALF = math.sqrt(0.5)
 SQRT_2_OVER_PI = math.sqrt(2 / math.pi)
 
 
 class SiluResiduals(NamedTuple):
-    """X: (batch, ...) input; σ(X) is computed again."""
+    """One of the two.
 
-    X: Array
+    Attributes:
+      X: (batch, ...) input, where σ(X) is computed again.
+      slope: (batch, ...) dY/dX, where it was saved.
+    """
+
+    X: Array | None
+    slope: Array | None
 
 
-def silu_forward(X: Array) -> tuple[Array, SiluResiduals]:
+def silu_forward(X: Array, *, residuals: str = "recompute") -> tuple[Array, SiluResiduals]:
     """Y = X ∘ σ(X), also called swish.
 
     Args:
       X: (batch, ...) floating point.
+      residuals: "recompute" keeps X, "save" the slope.
     Returns:
       Y like X; residuals.
     Raises:
-      InputError: X is not floating point.
+      InputError: X is not floating point; residuals is neither of the two.
     Derivation: docs/derivations/self_gated.md (Ramachandran et al. 2017)
     """
     check_array("silu_forward", "X", X)
+    check_choice("silu_forward", "residuals", residuals, POLICIES)
     Y = X * jax.lax.logistic(X)
-    return Y, SiluResiduals(X)
+    return Y, SiluResiduals(X, None) if residuals == "recompute" else SiluResiduals(None, _silu_slope(X))
 
 
 def silu_backward(residuals: SiluResiduals, dY: Array) -> tuple[Array]:
@@ -63,32 +76,45 @@ def silu_backward(residuals: SiluResiduals, dY: Array) -> tuple[Array]:
       InputError: residuals of another rule; dY not of Y's shape and dtype.
     Derivation: docs/derivations/self_gated.md
     """
-    (X,) = check_residuals("silu_backward", residuals, SiluResiduals)
-    check_cotangent("silu_backward", dY, X.shape, X.dtype)
+    X, slope = check_residuals("silu_backward", residuals, SiluResiduals)
+    slope = _silu_slope(X) if slope is None else slope
+    check_cotangent("silu_backward", dY, slope.shape, slope.dtype)
+    return (dY * slope,)
+
+
+def _silu_slope(X: Array) -> Array:
     S = jax.lax.logistic(X)
-    return (dY * S * (1 + X * (1 - S)),)
+    return S * (1 + X * (1 - S))
 
 
 class MishResiduals(NamedTuple):
-    """X: (batch, ...) input; tanh and σ are computed again."""
+    """One of the two.
 
-    X: Array
+    Attributes:
+      X: (batch, ...) input, where tanh and σ are computed again.
+      slope: (batch, ...) dY/dX, where it was saved.
+    """
+
+    X: Array | None
+    slope: Array | None
 
 
-def mish_forward(X: Array) -> tuple[Array, MishResiduals]:
+def mish_forward(X: Array, *, residuals: str = "recompute") -> tuple[Array, MishResiduals]:
     """Y = X ∘ tanh(softplus(X)).
 
     Args:
       X: (batch, ...) floating point.
+      residuals: "recompute" keeps X, "save" the slope.
     Returns:
       Y like X; residuals.
     Raises:
-      InputError: X is not floating point.
+      InputError: X is not floating point; residuals is neither of the two.
     Derivation: docs/derivations/self_gated.md (Misra 2019)
     """
     check_array("mish_forward", "X", X)
+    check_choice("mish_forward", "residuals", residuals, POLICIES)
     Y = X * jnp.tanh(softplus_forward(X)[0])
-    return Y, MishResiduals(X)
+    return Y, MishResiduals(X, None) if residuals == "recompute" else MishResiduals(None, _mish_slope(X))
 
 
 def mish_backward(residuals: MishResiduals, dY: Array) -> tuple[Array]:
@@ -105,33 +131,47 @@ def mish_backward(residuals: MishResiduals, dY: Array) -> tuple[Array]:
       InputError: residuals of another rule; dY not of Y's shape and dtype.
     Derivation: docs/derivations/self_gated.md
     """
-    (X,) = check_residuals("mish_backward", residuals, MishResiduals)
-    check_cotangent("mish_backward", dY, X.shape, X.dtype)
+    X, slope = check_residuals("mish_backward", residuals, MishResiduals)
+    slope = _mish_slope(X) if slope is None else slope
+    check_cotangent("mish_backward", dY, slope.shape, slope.dtype)
+    return (dY * slope,)
+
+
+def _mish_slope(X: Array) -> Array:
     T = jnp.tanh(softplus_forward(X)[0])
-    return (dY * (T + X * (1 - T) * (1 + T) * jax.lax.logistic(X)),)
+    return T + X * (1 - T) * (1 + T) * jax.lax.logistic(X)
 
 
 class GeluResiduals(NamedTuple):
-    """X: (batch, ...) input; Φ or tanh are computed again."""
+    """One of the two.
 
-    X: Array
+    Attributes:
+      X: (batch, ...) input, where Φ or tanh are computed again.
+      slope: (batch, ...) dY/dX, where it was saved.
+    """
+
+    X: Array | None
+    slope: Array | None
 
 
-def gelu_forward(X: Array, *, approximate: bool = False) -> tuple[Array, GeluResiduals]:
+def gelu_forward(X: Array, *, approximate: bool = False, residuals: str = "recompute") -> tuple[Array, GeluResiduals]:
     """Y = X ∘ Φ(X), Φ the normal distribution function, or its tanh form.
 
     Args:
       X: (batch, ...) floating point.
       approximate: False for Φ(x) = ½ erfc(−x/√2), True for Φ(x) ≈ ½ (1 + tanh u), u = √(2/π) (x + 0.044715 x³).
+      residuals: "recompute" keeps X, "save" the slope.
     Returns:
       Y like X; residuals.
     Raises:
-      InputError: X is not floating point.
+      InputError: X is not floating point; residuals is neither of the two.
     Derivation: docs/derivations/self_gated.md (Hendrycks and Gimpel 2016)
     """
     check_array("gelu_forward", "X", X)
-    Y = X * _normal_distribution(X, approximate)[0]
-    return Y, GeluResiduals(X)
+    check_choice("gelu_forward", "residuals", residuals, POLICIES)
+    distribution, density = _normal_distribution(X, approximate)
+    Y = X * distribution
+    return Y, GeluResiduals(X, None) if residuals == "recompute" else GeluResiduals(None, distribution + X * density)
 
 
 def gelu_backward(residuals: GeluResiduals, dY: Array, *, approximate: bool = False) -> tuple[Array]:
@@ -149,10 +189,12 @@ def gelu_backward(residuals: GeluResiduals, dY: Array, *, approximate: bool = Fa
       InputError: residuals of another rule; dY not of Y's shape and dtype.
     Derivation: docs/derivations/self_gated.md
     """
-    (X,) = check_residuals("gelu_backward", residuals, GeluResiduals)
-    check_cotangent("gelu_backward", dY, X.shape, X.dtype)
-    distribution, density = _normal_distribution(X, approximate)
-    return (dY * (distribution + X * density),)
+    X, slope = check_residuals("gelu_backward", residuals, GeluResiduals)
+    if X is not None:
+        distribution, density = _normal_distribution(X, approximate)
+        slope = distribution + X * density
+    check_cotangent("gelu_backward", dY, slope.shape, slope.dtype)
+    return (dY * slope,)
 
 
 def _normal_distribution(X: Array, approximate: bool) -> tuple[Array, Array]:

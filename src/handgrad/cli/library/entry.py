@@ -46,13 +46,18 @@ class Entry:
 
     @property
     def backward(self) -> Callable[..., Any]:
-        """(residuals, cotangent) -> cotangents, with its options where the backward pass takes them."""
-        return partial(self.pair[1] if self.pair else getattr(rules, f"{self.op}_backward"), **self.options)
+        """(residuals, cotangent) -> cotangents, with its options; what was kept it sees from the residuals themselves."""
+        return partial(self.pair[1] if self.pair else getattr(rules, f"{self.op}_backward"), **self._of_values)
 
     @property
     def target(self) -> Callable[..., Any]:
-        """The reference, with its options."""
-        return partial(self.reference, **self.options)
+        """The reference, with its options; it keeps nothing."""
+        return partial(self.reference, **self._of_values)
+
+    @property
+    def _of_values(self) -> dict[str, Any]:
+        """The options that say what is computed, not what is kept."""
+        return {name: value for name, value in self.options.items() if name != "residuals"}
 
     def arguments(self, seed: int) -> Arrays:
         """The arguments for a seed; two rows have different ones."""
