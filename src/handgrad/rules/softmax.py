@@ -61,6 +61,10 @@ def softmax_backward(residuals: SoftmaxResiduals, dP: Array) -> tuple[Array]:
     """
     (P,) = check_residuals("softmax_backward", residuals, SoftmaxResiduals)
     check_cotangent("softmax_backward", dP, P.shape, P.dtype, name="dP", of="P")
+    # A row of P sums to 1, so a row of dP may be shifted: by the element where P is largest, so that a saturated row
+    # keeps its digits.
+    top = jnp.argmax(P, axis=-1, keepdims=True)
+    dP = dP - jnp.take_along_axis(dP, top, axis=-1)
     return (P * (dP - jnp.sum(P * dP, axis=-1, keepdims=True)),)
 
 

@@ -46,7 +46,7 @@ class Entry:
 
     @property
     def backward(self) -> Callable[..., Any]:
-        """(residuals, cotangent) -> cotangents, with its options; what was kept it sees from the residuals themselves."""
+        """(residuals, cotangent) -> cotangents, with its options; what was kept, it sees."""
         return partial(self.pair[1] if self.pair else getattr(rules, f"{self.op}_backward"), **self._of_values)
 
     @property
