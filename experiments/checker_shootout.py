@@ -15,18 +15,14 @@ Three parts, each a table and a part of the JSON file; the file's other parts st
 
 import json
 import multiprocessing
-import os
-import platform
 import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
-import jax
 import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -36,11 +32,12 @@ from shootout.subjects import one_each, subject, subjects
 
 import handgrad as hg
 from handgrad.shapes import check_count
+from handgrad.training import machine
 
 Task = tuple[Callable[..., Any], tuple[Any, ...]]
 Part = Literal["kills", "alarms", "others"]
 
-QUICK = ("softmax rows", "linear rows", "modulus rows")
+QUICK = ("linear rows", "softmax rows", "modulus rows")
 # What the others, which are slow, see broken: a layer, activations, losses, and two strangers.
 BESIDE = (
     "linear rows",
@@ -139,7 +136,11 @@ def run(options: Options, progress: bool = True) -> dict[str, Any]:
         start = time.perf_counter()
         make, summary = PARTS[part]
         results = _results(part, list(make(options)), options, console if progress else None)
-        figures[part] = {"made": _where(), "wall seconds": round(time.perf_counter() - start), **summary(results)}
+        figures[part] = {
+            "made": {**machine(), "torch": others.torch and others.torch.__version__},
+            "wall seconds": round(time.perf_counter() - start),
+            **summary(results),
+        }
         options.out.write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n")
         console.print(TABLES[part](figures[part]))
     return figures
@@ -173,18 +174,6 @@ def _at_once(tasks: list[Task], workers: int) -> Iterator[Any]:
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
         for future in as_completed([pool.submit(function, *arguments) for function, arguments in tasks]):
             yield future.result()
-
-
-def _where() -> dict[str, Any]:
-    device = jax.devices()[0]
-    return {
-        "date": date.today().isoformat(),
-        "device": f"{device.platform} ({device.device_kind})",
-        "cores": os.cpu_count(),
-        "jax": jax.__version__,
-        "torch": others.torch and others.torch.__version__,
-        "python": platform.python_version(),
-    }
 
 
 def _kills_table(figures: dict[str, Any]) -> Table:

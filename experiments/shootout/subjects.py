@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from handgrad.cli.library import LIBRARY, Entry
+from handgrad.cli.library.basics import BASICS
 from handgrad.cli.library.entry import beside, distributions, inside, labels, normal, numbers, probabilities
 from handgrad.crosscheck.arguments import is_inexact
 
@@ -20,9 +21,8 @@ LOSSES = ("squared_error", "l2_loss", "absolute_error", "huber_loss")
 
 
 def subjects() -> list[Entry]:
-    """The library's rows, the same rules on more inputs, and the strangers."""
-    found = [entry for entry in LIBRARY if not entry.op.startswith("bp_")]
-    first = {(entry.op, *entry.options.items()): entry for entry in reversed(found)}
+    """The library's rows, its basic rules on more inputs, and the strangers."""
+    first = {(entry.op, *entry.options.items()): entry for entry in reversed(BASICS)}
     more = [
         replace(entry, inputs=words, draw=draw)
         for entry in first.values()

@@ -1,11 +1,8 @@
 """handgrad bench: hand against jax.grad, in turn and in one process."""
 
 import json
-import os
-import platform
 import time
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +16,7 @@ from handgrad.backprop import objective, value_and_grad
 from handgrad.layers import Layer
 from handgrad.models import mlp
 from handgrad.shapes import InputError, check_count
-from handgrad.training import make_folder
+from handgrad.training import machine, make_folder
 
 # name: (sizes, activation, batch)
 MLPS = {
@@ -128,18 +125,6 @@ def relative_error(value: Any, reference: Any) -> float:
     difference = np.max(np.abs(value - reference), initial=0.0)
     with np.errstate(divide="ignore", invalid="ignore"):
         return float(difference / np.max(np.abs(reference), initial=0.0)) if difference != 0 else 0.0
-
-
-def machine() -> dict[str, Any]:
-    """What a figure is worth nothing without."""
-    device = jax.devices()[0]
-    return {
-        "date": date.today().isoformat(),
-        "device": f"{device.platform} ({device.device_kind})",
-        "cores": os.cpu_count(),
-        "jax": jax.__version__,
-        "python": platform.python_version(),
-    }
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:

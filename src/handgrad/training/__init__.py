@@ -3,7 +3,7 @@
 from handgrad.training.classifier import Options, Trained, make_optimizer, train_classifier
 from handgrad.training.data import Split, load_digits, load_mnist, read_idx
 from handgrad.training.fit import fit
-from handgrad.training.report import make_folder, write_report
+from handgrad.training.report import machine, make_folder, write_report
 from handgrad.training.step import TrainState, init_state, train_step
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "init_state",
     "load_digits",
     "load_mnist",
+    "machine",
     "make_folder",
     "make_optimizer",
     "read_idx",

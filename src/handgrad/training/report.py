@@ -1,10 +1,14 @@
-"""What a training run leaves in its folder: metrics.jsonl and two pictures."""
+"""What a run leaves in its folder: metrics.jsonl and two pictures; and where it was made."""
 
 import json
+import os
+import platform
 from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from handgrad.shapes import InputError
@@ -79,3 +83,15 @@ def _figure(rows: int, columns: int, size: tuple[float, float]) -> Any:
 
     figure = Figure(figsize=size, layout="constrained")
     return figure, figure.subplots(rows, columns)
+
+
+def machine() -> dict[str, Any]:
+    """What a figure is worth nothing without: date, device, cores, and the versions of jax and Python."""
+    device = jax.devices()[0]
+    return {
+        "date": date.today().isoformat(),
+        "device": f"{device.platform} ({device.device_kind})",
+        "cores": os.cpu_count(),
+        "jax": jax.__version__,
+        "python": platform.python_version(),
+    }
