@@ -1,0 +1,108 @@
+"""Contraction: the gradient of a parameter that an einsum contracts, Σ_b einsum(A_b, Δ_b)."""
+
+import math
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from handgrad.factors.base import Array, Factor, accumulator, weighted
+from handgrad.shapes import InputError, describe
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False)
+class Contraction(Factor):
+    """g_b = einsum of A_b and Δ_b: the weights of a tensor contraction, of any number of axes.
+
+    It generalises `Outer`, which is Contraction(A, Delta, "bti,bto->io"), and `Hadamard`, "bti,bti->i". The first
+    letter of both sides is the example; a parameter that had it would be another one for each example.
+
+    Attributes:
+      A: (batch, ...) what the parameter was contracted with.
+      Delta: (batch, ...) cotangent of the contraction.
+      subscripts: "A's letters,Delta's letters->the parameter's letters", one for each axis.
+      param_dtype: the parameter's dtype; None stands for the promoted dtype of A and Delta.
+    Derivation: docs/derivations/einsum.md
+    """
+
+    A: Array
+    Delta: Array
+    subscripts: str = field(metadata={"static": True})
+    param_dtype: Any = field(default=None, metadata={"static": True})
+
+    @property
+    def batch(self) -> int:
+        return self.A.shape[0]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        a, d, w = self._letters()
+        sizes = dict(zip(a + d, (*self.A.shape, *self.Delta.shape), strict=True))
+        return tuple(sizes[letter] for letter in w)
+
+    @property
+    def dtype(self) -> Any:
+        return self.param_dtype or jnp.result_type(self.A.dtype, self.Delta.dtype)
+
+    def accumulate(self, weights: Array | None = None) -> Array:
+        """Σ_b w_b einsum(A_b, Δ_b): ONE contraction, the batch among what it sums over."""
+        a, d, w = self._checked()
+        return _contract(f"{a},{d}->{w}", self.A, weighted(self.Delta, weights))
+
+    def per_example(self) -> Array:
+        a, d, w = self._checked()
+        return _contract(f"{a},{d}->{a[0]}{w}", self.A, self.Delta)
+
+    def second_moment(self) -> Array:
+        """einsum(A∘A, Δ∘Δ) where an example's own gradient sums over nothing: (a δ)² = a² δ²."""
+        a, d, w = self._checked()
+        if set(a[1:] + d[1:]) != set(w) or _repeats(a) or _repeats(d):
+            return super().second_moment()
+        dtype = accumulator(self.A, self.Delta)
+        return _contract(f"{a},{d}->{w}", self.A.astype(dtype) ** 2, self.Delta.astype(dtype) ** 2)
+
+    def _inner(self, other: Factor) -> Array:
+        """⟨g_b, h_b⟩, all at once where the gradients take no more room than the sides they are made of."""
+        one_at_a_time = math.prod(self.shape) > (self.A.size + self.Delta.size) // max(self.batch, 1)
+        if one_at_a_time or not isinstance(other, Contraction):
+            return super()._inner(other)
+        return jnp.sum(self.per_example() * other.per_example(), axis=tuple(range(1, len(self.shape) + 1)))
+
+    def _letters(self) -> tuple[str, str, str]:
+        """The letters of A, of Delta and of the parameter."""
+        found = re.fullmatch(r"([a-zA-Z]+),([a-zA-Z]+)->([a-zA-Z]*)", self.subscripts)
+        if not found:
+            raise InputError(f"Contraction: subscripts must be like 'bti,bto->io', got {self.subscripts!r}")
+        return found.group(1), found.group(2), found.group(3)
+
+    def _checked(self) -> tuple[str, str, str]:
+        """The letters, of sides that they fit: nothing is broadcast in silence."""
+        a, d, w = self._letters()
+        if a[0] != d[0] or a[0] in w:
+            wanted = "subscripts must begin with one batch letter on both sides, and not have it in the parameter"
+            raise InputError(f"Contraction: {wanted}, got {self.subscripts!r}")
+        if _repeats(w) or not set(w) <= set(a + d):
+            wanted = "subscripts must give the parameter letters of A or Delta, each once"
+            raise InputError(f"Contraction: {wanted}, got {self.subscripts!r}")
+        sizes: dict[str, int] = {}
+        for name, letters, side in (("A", a, self.A), ("Delta", d, self.Delta)):
+            if len(letters) != side.ndim:
+                raise InputError(
+                    f"Contraction: {name} must have {len(letters)} axes, '{letters}', got {describe(side)}"
+                )
+            for letter, size in zip(letters, side.shape, strict=True):
+                if sizes.setdefault(letter, size) != size:
+                    wanted = f"{name} must have {sizes[letter]} along '{letter}' of '{letters}'"
+                    raise InputError(f"Contraction: {wanted}, got {describe(side)}")
+        return a, d, w
+
+
+def _repeats(letters: str) -> bool:
+    return len(set(letters)) != len(letters)
+
+
+def _contract(subscripts: str, A: Array, Delta: Array) -> Array:
+    return jnp.einsum(subscripts, A, Delta, preferred_element_type=accumulator(A, Delta))

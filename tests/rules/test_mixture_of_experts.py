@@ -1,0 +1,116 @@
+"""What the gate of a mixture of experts chooses, what its loss says, and what they refuse."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import assert_same
+
+import handgrad as hg
+from handgrad.rules import (
+    load_balancing_loss_backward,
+    load_balancing_loss_forward,
+    top_k_gate_backward,
+    top_k_gate_forward,
+)
+
+RNG = np.random.default_rng(0)
+Z = jnp.asarray(RNG.standard_normal((3, 5, 4)))
+
+
+def test_of_equal_logits_the_first_are_chosen():
+    """As jax.lax.top_k; and the slope is that of the chosen ones."""
+    G, residuals = top_k_gate_forward(jnp.array([[1.0, 2.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0]]), k=2)
+    assert (G > 0).tolist() == [[True, True, False, False], [True, True, False, False]]
+    assert G[1].tolist() == [0.5, 0.5, 0, 0]
+    (dZ,) = top_k_gate_backward(residuals, jnp.array([[9.0, 1.0, 5.0, 5.0], [2.0, 0.0, 7.0, 7.0]]), k=2)
+    assert dZ[1].tolist() == [0.5, -0.5, 0, 0]
+    assert (dZ[0, 2:] == 0).all()
+
+
+def test_a_row_of_the_cotangent_sums_to_zero():
+    for options in ({"k": 2}, {"k": 1, "softmax_over": "all"}):
+        _, residuals = top_k_gate_forward(Z, **options)
+        (dZ,) = top_k_gate_backward(residuals, jnp.cos(Z), **options)
+        np.testing.assert_allclose(dZ.sum(-1), 0, atol=1e-15)
+        assert dZ.any()
+
+
+def test_one_expert_of_its_own_softmax_teaches_the_gate_nothing():
+    G, residuals = top_k_gate_forward(Z, k=1)
+    assert ((G == 0) | (G == 1)).all()
+    assert not top_k_gate_backward(residuals, jnp.cos(Z), k=1)[0].any()
+
+
+def test_every_expert_is_the_softmax():
+    for softmax_over in ("chosen", "all"):
+        G, _ = top_k_gate_forward(Z, k=4, softmax_over=softmax_over)
+        assert_same(G, hg.rules.softmax_forward(Z)[0])
+
+
+def test_a_chosen_expert_whose_weight_underflows():
+    """Its weight is 0, its gradient is 0, and nothing is NaN; the count still knows that it was chosen."""
+    z = jnp.array([[0.0, -1e4, -2e4]])
+    G, residuals = top_k_gate_forward(z, k=2)
+    assert G.tolist() == [[1, 0, 0]]
+    assert top_k_gate_backward(residuals, jnp.ones((1, 3)), k=2)[0].tolist() == [[0, 0, 0]]
+    assert load_balancing_loss_forward(z, k=2)[1].F.tolist() == [[0.5, 0.5, 0]]
+
+
+@pytest.mark.parametrize("k", [1, 2])
+def test_the_loss_is_one_where_all_is_even_and_n_where_one_gets_everything(k):
+    even = jnp.asarray(np.eye(4) + np.roll(np.eye(4), 1, 1) * (k - 1))[None] * 1e-9  # each expert as often, P even
+    np.testing.assert_allclose(load_balancing_loss_forward(even, k=k)[0], 1, rtol=1e-8)
+    if k == 1:
+        one = jnp.zeros((2, 5, 4)).at[..., 2].set(1e3)
+        np.testing.assert_allclose(load_balancing_loss_forward(one, k=1)[0], 4)
+
+
+def test_over_the_batch_its_mean_is_the_switch_transformers():
+    """N Σ f P, f and P over all tokens (Fedus et al., 2021, equations 4 to 6)."""
+    C, _ = load_balancing_loss_forward(Z, k=1, counts="batch")
+    P = np.exp(Z) / np.exp(Z).sum(-1, keepdims=True)
+    f = np.bincount(np.asarray(Z).argmax(-1).ravel(), minlength=4) / 15
+    np.testing.assert_allclose(C.mean(), 4 * (f * P.mean((0, 1))).sum(), rtol=1e-13)
+
+
+def test_an_example_of_the_batch_is_a_batch_of_its_own():
+    C, residuals = load_balancing_loss_forward(Z, k=2)
+    dC = jnp.array([1.0, -2.0, 0.5])
+    (dZ,) = load_balancing_loss_backward(residuals, dC, k=2)
+    for b in range(3):
+        for counts in ("example", "batch"):
+            alone, of_one = load_balancing_loss_forward(Z[b : b + 1], k=2, counts=counts)
+            assert_same(C[b : b + 1], alone)
+            (dz,) = load_balancing_loss_backward(of_one, dC[b : b + 1], k=2, counts=counts)
+            assert_same(dZ[b : b + 1], dz)
+
+
+@pytest.mark.parametrize("forward", [top_k_gate_forward, load_balancing_loss_forward], ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    ("k", "message"),
+    [
+        (0, "k must be a positive integer, got 0"),
+        (2.0, "k must be a positive integer, got 2.0"),
+        (True, "k must be a positive integer, got True"),
+        (5, "k must be at most the number of experts, 4, got 5"),
+    ],
+)
+def test_k(forward, k, message):
+    with pytest.raises(hg.InputError) as raised:
+        forward(Z, k=k)
+    assert str(raised.value) == f"{forward.__name__}: {message}"
+
+
+def test_options_of_another_name():
+    with pytest.raises(
+        hg.InputError, match=r"^top_k_gate_forward: softmax_over must be 'chosen' or 'all', got 'some'$"
+    ):
+        top_k_gate_forward(Z, k=1, softmax_over="some")
+    with pytest.raises(
+        hg.InputError, match=r"^load_balancing_loss_forward: counts must be 'example' or 'batch', got 1$"
+    ):
+        load_balancing_loss_forward(Z, k=1, counts=1)
+    with pytest.raises(
+        hg.InputError, match=r"^top_k_gate_forward: the logits Z must have shape \(batch, ..., features\)"
+    ):
+        top_k_gate_forward(Z[0, 0], k=1)
