@@ -1,0 +1,45 @@
+"""lstm_language_model: what comes next, from all that came before."""
+
+from dataclasses import dataclass
+
+from handgrad.layers import Layer, chain, each_step, embedding, linear, lstm, stacked
+from handgrad.shapes import check_count
+
+
+@dataclass(frozen=True)
+class LstmLanguageModelConfig:
+    """The sizes of an `lstm_language_model`.
+
+    Attributes:
+      vocabulary: how many ids there are.
+      width: features of the embedding, and of each layer's state.
+      layers: how many LSTM layers.
+      truncate: cotangents are cut every so many steps; None cuts nowhere.
+      residuals: "save" keeps the gates of every step, "recompute" computes them again.
+    """
+
+    vocabulary: int
+    width: int = 128
+    layers: int = 2
+    truncate: int | None = None
+    residuals: str = "save"
+
+
+def lstm_language_model(config: LstmLanguageModelConfig) -> Layer:
+    """Embedding, stacked LSTM layers, and a linear head: ids (batch, time) to logits (batch, time, vocabulary).
+
+    The logits at t know the ids up to t: they are for the id at t + 1. Params are a dict of embedding, lstm and head.
+    For lengths, or a state for each layer, x is Sequences(ids, lengths, state), and so is what comes out.
+
+    Args:
+      config: the sizes.
+    Raises:
+      InputError: a size that is not a positive integer; at trace time, whatever the layers raise.
+    """
+    check_count("lstm_language_model", "layers", config.layers)
+    layers = [lstm(config.width, truncate=config.truncate, residuals=config.residuals) for _ in range(config.layers)]
+    return chain(
+        embedding=each_step(embedding(config.vocabulary, config.width)),
+        lstm=stacked(*layers),
+        head=each_step(linear(config.vocabulary)),
+    )
