@@ -23,7 +23,12 @@ class Factor(ABC):
     plain way, one example at a time, so that (batch, *shape) never stands in memory; a factor overrides those it
     knows a shorter way for. Folds run in at least float32 and stay there; only `sum` comes back in the parameter's
     dtype.
+
+    Attributes:
+      asked_first: ⟨g, h⟩ is ⟨h, g⟩, and a kind that says True knows a shorter way with others than they with it.
     """
+
+    asked_first = False
 
     @property
     @abstractmethod
@@ -83,6 +88,8 @@ class Factor(ABC):
 
     def _inner(self, other: "Factor") -> Array:
         """`inner` of a factor that fits: where a shorter way is known, it goes here."""
+        if other.asked_first:
+            return other._inner(self)
         one_by_one = jnp.arange(self.batch)
         return jax.lax.map(lambda b: jnp.vdot(_written_out(self, b), _written_out(other, b)), one_by_one)
 

@@ -23,6 +23,8 @@ class Shared(Factor):
 
     sites: tuple[Factor, ...]
 
+    asked_first = True
+
     @property
     def batch(self) -> int:
         return self.sites[0].batch

@@ -1,0 +1,135 @@
+"""Scatter: the gradient of every table that rows are read from, Σ_b Σ_t e_id δ_btᵀ."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from handgrad.factors.base import Array, Factor, accumulator, as_rows, as_tokens, weighted
+from handgrad.factors.outer import Outer
+from handgrad.factors.per_example import PerExample
+from handgrad.shapes import InputError, check_shape, describe
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False)
+class Scatter(Factor):
+    """g_b = Σ_t e_id δ_btᵀ: token t read row id of the parameter, so that its δ belongs there (e_id is 1 at that row).
+
+    A row that is read twice has two summands, a row that nobody read has none. An id outside 0 … rows − 1 read no row:
+    its δ is dropped, NaN and all.
+
+    Attributes:
+      ids: (batch, ...) integers, the row that each token read; None: token t of every example read row t.
+      Delta: (batch, ..., n) cotangent of what was read.
+      rows: how many the parameter has.
+      param_dtype: the parameter's dtype; None stands for Delta's.
+    Derivation: docs/derivations/embedding.md
+    """
+
+    ids: Array | None
+    Delta: Array
+    rows: int = field(metadata={"static": True})
+    param_dtype: Any = field(default=None, metadata={"static": True})
+
+    asked_first = True
+
+    @property
+    def batch(self) -> int:
+        return self.Delta.shape[0]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.rows, self.Delta.shape[-1])
+
+    @property
+    def dtype(self) -> Any:
+        return self.param_dtype or self.Delta.dtype
+
+    def accumulate(self, weights: Array | None = None) -> Array:
+        """Σ_b w_b Σ_t e_id δ_btᵀ: ONE segment sum over batch × tokens, or one plain sum over the batch."""
+        ids, Delta = self._named(), weighted(self.Delta, weights)
+        dtype = accumulator(Delta)
+        if self.ids is None:
+            total = jnp.sum(as_tokens(Delta), axis=0, dtype=dtype)
+            return jnp.pad(total, ((0, self.rows - len(total)), (0, 0)))
+        return jax.ops.segment_sum(as_rows(Delta).astype(dtype), ids.reshape(-1), self.rows)
+
+    def per_example(self) -> Array:
+        Delta = as_tokens(self.Delta).astype(accumulator(self.Delta))
+        return _segment_sums(Delta, self._named(), self.rows)
+
+    def _inner(self, other: Factor) -> Array:
+        """Σ ⟨g's row, h's row⟩ over the rows that g names: the parameter's size never stands in memory."""
+        ids, G = self._distinct()
+        H = _rows_at(other, ids)
+        return super()._inner(other) if H is None else jnp.sum(G * H, axis=(1, 2))
+
+    def second_moment(self) -> Array:
+        """Σ_b g_b∘g_b: the squares of each example's own rows, put where the rows belong."""
+        ids, G = self._distinct()
+        return Scatter(ids, G**2, self.rows).accumulate()
+
+    def _named(self) -> Array:
+        """(batch, tokens) the row that each token names; `rows`, which is none, where there is no such row."""
+        batch, tokens, _ = as_tokens(self.Delta).shape
+        if self.ids is None:
+            if tokens > self.rows:
+                expected = f"at most {self.rows} tokens, one for each row"
+                raise InputError(f"Scatter: Delta must have {expected}, got {describe(self.Delta)}")
+            return jnp.broadcast_to(jnp.arange(tokens, dtype=jnp.int32)[None], (batch, tokens))
+        check_shape("Scatter", "ids", self.ids, self.Delta.shape[:-1], "(Delta's examples and tokens)")
+        return named_rows(self.ids, self.rows).reshape(batch, tokens)
+
+    def _distinct(self) -> tuple[Array, Array]:
+        """Each example's gradient as rows with a name: ids (batch, k) in order, and the rows G (batch, k, n).
+
+        k is the number of tokens, or of the parameter's rows where that is less. An id that an example names twice
+        stands there twice: first with the whole sum, then with 0.
+        """
+        ids, Delta = self._named(), as_tokens(self.Delta).astype(accumulator(self.Delta))
+        batch, tokens = ids.shape
+        if self.ids is None:
+            return ids, Delta
+        if tokens >= self.rows:
+            every = jnp.arange(self.rows, dtype=jnp.int32)[None]
+            return jnp.broadcast_to(every, (batch, self.rows)), self.per_example()
+        in_order = jnp.sort(ids, axis=1)
+        first_place = jax.vmap(jnp.searchsorted)(in_order, ids)
+        return in_order, _segment_sums(Delta, jnp.where(ids < self.rows, first_place, tokens), tokens)
+
+
+def named_rows(ids: Array, rows: int) -> Array:
+    """`ids` of any integer dtype as int32, and `rows`, which names none, where they are outside 0 … rows − 1.
+
+    Compared in their own dtype, so that no id comes back into the table by wrapping round.
+    """
+    ids = jnp.asarray(ids)
+    last = min(rows - 1, jnp.iinfo(ids.dtype).max)
+    return jnp.where((ids >= 0) & (ids <= last), ids.astype(jnp.int32), rows)
+
+
+def _rows_at(factor: Factor, ids: Array) -> Array | None:
+    """The rows `ids` (batch, k) of every g_b, 0 where there is no such row: (batch, k, n). None for a factor that would
+    have to be written out first."""
+    if isinstance(factor, Scatter):
+        in_order, G = factor._distinct()
+        place = jax.vmap(jnp.searchsorted)(in_order, ids)
+        is_there = jnp.take_along_axis(in_order, place, axis=1, mode="fill", fill_value=-1) == ids
+        return _take_rows(G, jnp.where(is_there, place, in_order.shape[1]))
+    if isinstance(factor, Outer):
+        # Row i of AᵀΔ is Σ_s A_si Δ_s: only the columns of A that are asked for meet Δ.
+        A, Delta = as_tokens(factor.A), as_tokens(factor.Delta)
+        columns = jnp.take_along_axis(A, jnp.expand_dims(ids, 1), axis=2, mode="fill", fill_value=0)
+        return jnp.einsum("bsk,bsn->bkn", columns, Delta, preferred_element_type=accumulator(A, Delta))
+    return _take_rows(factor.per_example(), ids) if isinstance(factor, PerExample) else None
+
+
+def _take_rows(G: Array, ids: Array) -> Array:
+    return jnp.take_along_axis(G, jnp.expand_dims(ids, 2), axis=1, mode="fill", fill_value=0)
+
+
+def _segment_sums(Delta: Array, places: Array, count: int) -> Array:
+    """Each example's segment sum: (batch, tokens, n) into (batch, count, n)."""
+    return jax.vmap(lambda delta, place: jax.ops.segment_sum(delta, place, count))(Delta, places)

@@ -1,0 +1,100 @@
+"""tied_embedding: one table at both ends of a network."""
+
+from typing import Any, NamedTuple
+
+import jax
+
+from handgrad.factors import Shared
+from handgrad.layers.embedding import SMALL, EmbeddingParams, embedding, tied_head
+from handgrad.layers.layer import Composed, Layer, check_layer
+from handgrad.shapes import InputError, check_count, check_residuals, describe, inside
+
+__all__ = [
+    "TiedEmbeddingParams",
+    "tied_embedding",
+]
+
+Initializer = jax.nn.initializers.Initializer
+
+
+class TiedEmbeddingParams(NamedTuple):
+    """Parameters of `tied_embedding`.
+
+    Attributes:
+      table: (rows, n), read by the embedding and compared with by the head.
+      body: what the layer in between has.
+    """
+
+    table: Any
+    body: Any
+
+
+class TiedEmbeddingResiduals(NamedTuple):
+    """embedding, body, head: what each of the three keeps. The table among them is the one that came in."""
+
+    embedding: Any
+    body: Any
+    head: Any
+
+
+def tied_embedding(rows: int, n: int, body: Layer, *, init_table: Initializer = SMALL, dtype: Any = None) -> Layer:
+    """logits = body(table[ids]) tableᵀ: ids in, logits out, with parameters TiedEmbeddingParams(table, body).
+
+    The table is used twice, so its gradient is Shared: the embedding's Scatter and the head's Outer, of one shape.
+
+    Args:
+      rows: how many ids there are, and logits.
+      n: features, of what the body is given and of what it gives back.
+      body: from (batch, ..., n) to (batch, ..., n); it gets the key.
+      init_table, dtype: as for `embedding`.
+    Raises:
+      InputError: rows or n is not a positive integer; body is not a Layer; at trace time, params or residuals of
+        another layer, and whatever the three parts raise, with their names in front.
+    Derivation: docs/derivations/embedding.md
+    """
+    check_count("tied_embedding", "rows", rows)
+    check_count("tied_embedding", "n", n)
+    check_layer("tied_embedding", body)
+    read, head = embedding(rows, n, init_table=init_table, dtype=dtype), tied_head(rows)
+
+    def init(key, x):
+        key_table, key_body = jax.random.split(key)
+        params = read.init(key_table, x)
+        x, _ = jax.eval_shape(read.forward, params, x)
+        with inside("body"):
+            return TiedEmbeddingParams(params.table, body.init(key_body, x))
+
+    def forward(params, x, key=None):
+        table = EmbeddingParams(check_params(params).table)
+        with inside("embedding"):
+            x, of_embedding = read.forward(table, x)
+        with inside("body"):
+            x, of_body = body.forward(params.body, x, key)
+        with inside("head"):
+            y, of_head = head.forward(table, x)
+        return y, TiedEmbeddingResiduals(of_embedding, of_body, of_head)
+
+    def backward(residuals, dy):
+        of_embedding, of_body, of_head = check_residuals("tied_embedding", residuals, TiedEmbeddingResiduals)
+        with inside("head"):
+            dx, at_the_head = head.backward(of_head, dy)
+        with inside("body"):
+            dx, dbody = body.backward(of_body, dx)
+        with inside("embedding"):
+            dx, at_the_embedding = read.backward(of_embedding, dx)
+        return dx, TiedEmbeddingParams(Shared((at_the_embedding.table, at_the_head.table)), dbody)
+
+    def parts(params, x, key=None):
+        table = EmbeddingParams(check_params(params).table)
+        yield "embedding", read, table, x, None
+        x, _ = read.forward(table, x)
+        yield "body", body, params.body, x, key
+        x, _ = body.forward(params.body, x, key)
+        yield "head", head, table, x, None
+
+    def check_params(params):
+        if not isinstance(params, TiedEmbeddingParams):
+            raise InputError(f"tied_embedding: params must be TiedEmbeddingParams, got {describe(params)}")
+        return params
+
+    return Composed(init, forward, backward, parts)

@@ -1,0 +1,231 @@
+"""Gated units Y = g(U) ∘ V: one array opens the gate for another.
+
+Each keeps two arrays of U's size: U and V themselves, and the backward pass computes the gate again
+(residuals="recompute"), or what the two cotangents are dY's product with, computed by the forward pass ("save").
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from handgrad.rules.self_gated import gelu_forward, silu_forward
+from handgrad.shapes import check_array, check_choice, check_cotangent, check_residuals, check_shape
+
+__all__ = [
+    "GegluResiduals",
+    "GluResiduals",
+    "SwigluResiduals",
+    "geglu_backward",
+    "geglu_forward",
+    "glu_backward",
+    "glu_forward",
+    "swiglu_backward",
+    "swiglu_forward",
+]
+
+Array = jax.Array
+
+POLICIES = ("recompute", "save")
+
+
+class GluResiduals(NamedTuple):
+    """Two arrays of the four: the first two, or the last two; the others are None.
+
+    Attributes:
+      U, V: (batch, ...) the arguments, where σ(U) is computed again.
+      slope: (batch, ...) dY/dU = V ∘ S ∘ (1 − S), S = σ(U), in U's dtype, where it was saved.
+      gate: (batch, ...) dY/dV = S, in V's dtype, where it was saved.
+    """
+
+    U: Any
+    V: Any
+    slope: Any
+    gate: Any
+
+
+def glu_forward(U: Array, V: Array, *, residuals: str = "recompute") -> tuple[Array, GluResiduals]:
+    """Y = σ(U) ∘ V.
+
+    Args:
+      U: (batch, ...) floating point, what the gate sees.
+      V: like U, what goes through it.
+      residuals: "recompute" keeps U and V, "save" the slope and the gate.
+    Returns:
+      Y like U, in the promoted dtype of U and V; residuals.
+    Raises:
+      InputError: U or V is not floating point; V is not of U's shape; residuals is neither of the two.
+    Derivation: docs/derivations/gated_units.md (Dauphin et al. 2017)
+    """
+    _check("glu_forward", U, V, residuals)
+    if residuals == "recompute":
+        return jax.lax.logistic(U) * V, GluResiduals(U, V, None, None)
+    gate, slope = _sigmoid(U)
+    return gate * V, GluResiduals(None, None, *_slopes(U, V, gate, slope))
+
+
+def glu_backward(residuals: GluResiduals, dY: Array) -> tuple[Array, Array]:
+    """Pull dY back through Y = S ∘ V with S = σ(U).
+
+        dU = dY ∘ V ∘ S ∘ (1 − S)      dV = dY ∘ S
+
+    Args:
+      residuals: GluResiduals of glu_forward.
+      dY: like Y, its cotangent.
+    Returns:
+      dU like U; dV like V.
+    Raises:
+      InputError: residuals of another rule; dY not of Y's shape and dtype.
+    Derivation: docs/derivations/gated_units.md
+    """
+    U, V, slope, gate = check_residuals("glu_backward", residuals, GluResiduals)
+    if U is not None:
+        slope, gate = _slopes(U, V, *_sigmoid(U))
+    return _pull_back("glu_backward", slope, gate, dY)
+
+
+class SwigluResiduals(NamedTuple):
+    """Two arrays of the four: the first two, or the last two; the others are None.
+
+    Attributes:
+      U, V: (batch, ...) the arguments, where σ(U) is computed again.
+      slope: (batch, ...) dY/dU = V ∘ S ∘ (1 + U ∘ (1 − S)), S = σ(U), in U's dtype, where it was saved.
+      gate: (batch, ...) dY/dV = U ∘ S, in V's dtype, where it was saved.
+    """
+
+    U: Any
+    V: Any
+    slope: Any
+    gate: Any
+
+
+def swiglu_forward(U: Array, V: Array, *, residuals: str = "recompute") -> tuple[Array, SwigluResiduals]:
+    """Y = silu(U) ∘ V, silu(u) = u σ(u).
+
+    Args:
+      U: (batch, ...) floating point, what the gate sees.
+      V: like U, what goes through it.
+      residuals: "recompute" keeps U and V, "save" the slope and the gate.
+    Returns:
+      Y like U, in the promoted dtype of U and V; residuals.
+    Raises:
+      InputError: U or V is not floating point; V is not of U's shape; residuals is neither of the two.
+    Derivation: docs/derivations/gated_units.md (Shazeer 2020)
+    """
+    _check("swiglu_forward", U, V, residuals)
+    if residuals == "recompute":
+        return silu_forward(U)[0] * V, SwigluResiduals(U, V, None, None)
+    gate, slope = _silu(U)
+    return gate * V, SwigluResiduals(None, None, *_slopes(U, V, gate, slope))
+
+
+def swiglu_backward(residuals: SwigluResiduals, dY: Array) -> tuple[Array, Array]:
+    """Pull dY back through Y = U ∘ S ∘ V with S = σ(U).
+
+        dU = dY ∘ V ∘ S ∘ (1 + U ∘ (1 − S))      dV = dY ∘ U ∘ S
+
+    Args:
+      residuals: SwigluResiduals of swiglu_forward.
+      dY: like Y, its cotangent.
+    Returns:
+      dU like U; dV like V.
+    Raises:
+      InputError: residuals of another rule; dY not of Y's shape and dtype.
+    Derivation: docs/derivations/gated_units.md
+    """
+    U, V, slope, gate = check_residuals("swiglu_backward", residuals, SwigluResiduals)
+    if U is not None:
+        slope, gate = _slopes(U, V, *_silu(U))
+    return _pull_back("swiglu_backward", slope, gate, dY)
+
+
+class GegluResiduals(NamedTuple):
+    """Two arrays of the four: the first two, or the last two; the others are None.
+
+    Attributes:
+      U, V: (batch, ...) the arguments, where Φ or tanh are computed again.
+      slope: (batch, ...) dY/dU = V ∘ (Φ + U ∘ φ), in U's dtype, where it was saved.
+      gate: (batch, ...) dY/dV = U ∘ Φ, in V's dtype, where it was saved.
+    """
+
+    U: Any
+    V: Any
+    slope: Any
+    gate: Any
+
+
+def geglu_forward(
+    U: Array, V: Array, *, approximate: bool = False, residuals: str = "recompute"
+) -> tuple[Array, GegluResiduals]:
+    """Y = gelu(U) ∘ V, gelu(u) = u Φ(u).
+
+    Args:
+      U: (batch, ...) floating point, what the gate sees.
+      V: like U, what goes through it.
+      approximate: True for the tanh form of Φ, as in gelu_forward.
+      residuals: "recompute" keeps U and V, "save" the slope and the gate.
+    Returns:
+      Y like U, in the promoted dtype of U and V; residuals.
+    Raises:
+      InputError: U or V is not floating point; V is not of U's shape; residuals is neither of the two.
+    Derivation: docs/derivations/gated_units.md (Shazeer 2020)
+    """
+    _check("geglu_forward", U, V, residuals)
+    if residuals == "recompute":
+        return gelu_forward(U, approximate=approximate)[0] * V, GegluResiduals(U, V, None, None)
+    gate, slope = _gelu(U, approximate)
+    return gate * V, GegluResiduals(None, None, *_slopes(U, V, gate, slope))
+
+
+def geglu_backward(residuals: GegluResiduals, dY: Array, *, approximate: bool = False) -> tuple[Array, Array]:
+    """Pull dY back through Y = U ∘ Φ(U) ∘ V, φ = Φ′.
+
+        dU = dY ∘ V ∘ (Φ + U ∘ φ)      dV = dY ∘ U ∘ Φ
+
+    Args:
+      residuals: GegluResiduals of geglu_forward.
+      dY: like Y, its cotangent.
+      approximate: the forward's.
+    Returns:
+      dU like U; dV like V.
+    Raises:
+      InputError: residuals of another rule; dY not of Y's shape and dtype.
+    Derivation: docs/derivations/gated_units.md
+    """
+    U, V, slope, gate = check_residuals("geglu_backward", residuals, GegluResiduals)
+    if U is not None:
+        slope, gate = _slopes(U, V, *_gelu(U, approximate))
+    return _pull_back("geglu_backward", slope, gate, dY)
+
+
+def _check(where: str, U: Array, V: Array, residuals: str) -> None:
+    check_array(where, "U", U)
+    check_array(where, "V", V)
+    check_shape(where, "V", V, U.shape, "like U")
+    check_choice(where, "residuals", residuals, POLICIES)
+
+
+def _sigmoid(U: Array) -> tuple[Array, Array]:
+    """The gate g(U) and its slope g′(U)."""
+    S = jax.lax.logistic(U)
+    return S, S * (1 - S)
+
+
+def _silu(U: Array) -> tuple[Array, Any]:
+    gate, kept = silu_forward(U, residuals="save")
+    return gate, kept.slope
+
+
+def _gelu(U: Array, approximate: bool) -> tuple[Array, Any]:
+    gate, kept = gelu_forward(U, approximate=approximate, residuals="save")
+    return gate, kept.slope
+
+
+def _slopes(U: Array, V: Array, gate: Array, slope: Array) -> tuple[Array, Array]:
+    """dY/dU and dY/dV, each in its own argument's dtype: so they tell the cotangents theirs."""
+    return (V * slope).astype(U.dtype), gate.astype(V.dtype)
+
+
+def _pull_back(where: str, slope: Array, gate: Array, dY: Array) -> tuple[Array, Array]:
+    check_cotangent(where, dY, slope.shape, jnp.result_type(slope, gate))
+    return (dY * slope).astype(slope.dtype), (dY * gate).astype(gate.dtype)
