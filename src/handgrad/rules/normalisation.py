@@ -1,0 +1,169 @@
+"""Normalisation of every row for itself: layer norm and RMS norm."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from handgrad.factors import Hadamard, Total
+from handgrad.factors.base import accumulator
+from handgrad.rules._norms import (
+    centred_slope,
+    check_norm,
+    parameter_factors,
+    promoted,
+    recall,
+    reciprocal_root,
+    scale_and_shift,
+    scaled,
+    standardise,
+)
+from handgrad.shapes import check_cotangent, check_residuals
+
+__all__ = [
+    "LayerNormResiduals",
+    "RmsNormResiduals",
+    "layer_norm_backward",
+    "layer_norm_forward",
+    "rms_norm_backward",
+    "rms_norm_forward",
+]
+
+Array = jax.Array
+
+
+class LayerNormResiduals(NamedTuple):
+    """One array of X's size, numbers for each row, and the parameters.
+
+    Attributes:
+      X: (batch, ..., n) the input itself under "recompute", otherwise None.
+      A: (batch, ..., n) the normalised input X̂ in X's dtype under "save", otherwise None.
+      variance: (batch, ..., 1) of each row, float32 at least: the slope is 1 / √(variance + eps).
+      gamma: (n,) or None.
+      beta: (n,) or None: whether there is a dbeta, and in which dtype.
+    """
+
+    X: Array | None
+    A: Array | None
+    variance: Array
+    gamma: Array | None
+    beta: Array | None
+
+
+def layer_norm_forward(
+    X: Array, gamma: Array | None = None, beta: Array | None = None, *, eps: float = 1e-5, residuals: str = "save"
+) -> tuple[Array, LayerNormResiduals]:
+    """Y = X̂ ∘ 1 γᵀ + 1 βᵀ, where X̂ is X with each row moved to mean 0 and scaled to variance 1.
+
+    X̂ = (X − mean) / √(variance + eps), mean and variance along the last axis (the variance divides by n).
+
+    Args:
+      X: (batch, ..., n) floating point.
+      gamma: (n,) scale, or None.
+      beta: (n,) shift, or None.
+      eps: positive number.
+      residuals: "save" keeps X̂, "recompute" keeps X.
+    Returns:
+      Y (batch, ..., n) in the promoted dtype of X, gamma and beta; residuals.
+    Raises:
+      InputError: a wrong rank, width or dtype; eps not positive; residuals neither of the two.
+    Derivation: docs/derivations/normalisation.md (Ba, Kiros and Hinton, 2016)
+    """
+    check_norm("layer_norm_forward", X, gamma, beta, eps, residuals)
+    A, _, variance = standardise(X, -1, eps)
+    kept = (X, None) if residuals == "recompute" else (None, A.astype(promoted(X)))
+    return scale_and_shift(A, gamma, beta, X), LayerNormResiduals(*kept, variance, gamma, beta)
+
+
+def layer_norm_backward(
+    residuals: LayerNormResiduals, dY: Array, *, eps: float = 1e-5
+) -> tuple[Array, Hadamard | None, Total | None]:
+    """Pull dY back through Y = X̂ ∘ 1 γᵀ + 1 βᵀ.
+
+        dX = (G − mean(G) − X̂ ∘ mean(G ∘ X̂)) / √(variance + eps)      G = dY ∘ 1 γᵀ, means along each row
+        dγ = (X̂ ∘ dY)ᵀ 1      dβ = dYᵀ 1
+
+    Args:
+      residuals: LayerNormResiduals of layer_norm_forward.
+      dY: (batch, ..., n) cotangent of Y.
+      eps: the forward's.
+    Returns:
+      dX like X; dgamma: Hadamard, (n,); dbeta: Total, (n,); None for a parameter that is not there.
+    Raises:
+      InputError: residuals of another rule; dY not of Y's shape and dtype.
+    Derivation: docs/derivations/normalisation.md
+    """
+    X, A, variance, gamma, beta = check_residuals("layer_norm_backward", residuals, LayerNormResiduals)
+    A = recall(X, A, variance, -1, eps)
+    check_cotangent("layer_norm_backward", dY, A.shape, promoted(A, gamma, beta))
+    dX = centred_slope(A, scaled(dY, gamma), variance, eps, -1).astype(A.dtype)
+    return dX, *parameter_factors(A, dY, gamma, beta)
+
+
+class RmsNormResiduals(NamedTuple):
+    """One array of X's size, a number for each row, and the parameter.
+
+    Attributes:
+      X: (batch, ..., n) the input itself under "recompute", otherwise None.
+      A: (batch, ..., n) the normalised input X̂ in X's dtype under "save", otherwise None.
+      square: (batch, ..., 1) mean of each row's squares, float32 at least: the slope is 1 / √(square + eps).
+      gamma: (n,) or None.
+    """
+
+    X: Array | None
+    A: Array | None
+    square: Array
+    gamma: Array | None
+
+
+def rms_norm_forward(
+    X: Array, gamma: Array | None = None, *, eps: float = 1e-6, residuals: str = "save"
+) -> tuple[Array, RmsNormResiduals]:
+    """Y = X̂ ∘ 1 γᵀ, where X̂ is X with each row scaled to root mean square 1: X̂ = X / √(mean(X ∘ X) + eps).
+
+    Args:
+      X: (batch, ..., n) floating point.
+      gamma: (n,) scale, or None.
+      eps: positive number.
+      residuals: "save" keeps X̂, "recompute" keeps X.
+    Returns:
+      Y (batch, ..., n) in the promoted dtype of X and gamma; residuals.
+    Raises:
+      InputError: a wrong rank, width or dtype; eps not positive; residuals neither of the two.
+    Derivation: docs/derivations/normalisation.md (Zhang and Sennrich, 2019)
+    """
+    check_norm("rms_norm_forward", X, gamma, None, eps, residuals)
+    square = jnp.mean(jnp.square(X.astype(accumulator(X))), -1, keepdims=True)
+    A = X * reciprocal_root(square, eps)
+    kept = (X, None) if residuals == "recompute" else (None, A.astype(promoted(X)))
+    return scale_and_shift(A, gamma, None, X), RmsNormResiduals(*kept, square, gamma)
+
+
+def rms_norm_backward(residuals: RmsNormResiduals, dY: Array, *, eps: float = 1e-6) -> tuple[Array, Hadamard | None]:
+    """Pull dY back through Y = X̂ ∘ 1 γᵀ.
+
+        dX = (G − X̂ ∘ mean(G ∘ X̂)) / √(mean(X ∘ X) + eps)      G = dY ∘ 1 γᵀ, means along each row
+        dγ = (X̂ ∘ dY)ᵀ 1
+
+    Args:
+      residuals: RmsNormResiduals of rms_norm_forward.
+      dY: (batch, ..., n) cotangent of Y.
+      eps: the forward's.
+    Returns:
+      dX like X; dgamma: Hadamard, (n,), or None where there was no scale.
+    Raises:
+      InputError: residuals of another rule; dY not of Y's shape and dtype.
+    Derivation: docs/derivations/normalisation.md
+    """
+    X, A, square, gamma = check_residuals("rms_norm_backward", residuals, RmsNormResiduals)
+    R = reciprocal_root(square, eps)
+    A = _recall_rms(X, A, R)
+    check_cotangent("rms_norm_backward", dY, A.shape, promoted(A, gamma))
+    G = scaled(dY, gamma)
+    dX = R * (G - A * jnp.mean(G * A, -1, keepdims=True))
+    return dX.astype(A.dtype), parameter_factors(A, dY, gamma, None)[0]
+
+
+def _recall_rms(X: Any, A: Any, R: Array) -> Array:
+    """As `recall`, where nothing is subtracted."""
+    return (X * R).astype(promoted(X)) if A is None else A
