@@ -1,0 +1,99 @@
+"""gpt2: the decoder of Radford et al. 2019, from the rules alone."""
+
+from dataclasses import dataclass
+
+from handgrad.layers import (
+    Layer,
+    chain,
+    dropout,
+    gelu,
+    layer_norm,
+    linear,
+    multi_head_attention,
+    position_embedding,
+    repeat,
+    residual,
+    tied_embedding,
+)
+from handgrad.models.published import Weight
+
+
+@dataclass(frozen=True)
+class Gpt2Config:
+    """Sizes of a GPT-2; the defaults are those of the smallest one published, 124 million parameters.
+
+    Attributes:
+      vocabulary: token ids are 0 … vocabulary − 1.
+      tokens: the longest sequence that there are positions for.
+      width, blocks, heads: features of a token, how many blocks, attention heads of each.
+      dropout: rate behind each branch and on attention's weights; a forward pass without a key has none.
+      eps: layer norms add it to the variance.
+      tile: None keeps attention's weights, a number recomputes them in tiles of so many keys.
+    """
+
+    vocabulary: int = 50257
+    tokens: int = 1024
+    width: int = 768
+    blocks: int = 12
+    heads: int = 12
+    dropout: float = 0.0
+    eps: float = 1e-5
+    tile: int | None = None
+
+
+def gpt2(config: Gpt2Config = Gpt2Config()) -> Layer:
+    """ids (batch, tokens) -> logits (batch, tokens, vocabulary): pre-norm blocks, learned positions, tied head.
+
+    Every block is x + attention(norm(x)), then x + mlp(norm(x)), with gelu's tanh form. Names and shapes of the
+    parameters: docs/models.md.
+
+    Raises:
+      InputError: heads don't divide the width; at trace time, a sequence longer than `tokens`, and as the layers do.
+    """
+    width, noise = config.width, dropout(config.dropout)
+    attention = multi_head_attention(config.heads, causal=True, dropout=config.dropout, tile=config.tile)
+    block = chain(
+        attention=residual(chain(norm=layer_norm(eps=config.eps), mix=attention, dropout=noise)),
+        mlp=residual(
+            chain(
+                norm=layer_norm(eps=config.eps),
+                up=linear(4 * width),
+                gelu=gelu(approximate=True),
+                down=linear(width),
+                dropout=noise,
+            )
+        ),
+    )
+    body = chain(
+        positions=position_embedding(config.tokens),
+        dropout=noise,
+        blocks=repeat(block, config.blocks),
+        norm=layer_norm(eps=config.eps),
+    )
+    return tied_embedding(config.vocabulary, width, body)
+
+
+# Where each parameter is in the published state. Its weights are (n_in, n_out), as ours; query, key and value lie side
+# by side in one.
+GPT2_STATE = {
+    "table": Weight("wte.weight"),
+    "body.positions.table": Weight("wpe.weight"),
+    "body.blocks.attention.norm.gamma": Weight("h.{block}.ln_1.weight"),
+    "body.blocks.attention.norm.beta": Weight("h.{block}.ln_1.bias"),
+    "body.blocks.attention.mix.query.W": Weight("h.{block}.attn.c_attn.weight", third=0),
+    "body.blocks.attention.mix.query.b": Weight("h.{block}.attn.c_attn.bias", third=0),
+    "body.blocks.attention.mix.key.W": Weight("h.{block}.attn.c_attn.weight", third=1),
+    "body.blocks.attention.mix.key.b": Weight("h.{block}.attn.c_attn.bias", third=1),
+    "body.blocks.attention.mix.value.W": Weight("h.{block}.attn.c_attn.weight", third=2),
+    "body.blocks.attention.mix.value.b": Weight("h.{block}.attn.c_attn.bias", third=2),
+    "body.blocks.attention.mix.output.W": Weight("h.{block}.attn.c_proj.weight"),
+    "body.blocks.attention.mix.output.b": Weight("h.{block}.attn.c_proj.bias"),
+    "body.blocks.mlp.norm.gamma": Weight("h.{block}.ln_2.weight"),
+    "body.blocks.mlp.norm.beta": Weight("h.{block}.ln_2.bias"),
+    "body.blocks.mlp.up.W": Weight("h.{block}.mlp.c_fc.weight"),
+    "body.blocks.mlp.up.b": Weight("h.{block}.mlp.c_fc.bias"),
+    "body.blocks.mlp.down.W": Weight("h.{block}.mlp.c_proj.weight"),
+    "body.blocks.mlp.down.b": Weight("h.{block}.mlp.c_proj.bias"),
+    "body.norm.gamma": Weight("ln_f.weight"),
+    "body.norm.beta": Weight("ln_f.bias"),
+}

@@ -1,0 +1,57 @@
+"""GPT-2 and Llama as functions of their published state, in PyTorch: another library, another layout, other names."""
+
+import math
+
+import torch
+
+F = torch.nn.functional
+
+
+def gpt2(state, ids, blocks, heads, eps):
+    x = F.embedding(ids, state["wte.weight"]) + state["wpe.weight"][: ids.shape[1]]
+    width = x.shape[-1]
+    for i in range(blocks):
+        p = {name.removeprefix(f"h.{i}."): value for name, value in state.items() if name.startswith(f"h.{i}.")}
+        h = F.layer_norm(x, (width,), p["ln_1.weight"], p["ln_1.bias"], eps)
+        q, k, v = (h @ p["attn.c_attn.weight"] + p["attn.c_attn.bias"]).split(width, dim=-1)
+        q, k, v = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k, v))
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2)
+        x = x + mixed @ p["attn.c_proj.weight"] + p["attn.c_proj.bias"]
+        h = F.layer_norm(x, (width,), p["ln_2.weight"], p["ln_2.bias"], eps)
+        h = F.gelu(h @ p["mlp.c_fc.weight"] + p["mlp.c_fc.bias"], approximate="tanh")
+        x = x + h @ p["mlp.c_proj.weight"] + p["mlp.c_proj.bias"]
+    return F.layer_norm(x, (width,), state["ln_f.weight"], state["ln_f.bias"], eps) @ state["wte.weight"].T
+
+
+def llama(state, ids, blocks, heads, kv_heads, base, eps):
+    x = F.embedding(ids, state["model.embed_tokens.weight"])
+    size = x.shape[-1] // heads
+    angles = torch.arange(ids.shape[1], dtype=x.dtype)[:, None] * base ** (
+        -torch.arange(0, size, 2, dtype=x.dtype) / size
+    )
+
+    def norm(x, weight):
+        return F.rms_norm(x, (x.shape[-1],), weight, eps)
+
+    def rotated(t):
+        one, two = t.chunk(2, dim=-1)
+        cos, sin = angles.cos(), angles.sin()
+        return torch.cat([one * cos - two * sin, two * cos + one * sin], -1)
+
+    for i in range(blocks):
+        start = f"model.layers.{i}."
+        p = {name.removeprefix(start): value for name, value in state.items() if name.startswith(start)}
+        h = norm(x, p["input_layernorm.weight"])
+        q, k, v = (
+            (h @ p[f"self_attn.{name}_proj.weight"].T).unflatten(-1, (n, size)).transpose(1, 2)
+            for name, n in (("q", heads), ("k", kv_heads), ("v", kv_heads))
+        )
+        k, v = (t.repeat_interleave(heads // kv_heads, 1) for t in (rotated(k), v))
+        scores = rotated(q) @ k.transpose(-1, -2) / math.sqrt(size)
+        allowed = torch.ones(scores.shape[-2:], dtype=torch.bool).tril()
+        mixed = scores.masked_fill(~allowed, -math.inf).softmax(-1) @ v
+        x = x + mixed.transpose(1, 2).flatten(2) @ p["self_attn.o_proj.weight"].T
+        h = norm(x, p["post_attention_layernorm.weight"])
+        h = F.silu(h @ p["mlp.gate_proj.weight"].T) * (h @ p["mlp.up_proj.weight"].T)
+        x = x + h @ p["mlp.down_proj.weight"].T
+    return norm(x, state["model.norm.weight"]) @ state["lm_head.weight"].T
