@@ -2,19 +2,12 @@
 
 import jax.numpy as jnp
 
-from cases.case import Case, distributions, fixed, integers, labels, per_example, probabilities, with_target
-from cases.softmax import log_softmax
+from cases.case import Case, fixed, integers, per_example, probabilities, with_target
 from handgrad import layers
 
 
 def sigmoid_cross_entropy(Z, Y):
     return per_example(jnp.logaddexp(Z, 0) - Z * Y)
-
-
-def softmax_cross_entropy(Z, Y, label_smoothing=0.0):
-    if jnp.issubdtype(Y.dtype, jnp.integer):
-        Y = jnp.eye(Z.shape[-1], dtype=Z.dtype)[Y]
-    return per_example(-((1 - label_smoothing) * Y + label_smoothing / Z.shape[-1]) * log_softmax(Z))
 
 
 def binary_cross_entropy(A, Y):
@@ -26,25 +19,6 @@ CASES = [
     Case("sigmoid_cross_entropy", "tokens", with_target((3, 2, 4), probabilities), sigmoid_cross_entropy),
     Case("sigmoid_cross_entropy", "integers", with_target((5, 7), integers, 2.0), sigmoid_cross_entropy),
     Case("sigmoid_cross_entropy", "1e4", fixed([[1e4, 1e4, -1e4]], [[1.0, 0.5, 0.0]]), sigmoid_cross_entropy),
-    Case("softmax_cross_entropy", "labels", with_target((5, 7), labels, 2.0), softmax_cross_entropy),
-    Case("softmax_cross_entropy", "tokens", with_target((3, 2, 4), labels), softmax_cross_entropy),
-    Case("softmax_cross_entropy", "distributions", with_target((5, 7), distributions), softmax_cross_entropy),
-    Case("softmax_cross_entropy", "unnormalised", with_target((5, 7), probabilities), softmax_cross_entropy),
-    Case(
-        "softmax_cross_entropy",
-        "labels-smoothed",
-        with_target((5, 7), labels),
-        softmax_cross_entropy,
-        {"label_smoothing": 0.1},
-    ),
-    Case(
-        "softmax_cross_entropy",
-        "distributions-smoothed",
-        with_target((3, 2, 4), distributions),
-        softmax_cross_entropy,
-        {"label_smoothing": 0.3},
-    ),
-    Case("softmax_cross_entropy", "1e4", fixed([[1e4, -1e4, 0.0], [1e4, 0.0, 0.0]], [0, 2]), softmax_cross_entropy),
     Case(
         "binary_cross_entropy",
         "rows",
@@ -61,4 +35,4 @@ CASES = [
 ]
 
 
-LAYERS = {op: getattr(layers, op) for op in ("sigmoid_cross_entropy", "softmax_cross_entropy", "binary_cross_entropy")}
+LAYERS = {op: getattr(layers, op) for op in ("sigmoid_cross_entropy", "binary_cross_entropy")}

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import handgrad as hg
+from handgrad import layers
 
 RNG = np.random.default_rng(0)
 SHAPE = (4, 2, 3)
@@ -14,6 +15,9 @@ NUMBERS = RNG.standard_normal(SHAPE)
 PROBABILITIES = RNG.uniform(0.05, 0.95, SHAPE)
 DISTRIBUTIONS = RNG.dirichlet(np.ones(3), SHAPE[:2])
 LABELS = np.array([[0, 2], [1, 1], [2, 0], [0, 0]])
+BITS = RNG.integers(0, 2, SHAPE)
+COUNTS = RNG.poisson(2, SHAPE)
+CLASS_WEIGHTS = np.array([0.5, 1.0, 2.0])
 DLOSS = np.array([1.0, -2.0, 0.0, 0.25])
 
 
@@ -34,6 +38,25 @@ def cross_entropy(epsilon):
         return summed(-q * jnp.log(jnp.exp(z) / jnp.exp(z).sum(-1, keepdims=True)))
 
     return loss
+
+
+def language_model(z, y):
+    s = 2 * jnp.tanh(z / 2)
+    q = jax.nn.one_hot(y, 3, dtype=z.dtype) * CLASS_WEIGHTS.reshape(1, 1, 3)
+    lse = jnp.log(jnp.exp(s).sum(-1, keepdims=True))
+    return summed((y != 0)[..., None] * ((q * (lse - s)).sum(-1, keepdims=True) + 0.1 * lse**2))
+
+
+def focal(gamma, alpha, scale=2):
+    def loss(z, y):
+        p = jnp.where(y == 1, 1 / (1 + jnp.exp(-z)), 1 / (1 + jnp.exp(z)))
+        return summed(-scale * jnp.where(y == 1, alpha, 1 - alpha) * (1 - p) ** gamma * jnp.log(p))
+
+    return loss
+
+
+def length(a):
+    return jnp.sqrt((a * a).sum(-1, keepdims=True))
 
 
 LOSSES = {
@@ -62,6 +85,40 @@ LOSSES = {
         lambda a, y: summed(-y * jnp.log(a) - (1 - y) * jnp.log(1 - a)),
         1 / (1 + np.exp(-A)),
         PROBABILITIES,
+    ),
+    "softmax_cross_entropy-everything": (
+        layers.softmax_cross_entropy(class_weights=CLASS_WEIGHTS, ignore_index=0, z_loss=0.1, softcap=2.0),
+        language_model,
+        A,
+        LABELS,
+    ),
+    "hinge_loss": (layers.hinge_loss(), lambda a, y: summed(jnp.maximum(0, 1 - a * y)), A, 2 * BITS - 1),
+    "focal_loss": (layers.focal_loss(), focal(2, 0.5), A, BITS),
+    "focal_loss-1.5-0.25": (layers.focal_loss(1.5, alpha=0.25), focal(1.5, 0.25, 1), A, BITS),
+    "kl_divergence": (
+        layers.kl_divergence(),
+        lambda p, q: summed(q * (jnp.log(q) - p)),
+        np.log(PROBABILITIES),
+        DISTRIBUTIONS,
+    ),
+    "kl_divergence-log": (
+        layers.kl_divergence(log_target=True),
+        lambda p, q: summed(jnp.exp(q) * (q - p)),
+        np.log(PROBABILITIES),
+        np.log(DISTRIBUTIONS),
+    ),
+    "poisson_loss": (layers.poisson_loss(), lambda a, y: summed(jnp.exp(a) - y * a), A, COUNTS),
+    "poisson_loss-rates": (
+        layers.poisson_loss(log_input=False, epsilon=0.1),
+        lambda a, y: summed(a - y * jnp.log(a + 0.1)),
+        PROBABILITIES,
+        COUNTS,
+    ),
+    "cosine_distance": (
+        layers.cosine_distance(),
+        lambda a, y: summed(1 - (a * y).sum(-1, keepdims=True) / (length(a) * length(y))),
+        A,
+        NUMBERS,
     ),
 }
 every_loss = pytest.mark.parametrize(("loss", "reference", "prediction", "target"), LOSSES.values(), ids=LOSSES.keys())

@@ -1,17 +1,29 @@
 """Every loss: the rule of the same name, with its options."""
 
+from functools import partial
+
+import jax
+
 from handgrad import rules
 from handgrad.layers.layer import Loss, loss_from_rule
 
 __all__ = [
     "absolute_error",
     "binary_cross_entropy",
+    "cosine_distance",
+    "focal_loss",
+    "hinge_loss",
     "huber_loss",
+    "info_nce",
+    "kl_divergence",
     "l2_loss",
+    "poisson_loss",
     "sigmoid_cross_entropy",
     "softmax_cross_entropy",
     "squared_error",
 ]
+
+Array = jax.Array
 
 
 def squared_error() -> Loss:
@@ -39,15 +51,69 @@ def sigmoid_cross_entropy() -> Loss:
     return loss_from_rule(rules.sigmoid_cross_entropy_forward, rules.sigmoid_cross_entropy_backward)
 
 
-def softmax_cross_entropy(label_smoothing: float = 0.0) -> Loss:
+def softmax_cross_entropy(
+    label_smoothing: float = 0.0,
+    *,
+    class_weights: Array | None = None,
+    ignore_index: int | None = None,
+    z_loss: float = 0.0,
+    softcap: float | None = None,
+) -> Loss:
     """Cross-entropy of softmax(logits) against labels or distributions."""
     return loss_from_rule(
-        rules.softmax_cross_entropy_forward,
+        partial(rules.softmax_cross_entropy_forward, class_weights=class_weights),
         rules.softmax_cross_entropy_backward,
         label_smoothing=label_smoothing,
+        ignore_index=ignore_index,
+        z_loss=z_loss,
+        softcap=softcap,
     )
 
 
 def binary_cross_entropy() -> Loss:
     """Binary cross-entropy of probabilities; after a sigmoid its composed delta is a − y."""
     return loss_from_rule(rules.binary_cross_entropy_forward, rules.binary_cross_entropy_backward)
+
+
+def focal_loss(gamma: float = 2.0, *, alpha: float | None = None) -> Loss:
+    """Binary cross-entropy of σ(logits) times (the probability of the wrong answer)^gamma."""
+    return loss_from_rule(rules.focal_loss_forward, rules.focal_loss_backward, gamma=gamma, alpha=alpha)
+
+
+def hinge_loss() -> Loss:
+    """C_b = Σ max(0, 1 − y a), y being −1 or 1."""
+    return loss_from_rule(rules.hinge_loss_forward, rules.hinge_loss_backward)
+
+
+def kl_divergence(*, log_target: bool = False) -> Loss:
+    """C_b = Σ q (log q − ℓ) of predicted log-probabilities ℓ."""
+    return loss_from_rule(rules.kl_divergence_forward, rules.kl_divergence_backward, log_target=log_target)
+
+
+def poisson_loss(*, log_input: bool = True, full: bool = False, epsilon: float = 1e-8) -> Loss:
+    """C_b = Σ (e^a − y a), of counts y."""
+    return loss_from_rule(
+        rules.poisson_loss_forward, rules.poisson_loss_backward, log_input=log_input, full=full, epsilon=epsilon
+    )
+
+
+def cosine_distance(*, epsilon: float = 1e-8) -> Loss:
+    """C_b = Σ (1 − cos(a, y)), along the last axis."""
+    return loss_from_rule(rules.cosine_distance_forward, rules.cosine_distance_backward, epsilon=epsilon)
+
+
+def info_nce(
+    temperature: float = 0.07, *, normalise: bool = True, epsilon: float = 1e-8, residuals: str = "save"
+) -> Loss:
+    """Each query finds its own key among the batch's; the target, the keys, is a constant to this loss.
+
+    Where the keys are learned too, `info_nce_backward` has their cotangent, and `custom_vjp_rule` makes it a function.
+    """
+    return loss_from_rule(
+        rules.info_nce_forward,
+        rules.info_nce_backward,
+        temperature=temperature,
+        normalise=normalise,
+        epsilon=epsilon,
+        residuals=residuals,
+    )

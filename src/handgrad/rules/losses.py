@@ -9,7 +9,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from handgrad.shapes import check_array, check_cotangent, check_positive, check_residuals, check_target
+from handgrad.rules._losses import per_example, target_cotangent, to_elements
+from handgrad.shapes import check_array, check_positive, check_residuals, check_target
 
 __all__ = [
     "AbsoluteErrorResiduals",
@@ -54,7 +55,7 @@ def squared_error_forward(A: Array, Y: Array) -> tuple[Array, SquaredErrorResidu
     Derivation: docs/derivations/losses.md
     """
     E = _error("squared_error_forward", A, Y)
-    return _per_example(E**2), SquaredErrorResiduals(A, Y)
+    return per_example(E**2), SquaredErrorResiduals(A, Y)
 
 
 def squared_error_backward(residuals: SquaredErrorResiduals, dC: Array) -> tuple[Array, Array | None]:
@@ -101,7 +102,7 @@ def l2_loss_forward(A: Array, Y: Array) -> tuple[Array, L2LossResiduals]:
     Derivation: docs/derivations/losses.md
     """
     E = _error("l2_loss_forward", A, Y)
-    return _per_example(E**2 / 2), L2LossResiduals(A, Y)
+    return per_example(E**2 / 2), L2LossResiduals(A, Y)
 
 
 def l2_loss_backward(residuals: L2LossResiduals, dC: Array) -> tuple[Array, Array | None]:
@@ -148,7 +149,7 @@ def absolute_error_forward(A: Array, Y: Array) -> tuple[Array, AbsoluteErrorResi
     Derivation: docs/derivations/losses.md
     """
     E = _error("absolute_error_forward", A, Y)
-    return _per_example(E * jnp.sign(E)), AbsoluteErrorResiduals(A, Y)
+    return per_example(E * jnp.sign(E)), AbsoluteErrorResiduals(A, Y)
 
 
 def absolute_error_backward(residuals: AbsoluteErrorResiduals, dC: Array) -> tuple[Array, Array | None]:
@@ -198,7 +199,7 @@ def huber_loss_forward(A: Array, Y: Array, *, delta: float = 1.0) -> tuple[Array
     check_positive("huber_loss_forward", "delta", delta)
     E = _error("huber_loss_forward", A, Y)
     inside = jnp.clip(E, -delta, delta)
-    return _per_example(inside * (E - inside / 2)), HuberLossResiduals(A, Y)
+    return per_example(inside * (E - inside / 2)), HuberLossResiduals(A, Y)
 
 
 def huber_loss_backward(residuals: HuberLossResiduals, dC: Array, *, delta: float = 1.0) -> tuple[Array, Array | None]:
@@ -227,13 +228,7 @@ def _error(where: str, A: Array, Y: Array) -> Array:
     return A - Y
 
 
-def _per_example(C: Array) -> Array:
-    return jnp.sum(C, axis=tuple(range(1, C.ndim)))
-
-
 def _cotangents(where: str, A: Array, Y: Array, slope: Array, dC: Array) -> tuple[Array, Array | None]:
     """dA and dY of a loss that sees A − Y alone: dC times the slope, and the same with the other sign."""
-    check_cotangent(where, dC, A.shape[:1], slope.dtype, name="dC", of="C")
-    dA = jnp.expand_dims(dC, tuple(range(1, A.ndim))) * slope
-    dY = (-dA).astype(Y.dtype) if jnp.issubdtype(Y.dtype, jnp.floating) else None
-    return dA.astype(A.dtype), dY
+    dA = to_elements(where, dC, A, slope.dtype) * slope
+    return dA.astype(A.dtype), target_cotangent(-dA, Y)

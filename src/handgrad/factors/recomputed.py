@@ -1,0 +1,62 @@
+"""Recomputed: a gradient whose sides are too large to keep, summed once and computed again for any other question."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from handgrad.factors.base import Array, Factor
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False)
+class Recomputed(Factor):
+    """Σ_b g_b, which the backward pass made on its way, and what makes each g_b again.
+
+    The plain sum costs nothing more. A weighted sum, and every fold over single examples, runs `again`.
+
+    Attributes:
+      total: Σ_b g_b in the parameter's shape, in the dtype of the sum.
+      rows: pytree of arrays, batch first: what each example's gradient is made of.
+      shared: pytree of arrays that all examples have in common.
+      again: (rows, shared, weights or None, options) -> Σ_b w_b g_b like total, for any number of examples.
+      options: what `again` takes besides arrays, hashable.
+      param_dtype: the parameter's dtype.
+    Derivation: docs/derivations/linear_cross_entropy.md
+    """
+
+    total: Array
+    rows: Any
+    shared: Any
+    again: Callable[..., Array] = field(metadata={"static": True})
+    options: Any = field(metadata={"static": True})
+    param_dtype: Any = field(metadata={"static": True})
+
+    @property
+    def batch(self) -> int:
+        return jax.tree.leaves(self.rows)[0].shape[0]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.total.shape
+
+    @property
+    def dtype(self) -> Any:
+        return self.param_dtype
+
+    def accumulate(self, weights: Array | None = None) -> Array:
+        """Σ_b w_b g_b: the total, or one more pass."""
+        return self.total if weights is None else self.again(self.rows, self.shared, weights, self.options)
+
+    def per_example(self) -> Array:
+        if self.batch == 1:
+            return jnp.expand_dims(self.total, 0)
+        return jax.lax.map(lambda b: self.example(b).total, jnp.arange(self.batch))
+
+    def example(self, b: Any) -> "Recomputed":
+        """The factor of example `b` alone, its gradient computed again."""
+        rows = jax.tree.map(lambda a: jax.lax.dynamic_slice_in_dim(a, b, 1), self.rows)
+        total = self.again(rows, self.shared, None, self.options)
+        return Recomputed(total, rows, self.shared, self.again, self.options, self.param_dtype)

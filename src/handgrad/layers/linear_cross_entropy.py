@@ -1,0 +1,103 @@
+"""projection and linear_cross_entropy: a head that leaves its last product to the loss."""
+
+from typing import Any, NamedTuple
+
+import jax
+
+from handgrad import rules
+from handgrad.layers.layer import Layer, Loss
+from handgrad.layers.linear import Initializer, LinearParams, linear
+from handgrad.shapes import InputError, describe
+
+__all__ = [
+    "Projection",
+    "linear_cross_entropy",
+    "projection",
+]
+
+Array = jax.Array
+
+
+class Projection(NamedTuple):
+    """Logits X W + 1 bᵀ, not yet multiplied. Its cotangent has the same form.
+
+    Attributes:
+      X: (batch, ..., n_in).
+      W: (n_in, n).
+      b: (n,), or None.
+    """
+
+    X: Any
+    W: Any
+    b: Any = None
+
+
+def projection(
+    n_out: int,
+    *,
+    bias: bool = True,
+    n_in: int | None = None,
+    init_W: Initializer = jax.nn.initializers.lecun_normal(),
+    init_b: Initializer = jax.nn.initializers.zeros,
+) -> Layer:
+    """`linear`, its product left to the loss: y is Projection(X, W, b), for `linear_cross_entropy`.
+
+    Its parameters are linear's own, LinearParams(W, b): with `linear(n_out)` in its place the same params give logits.
+
+    Args:
+      n_out, bias, n_in, init_W, init_b: as for linear.
+    Raises:
+      InputError: as linear; at trace time, params of another layer, a dy that is no Projection.
+    Derivation: docs/derivations/linear_cross_entropy.md
+    """
+    multiplied = linear(n_out, bias=bias, n_in=n_in, init_W=init_W, init_b=init_b)
+
+    def forward(params, x, key=None):
+        jax.eval_shape(multiplied.forward, params, x)  # for its checks; nothing is computed
+        return Projection(x, params.W, params.b), ()
+
+    def backward(residuals, dy):
+        if not isinstance(dy, Projection):
+            raise InputError(f"projection: dy must be a Projection, got {describe(dy)}")
+        return dy.X, LinearParams(dy.W, dy.b)
+
+    return Layer(multiplied.init, forward, backward)
+
+
+def linear_cross_entropy(
+    *,
+    chunk: int = 256,
+    label_smoothing: float = 0.0,
+    ignore_index: int | None = None,
+    z_loss: float = 0.0,
+    softcap: float | None = None,
+) -> Loss:
+    """softmax_cross_entropy of a `projection`'s logits against labels, `chunk` tokens' logits at a time.
+
+    `chain(..., projection(n))` under this loss is `chain(..., linear(n))` under softmax_cross_entropy, and (tokens, n)
+    never stands in memory.
+
+    Args:
+      chunk, label_smoothing, ignore_index, z_loss, softcap: as for linear_cross_entropy_forward.
+    Raises:
+      InputError: at trace time, a prediction that is no Projection, and as linear_cross_entropy_forward.
+    Derivation: docs/derivations/linear_cross_entropy.md
+    """
+    options = {
+        "chunk": chunk,
+        "label_smoothing": label_smoothing,
+        "ignore_index": ignore_index,
+        "z_loss": z_loss,
+        "softcap": softcap,
+    }
+
+    def forward(prediction, target):
+        if not isinstance(prediction, Projection):
+            raise InputError(f"linear_cross_entropy: prediction must be a Projection, got {describe(prediction)}")
+        return rules.linear_cross_entropy_forward(*prediction, target, **options)
+
+    def backward(residuals, dloss):
+        *of_prediction, _ = rules.linear_cross_entropy_backward(residuals, dloss, **options)
+        return Projection(*of_prediction)
+
+    return Loss(forward, backward)

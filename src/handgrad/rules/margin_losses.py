@@ -1,0 +1,153 @@
+"""Losses of a yes or no that care how clear the decision is: hinge asks for a margin, focal forgets easy examples."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from handgrad.rules._losses import per_example, target_cotangent, to_elements
+from handgrad.rules.activations import softplus_forward
+from handgrad.shapes import InputError, check_array, check_positive, check_residuals, check_target
+
+__all__ = [
+    "FocalLossResiduals",
+    "HingeLossResiduals",
+    "focal_loss_backward",
+    "focal_loss_forward",
+    "hinge_loss_backward",
+    "hinge_loss_forward",
+]
+
+Array = jax.Array
+
+
+class HingeLossResiduals(NamedTuple):
+    """The arguments: references, no copies.
+
+    Attributes:
+      A: (batch, ...) outputs of the decision function.
+      Y: (batch, ...) target.
+    """
+
+    A: Array
+    Y: Array
+
+
+def hinge_loss_forward(A: Array, Y: Array) -> tuple[Array, HingeLossResiduals]:
+    """C_b = Σ max(0, 1 − y a) for each example.
+
+    Args:
+      A: (batch, ...) outputs of the decision function, floating point.
+      Y: (batch, ...) target of A's shape, −1 or 1; of integers too.
+    Returns:
+      C (batch,); residuals.
+    Raises:
+      InputError: A is not floating point; Y has another shape than A.
+    Derivation: docs/derivations/margin_losses.md (Cortes and Vapnik 1995)
+    """
+    check_array("hinge_loss_forward", "the prediction A", A, min_ndim=1)
+    check_target("hinge_loss_forward", Y, A.shape, "like the prediction A")
+    return per_example(jnp.maximum(0, 1 - Y * A)), HingeLossResiduals(A, Y)
+
+
+def hinge_loss_backward(residuals: HingeLossResiduals, dC: Array) -> tuple[Array, Array | None]:
+    """Pull dC back through the hinge loss; where y a = 1, half the slope, as jnp.maximum has it for a tie.
+
+        dA = −dC ∘ Y ∘ H      dY = −dC ∘ A ∘ H      H = [Y ∘ A < 1], ½ where it is 1
+
+    Args:
+      residuals: HingeLossResiduals of hinge_loss_forward.
+      dC: (batch,) cotangent of C, any numbers.
+    Returns:
+      dA like A; dY like Y, or None where Y is of integers.
+    Raises:
+      InputError: residuals of another rule; dC not of C's shape and dtype.
+    Derivation: docs/derivations/margin_losses.md
+    """
+    A, Y = check_residuals("hinge_loss_backward", residuals, HingeLossResiduals)
+    dC = to_elements("hinge_loss_backward", dC, A, jnp.result_type(A, Y))
+    H = (1 + jnp.sign(1 - Y * A)) / 2
+    return (-dC * Y * H).astype(A.dtype), target_cotangent(-dC * A * H, Y)
+
+
+class FocalLossResiduals(NamedTuple):
+    """The arguments: references, no copies.
+
+    Attributes:
+      Z: (batch, ...) logits.
+      Y: (batch, ...) target.
+    """
+
+    Z: Array
+    Y: Array
+
+
+def focal_loss_forward(
+    Z: Array, Y: Array, *, gamma: float = 2.0, alpha: float | None = None
+) -> tuple[Array, FocalLossResiduals]:
+    """C_b = Σ α_y d^γ c for each example: the cross-entropy c of σ(z), times a power of the doubt d.
+
+    d = y (1 − p) + (1 − y) p is the probability, p = σ(z), of the answer that is wrong; α_y = α y + (1 − α) (1 − y).
+
+    Args:
+      Z: (batch, ...) logits, floating point.
+      Y: (batch, ...) target of Z's shape, probabilities in [0, 1]; of integers 0 and 1 too.
+      gamma: γ ≥ 0; 0 gives sigmoid_cross_entropy.
+      alpha: α in [0, 1], how much a yes counts beside a no; None stands for 1 each.
+    Returns:
+      C (batch,); residuals.
+    Raises:
+      InputError: Z is not floating point; Y has another shape than Z; γ below 0; α outside [0, 1].
+    Derivation: docs/derivations/margin_losses.md (Lin et al. 2017)
+    """
+    where = "focal_loss_forward"
+    check_array(where, "the logits Z", Z, min_ndim=1)
+    check_target(where, Y, Z.shape, "like the logits Z")
+    if gamma != 0:
+        check_positive(where, "gamma", gamma)
+    if alpha is not None and not 0 <= alpha <= 1:
+        raise InputError(f"{where}: alpha must be in [0, 1] or None, got {alpha}")
+    C, D, _ = _cross_entropy_and_doubt(Z, Y)
+    return per_example(_balance(Y, alpha) * D**gamma * C), FocalLossResiduals(Z, Y)
+
+
+def focal_loss_backward(
+    residuals: FocalLossResiduals, dC: Array, *, gamma: float = 2.0, alpha: float | None = None
+) -> tuple[Array, Array | None]:
+    """Pull dC back through the focal loss.
+
+        dZ = dC ∘ α_y ∘ D^γ ∘ (P − Y + γ (1 − 2 Y) ∘ R ∘ c)      R = P ∘ (1 − P) / D
+        dY = dC ∘ (α_y ∘ (γ (1 − 2 P) ∘ D^(γ−1) ∘ c − D^γ ∘ Z) + (2 α − 1) D^γ ∘ c)
+
+    Args:
+      residuals: FocalLossResiduals of focal_loss_forward.
+      dC: (batch,) cotangent of C, any numbers.
+      gamma, alpha: the forward's.
+    Returns:
+      dZ like Z; dY like Y, or None where Y is of integers.
+    Raises:
+      InputError: residuals of another rule; dC not of C's shape and dtype.
+    Derivation: docs/derivations/margin_losses.md
+    """
+    Z, Y = check_residuals("focal_loss_backward", residuals, FocalLossResiduals)
+    dC = to_elements("focal_loss_backward", dC, Z, jnp.result_type(Z, Y))
+    C, D, P = _cross_entropy_and_doubt(Z, Y)
+    balance, power = _balance(Y, alpha), D**gamma
+    # 1 / R, so that at a surely right answer, where P (1 − P) and D are both 0, their quotient is still 1.
+    R = 1 / (jnp.where(Y == 0, 0, Y / P) + jnp.where(Y == 1, 0, (1 - Y) / jax.lax.logistic(-Z)))
+    dZ = dC * balance * power * (P - Y + gamma * (1 - 2 * Y) * R * C)
+    # Where D is 0, so is C, and with it the term.
+    from_doubt = gamma * (1 - 2 * P) * jnp.where(D == 0, 0, power / jnp.where(D == 0, 1, D)) * C
+    dY = balance * (from_doubt - power * Z) + (0 if alpha is None else 2 * alpha - 1) * power * C
+    return dZ.astype(Z.dtype), target_cotangent(dC * dY, Y)
+
+
+def _cross_entropy_and_doubt(Z: Array, Y: Array) -> tuple[Array, Array, Array]:
+    """c, d and p of each element; no difference of large numbers, nor of 1 and a number near it, in any of them."""
+    P, N = jax.lax.logistic(Z), jax.lax.logistic(-Z)
+    C = Y * softplus_forward(-Z)[0] + (1 - Y) * softplus_forward(Z)[0]
+    return C, Y * N + (1 - Y) * P, P
+
+
+def _balance(Y: Array, alpha: float | None) -> Any:
+    return 1 if alpha is None else alpha * Y + (1 - alpha) * (1 - Y)

@@ -1,0 +1,127 @@
+"""Projection and loss in one: what it never holds, what it makes of bad labels, and what it refuses."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import handgrad as hg
+from handgrad import layers, rules
+
+RNG = np.random.default_rng(0)
+X, W, B = (jnp.asarray(RNG.standard_normal(shape)) for shape in ((4, 3, 5), (5, 7), (7,)))
+LABELS = np.array([[0, 6, 1], [2, 2, 3], [1, 4, 1], [5, 0, 0]])
+DC = jnp.asarray([1.0, -2.0, 0.5, 0.25])
+
+
+def both(X, W, b, Y, **options):
+    """C and the cotangents, multiplied out."""
+    C, residuals = rules.linear_cross_entropy_forward(X, W, b, Y, **options)
+    return C, hg.materialize(rules.linear_cross_entropy_backward(residuals, DC.astype(C.dtype), **options))
+
+
+def test_temporary_memory_is_the_chunks():
+    """4,096 tokens of 1,024 classes: the logits alone, once, would be 16.8 MB; a chunk of 128 is 0.5 MB."""
+    tokens, n_in, n, chunk = 4096, 16, 1024, 128
+    x = jax.ShapeDtypeStruct((1, tokens, n_in), np.float32)
+    params = hg.LinearParams(jax.ShapeDtypeStruct((n_in, n), np.float32), jax.ShapeDtypeStruct((n,), np.float32))
+    labels = jax.ShapeDtypeStruct((1, tokens), np.int32)
+    loss = layers.linear_cross_entropy(chunk=chunk, z_loss=1e-4, softcap=30.0)
+    head = layers.projection(n)
+
+    def gradients(params, x, labels):
+        return hg.value_and_grad(head, loss, argnums=(0, 1))(params, x, labels)
+
+    def folds(params, x, labels):
+        _, factors = hg.value_and_factors(head, loss)(params, x, labels)
+        return [(factor.sum(), factor.sum(jnp.ones(1)), factor.sq_norms()) for factor in factors]
+
+    for function in (gradients, folds):
+        compiled = jax.jit(function).lower(params, x, labels).compile()
+        assert compiled.memory_analysis().temp_size_in_bytes < tokens * n * 4 / 4
+
+
+@pytest.mark.parametrize("chunk", [1, 5, 12, 1000])
+def test_any_chunk_gives_the_same(chunk):
+    """Chunks that divide the tokens or don't, of one token, of more than there are."""
+    whole, cotangents = both(X, W, B, LABELS, chunk=3)
+    C, found = both(X, W, B, LABELS, chunk=chunk)
+    np.testing.assert_allclose(C, whole, rtol=1e-13)
+    for one, other in zip(found[:3], cotangents[:3], strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("bad", [7, -1, -100, np.iinfo(np.int32).max])
+def test_a_gpt2_heads_bad_label(bad):
+    """NaN in its example's loss and its token's dX; the other examples don't notice. As the label to ignore it is 0."""
+    labels = LABELS.copy()
+    labels[1, 2] = bad
+    (C, cotangents), (good, expected) = both(X, W, B, labels, chunk=4), both(X, W, B, LABELS, chunk=4)
+    others = np.array([0, 2, 3])
+    assert np.isnan(C).tolist() == [False, True, False, False]
+    assert (C[others] == good[others]).all()
+    assert np.isnan(cotangents[0]).all(2).sum() == np.isnan(cotangents[0]).any(2).sum() == 1
+    assert np.isnan(cotangents[0][1, 2]).all()
+    np.testing.assert_array_equal(cotangents[0][others], expected[0][others])
+    assert np.isnan(cotangents[1]).all()
+    C, (dX, dW, db, _) = both(X, W, B, labels, chunk=4, ignore_index=bad)
+    np.testing.assert_allclose(C[others], good[others], rtol=1e-13)
+    assert np.isfinite(C).all()
+    assert (dX[1, 2] == 0).all()
+    assert np.isfinite(dW).all()
+    assert np.isfinite(db).all()
+
+
+def test_nothing_counts():
+    C, cotangents = both(X, W, B, np.full((4, 3), -100), ignore_index=-100, z_loss=0.1, label_smoothing=0.1)
+    assert (C == 0).all()
+    assert all((cotangent == 0).all() for cotangent in cotangents[:3])
+
+
+@pytest.mark.parametrize("ignore", [None, 6])
+def test_large_logits_in_float32(ignore):
+    """A bias of 200 would overflow e^z: neither the row that fills up the last chunk nor an ignored one may meet it."""
+    C, cotangents = both(*(a.astype(jnp.float32) for a in (X, W, B + 200)), LABELS, chunk=5, ignore_index=ignore)
+    assert np.isfinite(C).all()
+    assert all(np.isfinite(cotangent).all() for cotangent in cotangents[:3])
+
+
+def test_bfloat16_logits_are_not_rounded():
+    """Closer to the truth than linear and softmax_cross_entropy, which round every logit."""
+    small = [a.astype(jnp.bfloat16) for a in (X, W, B)]
+    truth, _ = both(*(a.astype(jnp.float64) for a in small), LABELS)
+    found, (dX, dW, db, _) = both(*small, LABELS)
+    assert {a.dtype for a in (found, dX, dW, db)} == {jnp.dtype(jnp.bfloat16)}
+    separate, _ = rules.softmax_cross_entropy_forward(rules.linear_forward(*small)[0], LABELS)
+    error, other = (np.abs(np.asarray(C, np.float64) - truth).max() for C in (found, separate))
+    assert error <= other
+    assert error <= float(jnp.finfo(jnp.bfloat16).eps) * np.abs(truth).max() / 2
+
+
+def test_an_empty_batch():
+    C, residuals = rules.linear_cross_entropy_forward(X[:0], W, B, LABELS[:0])
+    dX, dW, db, _ = rules.linear_cross_entropy_backward(residuals, DC[:0])
+    assert (C.shape, dX.shape) == ((0,), (0, 3, 5))
+    assert (dW.sum() == 0).all()
+    assert (db.sum() == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        ((X, W[0], B, LABELS), {}, r"W must have shape \(n_in, n\), got float64 \(7,\)"),
+        ((X, W.T, B, LABELS), {}, r"X must have shape \(4, 3, 7\) to meet W \(7, 5\), got float64 \(4, 3, 5\)"),
+        ((X, W, B[1:], LABELS), {}, r"b must have shape \(7,\) to meet W \(5, 7\), got float64 \(6,\)"),
+        ((X, W, B, LABELS[:, 0]), {}, r"the labels Y must have shape \(4, 3\) .*, got int64 \(4,\)"),
+        ((X, W, B, LABELS + 0.5), {}, r"the labels Y must be integers, got float64 \(4, 3\)"),
+        ((X, W, B, LABELS), {"chunk": 0}, r"chunk must be a positive integer, got 0"),
+        ((X, W, B, LABELS), {"chunk": 2.0}, r"chunk must be a positive integer, got 2.0"),
+        ((X, W, B, LABELS), {"label_smoothing": 1}, r"label_smoothing must be in \[0, 1\), got 1"),
+        ((X, W, B, LABELS), {"ignore_index": 1.0}, r"ignore_index must be an integer of 32 bits or None, got 1.0"),
+        ((X, W, B, LABELS), {"z_loss": -1}, r"z_loss must be a positive number, got -1"),
+        ((X, W, B, LABELS), {"softcap": 0}, r"softcap must be a positive number, got 0"),
+    ],
+)
+def test_bad_input(arguments, options, message):
+    with pytest.raises(hg.InputError, match=f"^linear_cross_entropy_forward: {message}$"):
+        rules.linear_cross_entropy_forward(*arguments, **options)
