@@ -39,7 +39,7 @@ def test_links_lead_somewhere(page):
 def test_quoted_code_stands_in_the_source(page):
     """A derivation quotes its rule's lines to the letter."""
     package = REPOSITORY / "src/handgrad"
-    files = [package / f"rules/{page.stem}.py"]
+    files = [package / f"rules/{page.stem}.py", *(package / "rules").glob("_*.py")]
     if page.stem == "composition":
         files += [package / f"layers/{name}.py" for name in ("chain", "residual", "repeat")]
     source = {line.strip() for file in files for line in file.read_text().splitlines()}

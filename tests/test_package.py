@@ -12,7 +12,7 @@ import handgrad as hg
 SOURCE = Path(hg.__file__).parent
 # factors ← rules ← layers ← backprop ← models ← training ← cli: a part may import what stands before it. The checker
 # stands on factors alone, beside the rules, so that it can't borrow from what it checks; models and cli call it.
-FLOORS = ["shapes", "factors", "rules", "layers", "backprop", "models", "training", "cli"]
+FLOORS = ["shapes", "windows", "factors", "rules", "layers", "backprop", "models", "training", "cli"]
 CHECKED = ("models", "cli")
 
 

@@ -4,7 +4,7 @@ Where nobody else keeps it (before a sum, a pool, a norm), relu and leaky_relu c
 residuals="mask".
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -41,8 +41,8 @@ class ReluResiduals(NamedTuple):
       mask: (batch, ...) booleans, X > 0.
     """
 
-    Y: Array | None
-    mask: Array | None
+    Y: Any
+    mask: Any
 
 
 def relu_forward(X: Array, *, residuals: str = "save") -> tuple[Array, ReluResiduals]:
@@ -91,8 +91,8 @@ class LeakyReluResiduals(NamedTuple):
       mask: (batch, ...) booleans, X < 0.
     """
 
-    Y: Array | None
-    mask: Array | None
+    Y: Any
+    mask: Any
 
 
 def leaky_relu_forward(
@@ -227,7 +227,7 @@ def _elu(X: Array, alpha: float) -> Array:
     return jnp.where(X > 0, X, alpha * jnp.expm1(jnp.where(X > 0, jnp.zeros_like(X), X)))
 
 
-def _check_cotangent(where: str, dY: Array, Y: Array | None, mask: Array | None) -> None:
+def _check_cotangent(where: str, dY: Array, Y: Any, mask: Any) -> None:
     """A mask doesn't know Y's dtype."""
     kept, dtype = (mask, None) if Y is None else (Y, Y.dtype)
     check_cotangent(where, dY, kept.shape, dtype)

@@ -5,7 +5,7 @@ computes the gate again (residuals="recompute"), or the slope, and the forward p
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -40,8 +40,8 @@ class SiluResiduals(NamedTuple):
       slope: (batch, ...) dY/dX, where it was saved.
     """
 
-    X: Array | None
-    slope: Array | None
+    X: Any
+    slope: Any
 
 
 def silu_forward(X: Array, *, residuals: str = "recompute") -> tuple[Array, SiluResiduals]:
@@ -95,8 +95,8 @@ class MishResiduals(NamedTuple):
       slope: (batch, ...) dY/dX, where it was saved.
     """
 
-    X: Array | None
-    slope: Array | None
+    X: Any
+    slope: Any
 
 
 def mish_forward(X: Array, *, residuals: str = "recompute") -> tuple[Array, MishResiduals]:
@@ -150,8 +150,8 @@ class GeluResiduals(NamedTuple):
       slope: (batch, ...) dY/dX, where it was saved.
     """
 
-    X: Array | None
-    slope: Array | None
+    X: Any
+    slope: Any
 
 
 def gelu_forward(X: Array, *, approximate: bool = False, residuals: str = "recompute") -> tuple[Array, GeluResiduals]:

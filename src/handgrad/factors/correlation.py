@@ -1,0 +1,113 @@
+"""Correlation: the gradient of every convolution's kernel, Σ_b X_b ⋆ Δ_b."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from handgrad.factors.base import Array, Factor, accumulator, as_tokens, weighted
+from handgrad.shapes import check_shape
+from handgrad.windows import Window, patches
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False)
+class Correlation(Factor):
+    """g_b = X_b ⋆ Δ_b: at each tap, Σ_i x δᵀ over the outputs i, x being what output i saw through that tap.
+
+    With P_b the patches, one row for what each output saw, it is P_bᵀ Δ_b: an Outer whose left side is not written
+    out. It has the kernel's shape, (*size, n_in / groups, n_out); each group of n_out / groups features meets its own
+    n_in / groups.
+
+    Attributes:
+      X: (batch, *space, n_in) what the window slid over.
+      Delta: (batch, *outputs, n_out) cotangent of the products.
+      window: how it slid.
+      param_dtype: the parameter's dtype; None stands for the promoted dtype of X and Delta.
+    Derivation: docs/derivations/convolution.md
+    """
+
+    X: Array
+    Delta: Array
+    window: Window = field(metadata={"static": True})
+    param_dtype: Any = field(default=None, metadata={"static": True})
+
+    @property
+    def batch(self) -> int:
+        return self.X.shape[0]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (*self.window.size, self.X.shape[-1] // self.window.groups, self.Delta.shape[-1])
+
+    @property
+    def dtype(self) -> Any:
+        return self.param_dtype or jnp.result_type(self.X.dtype, self.Delta.dtype)
+
+    def accumulate(self, weights: Array | None = None) -> Array:
+        """Σ_b w_b X_b ⋆ Δ_b: ONE convolution, the examples its features, Δ its kernel.
+
+        Strides and dilation change places: taps are d apart, and what one tap multiplies is s apart.
+        """
+        self._check_sides()
+        window, axes = self.window, len(self.window.size)
+        Delta = weighted(self.Delta, weights)
+        dtype = jnp.result_type(self.X, Delta)
+        of_sides, of_kernel = (axes + 1, 0, *range(1, axes + 1)), (axes, axes + 1, *range(axes))
+        return jax.lax.conv_general_dilated(
+            self.X.astype(dtype),
+            Delta.astype(dtype),
+            window_strides=window.dilation,
+            padding=window.padding_met(self.X.shape[1:-1]),
+            rhs_dilation=window.strides,
+            dimension_numbers=jax.lax.ConvDimensionNumbers(of_sides, of_sides, of_kernel),
+            batch_group_count=window.groups,
+            preferred_element_type=accumulator(dtype),
+        )
+
+    def per_example(self) -> Array:
+        self._check_sides()
+        P, Delta = self._by_groups()
+        dtype = accumulator(P, Delta)
+        g = jnp.einsum("btkgi,btgo->bkigo", P, Delta, preferred_element_type=dtype)
+        return g.reshape(self.batch, *self.shape)
+
+    def _inner(self, other: Factor) -> Array:
+        """⟨PᵀΔ, P′ᵀΔ′⟩ = ⟨P P′ᵀ, Δ Δ′ᵀ⟩, output by output, wherever patches are smaller than gradients."""
+        if not (isinstance(other, Correlation) and _gram_is_cheaper(self, other)):
+            return super()._inner(other)
+        (P, Delta), (P2, Delta2) = self._by_groups(), other._by_groups()
+        dtype = accumulator(P, Delta, P2, Delta2)
+        across_P = jnp.einsum("btkgi,bskgi->bgts", P, P2, preferred_element_type=dtype)
+        across_Delta = jnp.einsum("btgo,bsgo->bgts", Delta, Delta2, preferred_element_type=dtype)
+        return jnp.sum(across_P * across_Delta, axis=(1, 2, 3))
+
+    def _by_groups(self) -> tuple[Array, Array]:
+        """Patches (batch, outputs, taps, groups, n_in / groups) and Delta (batch, outputs, groups, n_out / groups)."""
+        groups = self.window.groups
+        P, Delta = patches(self.X, self.window), as_tokens(self.Delta)
+        taps, n_in = P.shape[-2:]
+        return (
+            P.reshape(self.batch, Delta.shape[1], taps, groups, n_in // groups),
+            Delta.reshape(*Delta.shape[:2], groups, Delta.shape[-1] // groups),
+        )
+
+    def _check_sides(self) -> None:
+        """Both sides belong to the same examples and outputs: nothing is broadcast in silence."""
+        outputs = self.window.outputs(self.X.shape[1:-1])
+        shape = (self.batch, *outputs, self.Delta.shape[-1])
+        check_shape("Correlation", "Delta", self.Delta, shape, "(X's examples and the window's outputs)")
+
+
+def _gram_is_cheaper(one: Correlation, two: Correlation) -> bool:
+    """Whether there are no more outputs than features on either side of a group's gradient (n_in, n_out).
+
+    Then patches (T, n_in) take no more room than the gradient, and T T′ (n_in + n_out) ≤ (T + T′) n_in n_out.
+    """
+    groups = one.window.groups
+    *size, n_in, n_out = one.shape
+    fewest = min(math.prod(size) * n_in, n_out // groups)
+    most = max(math.prod(factor.Delta.shape[1:-1]) for factor in (one, two))
+    return groups == two.window.groups and most <= fewest

@@ -1,0 +1,150 @@
+"""Convolution and its way back: kernels that slide over space."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+
+from handgrad.layers.layer import Layer
+from handgrad.rules.convolution import check_groups, convolution_backward, convolution_forward
+from handgrad.rules.transposed_convolution import transposed_convolution_backward, transposed_convolution_forward
+from handgrad.shapes import InputError, check_array, check_count, check_shape, describe
+from handgrad.windows import per_axis
+
+__all__ = [
+    "ConvolutionParams",
+    "convolution",
+    "transposed_convolution",
+]
+
+Array = jax.Array
+Initializer = jax.nn.initializers.Initializer
+
+
+class ConvolutionParams(NamedTuple):
+    """Parameters of `convolution` and of `transposed_convolution`.
+
+    Attributes:
+      K: (*size, n_in / groups, n_out) kernel; of a transposed convolution (*size, n_out / groups, n_in).
+      b: (n_out,) bias, or None.
+    """
+
+    K: Any
+    b: Any = None
+
+
+def convolution(
+    n_out: int,
+    window: int | Sequence[int],
+    *,
+    strides: Any = 1,
+    padding: Any = "SAME",
+    dilation: Any = 1,
+    groups: int = 1,
+    bias: bool = True,
+    init_K: Initializer = jax.nn.initializers.lecun_normal(),
+    init_b: Initializer = jax.nn.initializers.zeros,
+) -> Layer:
+    """y_i = Σ_t x_{s i + d t − p} K_t + b, with parameters ConvolutionParams(K, b).
+
+    x is (batch, *space, n_in) with any number of axes of space; n_in comes from the x of `init`.
+
+    Args:
+      n_out: output features.
+      window: taps of the kernel, an integer or one for each axis of space.
+      strides, padding, dilation, groups: as convolution_forward's; groups=n_in is a depthwise convolution.
+      bias: False leaves b away.
+      init_K, init_b: initialisers, (key, shape, dtype) -> array; parameters get the dtype of `init`'s x.
+    Raises:
+      InputError: n_out or groups is not a positive integer; at trace time, params of another layer, and as
+        convolution_forward and convolution_backward.
+    Derivation: docs/derivations/convolution.md
+    """
+    options = {"strides": strides, "padding": padding, "dilation": dilation, "groups": groups}
+    of_rule = partial(convolution_forward, **options), partial(convolution_backward, **options)
+    check_count("convolution", "n_out", n_out)
+    check_count("convolution", "groups", groups)
+
+    def features(n_in):
+        check_groups("convolution", groups, n_in, n_out)
+        return n_in // groups, n_out
+
+    return _layer("convolution", of_rule, window, features, n_out, init_K, init_b if bias else None)
+
+
+def transposed_convolution(
+    n_out: int,
+    window: int | Sequence[int],
+    *,
+    strides: Any = 1,
+    padding: Any = "SAME",
+    dilation: Any = 1,
+    groups: int = 1,
+    output_padding: Any = 0,
+    bias: bool = True,
+    init_K: Initializer = jax.nn.initializers.lecun_normal(in_axis=-1, out_axis=-2),
+    init_b: Initializer = jax.nn.initializers.zeros,
+) -> Layer:
+    """A convolution's way back, with parameters ConvolutionParams(K, b): from (batch, *outputs, n_in) to more space.
+
+    Args:
+      n_out: output features.
+      window: taps of the kernel, an integer or one for each axis of space.
+      strides, padding, dilation, groups, output_padding: as transposed_convolution_forward's.
+      bias, init_K, init_b: as convolution's.
+    Raises:
+      InputError: as convolution, of transposed_convolution_forward and transposed_convolution_backward.
+    Derivation: docs/derivations/transposed_convolution.md
+    """
+    options = {"strides": strides, "padding": padding, "dilation": dilation, "groups": groups}
+    options["output_padding"] = output_padding
+    of_rule = partial(transposed_convolution_forward, **options), partial(transposed_convolution_backward, **options)
+    check_count("transposed_convolution", "n_out", n_out)
+    check_count("transposed_convolution", "groups", groups)
+
+    def features(n_in):
+        check_groups("transposed_convolution", groups, n_in, n_out)
+        return n_out // groups, n_in
+
+    return _layer("transposed_convolution", of_rule, window, features, n_out, init_K, init_b if bias else None)
+
+
+def _layer(
+    name: str,
+    of_rule: tuple[Callable[..., Any], Callable[..., Any]],
+    window: Any,
+    features: Callable[[int], tuple[int, int]],
+    n_out: int,
+    init_K: Initializer,
+    init_b: Initializer | None,
+) -> Layer:
+    """A kernel (*size, *features(n_in)) and a bias around a rule's two passes; init_b None stands for no bias."""
+    rule_forward, rule_backward = of_rule
+
+    def kernel_shape(x):
+        check_array(name, "x", x)
+        if len(x.shape) < 3:
+            raise InputError(f"{name}: x must have shape (batch, *space, n_in), got {describe(x)}")
+        return (*per_axis(name, "window", window, len(x.shape) - 2), *features(x.shape[-1]))
+
+    def init(key, x):
+        key_K, key_b = jax.random.split(key)
+        dtype = jax.dtypes.canonicalize_dtype(getattr(x, "dtype", float))
+        K = init_K(key_K, kernel_shape(x), dtype)
+        return ConvolutionParams(K, init_b(key_b, (n_out,), dtype) if init_b else None)
+
+    def forward(params, x, key=None):
+        if not isinstance(params, ConvolutionParams):
+            raise InputError(f"{name}: params must be ConvolutionParams, got {describe(params)}")
+        check_array(name, "params.K", params.K)
+        check_shape(name, "params.K", params.K, kernel_shape(x), f"to meet x {tuple(x.shape)}")
+        if (params.b is None) != (init_b is None):
+            raise InputError(f"{name}: params.b must be {'an array' if init_b else 'None'}, got {describe(params.b)}")
+        return rule_forward(x, params.K, params.b)
+
+    def backward(residuals, dy):
+        dx, dK, db = rule_backward(residuals, dy)
+        return dx, ConvolutionParams(dK, db)
+
+    return Layer(init, forward, backward)

@@ -1,0 +1,144 @@
+"""convnet: LeNet-5 and a small residual network, from the rules alone."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from handgrad.layers import (
+    Layer,
+    average_pool,
+    batch_norm,
+    chain,
+    convolution,
+    flatten,
+    global_average_pool,
+    group_norm,
+    linear,
+    max_pool,
+    relu,
+    residual,
+    tanh,
+)
+from handgrad.shapes import InputError, check_choice, check_count
+
+ACTIVATIONS = {"tanh": tanh, "relu": relu}
+POOLS = {"average": average_pool, "max": max_pool}
+
+
+@dataclass(frozen=True)
+class Lenet5Config:
+    """What a LeNet-5 has where the paper's choice is not today's; the defaults are the paper's.
+
+    Attributes:
+      classes: features of the output.
+      activation: "tanh" or "relu", behind every convolution and linear layer but the last.
+      pool: "average" or "max", of 2 × 2 elements.
+    """
+
+    classes: int = 10
+    activation: Literal["tanh", "relu"] = "tanh"
+    pool: Literal["average", "max"] = "average"
+
+
+def lenet5(config: Lenet5Config = Lenet5Config()) -> Layer:
+    """Images (batch, 28, 28, 1) -> logits (batch, classes): LeCun et al. 1998.
+
+    Two convolutions of 5 × 5 with a pool each, to 6 and 16 features, then linear layers of 120 and 84. The first has
+    two elements of padding around: the paper's images of 32 × 32 are MNIST's with that margin. Simpler than there, as
+    everywhere today: every feature of the second convolution sees all of the first, pools have no parameters, and the
+    last layer gives logits instead of distances.
+
+    Raises:
+      InputError: classes is not a positive integer, another activation or pool; at trace time, as the layers do.
+    """
+    check_count("lenet5", "classes", config.classes)
+    check_choice("lenet5", "activation", config.activation, tuple(ACTIVATIONS))
+    check_choice("lenet5", "pool", config.pool, tuple(POOLS))
+    activation, pool = ACTIVATIONS[config.activation](), POOLS[config.pool](2)
+    return chain(
+        conv1=convolution(6, 5),
+        activation1=activation,
+        pool1=pool,
+        conv2=convolution(16, 5, padding="VALID"),
+        activation2=activation,
+        pool2=pool,
+        flatten=flatten(),
+        fc1=linear(120),
+        activation3=activation,
+        fc2=linear(84),
+        activation4=activation,
+        fc3=linear(config.classes),
+    )
+
+
+@dataclass(frozen=True)
+class ResnetConfig:
+    """Sizes of a residual network for small images; each stage after the first halves the image's sides.
+
+    Attributes:
+      classes: features of the output.
+      widths: features of each stage.
+      blocks: basic blocks of each stage.
+      norm: "group" has every example for itself; "batch" has the batch's statistics, the paper's choice, but makes
+        examples meet, so that per-example gradients mean nothing.
+      groups: of the group norm; they divide every width.
+    """
+
+    classes: int = 10
+    widths: Sequence[int] = (16, 32, 64)
+    blocks: Sequence[int] = (1, 1, 1)
+    norm: Literal["group", "batch"] = "group"
+    groups: int = 8
+
+
+def resnet(config: ResnetConfig = ResnetConfig()) -> Layer:
+    """Images (batch, height, width, features) -> logits (batch, classes): He et al. 2016, for small images.
+
+    A convolution of 3 × 3, stages of basic blocks, the mean over space, and a linear layer. A block is
+    relu(shortcut(x) + norm(conv(relu(norm(conv(x)))))). Where it changes the shape, the shortcut is a norm of a 1 × 1
+    convolution with the block's strides (the paper's option B), elsewhere it is x.
+
+    Raises:
+      InputError: not one number of blocks for each width, a number that isn't a positive integer, another norm; at
+        trace time, groups that don't divide a width, and as the layers do.
+    """
+    if len(config.widths) != len(config.blocks) or not config.widths:
+        raise InputError(f"resnet: blocks must be one number for each of {config.widths}, got {config.blocks}")
+    check_choice("resnet", "norm", config.norm, ("group", "batch"))
+    for name, numbers in (("widths", config.widths), ("blocks", config.blocks), ("classes", [config.classes])):
+        for n in numbers:
+            check_count("resnet", name, n)
+    first = config.widths[0]
+    stages, n_in = {}, first
+    for i, (width, count) in enumerate(zip(config.widths, config.blocks, strict=True), start=1):
+        blocks = []
+        for j in range(count):
+            blocks.append(_basic_block(config, n_in, width, strides=2 if i > 1 and j == 0 else 1))
+            n_in = width
+        stages[f"layer{i}"] = chain(*blocks)
+    return chain(
+        conv1=convolution(first, 3, bias=False),
+        bn1=_norm(config),
+        relu=relu(),
+        **stages,
+        pool=global_average_pool(),
+        fc=linear(config.classes),
+    )
+
+
+def _basic_block(config: ResnetConfig, n_in: int, n_out: int, strides: int) -> Layer:
+    """Two convolutions of 3 × 3 and a way around them."""
+    inside = chain(
+        conv1=convolution(n_out, 3, strides=strides, bias=False),
+        bn1=_norm(config),
+        relu=relu(),
+        conv2=convolution(n_out, 3, bias=False),
+        bn2=_norm(config),
+    )
+    same = strides == 1 and n_in == n_out
+    shortcut = None if same else chain(convolution(n_out, 1, strides=strides, bias=False), _norm(config))
+    return chain(residual=residual(inside, shortcut), relu=relu())
+
+
+def _norm(config: ResnetConfig) -> Layer:
+    return batch_norm() if config.norm == "batch" else group_norm(config.groups)

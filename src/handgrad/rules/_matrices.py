@@ -1,0 +1,77 @@
+"""What the rules on matrices share: checks, the dtype to compute in, and a product that no device rounds."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from handgrad.factors.base import accumulator
+from handgrad.shapes import InputError, check_array, check_shape, describe
+
+Array = jax.Array
+
+
+def check_matrices(where: str, name: str, X: Any, shape: str = "(batch, ..., m, n)") -> None:
+    """`X` is a batch of matrices, of floating point."""
+    check_array(where, name, X)
+    if X.ndim < 3:
+        raise InputError(f"{where}: {name} must have shape {shape}, got {describe(X)}")
+
+
+def check_square(where: str, name: str, X: Any) -> None:
+    """`X` is a batch of square matrices, of floating point."""
+    check_matrices(where, name, X, "(batch, ..., n, n)")
+    if X.shape[-1] != X.shape[-2]:
+        raise InputError(f"{where}: {name} must be square, (batch, ..., n, n), got {describe(X)}")
+
+
+def check_system(where: str, A: Any, B: Any) -> None:
+    """A Y = B is a system of equations for each matrix of the batch."""
+    check_square(where, "A", A)
+    check_matrices(where, "B", B, "(batch, ..., n, k)")
+    check_shape(where, "B", B, (*A.shape[:-1], B.shape[-1]), f"to meet A {tuple(A.shape)}")
+
+
+def check_outputs(where: str, dY: Any, *names: str) -> tuple[Any, ...]:
+    """`dY` has a cotangent for each of these outputs."""
+    if not (isinstance(dY, tuple) and len(dY) == len(names)):
+        raise InputError(f"{where}: the cotangent must be a tuple ({', '.join(names)}), got {describe(dY)}")
+    return dY
+
+
+def working(*arrays: Array) -> tuple[Array, ...]:
+    """The arrays in one dtype, float32 at least: no solver or decomposition knows a smaller one."""
+    dtype = accumulator(*arrays)
+    return tuple(jnp.asarray(a, dtype) for a in arrays)
+
+
+def product(*matrices: Array) -> Array:
+    """A B C …, from left to right, with every digit of their dtype on every device."""
+    first, *others = matrices
+    for other in others:
+        first = jnp.matmul(first, other, precision=jax.lax.Precision.HIGHEST)
+    return first
+
+
+def substitute(
+    A: Array, B: Array, *, lower: bool = True, unit_diagonal: bool = False, transpose: bool = False
+) -> Array:
+    """A⁻¹ B, or A⁻ᵀ B, for a triangle A."""
+    return jax.lax.linalg.triangular_solve(
+        A, B, left_side=True, lower=lower, transpose_a=transpose, unit_diagonal=unit_diagonal
+    )
+
+
+def symmetric(X: Array) -> Array:
+    """(X + Xᵀ) / 2."""
+    return (X + X.mT) / 2
+
+
+def no_columns(X: Array) -> Array:
+    """X[..., :0]: not a number, but X's other axes and its dtype, so that a backward pass can answer in kind."""
+    return X[..., :0]
+
+
+def to_matrices(dY: Array) -> Array:
+    """dY (batch, ...), one number for each matrix, against (batch, ..., m, n)."""
+    return jnp.expand_dims(dY, (-2, -1))

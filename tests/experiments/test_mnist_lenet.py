@@ -1,0 +1,64 @@
+"""LeNet-5's study: a tiny run on files made here, and one epoch of MNIST where it is at hand."""
+
+import json
+
+import mnist_lenet
+import numpy as np
+import pytest
+
+from handgrad import InputError
+from handgrad.models.convnet import Lenet5Config
+from handgrad.training.data import MNIST
+
+RNG = np.random.default_rng(0)
+
+
+def write_idx(path, array):
+    """An IDX file of unsigned bytes."""
+    header = bytes([0, 0, 8, array.ndim]) + b"".join(n.to_bytes(4, "big") for n in array.shape)
+    path.write_bytes(header + array.astype(np.uint8).tobytes())
+
+
+@pytest.fixture
+def two_digits(tmp_path):
+    """Images that are bright above or below, 40 to learn and 20 to test."""
+    for (images, labels), n in zip(MNIST.values(), (40, 20), strict=True):
+        digits = np.arange(n) % 2
+        bright = np.arange(28)[None, :, None] // 14 == digits[:, None, None]
+        write_idx(tmp_path / images, np.where(bright, 200, 20) + RNG.integers(0, 20, (n, 28, 28)))
+        write_idx(tmp_path / labels, digits)
+    return tmp_path
+
+
+def test_a_tiny_run_twice_to_the_bit(two_digits):
+    result = two_digits / "result.json"
+    study = mnist_lenet.MnistLenet(two_digits, images=30, epochs=3, batch=5, learning_rate=3e-3, result=result)
+    runs = [mnist_lenet.run(study, progress=False) for _ in range(2)]
+    assert runs[0]["test_accuracy"] == 1
+    assert [h["train_loss"] for h in runs[0]["history"]] == [h["train_loss"] for h in runs[1]["history"]]
+    written = json.loads(result.read_text())
+    assert written["parameters"] == 61706
+    assert written["options"]["images"] == 30
+    assert {"device", "cores", "jax", "date"} <= written["machine"].keys()
+    assert str(two_digits) not in result.read_text()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"epochs": 0}, "mnist_lenet: epochs must be a positive integer, got 0"),
+        ({"learning_rate": 0.0}, "mnist_lenet: learning_rate must be a positive number, got 0.0"),
+        ({"batch": 50}, "fit: batch_size must be at most the 40 examples, got 50"),
+        ({"model": Lenet5Config(pool="sum")}, "lenet5: pool must be 'average' or 'max', got 'sum'"),
+    ],
+)
+def test_options_that_make_no_sense(wrong, message, two_digits):
+    with pytest.raises(InputError, match=message):
+        mnist_lenet.run(mnist_lenet.MnistLenet(two_digits, **wrong), progress=False)
+
+
+@pytest.mark.slow
+def test_one_epoch(shared_data):
+    """The first 10,000 training images once; the study itself takes 12 epochs to 98 %."""
+    figures = mnist_lenet.run(mnist_lenet.MnistLenet(shared_data / "mnist", epochs=1), progress=False)
+    assert figures["test_accuracy"] >= 0.93
