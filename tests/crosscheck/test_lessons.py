@@ -118,3 +118,12 @@ def test_digits_that_xla_loses_in_a_special_function_are_no_wrong_forward_pass()
         special.logit, lambda p: jnp.log(p) - jnp.log1p(-p), np.array([0.2, 0.4, 0.41]), **QUICK
     )
     assert report.ok, str(report)
+
+
+def test_a_zero_bias_of_attentions_keys():
+    """Its gradient is 0, the sum of terms that aren't; no formula's rounding of them is wrong, and none is proven."""
+    x, y = np.random.default_rng(0).standard_normal((2, 3, 4, 6)).astype(np.float32)
+    for tile in (None, 2):
+        model = hg.residual(hg.multi_head_attention(2, causal=True, tile=tile))
+        report = hg.check_model(model, hg.squared_error(), model.init(jax.random.key(0), x), x, y)
+        assert {row.leaf: row.status for row in report.rows if row.status != "PASS"} == {"params.key.b": "INCONCLUSIVE"}

@@ -24,8 +24,13 @@ def orthogonal(n):
 def pull(op, dY, *arguments, **options):
     """Y and the cotangents of one rule."""
     forward, backward = getattr(rules, f"{op}_forward"), getattr(rules, f"{op}_backward")
-    Y, residuals = forward(*arguments, **options)
-    return Y, backward(residuals, dY, **options)
+
+    @jax.jit
+    def both(dY, *arguments):
+        Y, residuals = forward(*arguments, **options)
+        return Y, backward(residuals, dY, **options)
+
+    return both(dY, *arguments)
 
 
 def test_an_inverse_is_a_solution():
@@ -122,9 +127,8 @@ def test_the_nuclear_norms_kink(values):
 
 def matrix_sign(M):
     """By Newton's iteration, which knows of no eigenvector: +1 and −1 in each eigenvalue's place."""
-    for _ in range(12):
-        M = (M + jnp.linalg.inv(M)) / 2
-    return M
+    step = lambda M, _: ((M + jnp.linalg.inv(M)) / 2, None)  # noqa: E731
+    return jax.lax.scan(step, M, length=12)[0]
 
 
 VALUES = np.array([1.0, 1.0, 2.5])

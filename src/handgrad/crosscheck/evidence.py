@@ -26,7 +26,8 @@ class LeafEvidence:
       noise: what a neighbouring input (one unit in the last place) does to autodiff's answer: the root mean square over
         neighbours, at the element where it is largest.
       floor: γ̃_k on absolute values.
-      natural: |dY| |Y| / |x|, the size of the terms that a gradient is usually made of.
+      natural: the size of the terms that it is made of: |dY| |Y| / |x| as a rule; of an x of zeros, what autodiff's
+        rounding tells of it.
       slack: (draws, *shape) more that an element may be off, where differences took autodiff's place; or None.
       own_noise: how far the error by hand scatters among inputs nearby, where it was a close call; else 0.
       trap: (draws, *shape) where autodiff isn't finite even in float64.
@@ -167,9 +168,11 @@ def collect(
         truth = np.stack([draw[i] for draw in in_float64])
         autodiff = np.stack([draw[i].astype(wide(dtype)) for draw in by_autodiff])
         told_apart = tolerance.coarser(dtype, coarse)
-        relative = tolerance.floor(told_apart, roundings)
-        absolute = absolute_values(truth, dYs, count)
+        relative, unit = tolerance.floor(told_apart, roundings), tolerance.unit_roundoff(told_apart)
+        absolute, natural = absolute_values(truth, dYs, count), _natural(dYs[:count], first[2], leaves[position])
         with np.errstate(invalid="ignore"):
+            autodiff_error = largest(autodiff - truth)
+            terms = max(autodiff_error, noise[i]) / unit  # so large are those that autodiff rounded
             found.append(
                 LeafEvidence(
                     problem.names[position],
@@ -177,11 +180,11 @@ def collect(
                     truth,
                     autodiff,
                     scale=largest(truth),
-                    autodiff_error=largest(autodiff - truth),
+                    autodiff_error=autodiff_error,
                     noise=noise[i],
                     floor=relative * absolute,
-                    natural=_natural(dYs[:count], first[2], leaves[position]),
-                    unit=tolerance.unit_roundoff(told_apart),
+                    natural=natural or (terms if math.isfinite(terms) else 0.0),
+                    unit=unit,
                     trap=~np.isfinite(truth),
                 )
             )

@@ -1,5 +1,7 @@
 """A mutant of the program is the program with one equation changed, and nothing else."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import ml_dtypes
@@ -67,6 +69,14 @@ def rule(op):
     return hand
 
 
+def plain_softmax(leaves, dYs):
+    """Softmax as books have it, (leaves, dYs) -> (Ys, cotangents)."""
+    (X,), (dP,) = leaves, dYs
+    E = jnp.exp(X - jnp.max(X, axis=-1, keepdims=True))
+    P = E / jnp.sum(E, axis=-1, keepdims=True)
+    return [P], [P * (dP - jnp.sum(P * dP, axis=-1, keepdims=True))]
+
+
 def mutants_of(hand, leaves, dY_shape, limit=10_000, seed=0, count=2, dtype=np.float64):
     dYs = [[dY] for dY in normal(*[dY_shape] * count, dtype=dtype, seed=7)]
     old = normal(*[leaf.shape for leaf in leaves], dtype=dtype, seed=8)
@@ -105,18 +115,17 @@ def test_every_kind():
 
 def test_the_program_computes_the_same():
     """And knows which equations the outputs don't need."""
-    hand = rule("softmax")
     (X, dY) = normal((5, 7), (5, 7))
-    program = trace(hand, [X], [dY])
+    program = trace(plain_softmax, [X], [dY])
     forward, backward = program.backward()
     assert [step.primitive.name for step in backward] == ["mul", "reduce_sum", "broadcast_in_dim", "sub", "mul"]
     assert [step.primitive.name for step in forward][-1] == "div"
-    assert all(step.where.startswith("softmax.py:") for step in program.steps)
+    assert all(step.where.startswith("test_program.py:") for step in program.steps)
 
 
 def test_softmax_by_its_formula():
     X, X_old, dY = normal((5, 7), (5, 7), (5, 7))
-    mutants = list(program_mutants(rule("softmax"), [X], [[dY]], ["X"], [X_old], 1000, 0))
+    mutants = list(program_mutants(plain_softmax, [X], [[dY]], ["X"], [X_old], 1000, 0))
     P, Q = (np.exp(x) / np.exp(x).sum(-1, keepdims=True) for x in (X, X_old))
     inner = (P * dY).sum(-1, keepdims=True)
     expected = {
@@ -129,12 +138,12 @@ def test_softmax_by_its_formula():
         "reduce_sum: ÷ 7": P * (dY - inner / 7),
         "reduce_sum: × 2": P * (dY - 2 * inner),
         "reduce_sum: zero": P * dY,
-        "stale div of softmax.py": Q * (dY - (Q * dY).sum(-1, keepdims=True)),
+        "stale div of test_program.py": Q * (dY - (Q * dY).sum(-1, keepdims=True)),
         "dY: ones instead": 0 * P,
         "dY: squared": P * (dY**2 - (P * dY**2).sum(-1, keepdims=True)),
         "dY: without the last example": P * (dY - inner) * (np.arange(5) < 4)[:, None],
     }
-    found = {words.split(":3")[0]: cotangents for words, cotangents in by_words(mutants).items()}
+    found = {re.sub(r":\d.*", "", words): cotangents for words, cotangents in by_words(mutants).items()}
     for words, dX in expected.items():
         np.testing.assert_allclose(found[words][0], dX, rtol=0, atol=1e-14, err_msg=words)
     assert {mutant.leaf for mutant in mutants if not mutant.equivalent} == {"X"}
@@ -226,7 +235,8 @@ def test_a_sharp_judge_kills_all(op):
     report = control(judge, truth, mutants)
     assert report.survived == ()
     assert sum(report.killed.values()) + report.equivalent == len(mutants) > 15
-    assert report.equivalent <= 3
+    # By how much a row of dP is shifted makes no difference to softmax.
+    assert report.equivalent <= (12 if op == "softmax" else 3)
 
 
 def test_equivalent_is_said_even_where_roundings_differ():
