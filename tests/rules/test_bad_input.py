@@ -21,6 +21,7 @@ def rule_arguments(op):
     return tuple(a if a is None or isinstance(a, jax.Array) else jnp.asarray(a) for a in drawn)
 
 
+@functools.cache
 def run_forward(op):
     return getattr(rules, f"{op}_forward")(*rule_arguments(op), **first(op).options)
 
@@ -29,7 +30,7 @@ def run_backward(op, residuals, dY):
     return getattr(rules, f"{op}_backward")(residuals, dY, **first(op).of_values)
 
 
-every_rule = pytest.mark.parametrize("op", OPS)
+every_rule = pytest.mark.parametrize("op", [pytest.param(op, marks=pytest.mark.xdist_group(op)) for op in OPS])
 
 
 @every_rule

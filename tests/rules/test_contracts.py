@@ -12,12 +12,24 @@ from cases import CASES, Case
 import handgrad as hg
 from handgrad import rules
 
-every_case = pytest.mark.parametrize("case", CASES, ids=str)
+
+def grouped(rows):
+    """A row's tests run in one process, which compiles it once."""
+    return [pytest.param(*row, marks=pytest.mark.xdist_group(str(row[0])), id="-".join(map(word, row))) for row in rows]
+
+
+def word(value) -> str:
+    return getattr(value, "__name__", str(value))
+
+
 # What is about the program and not about the numbers is asked of a rule once for each choice of its options.
 PROGRAMS = {(case.op, repr(case.options)): case for case in reversed(CASES)}
-every_program = pytest.mark.parametrize("case", list(PROGRAMS.values())[::-1], ids=str)
-REDUCED = [(case, dtype) for case in CASES for dtype in case.reduced]
-every_reduced_case = pytest.mark.parametrize(("case", "dtype"), REDUCED, ids=lambda v: getattr(v, "__name__", str(v)))
+
+every_case = pytest.mark.parametrize("case", grouped([(case,) for case in CASES]))
+every_program = pytest.mark.parametrize("case", grouped([(case,) for case in reversed(PROGRAMS.values())]))
+every_reduced_case = pytest.mark.parametrize(
+    ("case", "dtype"), grouped([(case, dtype) for case in CASES for dtype in case.reduced])
+)
 
 
 def is_floating(a) -> bool:
@@ -74,12 +86,17 @@ def drawn(case: Case, dtype=jnp.float64):
 
 
 @functools.cache
+def compiled(case: Case):
+    """By hand and by autodiff, compiled once for each dtype that they meet."""
+    return jax.jit(by_hand(case)), jax.jit(by_autodiff(case))
+
+
+@functools.cache
 def outcomes(case: Case, dtype=jnp.float64):
-    """By hand, by autodiff, and autodiff in float64 on the same numbers: one compile for each row and dtype."""
-    given = drawn(case, dtype)
+    """By hand, by autodiff, and autodiff in float64 on the same numbers."""
+    given, (hand, autodiff) = drawn(case, dtype), compiled(case)
     in_float64 = jax.tree.map(lambda a: a.astype(jnp.float64) if is_floating(a) else a, given)
-    hand, autodiff = by_hand(case), by_autodiff(case)
-    return jax.jit(lambda a, b: (hand(*a), autodiff(*a), autodiff(*b)))(given, in_float64)
+    return hand(*given), autodiff(*given), autodiff(*in_float64)
 
 
 def pairs(one, other):
@@ -131,7 +148,7 @@ def test_shapes_and_dtypes_are_autodiffs(case):
 def test_one_cotangent_for_each_argument(case):
     dY, *arguments = drawn(case)
     forward, backward = rule_of(case)
-    cotangents = backward(forward(*arguments)[1], dY)
+    cotangents = jax.eval_shape(lambda dY, *arguments: backward(forward(*arguments)[1], dY), dY, *arguments)
     assert isinstance(cotangents, tuple)
     given = [c for c in cotangents if c is not None]
     assert [c.shape for c in given] == [a.shape for a in arguments if is_floating(a)]
@@ -161,10 +178,9 @@ def test_vmap_equals_a_loop(case):
     axes = [0 if is_floating(a) else None for a in given]
     scales = (1.0, 0.7)
     stacked = [jnp.stack([s * a for s in scales]) if is_floating(a) else a for a in given]
-    hand = by_hand(case)
-    mapped = jax.jit(jax.vmap(hand, where.unflatten(axes)))(*where.unflatten(stacked))
+    mapped = jax.jit(jax.vmap(by_hand(case), where.unflatten(axes)))(*where.unflatten(stacked))
     for i, s in enumerate(scales):
-        alone = jax.jit(hand)(*where.unflatten([s * a if is_floating(a) else a for a in given]))
+        alone = compiled(case)[0](*where.unflatten([s * a if is_floating(a) else a for a in given]))
         for one, other in pairs(jax.tree.map(lambda a, i=i: a[i], mapped), alone):
             assert error(one, other) <= case.rtol / 100
 
@@ -177,9 +193,9 @@ def test_traced_once(case):
         traces.append(1)
         return by_hand(case)(*arguments)
 
-    compiled = jax.jit(count)
-    compiled(*drawn(case))
-    compiled(*drawn(case))
+    jitted = jax.jit(count)
+    jitted.lower(*drawn(case))
+    jitted.lower(*drawn(case))
     assert len(traces) == 1
 
 
