@@ -53,6 +53,7 @@ def test_everything_that_jax_does_with_ties_infinities_and_nan():
         np.testing.assert_array_equal(pulled_back(X, dY, **options, residuals=residuals), expected_dX)
 
 
+@pytest.mark.slow
 def test_what_is_kept():
     """A byte for each output, or X itself, or nothing at all."""
     X = jnp.ones((2, 40, 4))
@@ -69,6 +70,7 @@ def test_what_is_kept():
         assert sum(leaf.nbytes for leaf in jax.tree.leaves(residuals)) == 0
 
 
+@pytest.mark.slow
 def test_a_maximum_in_the_last_of_many_taps():
     X = jnp.arange(300.0)[None, :, None]
     assert jnp.flatnonzero(pulled_back(X, window=300)).tolist() == [299]
