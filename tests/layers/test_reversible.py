@@ -106,20 +106,20 @@ def test_the_sequence_and_repeat_agree_to_rounding(gradients, key):
 
 
 def test_in_float32_over_sixty_four_blocks():
-    """The input found again is off by roundings: gradients are off by what the plain form's are, ten times at most.
-
-    docs/derivations/reversible.md has the measured figures, five times.
+    """The input found again is off by roundings: where blocks change their input by little, gradients are off by what
+    the plain form's are, three times at most. docs/derivations/reversible.md says what large changes make of them.
     """
+    rng = np.random.default_rng(0)
     f, g = (hg.chain(hg.linear(8), hg.tanh(), hg.linear(8)) for _ in range(2))
-    x, dy = (jnp.asarray(RNG.standard_normal((4, 16)), jnp.float32) for _ in range(2))
+    x, dy = (jnp.asarray(rng.standard_normal((4, 16)), jnp.float32) for _ in range(2))
     sequence, repeat = layers.reversible_sequence(f, g, 64), hg.repeat(layers.reversible(f, g, residuals="save"), 64)
-    params = sequence.init(KEY, x)
+    params = jax.tree.map(lambda p: p * jnp.float32(0.3), sequence.init(KEY, x))
     mine, plain = (jax.jit(hg.grad(model, hg.l2_loss()))(params, x, dy) for model in (sequence, repeat))
     in_float64 = jax.tree.map(lambda a: a.astype(jnp.float64), (params, x, dy))
     truth = jax.jit(hg.grad(repeat, hg.l2_loss()))(*in_float64)
     for one, two, true in zip(*map(jax.tree.leaves, (mine, plain, truth)), strict=True):
         assert one.dtype == jnp.float32
-        assert float(jnp.linalg.norm(one - true)) <= 10 * float(jnp.linalg.norm(two - true))
+        assert float(jnp.linalg.norm(one - true)) <= 3 * float(jnp.linalg.norm(two - true))
 
 
 def test_what_is_kept():
