@@ -52,9 +52,9 @@ def test_the_rnn_of_a_book():
 
 def test_gomez_lstm():
     """Aidan Gomez, "Backpropogating an LSTM: A Numerical Example" (2016): one cell, two steps, the loss ½ (h − label)²
-    at each, and the weights after a step of 0.1 down the gradient. His a is our g. He goes on with rounded digits, so the
-    last one may be off by two. The figures are from memory: his page was not at hand with its numbers, and another's
-    test on the same inputs has them to four digits."""
+    at each, and the weights after a step of 0.1 down the gradient. His a is our g. He goes on with rounded digits, so
+    the last one may be off by two. The figures are from memory: his page was not at hand with its numbers, and
+    another's test on the same inputs has them to four digits."""
     X, labels = jnp.array([[[1.0, 2.0], [0.5, 3.0]]]), jnp.array([[[0.5], [1.25]]])
     W = jnp.array([[0.95, 0.70, 0.45, 0.60], [0.80, 0.45, 0.25, 0.40]])
     U, b = jnp.array([[0.80, 0.10, 0.15, 0.25]]), jnp.array([0.65, 0.15, 0.20, 0.10])
