@@ -50,27 +50,51 @@ def test_the_rnn_of_a_book():
     assert (H_last == H[:, 1]).all()
 
 
-def test_gomez_lstm():
-    """Aidan Gomez, "Backpropogating an LSTM: A Numerical Example" (2016): one cell, two steps, the loss ½ (h − label)²
-    at each, and the weights after a step of 0.1 down the gradient. His a is our g. He goes on with rounded digits, so
-    the last one may be off by two. The figures are from memory: his page was not at hand with its numbers, and
-    another's test on the same inputs has them to four digits."""
-    X, labels = jnp.array([[[1.0, 2.0], [0.5, 3.0]]]), jnp.array([[[0.5], [1.25]]])
-    W = jnp.array([[0.95, 0.70, 0.45, 0.60], [0.80, 0.45, 0.25, 0.40]])
-    U, b = jnp.array([[0.80, 0.10, 0.15, 0.25]]), jnp.array([0.65, 0.15, 0.20, 0.10])
-    zeros = jnp.zeros((1, 1))
-    (H, (_, C_last)), residuals = rules.lstm_forward(X, W, U, b, zeros, zeros)
-    np.testing.assert_allclose(residuals.gates[0, 0], [0.96083, 0.85195, 0.81775, 0.81757], atol=2e-5)
-    np.testing.assert_allclose(residuals.gates[0, 1], [0.98118, 0.87030, 0.84980, 0.84993], atol=2e-5)
-    np.testing.assert_allclose(residuals.C[0, :, 0], [0.78572, 1.5176], atol=6e-5)
-    np.testing.assert_allclose(H[0, :, 0], [0.53631, 0.77197], atol=2e-5)
-    assert C_last == residuals.C[0, 1, 0]
-    dX, dW, dU, db, *_ = hg.materialize(rules.lstm_backward(residuals, (H - labels, (zeros, zeros))))
-    np.testing.assert_allclose(dX[0], [[-0.0081, -0.0048], [-0.0474, -0.0307]], atol=1e-4)
-    new_W = [[0.95022, 0.70031, 0.45267, 0.60259], [0.80067, 0.45189, 0.25922, 0.41626]]
-    np.testing.assert_allclose(W - 0.1 * dW, new_W, atol=2e-5)
-    np.testing.assert_allclose(U - 0.1 * dU, [[0.80006, 0.10034, 0.15104, 0.25297]], atol=2e-5)
-    np.testing.assert_allclose(b - 0.1 * db, [0.65028, 0.15063, 0.20364, 0.10538], atol=2e-5)
+# The others are of the course Sequence Models (Ng, Katanforoosh and Bensouda Mourri, deeplearning.ai, 2018). The exercise
+# of its first week derives these passes by hand, draws from NumPy's seed 1, examples as columns, and prints figures for
+# students to compare with. Its gates come in the order f, i, o, g, each with the weights of h before those of x.
+
+
+def columns(arrays, order="fiog"):
+    """Weights and biases of the four gates as W, U and b of ours, in the order i, f, g, o."""
+    weights, biases = (np.concatenate([arrays[k][order.index(gate)] for gate in "ifgo"]) for k in (0, 1))
+    return weights[:, 5:].T, weights[:, :5].T, biases[:, 0]
+
+
+def test_the_rnn_of_a_course():
+    """Four steps of ten examples, and back through them; every output has a cotangent."""
+    draw = np.random.RandomState(1).randn
+    X, H0, W, U, _, b, _ = (draw(*shape) for shape in ((3, 10, 4), (5, 10), (5, 3), (5, 5), (2, 5), (5, 1), (2, 1)))
+    dH = draw(5, 10, 4).transpose(1, 2, 0)
+    arguments = [jnp.asarray(a) for a in (X.transpose(1, 2, 0), W.T, U.T, b[:, 0], H0.T)]
+    _, residuals = rules.rnn_forward(*arguments)
+    dX, dW, dU, db, dH0, _ = hg.materialize(rules.rnn_backward(residuals, (jnp.asarray(dH), jnp.zeros((10, 5)))))
+    np.testing.assert_allclose(dX[2, :, 1], [-2.07101689, -0.59255627, 0.02466855, 0.01483317], atol=6e-9)
+    np.testing.assert_allclose(
+        [dH0[3, 2], dW[1, 3], dU[2, 1]], [-0.314942375127, 11.2641044965, 2.30333312658], rtol=5e-12
+    )
+    np.testing.assert_allclose(db[4], -0.74747722, atol=6e-9)
+
+
+def test_the_lstm_of_a_course():
+    """One step of ten examples, and back, from cotangents of both states."""
+    draw = np.random.RandomState(1).randn
+    X, H0, C0 = draw(3, 10), draw(5, 10), draw(5, 10)
+    W, U, b = columns(list(zip(*((draw(5, 8), draw(5, 1)) for _ in range(4)), strict=True)))
+    draw(2, 5), draw(2, 1)  # the readout's
+    dH_last, dC_last = (jnp.asarray(draw(5, 10).T) for _ in range(2))
+    arguments = [jnp.asarray(a) for a in (X.T[:, None], W, U, b, H0.T, C0.T)]
+    (H, (H_last, C_last)), residuals = rules.lstm_forward(*arguments)
+    np.testing.assert_allclose(H_last[:4, 4], [-0.66408471, 0.0036921, 0.02088357, 0.22834167], atol=6e-9)
+    np.testing.assert_allclose(C_last[:4, 2], [0.63267805, 1.00570849, 0.35504474, 0.20690913], atol=6e-9)
+    cotangents = hg.materialize(rules.lstm_backward(residuals, (jnp.zeros_like(H), (dH_last, dC_last))))
+    dX, dW, dU, db, dH0, dC0, _ = cotangents
+    found = [dX[2, 0, 1], dH0[3, 2], dC0[3, 2], dU[1, 8], dU[2, 1], dU[1, 13], dU[2, 16]]
+    printed = [3.23055911511, -0.0639621419711, 0.797522038797]  # then of f, i, g and o
+    printed += [-0.147954838164, 1.05749805523, 2.30456216369, 0.331311595289]
+    np.testing.assert_allclose(found, printed, rtol=5e-12)
+    np.testing.assert_allclose(db[4::5], [-0.40142491, 0.18864637, 0.25587763, 0.13893342], atol=6e-9)
+    assert dW.shape == (3, 20)
 
 
 # One scan, whichever way it is asked.
