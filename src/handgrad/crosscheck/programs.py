@@ -116,22 +116,22 @@ class Programs:
         return jax.jvp(of_wanted, ([jnp.asarray(leaves[i]) for i in wanted],), (directions,))[1]
 
     def _run(self, name: str, function: Callable[..., Any], *arguments: Leaves) -> Any:
-        given = tuple(_jax(leaves) for leaves in arguments)
         if not self.compiles and name == "run":
-            return _numpy(_guarded(self.problem, function, *given))
-        key = _key(name, given)
+            return _numpy(_guarded(self.problem, function, *_jax(arguments)))
+        key = _key(name, arguments)
         if key not in self._compiled:
             try:
-                self._compiled[key], self._jaxprs[key] = _guarded(self.problem, _compile, function, given)
+                self._compiled[key], self._jaxprs[key] = _guarded(self.problem, _compile, function, _jax(arguments))
             except NEEDS_NUMBERS as error:
                 if name == "run":
                     self.compiles = False
                 try:
-                    return _numpy(_guarded(self.problem, function, *given))
+                    return _numpy(_guarded(self.problem, function, *_jax(arguments)))
                 except NEEDS_NUMBERS:
                     words = f"{self.problem.reference}, can't be traced by JAX"
                     raise ProblemError(f"{self.problem.name}: the reference, {words}: give another one") from error
-        return _numpy(_guarded(self.problem, self._compiled[key], *given))
+        # Differences call a program a thousand times; NumPy's arrays cost a tenth of what making JAX's would.
+        return _numpy(_guarded(self.problem, self._compiled[key], *arguments))
 
     def _shapes(self, function: Callable[..., Any], who: str) -> Any:
         try:
@@ -156,7 +156,7 @@ def _compile(function: Callable[..., Any], arguments: Any) -> tuple[Callable[...
 
 
 def _key(name: str, given: tuple[Leaves, ...]) -> Any:
-    return name, tuple((leaf.shape, str(leaf.dtype)) for leaves in given for leaf in leaves)
+    return name, tuple((leaf.shape, leaf.dtype) for leaves in given for leaf in leaves)
 
 
 def _guarded(problem: Problem, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -169,8 +169,8 @@ def _guarded(problem: Problem, function: Callable[..., Any], *arguments: Any) ->
         raise ProblemError(f"{problem.name} raised {first_line(error)}") from error
 
 
-def _jax(leaves: Leaves) -> Leaves:
-    return jax.device_put(leaves)  # jnp.asarray would compile a copy for every shape
+def _jax(arrays: Any) -> Any:
+    return jax.device_put(arrays)  # jnp.asarray would compile a copy for every shape
 
 
 def _numpy(tree: Any) -> Any:

@@ -69,7 +69,7 @@ def _first_failing(problem: Problem, quick: Settings) -> tuple[Leaves, str] | No
             return leaves, kind
     for n in _lengths(problem.leaves):
         leaves = _cut(problem.leaves, {n: 1})
-        if _fails_anew(problem, leaves, quick):
+        if _fails(_programs(problem, leaves), leaves, quick):
             return leaves, f"of size 1 for {n}"
     return None
 
@@ -84,6 +84,7 @@ def _shrink(problem: Problem, failing: Leaves, quick: Settings) -> Leaves:
         raise ModuleNotFoundError("search needs hypothesis: pip install 'handgrad[search]'") from error
 
     lengths = _lengths(failing)
+    compiled: dict[Any, Programs | None] = {}
     seen: dict[Any, bool] = {}
 
     def build(sizes: dict[int, int], level: int) -> Leaves:
@@ -91,9 +92,13 @@ def _shrink(problem: Problem, failing: Leaves, quick: Settings) -> Leaves:
 
     def still_fails(drawn: tuple[dict[int, int], int]) -> bool:
         sizes, level = drawn
-        key = (*sizes.items(), level)
+        shapes = tuple(sizes.items())
+        key = (*shapes, level)
         if key not in seen and len(seen) < EXAMPLES:
-            seen[key] = _fails_anew(problem, build(sizes, level), quick)
+            leaves = build(sizes, level)
+            if shapes not in compiled:
+                compiled[shapes] = _programs(problem, leaves)
+            seen[key] = _fails(compiled[shapes], leaves, quick)
         return seen.get(key, False)
 
     inputs = strategies.tuples(
@@ -123,17 +128,18 @@ def _cut(leaves: Leaves, sizes: dict[int, int]) -> Leaves:
     return [leaf[tuple(slice(sizes.get(n, n)) for n in leaf.shape)] for leaf in leaves]
 
 
-def _fails(programs: Programs, leaves: Leaves, quick: Settings) -> bool:
+def _programs(problem: Problem, leaves: Leaves) -> Programs | None:
+    """The problem's programs at inputs of other shapes; None where the functions refuse them."""
     try:
-        return look(programs, leaves, quick).verdict == "FAIL"
+        return Programs(replace(problem, leaves=leaves))
     except ProblemError:
-        return False
+        return None
 
 
-def _fails_anew(problem: Problem, leaves: Leaves, quick: Settings) -> bool:
-    """The same at inputs of other shapes; those that the functions refuse don't fail."""
+def _fails(programs: Programs | None, leaves: Leaves, quick: Settings) -> bool:
+    """Whether these inputs fail; those that the functions refuse don't."""
     try:
-        return _fails(Programs(replace(problem, leaves=leaves)), leaves, quick)
+        return programs is not None and look(programs, leaves, quick).verdict == "FAIL"
     except ProblemError:
         return False
 
