@@ -1,10 +1,37 @@
-"""GPT-2 and Llama as functions of their published state, in PyTorch: another library, another layout, other names."""
+"""Models as functions of their published state, in PyTorch: another library, another layout, other names."""
 
 import math
 
 import torch
 
 F = torch.nn.functional
+
+
+def resnet(state, images, blocks):
+    """Images (batch, height, width, features), batch norm with the batch's statistics."""
+
+    def norm(x, name):
+        return F.batch_norm(x, None, None, state[f"{name}.weight"], state[f"{name}.bias"], training=True)
+
+    x = F.relu(norm(F.conv2d(images.permute(0, 3, 1, 2), state["conv1.weight"], padding=1), "bn1"))
+    for i, count in enumerate(blocks, start=1):
+        for j in range(count):
+            name, strides = f"layer{i}.{j}", 2 if i > 1 and j == 0 else 1
+            h = F.conv2d(x, state[f"{name}.conv1.weight"], stride=strides, padding=1)
+            h = F.conv2d(F.relu(norm(h, f"{name}.bn1")), state[f"{name}.conv2.weight"], padding=1)
+            if f"{name}.downsample.0.weight" in state:
+                x = F.conv2d(x, state[f"{name}.downsample.0.weight"], stride=strides)
+                x = norm(x, f"{name}.downsample.1")
+            x = F.relu(norm(h, f"{name}.bn2") + x)
+    return x.mean((2, 3)) @ state["fc.weight"].T + state["fc.bias"]
+
+
+def lstm_language_model(state, ids, layers):
+    x = F.embedding(ids, state["encoder.weight"])
+    rnn = torch.nn.LSTM(x.shape[-1], x.shape[-1], layers, batch_first=True, dtype=x.dtype)
+    weights = {name.removeprefix("rnn."): value for name, value in state.items() if name.startswith("rnn.")}
+    h, _ = torch.func.functional_call(rnn, weights, (x,))
+    return h @ state["decoder.weight"].T + state["decoder.bias"]
 
 
 def gpt2(state, ids, blocks, heads, eps):

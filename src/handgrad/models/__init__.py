@@ -1,9 +1,9 @@
 """Whole networks, composed from layers."""
 
-from handgrad.models.convnet import Lenet5Config, ResnetConfig, lenet5, resnet
+from handgrad.models.convnet import Lenet5Config, ResnetConfig, lenet5, resnet, resnet_state
 from handgrad.models.gpt2 import GPT2_STATE, Gpt2Config, gpt2
 from handgrad.models.llama import LLAMA_STATE, LlamaConfig, llama
-from handgrad.models.lstm_language_model import LstmLanguageModelConfig, lstm_language_model
+from handgrad.models.lstm_language_model import LstmLanguageModelConfig, lstm_language_model, lstm_language_model_state
 from handgrad.models.mlp import mlp
 from handgrad.models.published import Weight, from_state, load, save, to_state
 from handgrad.models.random_check import check_random_networks
@@ -26,9 +26,11 @@ __all__ = [
     "llama",
     "load",
     "lstm_language_model",
+    "lstm_language_model_state",
     "mlp",
     "random_network",
     "resnet",
+    "resnet_state",
     "save",
     "to_state",
 ]

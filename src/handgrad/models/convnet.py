@@ -19,10 +19,13 @@ from handgrad.layers import (
     residual,
     tanh,
 )
+from handgrad.models.published import KERNEL, TRANSPOSED, Weight
 from handgrad.shapes import InputError, check_choice, check_count
 
 ACTIVATIONS = {"tanh": tanh, "relu": relu}
 POOLS = {"average": average_pool, "max": max_pool}
+# One element on each side, as the published weights know it: where strides are 2, "SAME" puts it behind.
+AROUND = ((1, 1), (1, 1))
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,7 @@ def resnet(config: ResnetConfig = ResnetConfig()) -> Layer:
             n_in = width
         stages[f"layer{i}"] = chain(*blocks)
     return chain(
-        conv1=convolution(first, 3, bias=False),
+        conv1=convolution(first, 3, padding=AROUND, bias=False),
         bn1=_norm(config),
         relu=relu(),
         **stages,
@@ -129,10 +132,10 @@ def resnet(config: ResnetConfig = ResnetConfig()) -> Layer:
 def _basic_block(config: ResnetConfig, n_in: int, n_out: int, strides: int) -> Layer:
     """Two convolutions of 3 × 3 and a way around them."""
     inside = chain(
-        conv1=convolution(n_out, 3, strides=strides, bias=False),
+        conv1=convolution(n_out, 3, strides=strides, padding=AROUND, bias=False),
         bn1=_norm(config),
         relu=relu(),
-        conv2=convolution(n_out, 3, bias=False),
+        conv2=convolution(n_out, 3, padding=AROUND, bias=False),
         bn2=_norm(config),
     )
     same = strides == 1 and n_in == n_out
@@ -142,3 +145,34 @@ def _basic_block(config: ResnetConfig, n_in: int, n_out: int, strides: int) -> L
 
 def _norm(config: ResnetConfig) -> Layer:
     return batch_norm() if config.norm == "batch" else group_norm(config.groups)
+
+
+def resnet_state(config: ResnetConfig) -> dict[str, Weight]:
+    """Where a `resnet`'s parameters are in a state with torchvision's names; docs/models.md shows the table.
+
+    Running averages are left aside: batch norm here has the batch's own statistics.
+    """
+    table = _norm_state("bn1", "bn1") | {
+        "conv1.K": Weight("conv1.weight", KERNEL),
+        "fc.W": Weight("fc.weight", TRANSPOSED),
+        "fc.b": Weight("fc.bias"),
+    }
+    n_in = config.widths[0]
+    for i, (width, count) in enumerate(zip(config.widths, config.blocks, strict=True), start=1):
+        for j in range(count):
+            block = f"layer{i}.{j}"
+            inside = f"{block}.residual"
+            if j == 0 and (i > 1 or n_in != width):
+                shortcut = f"{inside}.shortcut"
+                inside = f"{inside}.inside"
+                table[f"{shortcut}.0.K"] = Weight(f"{block}.downsample.0.weight", KERNEL)
+                table |= _norm_state(f"{shortcut}.1", f"{block}.downsample.1")
+            for k in (1, 2):
+                table[f"{inside}.conv{k}.K"] = Weight(f"{block}.conv{k}.weight", KERNEL)
+                table |= _norm_state(f"{inside}.bn{k}", f"{block}.bn{k}")
+        n_in = width
+    return table
+
+
+def _norm_state(ours: str, theirs: str) -> dict[str, Weight]:
+    return {f"{ours}.gamma": Weight(f"{theirs}.weight"), f"{ours}.beta": Weight(f"{theirs}.bias")}

@@ -13,7 +13,7 @@ from handgrad.layers import (
     residual,
     rms_norm,
 )
-from handgrad.models.published import Weight
+from handgrad.models.published import TRANSPOSED, Weight
 
 
 @dataclass(frozen=True)
@@ -74,14 +74,14 @@ def llama(config: LlamaConfig = LlamaConfig()) -> Layer:
 LLAMA_STATE = {
     "embedding.table": Weight("model.embed_tokens.weight"),
     "blocks.attention.norm.gamma": Weight("model.layers.{block}.input_layernorm.weight"),
-    "blocks.attention.mix.query.W": Weight("model.layers.{block}.self_attn.q_proj.weight", transposed=True),
-    "blocks.attention.mix.key.W": Weight("model.layers.{block}.self_attn.k_proj.weight", transposed=True),
-    "blocks.attention.mix.value.W": Weight("model.layers.{block}.self_attn.v_proj.weight", transposed=True),
-    "blocks.attention.mix.output.W": Weight("model.layers.{block}.self_attn.o_proj.weight", transposed=True),
+    "blocks.attention.mix.query.W": Weight("model.layers.{block}.self_attn.q_proj.weight", TRANSPOSED),
+    "blocks.attention.mix.key.W": Weight("model.layers.{block}.self_attn.k_proj.weight", TRANSPOSED),
+    "blocks.attention.mix.value.W": Weight("model.layers.{block}.self_attn.v_proj.weight", TRANSPOSED),
+    "blocks.attention.mix.output.W": Weight("model.layers.{block}.self_attn.o_proj.weight", TRANSPOSED),
     "blocks.mlp.norm.gamma": Weight("model.layers.{block}.post_attention_layernorm.weight"),
-    "blocks.mlp.mix.gate.W": Weight("model.layers.{block}.mlp.gate_proj.weight", transposed=True),
-    "blocks.mlp.mix.up.W": Weight("model.layers.{block}.mlp.up_proj.weight", transposed=True),
-    "blocks.mlp.mix.down.W": Weight("model.layers.{block}.mlp.down_proj.weight", transposed=True),
+    "blocks.mlp.mix.gate.W": Weight("model.layers.{block}.mlp.gate_proj.weight", TRANSPOSED),
+    "blocks.mlp.mix.up.W": Weight("model.layers.{block}.mlp.up_proj.weight", TRANSPOSED),
+    "blocks.mlp.mix.down.W": Weight("model.layers.{block}.mlp.down_proj.weight", TRANSPOSED),
     "norm.gamma": Weight("model.norm.weight"),
-    "head.W": Weight("lm_head.weight", transposed=True),
+    "head.W": Weight("lm_head.weight", TRANSPOSED),
 }

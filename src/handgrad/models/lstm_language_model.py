@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from handgrad.layers import Layer, chain, each_step, embedding, linear, lstm, stacked
+from handgrad.models.published import TRANSPOSED, Weight
 from handgrad.shapes import check_count
 
 
@@ -43,3 +44,22 @@ def lstm_language_model(config: LstmLanguageModelConfig) -> Layer:
         lstm=stacked(*layers),
         head=each_step(linear(config.vocabulary)),
     )
+
+
+def lstm_language_model_state(config: LstmLanguageModelConfig) -> dict[str, Weight]:
+    """Where a `lstm_language_model`'s parameters are in a state with the names of PyTorch's example of one.
+
+    docs/models.md shows the table.
+    """
+    table = {
+        "embedding.table": Weight("encoder.weight"),
+        "head.W": Weight("decoder.weight", TRANSPOSED),
+        "head.b": Weight("decoder.bias"),
+    }
+    for i in range(config.layers):
+        table |= {
+            f"lstm.{i}.W": Weight(f"rnn.weight_ih_l{i}", TRANSPOSED),
+            f"lstm.{i}.U": Weight(f"rnn.weight_hh_l{i}", TRANSPOSED),
+            f"lstm.{i}.b": Weight(f"rnn.bias_ih_l{i}", added=f"rnn.bias_hh_l{i}"),
+        }
+    return table

@@ -1,7 +1,7 @@
 """Published weights: where each of a model's parameters is in the state that its authors released.
 
-A table, {path of our parameter: Weight}, is all that a model says (`GPT2_STATE`, `LLAMA_STATE`); docs/models.md shows
-it. It is read in both directions.
+A table, {path of our parameter: Weight}, is all that a model says (`GPT2_STATE`, `resnet_state(config)`). It is read in
+both directions. docs/models.md shows them all.
 """
 
 from collections.abc import Mapping
@@ -14,19 +14,24 @@ import numpy as np
 
 from handgrad.shapes import InputError, describe
 
+TRANSPOSED = (1, 0)  # weights, (n_out, n_in) there
+KERNEL = (2, 3, 1, 0)  # of a convolution, (n_out, n_in, height, width) there
+
 
 class Weight(NamedTuple):
     """One parameter's place in a published state.
 
     Attributes:
       name: its array there; {block} stands for the number of a block, whose parameters lie stacked here.
-      transposed: it is (n_out, n_in) there.
+      axes: which axis there is each of ours; None where they are the same.
       third: it is this third of the last axis there, 0, 1 or 2; None is the whole.
+      added: another array there, which has to be added: two biases where one is enough. On the way back it is 0.
     """
 
     name: str
-    transposed: bool = False
+    axes: tuple[int, ...] | None = None
     third: int | None = None
+    added: str | None = None
 
 
 def from_state(table: Mapping[str, Weight], like: Any, state: Mapping[str, Any]) -> Any:
@@ -44,11 +49,13 @@ def from_state(table: Mapping[str, Weight], like: Any, state: Mapping[str, Any])
 
     def parameter(path, leaf):
         weight = _find(table, path)
-        if "{block}" not in weight.name:
-            found = _ours(weight, _get(state, weight.name), leaf.shape)
-        else:
+        if "{block}" in weight.name:
             blocks = [weight.name.format(block=i) for i in range(leaf.shape[0])]
-            found = jnp.stack([_ours(weight, _get(state, name), leaf.shape[1:], name) for name in blocks])
+            found = jnp.stack([_ours(weight, name, state, leaf.shape[1:]) for name in blocks])
+        else:
+            found = _ours(weight, weight.name, state, leaf.shape)
+            if weight.added:
+                found = found + _ours(weight, weight.added, state, leaf.shape)
         return found.astype(leaf.dtype)
 
     return jax.tree_util.tree_map_with_path(parameter, like)
@@ -65,12 +72,15 @@ def to_state(table: Mapping[str, Weight], params: Any) -> dict[str, np.ndarray]:
         weight = _find(table, path)
         blocks = list(leaf) if "{block}" in weight.name else [leaf]
         for i, block in enumerate(blocks):
-            array = np.asarray(block.T if weight.transposed else block)
+            array = np.asarray(block)
+            array = array if weight.axes is None else array.transpose(np.argsort(weight.axes))
             name = weight.name.format(block=i)
             if weight.third is None:
                 state[name] = array
             else:
                 state.setdefault(name, [None] * 3)[weight.third] = array
+            if weight.added:
+                state[weight.added] = np.zeros_like(array)
     return {name: np.concatenate(a, axis=-1) if isinstance(a, list) else a for name, a in state.items()}
 
 
@@ -103,19 +113,16 @@ def _find(table: Mapping[str, Weight], path: Any) -> Weight:
     return table[name]
 
 
-def _get(state: Mapping[str, Any], name: str) -> Any:
+def _ours(weight: Weight, name: str, state: Mapping[str, Any], shape: tuple[int, ...]) -> jax.Array:
+    """The published array of this name as our parameter."""
     if name not in state:
         raise InputError(f"published: the state must have {name}, got {len(state)} other names")
-    return state[name]
-
-
-def _ours(weight: Weight, array: Any, shape: tuple[int, ...], name: str = "") -> jax.Array:
-    """The published array as our parameter."""
-    array = jnp.asarray(array)
-    found = array.T if weight.transposed else array
-    if weight.third is not None and found.shape[-1] % 3 == 0:
-        found = jnp.split(found, 3, axis=-1)[weight.third]
+    found = array = jnp.asarray(state[name])
+    words = "it"
+    if weight.axes is not None and array.ndim == len(weight.axes):
+        found, words = array.transpose(weight.axes), f"its axes {weight.axes}"
+    if weight.third is not None and array.shape[-1] % 3 == 0:
+        found, words = jnp.split(array, 3, axis=-1)[weight.third], "a third of it"
     if found.shape != shape:
-        words = "its transpose" if weight.transposed else "it" if weight.third is None else "a third of it"
-        raise InputError(f"published: {name or weight.name}: {words} must have shape {shape}, got {describe(array)}")
+        raise InputError(f"published: {name}: {words} must have shape {shape}, got {describe(array)}")
     return found
