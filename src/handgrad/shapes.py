@@ -79,9 +79,10 @@ def check_count(where: str, name: str, value: Any) -> None:
 
 
 def check_choice(where: str, name: str, value: Any, choices: Sequence[Any]) -> None:
-    """`value` is one of these."""
+    """`value` is one of these, two at least."""
     if value not in choices:
-        raise InputError(f"{where}: {name} must be {' or '.join(map(repr, choices))}, got {value!r}")
+        *others, last = map(repr, choices)
+        raise InputError(f"{where}: {name} must be {', '.join(others)} or {last}, got {value!r}")
 
 
 def check_cotangent(where: str, dY: Any, shape: Sequence[int], dtype: Any, name: str = "dY", of: str = "Y") -> None:

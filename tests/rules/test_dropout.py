@@ -40,7 +40,7 @@ def test_policies_agree_bit_for_bit():
     assert (saved.mask.dtype, saved.mask.shape, saved.key) == (jnp.bool_, X.shape, None)
     assert recomputed.mask is None
     assert recomputed.key is KEY
-    assert saved.like.nbytes == 0
+    assert saved.outline.nbytes == 0
 
 
 @pytest.mark.parametrize(("key", "rate"), [(None, 0.4), (KEY, 0.0), (KEY, 0), (None, 0.0)])

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from handgrad import rules
-from handgrad.layers.layer import Layer
+from handgrad.layers.layer import Layer, without_residuals
 from handgrad.layers.sequences import Sequences
-from handgrad.shapes import InputError, check_array, check_count, check_residuals, check_shape, describe
+from handgrad.shapes import InputError, check_array, check_choice, check_count, check_residuals, check_shape, describe
 
 __all__ = [
     "GruParams",
@@ -179,10 +179,9 @@ def _recurrent(
 ) -> Layer:
     """The layer around one of the three rules."""
     check_count(name, "n", n)
-    if returns not in ("sequence", "last", "both"):
-        raise InputError(f"{name}: returns must be 'sequence', 'last' or 'both', got {returns!r}")
+    check_choice(name, "returns", returns, ("sequence", "last", "both"))
     gates = {RnnParams: 1, LstmParams: 4, GruParams: 3}[kind]
-    of_backward = {option: value for option, value in options.items() if option != "residuals"}
+    of_backward = without_residuals(options)
     init_W, init_U, init_b = inits
 
     def init(key: Array, x: Any) -> Any:

@@ -10,7 +10,7 @@ from handgrad.factors import Stacked, is_factor
 from handgrad.layers.chain import split_key
 from handgrad.layers.layer import Composed, Layer, check_layer
 from handgrad.rules.reversible import couple, pull_back_coupling
-from handgrad.shapes import InputError, check_array, check_count, check_residuals, check_shape, describe
+from handgrad.shapes import InputError, check_array, check_choice, check_count, check_residuals, check_shape, describe
 
 __all__ = [
     "ReversibleParams",
@@ -72,8 +72,7 @@ def reversible(f: Layer, g: Layer, *, residuals: str = "recompute") -> Layer:
     """
     check_layer("reversible", f)
     check_layer("reversible", g)
-    if residuals not in ("recompute", "save"):
-        raise InputError(f"reversible: residuals must be 'recompute' or 'save', got {residuals!r}")
+    check_choice("reversible", "residuals", residuals, ("recompute", "save"))
 
     def init(key, x):
         half = _half(x)
@@ -134,8 +133,7 @@ def reversible_sequence(f: Layer, g: Layer, n: int, *, gradients: str = "sums") 
     Derivation: docs/derivations/reversible.md (Gomez et al., 2017)
     """
     check_count("reversible_sequence", "n", n)
-    if gradients not in ("sums", "factors"):
-        raise InputError(f"reversible_sequence: gradients must be 'sums' or 'factors', got {gradients!r}")
+    check_choice("reversible_sequence", "gradients", gradients, ("sums", "factors"))
     block = reversible(f, g)
 
     def init(key, x):

@@ -53,12 +53,6 @@ def check_walk(where: str, reverse: Any, truncate: Any) -> None:
         check_count(where, "truncate", truncate)
 
 
-def check_option(where: str, name: str, value: Any, choices: tuple[str, ...]) -> None:
-    """`value` is one of the choices."""
-    if value not in choices:
-        raise InputError(f"{where}: {name} must be {' or '.join(map(repr, choices))}, got {value!r}")
-
-
 def check_two(where: str, name: str, value: Any, form: str) -> tuple[Any, Any]:
     """`value` is a pair: the cotangents of two outputs."""
     if not (isinstance(value, tuple) and len(value) == 2):

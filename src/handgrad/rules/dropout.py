@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from handgrad.factors.base import accumulator
+from handgrad.rules._outline import outline, outlined
 from handgrad.shapes import InputError, check_array, check_choice, check_cotangent, check_residuals, describe
 
 __all__ = [
@@ -25,12 +26,12 @@ class DropoutResiduals(NamedTuple):
     """The mask or the key that it is drawn from; neither, where nothing is dropped.
 
     Attributes:
-      like: (0, batch, ...), an array of no bytes that says X's shape and dtype.
+      outline: (batch, 0, ...) X's shape and dtype, and no byte.
       mask: (batch, ...) booleans, a byte each: what was let through, where it was saved.
       key: the random key, where the mask is drawn again.
     """
 
-    like: Array
+    outline: Array
     mask: Array | None
     key: Array | None
 
@@ -51,22 +52,22 @@ def dropout_forward(
     Returns:
       Y like X; residuals.
     Raises:
-      InputError: X is not floating point; key is no random key; rate outside [0, 1); residuals is neither of the two.
+      InputError: X is not floating point, or has no batch; key is no random key; rate outside [0, 1); residuals is
+        neither of the two.
     Derivation: docs/derivations/dropout.md (Srivastava et al. 2014)
     """
-    check_array("dropout_forward", "X", X)
+    check_array("dropout_forward", "X", X, min_ndim=1)
     check_rate("dropout_forward", rate)
     check_choice("dropout_forward", "residuals", residuals, POLICIES)
-    like = jnp.zeros((0, *X.shape), X.dtype)
     if key is None:
-        return X, DropoutResiduals(like, None, None)
+        return X, DropoutResiduals(outline(X), None, None)
     if not _is_key(key):
         raise InputError(f"dropout_forward: key must be one random key or None, got {describe(key)}")
     if rate == 0:
-        return X, DropoutResiduals(like, None, None)
+        return X, DropoutResiduals(outline(X), None, None)
     M = _mask(key, rate, X.shape)
-    kept = DropoutResiduals(like, M, None) if residuals == "save" else DropoutResiduals(like, None, key)
-    return _through(M, X, rate), kept
+    kept = (M, None) if residuals == "save" else (None, key)
+    return _through(M, X, rate), DropoutResiduals(outline(X), *kept)
 
 
 def dropout_backward(residuals: DropoutResiduals, dY: Array, *, rate: float) -> tuple[Array, None]:
@@ -84,8 +85,9 @@ def dropout_backward(residuals: DropoutResiduals, dY: Array, *, rate: float) -> 
       InputError: residuals of another rule; dY not of Y's shape and dtype; rate outside [0, 1).
     Derivation: docs/derivations/dropout.md
     """
-    like, mask, key = check_residuals("dropout_backward", residuals, DropoutResiduals)
-    check_cotangent("dropout_backward", dY, like.shape[1:], like.dtype)
+    empty, mask, key = check_residuals("dropout_backward", residuals, DropoutResiduals)
+    X = outlined(empty)
+    check_cotangent("dropout_backward", dY, X.shape, X.dtype)
     check_rate("dropout_backward", rate)
     M = mask if key is None else _mask(key, rate, dY.shape)
     return dY if M is None else _through(M, dY, rate), None

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 from handgrad.factors import Outer, Total
 from handgrad.factors.base import accumulator
 from handgrad.rules._recurrence import (
-    check_option,
     check_sequences,
     check_two,
     check_walk,
@@ -21,7 +20,7 @@ from handgrad.rules._recurrence import (
     time_first,
     uncut,
 )
-from handgrad.shapes import as_row, check_array, check_cotangent, check_residuals, check_shape
+from handgrad.shapes import as_row, check_array, check_choice, check_cotangent, check_residuals, check_shape
 
 __all__ = [
     "GruResiduals",
@@ -101,7 +100,7 @@ def gru_forward(
     check_array(where, "c", c)
     check_shape(where, "c", c, (U.shape[0],), f"to meet U {tuple(U.shape)}")
     check_walk(where, reverse, truncate)
-    check_option(where, "residuals", residuals, ("save", "recompute"))
+    check_choice(where, "residuals", residuals, ("save", "recompute"))
     dtype = jnp.result_type(X, W, U, b, c, H0)
     lengths, H0 = settle(lengths, X.shape[1], H0)
 

@@ -7,7 +7,16 @@ import jax.numpy as jnp
 
 from handgrad.factors import Outer, Total
 from handgrad.factors.base import accumulator
-from handgrad.shapes import InputError, as_row, check_array, check_cotangent, check_residuals, check_shape, describe
+from handgrad.shapes import (
+    InputError,
+    as_row,
+    check_array,
+    check_choice,
+    check_cotangent,
+    check_residuals,
+    check_shape,
+    describe,
+)
 
 __all__ = [
     "LoraLinearResiduals",
@@ -71,8 +80,7 @@ def lora_linear_forward(
         check_shape(where, "b", b, (W.shape[1],), f"to meet W {W.shape}")
     if isinstance(scale, bool) or not isinstance(scale, int | float):
         raise InputError(f"{where}: scale must be a number, got {scale!r}")
-    if residuals not in ("save", "recompute"):
-        raise InputError(f"{where}: residuals must be 'save' or 'recompute', got {residuals!r}")
+    check_choice(where, "residuals", residuals, ("save", "recompute"))
     H = jnp.matmul(X, A)
     Y = _product(X, W) + scale * _product(H, B)
     if b is not None:

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 from handgrad.factors import Outer, Total
 from handgrad.factors.base import accumulator
 from handgrad.rules._recurrence import (
-    check_option,
     check_sequences,
     check_two,
     check_walk,
@@ -21,7 +20,7 @@ from handgrad.rules._recurrence import (
     time_first,
     uncut,
 )
-from handgrad.shapes import check_cotangent, check_residuals
+from handgrad.shapes import check_choice, check_cotangent, check_residuals
 
 __all__ = [
     "LstmResiduals",
@@ -100,7 +99,7 @@ def lstm_forward(
     where = "lstm_forward"
     check_sequences(where, 4, X, W, U, b, lengths, H0=H0, C0=C0)
     check_walk(where, reverse, truncate)
-    check_option(where, "residuals", residuals, ("save", "recompute"))
+    check_choice(where, "residuals", residuals, ("save", "recompute"))
     dtype = jnp.result_type(X, W, U, b, H0, C0)
     lengths, H0, C0 = settle(lengths, X.shape[1], H0, C0)
 

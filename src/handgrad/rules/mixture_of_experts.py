@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from handgrad.factors.base import accumulator
 from handgrad.rules.softmax import SoftmaxResiduals, softmax_backward, softmax_forward
-from handgrad.shapes import InputError, check_array, check_cotangent, check_count, check_residuals
+from handgrad.shapes import InputError, check_array, check_choice, check_cotangent, check_count, check_residuals
 
 __all__ = [
     "LoadBalancingLossResiduals",
@@ -53,8 +53,7 @@ def top_k_gate_forward(Z: Array, *, k: int, softmax_over: str = "chosen") -> tup
     """
     check_array("top_k_gate_forward", "the logits Z", Z, min_ndim=2)
     M = _chosen("top_k_gate_forward", Z, k)
-    if softmax_over not in ("chosen", "all"):
-        raise InputError(f"top_k_gate_forward: softmax_over must be 'chosen' or 'all', got {softmax_over!r}")
+    check_choice("top_k_gate_forward", "softmax_over", softmax_over, ("chosen", "all"))
     if softmax_over == "chosen":
         G = _softmax(jnp.where(M, Z, -jnp.inf))
         return G, TopKGateResiduals(G, None)
@@ -120,8 +119,7 @@ def load_balancing_loss_forward(
     """
     check_array("load_balancing_loss_forward", "the logits Z", Z, min_ndim=2)
     M = _chosen("load_balancing_loss_forward", Z, k)
-    if counts not in ("example", "batch"):
-        raise InputError(f"load_balancing_loss_forward: counts must be 'example' or 'batch', got {counts!r}")
+    check_choice("load_balancing_loss_forward", "counts", counts, ("example", "batch"))
     P = _softmax(Z)
     tokens, dtype = tuple(range(1, Z.ndim - 1)), accumulator(Z)
     F = jnp.mean(M, axis=tokens, dtype=dtype) / k

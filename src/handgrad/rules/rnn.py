@@ -8,7 +8,6 @@ import jax.numpy as jnp
 from handgrad.factors import Outer, Total
 from handgrad.factors.base import accumulator
 from handgrad.rules._recurrence import (
-    check_option,
     check_sequences,
     check_two,
     check_walk,
@@ -21,7 +20,7 @@ from handgrad.rules._recurrence import (
     time_first,
     uncut,
 )
-from handgrad.shapes import check_cotangent, check_residuals
+from handgrad.shapes import check_choice, check_cotangent, check_residuals
 
 __all__ = [
     "RnnResiduals",
@@ -90,7 +89,7 @@ def rnn_forward(
     """
     where = "rnn_forward"
     check_sequences(where, 1, X, W, U, b, lengths, H0=H0)
-    check_option(where, "activation", activation, ("tanh", "relu"))
+    check_choice(where, "activation", activation, ("tanh", "relu"))
     check_walk(where, reverse, truncate)
     dtype = jnp.result_type(X, W, U, b, H0)
     lengths, H0 = settle(lengths, X.shape[1], H0)
