@@ -32,8 +32,8 @@ class Check:
     reference: str = ""
     """module:function, written independently; empty: autodiff of the target's own forward pass."""
     dtype: Dtype | None = None
-    """The dtype of all floating-point inputs. None: float64, float32 and bfloat16 for the library, float32 for shapes,
-    and args as they come."""
+    """The dtype of all floating-point inputs. None: float64, and float32 and bfloat16 for each rule's first inputs, for
+    the library; float32 for shapes, and args as they come."""
     seed: int = 0
     """Of inputs, cotangents and networks."""
     search: bool = False

@@ -21,6 +21,7 @@ from handgrad.models.random_check import check_random_networks
 
 RULE_DTYPES = ("float64", "float32", "bfloat16")
 NETWORK_DTYPES = ("float64", "float32")
+TRANSFORMS = ("jit", "vmap")
 WORKERS = 2
 
 
@@ -46,7 +47,8 @@ class Plan(NamedTuple):
     """What to check.
 
     Attributes:
-      rule_dtypes, network_dtypes: what the rules, and the networks, are checked in.
+      rule_dtypes: every row of the library is checked in the first, and each rule's first row in the others.
+      network_dtypes: of the networks.
       networks: random ones in each dtype.
       draws: how many of them share a structure.
       seed: of all that is random.
@@ -80,35 +82,39 @@ def check_library(plan: Plan, console: Console, library: Sequence[Entry] = LIBRA
 
 
 def check_rules(plan: Plan, library: Sequence[Entry], bar: Progress) -> list[Checked]:
-    """Every row of the library in every dtype, a few at a time: XLA compiles outside Python's lock."""
-    jobs = [(entry, dtype) for entry in library for dtype in plan.rule_dtypes]
+    """Every row in the first dtype, and broken on purpose; each rule's first row in the others too, and transformed.
+
+    A few at a time: XLA compiles outside Python's lock. Nothing is broken in bfloat16, whose three digits hide a lot.
+    """
+    first, *others = plan.rule_dtypes
+    leading = {entry.op: entry for entry in reversed(library)}.values()
+    jobs = []
+    for entry in library:
+        leads = entry in leading
+        jobs.append((entry, first, TRANSFORMS if leads else (), first != "bfloat16"))
+        jobs += [(entry, dtype, (), False) for dtype in others if leads]
     task = bar.add_task("rules", total=len(jobs))
 
-    def in_worker(job: tuple[Entry, str]) -> Checked:
-        entry, dtype = job
+    def in_worker(job: tuple[Entry, str, tuple[str, ...], bool]) -> Checked:
+        entry, dtype, transforms, control = job
         start = time.perf_counter()
-        report = check_entry(entry, dtype, plan.seed, plan.search)
+        report = check_rule(
+            entry.forward,
+            entry.backward,
+            *entry.arguments(plan.seed),
+            reference=entry.target,
+            name=f"{entry.name} in {dtype}",
+            dtype=jnp.dtype(dtype),
+            seed=plan.seed,
+            transforms=transforms,
+            control=control,
+            search=plan.search,
+        )
         bar.advance(task)
         return Checked(entry.op, entry.name, dtype, report, time.perf_counter() - start)
 
     with ThreadPoolExecutor(WORKERS) as pool:
         return list(pool.map(in_worker, jobs))
-
-
-def check_entry(entry: Entry, dtype: str, seed: int, search: bool = False) -> Report:
-    """One rule on one kind of input. Nothing of the gradient is broken in bfloat16, whose three digits hide a lot."""
-    return check_rule(
-        entry.forward,
-        entry.backward,
-        *entry.arguments(seed),
-        reference=entry.target,
-        name=f"{entry.name} in {dtype}",
-        dtype=jnp.dtype(dtype),
-        seed=seed,
-        transforms=("jit", "vmap"),
-        control=dtype != "bfloat16",
-        search=search,
-    )
 
 
 def check_networks(plan: Plan, bar: Progress) -> list[Checked]:
@@ -199,9 +205,11 @@ def summary(plan: Plan, checked: Sequence[Checked], seconds: float) -> Text:
     }[verdict]
     killed, made = mutants(reports)
     ops, inputs = len({one.rule for one in rules}), len({one.inputs for one in rules})
+    first, *others = plan.rule_dtypes
+    dtypes = f"{first}, on one each in {' and '.join(others)}" if others else first
     device = jax.devices()[0]
     text = Text(
-        f"{verdict}: {outcome}; {ops} rules on {inputs} inputs in {', '.join(plan.rule_dtypes)}, "
+        f"{verdict}: {outcome}; {ops} rules on {inputs} inputs in {dtypes}, "
         f"{networks} random networks, {killed:,} of {made:,} gradients broken on purpose caught; "
         f"{device.platform} ({device.device_kind}), jax {jax.__version__}, {math.ceil(seconds)} s"
     )
