@@ -25,6 +25,9 @@ PARAMS = jax.tree.map(lambda p: jnp.asarray(RNG.standard_normal(p.shape)) / 2, j
 
 VALUE_AND_GRAD = jax.jit(hg.value_and_grad(MODEL, LOSS))
 
+SMALL = hg.chain(hg.linear(5), hg.tanh(), hg.linear(N_OUT))
+SMALL_BY_AUTODIFF = jax.jit(jax.value_and_grad(hg.objective(SMALL, LOSS), argnums=(0, 1)))
+
 
 @jax.jit
 def plain_losses(params, x):
@@ -159,17 +162,16 @@ def test_materialize_leaves_summed_gradients_as_they_are():
 )
 def test_dtypes(param_dtype, x_dtype, tolerance):
     """Gradients in their arguments' dtypes, whatever those are; the numbers are those of float64 on rounded inputs."""
-    model = hg.chain(hg.linear(5), hg.tanh(), hg.linear(N_OUT))
+    rng = np.random.default_rng(0)
     params = jax.tree.map(
-        lambda p: jnp.asarray(RNG.standard_normal(p.shape), param_dtype), jax.eval_shape(model.init, KEY, X)
+        lambda p: jnp.asarray(rng.standard_normal(p.shape), param_dtype), jax.eval_shape(SMALL.init, KEY, X)
     )
     x = X.astype(x_dtype)
-    found = jax.jit(hg.value_and_grad(model, LOSS, argnums=(0, 1)))(params, x, LABELS, WEIGHTS)
-    autodiff = jax.jit(jax.value_and_grad(hg.objective(model, LOSS), argnums=(0, 1)))
-    expected = jax.eval_shape(autodiff, params, x, LABELS, WEIGHTS)
+    found = jax.jit(hg.value_and_grad(SMALL, LOSS, argnums=(0, 1)))(params, x, LABELS, WEIGHTS)
+    expected = jax.eval_shape(SMALL_BY_AUTODIFF, params, x, LABELS, WEIGHTS)
     assert jax.tree.structure(found) == jax.tree.structure(expected)
     assert jax.tree.map(lambda a: (a.shape, a.dtype), found) == jax.tree.map(lambda a: (a.shape, a.dtype), expected)
-    exact = autodiff(*jax.tree.map(lambda a: a.astype(np.float64), (params, x)), LABELS, WEIGHTS)
+    exact = SMALL_BY_AUTODIFF(*jax.tree.map(lambda a: a.astype(np.float64), (params, x)), LABELS, WEIGHTS)
     assert_same(jax.tree.map(lambda a: a.astype(np.float64), found), exact, rtol=tolerance)
 
 

@@ -20,10 +20,14 @@ def ctc_loss(Z, labels, input_lengths, label_lengths, blank=0):
         step = jnp.arange(count)[None, :] - jnp.arange(count)[:, None]  # from row to column
         differs = (states[None, :] != blank) & (states[None, :] != states[:, None])
         log_T = jnp.where((step == 0) | (step == 1) | ((step == 2) & differs), 0.0, NEVER).astype(log_p.dtype)
+
+        def one_frame(log_alpha, frame):
+            log_q, live = frame
+            moved = jax.nn.logsumexp(log_alpha[:, None] + log_T, axis=0) + log_q[states]
+            return jnp.where(live, moved, log_alpha), None
+
         log_alpha = jnp.where(jnp.arange(count) == 0, 0.0, NEVER).astype(log_p.dtype)
-        for t in range(len(logits)):
-            moved = jax.nn.logsumexp(log_alpha[:, None] + log_T, axis=0) + log_p[t, states]
-            log_alpha = jnp.where(t < frames, moved, log_alpha)
+        log_alpha, _ = jax.lax.scan(one_frame, log_alpha, (log_p, jnp.arange(len(logits)) < frames))
         at_end = (jnp.arange(count) == 2 * length) | (jnp.arange(count) == 2 * length - 1)
         return -jax.nn.logsumexp(jnp.where(at_end, log_alpha, NEVER))
 

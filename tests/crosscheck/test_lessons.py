@@ -21,9 +21,6 @@ def plain_softmax(X):
     return E / E.sum(-1, keepdims=True)
 
 
-# Functions of one array with a derivative of their own (but gelu), from their definitions.
-
-
 def test_the_worst_element_is_the_one_that_is_shown():
     def backward(x, dY):
         return (dY * jnp.cos(x) * jnp.array([1 + 1e-6, 1.0, 3.0]),)
@@ -125,5 +122,6 @@ def test_a_zero_bias_of_attentions_keys():
     x, y = np.random.default_rng(0).standard_normal((2, 3, 4, 6)).astype(np.float32)
     for tile in (None, 2):
         model = hg.residual(hg.multi_head_attention(2, causal=True, tile=tile))
-        report = hg.check_model(model, hg.squared_error(), model.init(jax.random.key(0), x), x, y)
+        params = jax.jit(model.init)(jax.random.key(0), x)
+        report = hg.check_model(model, hg.squared_error(), params, x, y, contracts=False, transforms=())
         assert {row.leaf: row.status for row in report.rows if row.status != "PASS"} == {"params.key.b": "INCONCLUSIVE"}

@@ -14,6 +14,7 @@ A, B = RNG.standard_normal((4, 4)), RNG.standard_normal((4, 2))
 S = A @ A.T + 4 * np.eye(4)
 C = A + 1j * RNG.standard_normal((4, 4))
 QUICK = {"control": False}
+NUMBERS = {"control": False, "contracts": False, "transforms": ()}
 
 
 def inv_forward(A):
@@ -131,7 +132,7 @@ def test_a_pullback_of_linear_algebra_is_right(name, dtype):
     ids=["swapped", "sign", "half", "not symmetric", "eigenvalues alone", "no transpose", "0/0"],
 )
 def test_an_old_mistake_is_found(says, forward, backward, args):
-    report = hg.check_rule(forward, backward, *args, **QUICK)
+    report = hg.check_rule(forward, backward, *args, **NUMBERS)
     assert (report.verdict, report.culprit) == ("FAIL", "hand")
     assert says in [f"{row.leaf}: {row.diagnosis}" for row in report.rows] or says in report.reason, str(report)
 
@@ -148,7 +149,8 @@ def test_an_old_mistake_is_found(says, forward, backward, args):
     ids=["right", "transposed", "sign", "complex", "conjugate"],
 )
 def test_the_gradient_of_a_logarithm_of_a_determinant(matrix, gradient, reason):
-    report = hg.check_function(lambda A: linalg.slogdet(A)[1], gradient, matrix, **QUICK)
+    settings = NUMBERS if reason else QUICK
+    report = hg.check_function(lambda A: linalg.slogdet(A)[1], gradient, matrix, **settings)
     assert (report.verdict, report.reason) == ("FAIL" if reason else "PASS", reason)
 
 
@@ -158,7 +160,7 @@ def test_a_fourier_transform_is_its_own_transpose():
 
     z = X + 1j * X[::-1]
     check_right(hg.check_rule(forward, lambda _, dY: (jnp.fft.fft(dY),), z, **QUICK))
-    report = hg.check_rule(forward, lambda _, dY: (6 * jnp.fft.ifft(dY),), z, **QUICK)
+    report = hg.check_rule(forward, lambda _, dY: (6 * jnp.fft.ifft(dY),), z, **NUMBERS)
     assert report.reason.startswith("z: conjugate missing")
 
 
@@ -170,6 +172,6 @@ def test_an_adaptive_step_is_looked_at_with_ones_own_tolerance():
         return y
 
     x = np.array([1.5, 2.0, 3.0])
-    gradient = hg.check_function(lambda x: jnp.sqrt(x).sum(), lambda x: 0.5 / steps(x) * (1 + 1e-8), x, **QUICK)
+    gradient = hg.check_function(lambda x: jnp.sqrt(x).sum(), lambda x: 0.5 / steps(x) * (1 + 1e-8), x, **NUMBERS)
     assert gradient.verdict == "FAIL"
     assert hg.check_function(lambda x: jnp.sqrt(x).sum(), lambda x: 0.5 / steps(x), x, rtol=1e-6, **QUICK).ok

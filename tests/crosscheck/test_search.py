@@ -40,8 +40,9 @@ def test_what_the_inputs_given_dont_show(condition, kind):
         forward, backward = lambda X: (X * X, X), lambda X, dY: (jnp.where(condition(X), 3.0, 2.0) * X * dY,)
     else:
         forward, backward = tanh_forward, wrong_where(condition)
-    assert check_rule(forward, backward, X, **QUICK | {"search": False}).ok
-    report = check_rule(forward, backward, X, **QUICK)
+    small = X[:, :2]
+    assert check_rule(forward, backward, small, **QUICK | {"search": False}).ok
+    report = check_rule(forward, backward, small, **QUICK)
     assert report.verdict == "FAIL", report
     assert f"found by search: inputs {kind}, shrunk to the smallest that fail" in report.notes
 
@@ -81,7 +82,7 @@ def test_labels_stay_in_range():
         Z, labels = residuals
         return (jax.nn.softmax(Z) - jax.nn.one_hot(labels, Z.shape[1])) * dY[:, None] * 2, None
 
-    Z = np.random.default_rng(1).standard_normal((5, 3))
-    report = check_rule(forward, backward, Z, np.array([0, 2, 1, 2, 0]), **QUICK)
+    Z = np.random.default_rng(1).standard_normal((4, 3))
+    report = check_rule(forward, backward, Z, np.array([0, 2, 1, 2]), **QUICK)
     assert report.rows[0].shape == (1, 3)
     assert report.rows[0].diagnosis == "2 × too large"

@@ -48,7 +48,6 @@ def test_a_tiny_run_twice_to_the_bit(two_digits):
     [
         ({"epochs": 0}, "mnist_lenet: epochs must be a positive integer, got 0"),
         ({"learning_rate": 0.0}, "mnist_lenet: learning_rate must be a positive number, got 0.0"),
-        ({"batch": 50}, "fit: batch_size must be at most the 40 examples, got 50"),
         ({"model": Lenet5Config(pool="sum")}, "lenet5: pool must be 'average' or 'max', got 'sum'"),
     ],
 )

@@ -11,13 +11,31 @@ from shootout import alarms, kills, others, signatures, subjects
 from handgrad import InputError
 from handgrad.crosscheck.mutation import Mutant
 
+pytestmark = pytest.mark.xdist_group("shootout")  # one process makes the figures
+
+# Of right gradients each kind once and each dtype once; of what the others see, float64, which they are made for.
+ONCE = {"rule": "float32", "ties": "bfloat16", "networks": "float64", "on_mutants": "float64", "on_right": "float64"}
+
 
 @pytest.fixture(scope="module")
 def figures(tmp_path_factory):
+    def few(make):
+        return lambda options: (
+            (function, given) for function, given in make(options) if ONCE.get(function.__name__, given[1]) == given[1]
+        )
+
+    parts = {part: (few(make), summary) for part, (make, summary) in checker_shootout.PARTS.items()}
     out = tmp_path_factory.mktemp("shootout") / "figures.json"
-    found = checker_shootout.run(Options(quick=True, out=out), progress=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checker_shootout, "PARTS", parts)
+        found = checker_shootout.run(Options(quick=True, out=out), progress=False)
     assert json.loads(out.read_text()) == json.loads(json.dumps(found))
     return found
+
+
+def test_right_gradients_are_put_to_it_in_every_dtype():
+    tasks = [(function.__name__, given[1]) for function, given in checker_shootout.alarm_tasks(Options(quick=True))]
+    assert tasks == [(kind, dtype) for dtype in alarms.DTYPES for kind in ("rule", "ties", "networks")]
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
@@ -44,10 +62,9 @@ def test_nine_in_ten_diagnoses_are_right(figures, dtype):
 def test_no_right_gradient_is_failed(figures):
     found = figures["alarms"]
     assert found["false alarms"] == []
-    assert found["checks"] == sum(found["verdicts"].values()) == 24
-    assert found["verdicts"]["PASS"] >= 20
-    kinds = {f"{what} {dtype}" for what in ("rules", "ties", "networks") for dtype in alarms.DTYPES}
-    assert set(found["by kind"]) == kinds
+    assert found["checks"] == sum(found["verdicts"].values()) == 8
+    assert found["verdicts"]["PASS"] >= 7
+    assert set(found["by kind"]) == {"rules float32", "ties bfloat16", "networks float64"}
 
 
 def test_the_others_are_put_to_the_same(figures):

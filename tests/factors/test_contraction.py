@@ -31,7 +31,7 @@ every_row = pytest.mark.parametrize(("subscripts", "primal"), ROWS.values(), ids
 def sides(subscripts, seed=0, dtype=np.float64):
     rng = np.random.default_rng(seed)
     return [
-        jnp.asarray(rng.standard_normal([SIZES[letter] for letter in term]), dtype)
+        jnp.asarray(rng.standard_normal([SIZES[letter] for letter in term]).astype(dtype))
         for term in subscripts.split("->")[0].split(",")
     ]
 
@@ -92,17 +92,22 @@ def test_it_generalises_outer_and_hadamard():
         A, Delta = sides(subscripts)
         mine, theirs = Contraction(A, Delta, subscripts), other(A, Delta)
         assert mine.shape == theirs.shape
-        for fold in ("sum", "sq_norms", "second_moment", "per_example"):
-            assert_same(getattr(mine, fold)(), getattr(theirs, fold)())
-        assert_same(mine.inner(theirs), theirs.inner(mine))
+
+        @jax.jit
+        def both(one, two):
+            folds = [(f.sum(), f.sq_norms(), f.second_moment(), f.per_example()) for f in (one, two)]
+            return (folds[0], one.inner(two)), (folds[1], two.inner(one))
+
+        assert_same(*both(mine, theirs))
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_low_precision(dtype):
     """Sums come back in the parameter's dtype, every other fold in float32; 1,000 ones are 1,000."""
     factor = Contraction(*sides("bti,bto->io", dtype=dtype), "bti,bto->io")
-    assert factor.sum().dtype == factor.dtype == dtype
-    assert factor.sq_norms().dtype == factor.second_moment().dtype == factor.per_example().dtype == jnp.float32
+    assert jax.eval_shape(lambda f: f.sum(), factor).dtype == factor.dtype == dtype
+    folds = jax.eval_shape(lambda f: (f.sq_norms(), f.second_moment(), f.per_example()), factor)
+    assert all(fold.dtype == jnp.float32 for fold in folds)
     ones = jnp.ones((1000, 1), dtype)
     assert Contraction(ones, ones, "bi,bo->io").sum().astype(float).item() == 1000
     assert Contraction(ones, ones, "bi,bo->io", jnp.float32).sum().dtype == jnp.float32
@@ -111,11 +116,17 @@ def test_low_precision(dtype):
 def test_under_stacked_and_shared():
     A, Delta = sides("bti,bto->io")
     one = Contraction(A, Delta, "bti,bto->io")
-    stacked = hg.Stacked(jax.tree.map(lambda a: jnp.stack([a, 2 * a]), one))
+    stacked = hg.Stacked(jax.tree.map(lambda a: jnp.asarray(np.stack([a, 2 * a])), one))
     assert stacked.shape == (2, 2, 3)
-    assert_same(stacked.sum(), jnp.stack([one.sum(), 4 * one.sum()]))
-    assert_same(stacked.sq_norms(), 17 * one.sq_norms())
-    assert_same(hg.Shared((one, hg.Outer(A, Delta))).sq_norms(), 4 * one.sq_norms())
+
+    @jax.jit
+    def both(one, stacked):
+        shared = hg.Shared((one, hg.Outer(one.A, one.Delta)))
+        total, sq_norms = one.sum(), one.sq_norms()
+        expected = jnp.stack([total, 4 * total]), 17 * sq_norms, 4 * sq_norms
+        return (stacked.sum(), stacked.sq_norms(), shared.sq_norms()), expected
+
+    assert_same(*both(one, stacked))
 
 
 @pytest.mark.parametrize(

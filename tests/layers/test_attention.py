@@ -16,6 +16,13 @@ GPT2 = {"causal": True, "dropout": 0.2}
 MISTRAL = {"kv_heads": 1, "causal": True, "window": 3, "softcap": 5.0, "head_size": 6, "rotary": 500.0, "tile": 2}
 
 
+def drawn(layer):
+    """Parameters of the layer, none of them zero."""
+    rng = np.random.default_rng(2)
+    like = jax.eval_shape(layer.init, KEY, X)
+    return jax.tree.map(lambda p: jnp.asarray(0.4 * rng.standard_normal(p.shape)), like)
+
+
 def shapes(params):
     return [(p.W.shape, None if p.b is None else p.b.shape) for p in params]
 
@@ -25,11 +32,12 @@ def test_init():
     assert isinstance(params, layers.MultiHeadAttentionParams)
     assert shapes(params) == [((8, 8), (8,))] * 4
     assert not np.array_equal(params.query.W, params.key.W)
-    assert not any(p.b.any() for p in params)
-    params = layers.multi_head_attention(4, kv_heads=2, bias=False).init(KEY, X.astype("float32"))
+    assert not any(np.asarray(p.b).any() for p in params)
+    x = jax.ShapeDtypeStruct(X.shape, "float32")
+    params = jax.eval_shape(layers.multi_head_attention(4, kv_heads=2, bias=False).init, KEY, x)
     assert shapes(params) == [((8, 8), None), ((8, 4), None), ((8, 4), None), ((8, 8), None)]
     assert all(p.W.dtype == "float32" for p in params)
-    params = layers.multi_head_attention(2, head_size=3).init(KEY, jax.ShapeDtypeStruct(X.shape, X.dtype))
+    params = jax.eval_shape(layers.multi_head_attention(2, head_size=3).init, KEY, X)
     assert shapes(params) == [((8, 6), (6,))] * 3 + [((6, 8), (8,))]
 
 
@@ -38,8 +46,8 @@ def test_in_a_network(options):
     """Between other layers, under repeat, with and without noise: jax.grad of the same objective."""
     attention = layers.multi_head_attention(4, **options)
     model = hg.chain(hg.repeat(hg.residual(hg.chain(attention, hg.tanh())), 2), hg.linear(8))
-    params = model.init(KEY, X)
-    key = jax.random.key(2) if "dropout" in options else None
+    params = drawn(model)
+    key = jax.random.key(2, impl="unsafe_rbg") if "dropout" in options else None
 
     @jax.jit
     def both(params, x):
@@ -55,45 +63,53 @@ def test_in_a_network(options):
 
 def test_gradients_are_factors_of_one_input():
     layer = layers.multi_head_attention(2)
-    params = layer.init(KEY, X)
-    y, residuals = layer.forward(params, X)
-    assert y.shape == X.shape
-    dx, dparams = layer.backward(residuals, jnp.ones_like(y))
-    assert dx.shape == X.shape
-    assert all(isinstance(p.W, factors.Outer) and isinstance(p.b, factors.Total) for p in dparams)
-    assert dparams.query.W.A is dparams.key.W.A is dparams.value.W.A is X
+
+    def look(params, x):
+        y, residuals = layer.forward(params, x)
+        assert y.shape == X.shape
+        dx, dparams = layer.backward(residuals, y)
+        assert dx.shape == X.shape
+        assert all(isinstance(p.W, factors.Outer) and isinstance(p.b, factors.Total) for p in dparams)
+        assert dparams.query.W.A is dparams.key.W.A is dparams.value.W.A is x
+
+    jax.eval_shape(look, drawn(layer), X)
 
 
 def test_heads_are_attentions_side_by_side():
     """From the definition, with jax.nn's softmax."""
-    layer = layers.multi_head_attention(2, init_W=jax.nn.initializers.normal())
-    params = jax.tree.map(lambda p: p + 0.1, layer.init(KEY, X))
-    heads = []
-    for h in (slice(0, 4), slice(4, 8)):
-        Q, K, V = (X @ p.W[:, h] + p.b[h][None, None] for p in params[:3])
-        heads.append(jax.nn.softmax(Q @ jnp.matrix_transpose(K) / 2) @ V)
-    expected = jnp.concatenate(heads, axis=2) @ params.output.W + params.output.b[None, None]
-    assert_same(layer.forward(params, X)[0], expected)
+    layer = layers.multi_head_attention(2)
+
+    @jax.jit
+    def both(params):
+        heads = []
+        for h in (slice(0, 4), slice(4, 8)):
+            Q, K, V = (X @ p.W[:, h] + p.b[h][None, None] for p in params[:3])
+            heads.append(jax.nn.softmax(Q @ jnp.matrix_transpose(K) / 2) @ V)
+        expected = jnp.concatenate(heads, axis=2) @ params.output.W + params.output.b[None, None]
+        return layer.forward(params, X)[0], expected
+
+    assert_same(*both(drawn(layer)))
 
 
 def test_gpt2s_c_attn_is_three_weights_side_by_side():
     """One product with the published (n, 3 n) weight, split, is three products with its thirds."""
-    W, b = jnp.asarray(np.random.default_rng(2).standard_normal((8, 24))), jnp.arange(24.0)
-    params = layers.multi_head_attention(2).init(KEY, X)
-    thirds = [hg.LinearParams(*pair) for pair in zip(jnp.split(W, 3, axis=1), jnp.split(b, 3), strict=True)]
-    _, residuals = layers.multi_head_attention(2).forward(
-        params._replace(query=thirds[0], key=thirds[1], value=thirds[2]), X
-    )
-    attention = residuals.attention
-    found = jnp.concatenate([A.reshape(3, 5, 8) for A in (attention.Q, attention.K, attention.V)], axis=2)
-    assert_same(found, X @ W + b[None, None])
+    layer = layers.multi_head_attention(2)
+    W, b = np.random.default_rng(2).standard_normal((8, 24)), np.arange(24.0)
+    pairs = zip(np.split(W, 3, axis=1), np.split(b, 3), strict=True)
+    thirds = [hg.LinearParams(*map(jnp.asarray, pair)) for pair in pairs]
+    params = drawn(layer)._replace(query=thirds[0], key=thirds[1], value=thirds[2])
+    attention = jax.jit(lambda params: layer.forward(params, X)[1].attention)(params)
+    found = np.concatenate([A.reshape(3, 5, 8) for A in (attention.Q, attention.K, attention.V)], axis=2)
+    assert_same(found, np.asarray(X) @ W + b)
 
 
 def test_dropout_needs_a_key():
-    layer, params = layers.multi_head_attention(2, dropout=0.5), layers.multi_head_attention(2).init(KEY, X)
-    silent = layers.multi_head_attention(2).forward(params, X)[0]
-    assert (layer.forward(params, X)[0] == silent).all()
-    one, again, other = (layer.forward(params, X, jax.random.key(i))[0] for i in (1, 1, 2))
+    plain, layer = layers.multi_head_attention(2), layers.multi_head_attention(2, dropout=0.5)
+    params = drawn(plain)
+    without, silent = jax.jit(lambda params: [f.forward(params, X)[0] for f in (plain, layer)])(params)
+    assert (np.asarray(without) == silent).all()
+    forward = jax.jit(lambda key: layer.forward(params, X, key)[0])
+    one, again, other = (np.asarray(forward(jax.random.key(i, impl="unsafe_rbg"))) for i in (1, 1, 2))
     assert (one == again).all()
     assert (one != other).any()
 
@@ -118,7 +134,7 @@ def test_options_of_the_wrong_kind(heads, options, sentence):
 
 def test_inputs_and_params_of_the_wrong_kind():
     layer = layers.multi_head_attention(4)
-    params = layer.init(KEY, X)
+    params = drawn(layer)
     with pytest.raises(hg.InputError, match=r"heads must divide the width of x, got 3 heads for float64 \(3, 5, 8\)$"):
         layers.multi_head_attention(3).init(KEY, X)
     with pytest.raises(hg.InputError, match=r"x must have shape \(batch, tokens, features\), got float64 \(5, 8\)$"):
@@ -131,12 +147,12 @@ def test_inputs_and_params_of_the_wrong_kind():
         ):
             layer.forward(wrong, X)
     with pytest.raises(hg.InputError, match=r"^in layer key: linear: params\.W must have shape \(8, 8\)"):
-        layer.forward(layers.multi_head_attention(4, kv_heads=2).init(KEY, X), X)
+        layer.forward(drawn(layers.multi_head_attention(4, kv_heads=2)), X)
     with pytest.raises(hg.InputError, match=r"^in layer value: linear: params must be LinearParams, got "):
         layer.forward(params._replace(value=params.value.W), X)
     with pytest.raises(hg.InputError, match=r"^multi_head_attention: residuals must be MultiHeadAttentionResiduals"):
         layer.backward((), X)
     with pytest.raises(hg.InputError, match="with an even n"):
-        layers.multi_head_attention(8, rotary=1e4).forward(layers.multi_head_attention(8).init(KEY, X), X)
+        layers.multi_head_attention(8, rotary=1e4).forward(drawn(layers.multi_head_attention(8)), X)
     with pytest.raises(hg.InputError, match="at least one token"):
         layer.forward(params, X[:, :0])

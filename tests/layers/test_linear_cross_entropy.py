@@ -33,36 +33,43 @@ def losses(options, chunk=4):
     return hg.softmax_cross_entropy(**options), layers.linear_cross_entropy(chunk=chunk, **options)
 
 
-def started(model):
-    return jax.tree.map(lambda p: p + 0.1, jax.jit(model.init)(jax.random.key(0), X))
+def drawn(layer):
+    """Parameters of the layer, none of them zero."""
+    rng = np.random.default_rng(1)
+    like = jax.eval_shape(layer.init, jax.random.key(0), X)
+    return jax.tree.map(lambda p: jnp.asarray(rng.standard_normal(p.shape) / 2), like)
 
 
-@every_option
-@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(("options", "bias"), [(OPTIONS[0], False), (OPTIONS[1], True)], ids=["plain", "everything"])
 def test_gradients_are_those_of_linear_and_of_autodiff(options, bias):
     (whole, chunked), (loss, in_chunks) = models(bias), losses(options)
-    params = started(whole)
-    expected = jax.jit(hg.value_and_grad(whole, loss, argnums=(0, 1)))(params, X, LABELS, WEIGHTS)
-    assert_same(jax.jit(hg.value_and_grad(chunked, in_chunks, argnums=(0, 1)))(params, X, LABELS, WEIGHTS), expected)
-    autodiff = jax.value_and_grad(hg.objective(chunked, in_chunks), argnums=(0, 1))
-    assert_same(jax.jit(autodiff)(params, X, LABELS, WEIGHTS), expected)
+
+    @jax.jit
+    def three_ways(params, x):
+        of_linear = hg.value_and_grad(whole, loss, argnums=(0, 1))
+        by_hand = hg.value_and_grad(chunked, in_chunks, argnums=(0, 1))
+        autodiff = jax.value_and_grad(hg.objective(chunked, in_chunks), argnums=(0, 1))
+        return [way(params, x, LABELS, WEIGHTS) for way in (by_hand, autodiff, of_linear)]
+
+    *found, expected = three_ways(drawn(whole), X)
+    for way in found:
+        assert_same(way, expected)
 
 
 @every_option
 def test_factors_answer_the_same_questions(options):
     """Weights afterwards, exact per-example norms and second moments."""
     (whole, chunked), (loss, in_chunks) = models(), losses(options)
-    params = started(whole)
 
-    def questions(model, loss):
+    def questions(params, model, loss):
         C, factors = hg.value_and_factors(model, loss)(params, X, LABELS)
         head = factors["head"]
+        assert all(isinstance(factor, Recomputed) == (model is chunked) for factor in head)
         folds = [(f.sq_norms(), f.second_moment(), f.per_example()) for f in head]
         return C, hg.materialize(factors), hg.materialize(factors, WEIGHTS), folds
 
-    assert_same(jax.jit(lambda: questions(chunked, in_chunks))(), jax.jit(lambda: questions(whole, loss))())
-    _, factors = hg.value_and_factors(chunked, in_chunks)(params, X, LABELS)
-    assert all(isinstance(factor, Recomputed) for factor in factors["head"])
+    both = jax.jit(lambda params: (questions(params, chunked, in_chunks), questions(params, whole, loss)))
+    assert_same(*both(drawn(whole)))
 
 
 def test_parameters_are_linears():
@@ -75,7 +82,7 @@ def test_parameters_are_linears():
 
 def test_the_output_is_not_multiplied():
     head = layers.projection(7)
-    params = head.init(jax.random.key(0), X)
+    params = drawn(head)
     y, _ = head.forward(params, X)
     assert isinstance(y, layers.Projection)
     assert (y.X is X, y.W is params.W, y.b is params.b) == (True, True, True)
@@ -84,14 +91,16 @@ def test_the_output_is_not_multiplied():
 def test_under_custom_vjp():
     """The head alone, as a function of JAX: its cotangent comes as a Projection of arrays."""
     head = layers.projection(7)
-    params = head.init(jax.random.key(0), X)
 
     def program(f, params, x):
         return sum(jnp.sum(jnp.sin(a)) for a in jax.tree.leaves(f(params, x)))
 
-    found = jax.grad(program, argnums=(1, 2))(hg.custom_vjp(head), params, X)
-    expected = jax.grad(program, argnums=(1, 2))(lambda params, x: layers.Projection(x, *params), params, X)
-    assert_same(found, expected)
+    @jax.jit
+    def both(params, x):
+        functions = hg.custom_vjp(head), lambda params, x: layers.Projection(x, *params)
+        return [jax.grad(program, argnums=(1, 2))(f, params, x) for f in functions]
+
+    assert_same(*both(drawn(head), X))
 
 
 @pytest.mark.parametrize(
@@ -127,4 +136,4 @@ def test_under_custom_vjp():
 def test_bad_input(call, message):
     head = layers.projection(7)
     with pytest.raises(hg.InputError, match=f"^{message}"):
-        call(head, head.init(jax.random.key(0), X), layers.linear_cross_entropy())
+        call(head, drawn(head), layers.linear_cross_entropy())

@@ -9,26 +9,24 @@ import handgrad as hg
 from handgrad import layers
 from handgrad.layers import LoraParams
 
-KEY = jax.random.key(0)
+KEY = jax.random.key(0, impl="unsafe_rbg")  # threefry takes longer to compile
 RNG = np.random.default_rng(0)
 X, DY = jnp.asarray(RNG.standard_normal((4, 3, 6))), jnp.asarray(RNG.standard_normal((4, 3, 5)))
 
 
 def drawn(layer, x=X):
-    return jax.tree.map(
-        lambda p: jnp.asarray(RNG.standard_normal(p.shape), p.dtype), jax.eval_shape(layer.init, KEY, x)
-    )
+    rng = np.random.default_rng(1)
+    return jax.tree.map(lambda p: jnp.asarray(rng.standard_normal(p.shape)), jax.eval_shape(layer.init, KEY, x))
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float32", "float64"])
-@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(("bias", "dtype"), [(True, "bfloat16"), (False, "float32"), (True, "float64")])
 def test_init(bias, dtype):
-    params = layers.lora_linear(5, rank=2, bias=bias).init(KEY, X.astype(dtype))
+    params = layers.lora_linear(5, rank=2, bias=bias).init(KEY, jax.ShapeDtypeStruct(X.shape, dtype))
     assert isinstance(params, LoraParams)
     assert (params.W.shape, params.A.shape, params.B.shape) == ((6, 5), (6, 2), (2, 5))
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype(dtype)}
-    assert params.A.any()
-    assert not params.B.any()
+    assert np.asarray(params.A).any()
+    assert not np.asarray(params.B).any()
     assert (params.b is not None) == bias
 
 
@@ -43,19 +41,22 @@ def test_it_begins_as_the_linear_layer_it_is_added_to():
 @pytest.mark.parametrize("alpha", [None, 4, 0.5])
 def test_merged_it_is_the_same_linear_layer(alpha):
     layer = layers.lora_linear(5, rank=2, alpha=alpha)
-    params = drawn(layer)
-    merged = layers.merge_lora(params, alpha=alpha)
-    assert isinstance(merged, hg.LinearParams)
-    y, residuals = layer.forward(params, X)
-    expected, of_linear = hg.linear(5).forward(merged, X)
-    assert_same(y, expected)
-    dx, factors = layer.backward(residuals, DY)
-    expected_dx, linear_factors = hg.linear(5).backward(of_linear, DY)
-    assert_same(dx, expected_dx)
-    dW, scale = linear_factors.W.sum(), (2 if alpha is None else alpha) / 2
-    assert_same(factors.W.sum(), dW)
-    assert_same(factors.A.sum(), scale * dW @ params.B.T)  # by way of dW, which our backward pass doesn't take
-    assert_same(factors.B.sum(), scale * params.A.T @ dW)
+
+    @jax.jit
+    def both(params):
+        merged = layers.merge_lora(params, alpha=alpha)
+        assert isinstance(merged, hg.LinearParams)
+        y, residuals = layer.forward(params, X)
+        dx, factors = layer.backward(residuals, DY)
+        expected, of_linear = hg.linear(5).forward(merged, X)
+        expected_dx, linear_factors = hg.linear(5).backward(of_linear, DY)
+        # A's and B's by way of dW, which our backward pass doesn't take.
+        dW, scale = linear_factors.W.sum(), (2 if alpha is None else alpha) / 2
+        of_adapters = scale * dW @ params.B.T, scale * params.A.T @ dW
+        sums = factors.W.sum(), factors.A.sum(), factors.B.sum()
+        return (y, dx, sums), (expected, expected_dx, (dW, *of_adapters))
+
+    assert_same(*both(drawn(layer)))
 
 
 @pytest.mark.parametrize("residuals", ["save", "recompute"])
@@ -66,16 +67,19 @@ def test_a_chain_against_autodiff(residuals):
         hg.repeat(layers.lora_linear(4, rank=1, bias=False, residuals=residuals), 3),
         hg.linear(5),
     )
-    params = drawn(model)
-    found = jax.jit(hg.value_and_grad(model, hg.l2_loss(), argnums=(0, 1)))(params, X, DY)
-    expected = jax.jit(jax.value_and_grad(hg.objective(model, hg.l2_loss()), argnums=(0, 1)))(params, X, DY)
-    assert_same(found, expected)
+
+    @jax.jit
+    def both(params, x):
+        autodiff = jax.value_and_grad(hg.objective(model, hg.l2_loss()), argnums=(0, 1))
+        return hg.value_and_grad(model, hg.l2_loss(), argnums=(0, 1))(params, x, DY), autodiff(params, x, DY)
+
+    assert_same(*both(drawn(model), X))
 
 
 def test_what_is_kept():
     for residuals, thin in (("save", 1), ("recompute", 0)):
         layer = layers.lora_linear(5, rank=2, residuals=residuals)
-        kept = jax.tree.leaves(layer.forward(drawn(layer), X)[1])
+        kept = jax.tree.leaves(jax.eval_shape(layer.forward, drawn(layer), X)[1])
         assert [a.shape for a in kept].count((4, 3, 2)) == thin
 
 
@@ -97,7 +101,7 @@ def test_adapters_alone_learn_and_no_dw_is_multiplied():
     state = optimiser.init(params)
     after, _ = step(params, state)
     for moved, one, two in zip(*map(jax.tree.leaves, (mask, params, after)), strict=True):
-        assert bool((one != two).any()) == moved
+        assert (np.asarray(one) != two).any() == moved
     program = step.lower(params, state).compile().as_text()
     for shape in ("f64[6,8]", "f64[8,5]"):
         products = [

@@ -10,14 +10,13 @@ from handgrad import layers
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
 X, TARGET = jnp.asarray(RNG.standard_normal((4, 3, 6))), jnp.asarray(RNG.standard_normal((4, 3, 6)))
-N, K = 4, 2
+N, K = 3, 2
 EXPERT = hg.chain(hg.linear(5), hg.gelu(), hg.linear(6))
 
 
 def drawn(layer, x=X):
-    return jax.tree.map(
-        lambda p: jnp.asarray(RNG.standard_normal(p.shape), p.dtype), jax.eval_shape(layer.init, KEY, x)
-    )
+    rng = np.random.default_rng(1)
+    return jax.tree.map(lambda p: jnp.asarray(rng.standard_normal(p.shape)), jax.eval_shape(layer.init, KEY, x))
 
 
 def plain(params, x, softmax_over="chosen"):
@@ -53,18 +52,21 @@ def test_against_each_token_sent_to_its_experts(softmax_over):
 def test_the_factors_are_each_examples_own():
     layer = layers.mixture_of_experts(EXPERT, N, k=K)
     params = drawn(layer)
-    _, factors = jax.jit(hg.value_and_factors(layer, hg.l2_loss()))(params, X, TARGET)
-    assert isinstance(factors.gate.W, hg.Outer)
-    assert isinstance(factors.experts[0].W, hg.Stacked)
-    assert factors.experts[0].W.shape == (N, 6, 5)
 
     def one(params, x, target):
         return ((plain(params, x[None])[0] - target[None]) ** 2).sum() / 2
 
-    expected = jax.jit(jax.vmap(jax.grad(one), (None, 0, 0)))(params, X, TARGET)
-    assert_same(jax.tree.map(lambda f: f.per_example(), factors, is_leaf=hg.is_factor), expected)
-    sq_norms = jax.tree.map(lambda g: (g**2).reshape(4, -1).sum(1), expected)
-    assert_same(jax.tree.map(lambda f: f.sq_norms(), factors, is_leaf=hg.is_factor), sq_norms)
+    @jax.jit
+    def both(params):
+        _, factors = hg.value_and_factors(layer, hg.l2_loss())(params, X, TARGET)
+        assert isinstance(factors.gate.W, hg.Outer)
+        assert isinstance(factors.experts[0].W, hg.Stacked)
+        assert factors.experts[0].W.shape == (N, 6, 5)
+        found = jax.tree.map(lambda f: (f.per_example(), f.sq_norms()), factors, is_leaf=hg.is_factor)
+        g = jax.vmap(jax.grad(one), (None, 0, 0))(params, X, TARGET)
+        return found, jax.tree.map(lambda g: (g, (g**2).reshape(4, -1).sum(1)), g)
+
+    assert_same(*both(params))
 
 
 @pytest.mark.parametrize("counts", ["example", "batch"])
@@ -78,9 +80,6 @@ def test_the_balance_is_part_of_the_objective(counts):
         layers.carry_auxiliary(moe),
     )
     loss = layers.add_auxiliary(hg.l2_loss(), 0.3)
-    params = drawn(model)
-    found = jax.jit(hg.value_and_grad(model, loss, argnums=(0, 1)))(params, X, TARGET)
-    assert_same(found, jax.jit(jax.value_and_grad(hg.objective(model, loss), argnums=(0, 1)))(params, X, TARGET))
 
     def by_formula(params, x):
         y, first, share, P = plain(params[1], x)
@@ -89,16 +88,25 @@ def test_the_balance_is_part_of_the_objective(counts):
             first, second = (N * (s.mean((0, 1)) * p.mean((0, 1))).sum() for s, p in ((share, P), (share2, P2)))
         return ((z - TARGET) ** 2).sum() / 2 / 4 + 0.3 * (jnp.mean(first) + jnp.mean(second))
 
-    assert_same(found, jax.jit(jax.value_and_grad(by_formula, argnums=(0, 1)))(params, X))
+    @jax.jit
+    def three_ways(params, x):
+        by_hand = hg.value_and_grad(model, loss, argnums=(0, 1))(params, x, TARGET)
+        autodiff = jax.value_and_grad(hg.objective(model, loss), argnums=(0, 1))(params, x, TARGET)
+        return by_hand, autodiff, jax.value_and_grad(by_formula, argnums=(0, 1))(params, x)
+
+    by_hand, *others = three_ways(drawn(model), X)
+    for other in others:
+        assert_same(by_hand, other)
 
 
 @pytest.mark.parametrize("counts", ["example", "batch"])
 def test_examples_meet_in_the_counts_alone(counts):
     """Another example changes mine by way of f only, and not at all where f is counted over my own tokens."""
     layer = layers.mixture_of_experts(EXPERT, N, k=K, balance=True, counts=counts)
-    params = drawn(layer)
-    (y, c), _ = layer.forward(params, X)
-    (other_y, other_c), _ = layer.forward(params, X.at[1].set(-X[1]))
+    params, other = drawn(layer), np.array(X)
+    other[1] *= -1
+    forward = jax.jit(lambda params, x: layer.forward(params, x)[0])
+    (y, c), (other_y, other_c) = (jax.tree.map(np.asarray, forward(params, x)) for x in (X, other))
     assert (y[0] == other_y[0]).all()
     assert bool(c[0] == other_c[0]) == (counts == "example")
 
@@ -106,37 +114,54 @@ def test_examples_meet_in_the_counts_alone(counts):
 def test_keys():
     layer = layers.mixture_of_experts(hg.chain(hg.linear(6), noise()), N, k=K)
     params = drawn(layer)
-    (one, residuals), (two, _) = layer.forward(params, X, KEY), layer.forward(params, X, KEY)
-    drawn_noise = residuals.experts[1]
-    assert (one == two).all()
-    assert (one != layer.forward(params, X)[0]).any()
+
+    @jax.jit
+    def run(params):
+        one, residuals = layer.forward(params, X, KEY)
+        again, without = layer.forward(params, X, KEY)[0], layer.forward(params, X)[0]
+        by_hand, autodiff = hg.grad(layer, hg.l2_loss()), jax.grad(hg.objective(layer, hg.l2_loss()))
+        gradients = [grad(params, X, TARGET, None, KEY) for grad in (by_hand, autodiff)]
+        return (one, again, without, residuals.experts[1]), gradients
+
+    arrays, gradients = run(params)
+    one, again, without, drawn_noise = map(np.asarray, arrays)
+    assert (one == again).all()
+    assert (one != without).any()
     assert all((drawn_noise[i] != drawn_noise[j]).any() for i in range(N) for j in range(i))
-    found = jax.jit(hg.grad(layer, hg.l2_loss()))(params, X, TARGET, None, KEY)
-    assert_same(found, jax.jit(jax.grad(hg.objective(layer, hg.l2_loss())))(params, X, TARGET, None, KEY))
+    assert_same(*gradients)
 
 
 def test_under_repeat():
-    model = hg.repeat(hg.residual(layers.mixture_of_experts(EXPERT, N, k=K)), 3)
-    params = drawn(model)
-    found = jax.jit(hg.value_and_grad(model, hg.l2_loss()))(params, X, TARGET)
-    assert_same(found, jax.jit(jax.value_and_grad(hg.objective(model, hg.l2_loss())))(params, X, TARGET))
+    model = hg.repeat(hg.residual(layers.mixture_of_experts(EXPERT, N, k=K)), 2)
+
+    @jax.jit
+    def both(params):
+        autodiff = jax.value_and_grad(hg.objective(model, hg.l2_loss()))
+        return hg.value_and_grad(model, hg.l2_loss())(params, X, TARGET), autodiff(params, X, TARGET)
+
+    assert_same(*both(drawn(model)))
 
 
 def test_init():
-    params = layers.mixture_of_experts(EXPERT, N, k=K).init(KEY, jax.ShapeDtypeStruct(X.shape, jnp.float32))
+    init = layers.mixture_of_experts(hg.linear(5), N, k=K).init
+    params = jax.jit(lambda key: init(key, jax.ShapeDtypeStruct(X.shape, jnp.float32)))(KEY)
     assert isinstance(params, layers.MixtureOfExpertsParams)
     assert params.gate.W.shape == (6, N)
-    W = params.experts[0].W
+    W = np.asarray(params.experts.W)
     assert (W.shape, W.dtype) == ((N, 6, 5), jnp.float32)
     assert all((W[i] != W[j]).all() for i in range(N) for j in range(i))
 
 
 def test_the_checker_finds_its_parts():
     layer = layers.mixture_of_experts(EXPERT, N, k=K)
-    parts = list(layer.parts(drawn(layer), X))
-    assert [name for name, *_ in parts] == ["gate", "experts"]
-    for _, part, params, x, key in parts:
-        part.forward(params, x, key)
+
+    def run(params):
+        parts = list(layer.parts(params, X))
+        assert [name for name, *_ in parts] == ["gate", "experts"]
+        for _, part, own, x, key in parts:
+            part.forward(own, x, key)
+
+    jax.eval_shape(run, drawn(layer))
 
 
 def test_refusals():
@@ -152,8 +177,8 @@ def test_refusals():
     for wrong in ((), None, params.gate):
         with pytest.raises(hg.InputError, match=r"^mixture_of_experts: params must be MixtureOfExpertsParams, got "):
             layer.forward(wrong, X)
-    with pytest.raises(hg.InputError, match=r"^mixture_of_experts: params.experts must be stacked 4 times, got "):
-        layer.forward(drawn(layers.mixture_of_experts(EXPERT, 3, k=K)), X)
+    with pytest.raises(hg.InputError, match=r"^mixture_of_experts: params.experts must be stacked 3 times, got "):
+        layer.forward(drawn(layers.mixture_of_experts(EXPERT, 2, k=K)), X)
     with pytest.raises(hg.InputError, match=r"^mixture_of_experts: residuals must be MixtureOfExpertsResiduals, got "):
         layer.backward((), X)
     for wrong in (layers.carry_auxiliary(hg.tanh()).forward, layers.add_auxiliary(hg.l2_loss(), 1.0).forward):

@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import noise
+from helpers import assert_same, noise
 
 import handgrad as hg
 
@@ -27,8 +27,9 @@ every_layer = pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS.keys(
 
 def drawn_params(layer):
     """Params of repeat(layer, N), none of them zero."""
+    rng = np.random.default_rng(1)
     params = jax.eval_shape(hg.repeat(layer, N).init, KEY, X)
-    return jax.tree.map(lambda p: jnp.asarray(RNG.standard_normal(p.shape)), params)
+    return jax.tree.map(lambda p: jnp.asarray(rng.standard_normal(p.shape)), params)
 
 
 def unstacked(params):
@@ -36,40 +37,24 @@ def unstacked(params):
 
 
 @every_layer
-def test_it_equals_the_unrolled_chain(layer):
+def test_it_equals_the_unrolled_chain_and_autodiff(layer):
     stacked, unrolled = hg.repeat(layer, N), hg.chain(*[layer] * N)
-    params = drawn_params(layer)
 
     @jax.jit
-    def both(params, dy):
-        y, residuals = stacked.forward(params, X)
-        dx, factors = stacked.backward(residuals, dy)
-        expected, residuals = unrolled.forward(unstacked(params), X)
-        expected_dx, expected_factors = unrolled.backward(residuals, dy)
-        grads = jax.tree.map(lambda *leaves: jnp.stack(leaves), *hg.materialize(expected_factors))
-        return (y, dx, hg.materialize(factors)), (expected, expected_dx, grads)
+    def three_ways(params, x):
+        gradients = [hg.value_and_grad(model, hg.l2_loss(), argnums=(0, 1)) for model in (stacked, unrolled)]
+        by_hand = gradients[0](params, x, DY)
+        value, (grads, dx) = gradients[1](unstacked(params), x, DY)
+        chained = value, (jax.tree.map(lambda *leaves: jnp.stack(leaves), *grads), dx)
+        return by_hand, chained, jax.value_and_grad(hg.objective(stacked, hg.l2_loss()), argnums=(0, 1))(params, x, DY)
 
-    found, expected = both(params, DY)
-    assert jax.tree.structure(found) == jax.tree.structure(expected)
-    for one, two in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_allclose(one, two, rtol=1e-12, atol=1e-12 * float(jnp.abs(two).max()))
-
-
-@every_layer
-def test_it_equals_autodiff(layer):
-    model = hg.repeat(layer, N)
-    params = drawn_params(layer)
-    found = jax.jit(hg.value_and_grad(model, hg.l2_loss(), argnums=(0, 1)))(params, X, DY)
-    expected = jax.jit(jax.value_and_grad(hg.objective(model, hg.l2_loss()), argnums=(0, 1)))(params, X, DY)
-    assert jax.tree.structure(found) == jax.tree.structure(expected)
-    for one, two in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
-        assert one.dtype == two.dtype
-        np.testing.assert_allclose(one, two, rtol=1e-12, atol=1e-12 * float(jnp.abs(two).max()))
+    by_hand, chained, autodiff = three_ways(drawn_params(layer), X)
+    assert_same(by_hand, chained)
+    assert_same(by_hand, autodiff)
 
 
 def test_against_a_network_in_plain_jnp():
-    model = hg.repeat(hg.residual(hg.chain(hg.linear(3), hg.tanh())), N)
-    params = drawn_params(hg.residual(hg.chain(hg.linear(3), hg.tanh())))
+    layer = hg.residual(hg.chain(hg.linear(3), hg.tanh()))
 
     def plain(params, x):
         (W, b), _ = params
@@ -77,57 +62,73 @@ def test_against_a_network_in_plain_jnp():
             x = x + jnp.tanh(x @ W[i] + b[i][None])
         return ((x - DY) ** 2).sum() / 4
 
-    found = jax.jit(hg.value_and_grad(model, hg.squared_error(), argnums=(0, 1)))(params, X, DY)
-    expected = jax.jit(jax.value_and_grad(plain, argnums=(0, 1)))(params, X)
-    for one, two in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_allclose(one, two, rtol=1e-12, atol=1e-12 * float(jnp.abs(two).max()))
+    @jax.jit
+    def both(params, x):
+        by_hand = hg.value_and_grad(hg.repeat(layer, N), hg.squared_error(), argnums=(0, 1))
+        return by_hand(params, x, DY), jax.value_and_grad(plain, argnums=(0, 1))(params, x)
+
+    assert_same(*both(drawn_params(layer), X))
 
 
 def test_init_stacks_params_of_their_own():
     layer = hg.chain(hg.linear(3, init_b=jax.nn.initializers.normal()), hg.relu())
     (W, b), activation = hg.repeat(layer, N).init(KEY, X)
+    W, b = np.asarray(W), np.asarray(b)
     assert (W.shape, b.shape, activation) == ((N, 3, 3), (N, 3), ())
     assert all((W[i] != W[j]).all() and (b[i] != b[j]).all() for i in range(N) for j in range(i))
     from_shape = hg.repeat(layer, N).init(KEY, jax.ShapeDtypeStruct(X.shape, X.dtype))
-    assert (from_shape[0].W == W).all()
+    assert (np.asarray(from_shape[0].W) == W).all()
 
 
 def test_the_factors_are_stacked():
-    model = hg.repeat(hg.linear(3), N)
-    _, residuals = model.forward(model.init(KEY, X), X)
-    _, factors = model.backward(residuals, DY)
-    assert isinstance(factors.W, hg.Stacked)
-    assert isinstance(factors.W.factor, hg.Outer)
-    assert isinstance(factors.b.factor, hg.Total)
-    assert (factors.W.shape, factors.W.batch) == ((N, 3, 3), 4)
-    twice = hg.repeat(hg.repeat(hg.linear(3), 2), N)
-    _, residuals = twice.forward(twice.init(KEY, X), X)
-    assert twice.backward(residuals, DY)[1].W.shape == (N, 2, 3, 3)
+    linear = hg.linear(3)
+
+    def factors(model):
+        def of(params):
+            return model.backward(model.forward(params, X)[1], DY)[1]
+
+        return jax.eval_shape(of, jax.eval_shape(model.init, KEY, X))
+
+    found = factors(hg.repeat(linear, N))
+    assert isinstance(found.W, hg.Stacked)
+    assert isinstance(found.W.factor, hg.Outer)
+    assert isinstance(found.b.factor, hg.Total)
+    assert (found.W.shape, found.W.batch) == ((N, 3, 3), 4)
+    assert factors(hg.repeat(hg.repeat(linear, 2), N)).W.shape == (N, 2, 3, 3)
 
 
 def test_keys():
     """No key, no noise; the same key, the same noise; every layer draws its own."""
     model = hg.repeat(noise(), N)
-    assert (model.forward((), X)[0] == X).all()
-    y, residuals = model.forward((), X, KEY)
-    drawn = residuals.kept
-    assert (y == model.forward((), X, KEY)[0]).all()
-    assert (y != model.forward((), X, jax.random.key(1))[0]).any()
+    assert (np.asarray(model.forward((), X)[0]) == X).all()
+
+    @jax.jit
+    def run(key):
+        y, residuals = model.forward((), X, key)
+        return y, residuals.kept, model.backward(residuals, DY)[0]
+
+    y, drawn, dx = map(np.asarray, run(KEY))
+    assert (y == run(KEY)[0]).all()
+    assert (y != run(jax.random.key(1))[0]).any()
     assert drawn.shape == (N, 4, 3)
     assert all((drawn[i] != drawn[j]).all() for i in range(N) for j in range(i))
     np.testing.assert_allclose(y, X * drawn.prod(0), rtol=1e-12)
-    np.testing.assert_allclose(model.backward(residuals, DY)[0], DY * drawn.prod(0), rtol=1e-12)
+    np.testing.assert_allclose(dx, DY * drawn.prod(0), rtol=1e-12)
 
 
 def test_keys_under_repeat_reach_the_gradient():
-    model = hg.repeat(hg.residual(hg.chain(hg.linear(3), noise(), hg.tanh())), N)
-    params = model.init(KEY, X)
-    arguments = (params, X, DY, None, jax.random.key(3))
-    found = jax.jit(hg.value_and_grad(model, hg.l2_loss(), argnums=(0, 1)))(*arguments)
-    expected = jax.jit(jax.value_and_grad(hg.objective(model, hg.l2_loss()), argnums=(0, 1)))(*arguments)
-    for one, two in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_allclose(one, two, rtol=1e-12, atol=1e-14)
-    without_key = jax.jit(hg.objective(model, hg.l2_loss()))(params, X, DY)
+    layer = hg.residual(hg.chain(hg.linear(3), noise(), hg.tanh()))
+    model = hg.repeat(layer, N)
+
+    @jax.jit
+    def both(params, x):
+        arguments = params, x, DY, None, jax.random.key(3)
+        objective = hg.objective(model, hg.l2_loss())
+        by_hand = hg.value_and_grad(model, hg.l2_loss(), argnums=(0, 1))(*arguments)
+        return by_hand, jax.value_and_grad(objective, argnums=(0, 1))(*arguments), objective(params, x, DY)
+
+    found, expected, without_key = both(drawn_params(layer), X)
+    assert_same(found, expected)
     assert abs(found[0] - without_key) > 1e-3
 
 
@@ -135,10 +136,14 @@ def test_keys_under_repeat_reach_the_gradient():
 def test_parameters_are_forwarded_never_copied(inner):
     """The very arrays: not one more of the stacked weights' shape leaves the scan, forwards or backwards."""
     model = hg.repeat(inner(hg.chain(hg.linear(3), hg.tanh())), N)
-    params = model.init(KEY, X)
+    params = jax.eval_shape(model.init, KEY, X)
     W = params[0].W
-    _, residuals = model.forward(params, X)
-    assert any(array is W for array in jax.tree.leaves(residuals))
+
+    def kept(params):
+        residuals = model.forward(params, X)[1]
+        assert any(array is params[0].W for array in jax.tree.leaves(residuals))
+
+    jax.eval_shape(kept, params)
 
     def forward_and_backward(params, x, dy):
         y, residuals = model.forward(params, x)
@@ -158,8 +163,9 @@ def test_parameters_are_forwarded_never_copied(inner):
 
 def test_an_output_that_is_kept_twice_is_stacked_once():
     """tanh keeps its output, the linear after it keeps the same array as its input."""
-    model = hg.repeat(hg.chain(hg.linear(6), hg.tanh(), hg.linear(3)), N)
-    _, residuals = model.forward(model.init(KEY, X), X)
+    layer = hg.chain(hg.linear(6), hg.tanh(), hg.linear(3))
+    model = hg.repeat(layer, N)
+    _, residuals = model.forward(drawn_params(layer), X)
     first, tanh, last = residuals.kept
     assert tanh.Y is last.X
     assert first.X is not tanh.Y
@@ -186,8 +192,8 @@ def test_the_program_does_not_grow_with_n():
 def test_n_of_one():
     layer = hg.chain(hg.linear(3), hg.tanh())
     model = hg.repeat(layer, 1)
-    params = model.init(KEY, X)
-    (once,) = (jax.tree.map(lambda p: p[0], params),)
+    once = jax.tree.map(lambda p: p[0], drawn_params(layer))
+    params = jax.tree.map(lambda p: p[None], once)
     np.testing.assert_allclose(model.forward(params, X)[0], layer.forward(once, X)[0], rtol=1e-15)
 
 
@@ -244,10 +250,8 @@ def test_a_layer_that_has_summed_its_gradient():
         dx, factors = linear.backward(residuals, dy)
         return dx, hg.materialize(factors)
 
-    x = jnp.linspace(-1.0, 1.0, 6).reshape(2, 3)
-    summed, kept = (hg.repeat(layer, 4) for layer in (hg.Layer(linear.init, linear.forward, backward), linear))
-    params = kept.init(KEY, x)
-    one, two = (hg.grad(model, hg.l2_loss())(params, x, x) for model in (summed, kept))
+    models = [hg.repeat(layer, N) for layer in (hg.Layer(linear.init, linear.forward, backward), linear)]
+    one, two = jax.jit(lambda params: [hg.grad(m, hg.l2_loss())(params, X, DY) for m in models])(drawn_params(linear))
     np.testing.assert_allclose(one.W, two.W, rtol=1e-12)
 
 

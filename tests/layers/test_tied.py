@@ -37,37 +37,40 @@ def reference_losses(params, ids, labels):
 
 
 def test_logits_and_gradient():
-    assert_same(MODEL.forward(PARAMS, IDS)[0], reference(PARAMS, IDS))
-    found = jax.jit(hg.value_and_grad(MODEL, LOSS))(PARAMS, IDS, LABELS, WEIGHTS)
-    expected = jax.jit(jax.value_and_grad(lambda params: WEIGHTS @ reference_losses(params, IDS, LABELS)))(PARAMS)
-    assert_same(found, expected)
+    @jax.jit
+    def three_ways(params):
+        (value, logits), grads = hg.value_and_grad(MODEL, LOSS, has_aux=True)(params, IDS, LABELS, WEIGHTS)
+        plain = jax.value_and_grad(lambda params: WEIGHTS @ reference_losses(params, IDS, LABELS))(params)
+        autodiff = jax.value_and_grad(hg.objective(MODEL, LOSS))(params, IDS, LABELS, WEIGHTS)
+        return (value, grads), plain, autodiff, (logits, reference(params, IDS))
 
-
-def test_autodiff_of_the_objective_agrees():
-    found, expected = (
-        jax.jit(f)(PARAMS, IDS, LABELS) for f in (hg.grad(MODEL, LOSS), jax.grad(hg.objective(MODEL, LOSS)))
-    )
-    assert_same(found, expected)
+    by_hand, plain, autodiff, logits = three_ways(PARAMS)
+    assert_same(*logits)
+    assert_same(by_hand, plain)
+    assert_same(by_hand, autodiff)
 
 
 def test_every_examples_gradient_counts_both_sites():
     """Shared's norms, against jax.grad one example at a time: the sites' cross terms are in them."""
-    _, factors = jax.jit(hg.value_and_factors(MODEL, LOSS))(PARAMS, IDS, LABELS)
-    assert isinstance(factors.table, hg.Shared)
-    assert [type(site).__name__ for site in factors.table.sites] == ["Scatter", "Outer"]
-    g = jax.jit(
-        jax.vmap(
-            jax.grad(lambda params, ids, labels: reference_losses(params, ids[None], labels[None])[0]), (None, 0, 0)
-        )
-    )(PARAMS, IDS, LABELS)
-    squares = jnp.einsum("brn,brn->b", g.table, g.table)
-    assert_same(jax.jit(lambda f: (f.per_example(), f.sq_norms()))(factors.table), (g.table, squares))
-    apart = sum(site.sq_norms() for site in factors.table.sites)
-    assert (jnp.abs(apart - squares) > 1e-3 * squares).all()
+
+    @jax.jit
+    def both(params):
+        _, factors = hg.value_and_factors(MODEL, LOSS)(params, IDS, LABELS)
+        shared = factors.table
+        assert isinstance(shared, hg.Shared)
+        assert [type(site).__name__ for site in shared.sites] == ["Scatter", "Outer"]
+        one = jax.grad(lambda params, ids, labels: reference_losses(params, ids[None], labels[None])[0])
+        g = jax.vmap(one, (None, 0, 0))(params, IDS, LABELS).table
+        apart = sum(site.sq_norms() for site in shared.sites)
+        return (shared.per_example(), shared.sq_norms()), (g, jnp.einsum("brn,brn->b", g, g)), apart
+
+    found, (g, squares), apart = both(PARAMS)
+    assert_same(found, (g, squares))
+    assert (np.abs(np.asarray(apart) - squares) > 1e-3 * np.asarray(squares)).all()
 
 
 def test_init():
-    params = MODEL.init(KEY, IDS)
+    params = jax.eval_shape(MODEL.init, KEY, IDS)
     assert type(params) is layers.TiedEmbeddingParams
     assert params.table.shape == (5, 4)
     assert params.body[0].table.shape == (6, 4)
@@ -76,7 +79,7 @@ def test_init():
         for path, _ in jax.tree_util.tree_leaves_with_path(params)
     ]
     assert paths == ["table", "body.0.table", "body.1.0.W", "body.1.0.b"]
-    low = layers.tied_embedding(5, 4, hg.linear(4), dtype=jnp.bfloat16).init(KEY, IDS)
+    low = jax.eval_shape(layers.tied_embedding(5, 4, hg.linear(4), dtype=jnp.bfloat16).init, KEY, IDS)
     assert {p.dtype for p in jax.tree.leaves(low)} == {jnp.dtype(jnp.bfloat16)}
 
 
@@ -88,13 +91,16 @@ def test_the_table_is_kept_once():
 
 def test_the_body_gets_the_key():
     model = layers.tied_embedding(5, 4, noise())
-    params = model.init(KEY, IDS)
-    assert (model.forward(params, IDS, KEY)[0] != model.forward(params, IDS)[0]).any()
-    found, expected = (
-        jax.jit(f)(params, IDS, LABELS, WEIGHTS, KEY)
-        for f in (hg.grad(model, LOSS), jax.grad(hg.objective(model, LOSS)))
-    )
-    assert_same(found, expected)
+
+    @jax.jit
+    def run(params):
+        gradients = hg.grad(model, LOSS), jax.grad(hg.objective(model, LOSS))
+        outputs = [model.forward(params, IDS, key)[0] for key in (KEY, None)]
+        return [gradient(params, IDS, LABELS, WEIGHTS, KEY) for gradient in gradients], outputs
+
+    gradients, (noisy, without) = run(layers.TiedEmbeddingParams(PARAMS.table, ()))
+    assert_same(*gradients)
+    assert (np.asarray(noisy) != without).any()
 
 
 def test_the_checker_takes_it():
@@ -107,7 +113,8 @@ def broken(layer):
 
 def test_the_checker_finds_the_wrong_layer_inside():
     model = layers.tied_embedding(5, 4, hg.chain(hg.linear(4), broken(hg.tanh())))
-    report = hg.check_model(model, LOSS, model.init(KEY, IDS), IDS, LABELS)
+    params = layers.TiedEmbeddingParams(PARAMS.table, (PARAMS.body[1][0], ()))
+    report = hg.check_model(model, LOSS, params, IDS, LABELS)
     assert report.verdict == "FAIL"
     assert report.reason.startswith("the first wrong layer, from the loss backwards, is body.1;")
 

@@ -39,8 +39,8 @@ def compiled(function, arguments):
 
 
 def test_every_part_takes_part():
-    """A thousand networks use every activation and loss, residual, repeat, tokens, weights, and the extreme sizes."""
-    networks = [random_network(seed) for seed in range(200)]
+    """Forty of the networks already use every activation and loss, residual, repeat, tokens and weights."""
+    networks = [random_network(seed) for seed in range(40)]
     names = " ".join(network.name for network in networks)
     assert all(f" {name}" in names for name in (*ACTIVATIONS, *REGRESSION_LOSSES, *PROBABILITY_LOSSES, "logsumexp"))
     assert all(part in names for part in ("residual(", "repeat(", "weighted"))

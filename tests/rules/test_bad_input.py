@@ -23,7 +23,8 @@ def rule_arguments(op):
 
 @functools.cache
 def run_forward(op):
-    return getattr(rules, f"{op}_forward")(*rule_arguments(op), **first(op).options)
+    forward = functools.partial(getattr(rules, f"{op}_forward"), **first(op).options)
+    return jax.jit(forward)(*rule_arguments(op))
 
 
 def run_backward(op, residuals, dY):
