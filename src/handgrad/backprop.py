@@ -11,8 +11,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from handgrad.factors import is_factor
-from handgrad.layers import Layer, Loss
+from handgrad.factors import Coupled, is_factor
+from handgrad.layers import Layer, Loss, batch_statistics
 from handgrad.layers.layer import check_layer, check_loss, without_residuals
 from handgrad.shapes import InputError, check_shape, describe
 
@@ -107,6 +107,7 @@ def value_and_factors(model: Layer, loss: Loss) -> Callable[..., Any]:
     Returns:
       (params, x, target, key=None) -> (losses (batch,), factors); factors have params' structure, and
       `materialize(factors, weights)` is the gradient of Σ_b weights_b losses_b, for any weights, without a second pass.
+      Where a batch_norm couples the examples, factors are Coupled: the sum alone has a meaning.
     Raises:
       InputError: at trace time, as `objective`.
     """
@@ -119,7 +120,10 @@ def value_and_factors(model: Layer, loss: Loss) -> Callable[..., Any]:
         prediction, model_residuals = model.forward(params, x, key)
         losses, loss_residuals = loss.forward(prediction, target)
         _, factors = model.backward(model_residuals, loss.backward(loss_residuals, jnp.ones_like(losses)))
-        return losses, factors
+        return losses, coupled(factors) if batch_statistics(model_residuals) else factors
+
+    def coupled(factors):
+        return jax.tree.map(lambda f: Coupled(f, "batch_norm") if is_factor(f) else f, factors, is_leaf=is_factor)
 
     return losses_and_factors
 

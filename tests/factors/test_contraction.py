@@ -64,7 +64,7 @@ def test_folds(subscripts, primal):
             "second_moment": factor.second_moment(),
             "inner": factor.inner(other),
             "written out": factor.inner(hg.PerExample(h)),
-            "example": factor.example(2).per_example(),
+            "example": factor.examples(2, 1).per_example(),
         }
         expected = {
             "sum": g.sum(0),

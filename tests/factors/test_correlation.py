@@ -87,7 +87,7 @@ def folds(factor):
         "per_example": factor.per_example(),
         "sq_norms": factor.sq_norms(),
         "second_moment": factor.second_moment(),
-        "example": factor.example(2).per_example(),
+        "example": factor.examples(2, 1).per_example(),
     }
 
 
@@ -184,7 +184,7 @@ def test_it_says_what_it_is(row):
     shape = (*window.size, n_in // window.groups, n_out)
     for one in (factor, jax.eval_shape(lambda factor: factor, factor)):
         assert (one.batch, one.shape, one.dtype, one.window) == (BATCH, shape, np.float64, window)
-    assert jax.eval_shape(lambda factor: factor.example(0), factor).batch == 1
+    assert jax.eval_shape(lambda factor: factor.examples(0, 1), factor).batch == 1
 
 
 @pytest.mark.parametrize("name", ["plain", "gram-groups"])

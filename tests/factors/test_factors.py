@@ -202,8 +202,8 @@ def folds(factor: Any, b: Any) -> dict[str, Any]:
         "per_example": factor.per_example(),
         "sq_norms": factor.sq_norms(),
         "second_moment": factor.second_moment(),
-        "example": factor.example(b).per_example(),
-        "example_weighted": factor.example(1).sum(jnp.asarray(WEIGHTS[1:2])),
+        "example": factor.examples(b, 1).per_example(),
+        "example_weighted": factor.examples(1, 1).sum(jnp.asarray(WEIGHTS[1:2])),
     }
 
 
@@ -267,10 +267,10 @@ def test_it_says_what_it_is(row):
     def look(*sides):
         factor = row.make(*sides)
         assert (factor.batch, factor.shape, factor.dtype) == (BATCH, row.shape, np.float64)
-        assert factor.example(0).batch == 1
-        assert factor.example(0).shape == row.shape
+        assert factor.examples(0, 1).batch == 1
+        assert factor.examples(0, 1).shape == row.shape
         assert hg.is_factor(factor)
-        assert isinstance(factor.example(3), type(factor))
+        assert isinstance(factor.examples(3, 1), type(factor))
         assert not hg.is_factor(factor.per_example())
 
     jax.eval_shape(look, *row.sides(0))

@@ -41,7 +41,7 @@ def test_every_fold_is_the_written_out_gradients():
             factor.inner(Outer(A, DELTA)),
             Outer(A, DELTA).inner(factor),
             factor.second_moment(),
-            factor.example(2).per_example(),
+            factor.examples(2, 1).per_example(),
         )
 
     *folded, alone = folds(factor)

@@ -82,8 +82,8 @@ def test_folds(factor):
             "per_example": factor.per_example(),
             "sq_norms": factor.sq_norms(),
             "second_moment": factor.second_moment(),
-            "example": factor.example(2).per_example(),
-            "example_norm": factor.example(2).sq_norms(),
+            "example": factor.examples(2, 1).per_example(),
+            "example_norm": factor.examples(2, 1).sq_norms(),
         }
 
     g = np.asarray(gradients(factor))

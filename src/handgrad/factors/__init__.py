@@ -3,6 +3,7 @@
 from handgrad.factors.base import Factor, is_factor
 from handgrad.factors.contraction import Contraction
 from handgrad.factors.correlation import Correlation
+from handgrad.factors.coupled import Coupled
 from handgrad.factors.hadamard import Hadamard
 from handgrad.factors.outer import Outer
 from handgrad.factors.per_example import PerExample
@@ -15,6 +16,7 @@ from handgrad.factors.total import Total
 __all__ = [
     "Contraction",
     "Correlation",
+    "Coupled",
     "Factor",
     "Hadamard",
     "Outer",

@@ -2,14 +2,27 @@
 
 import math
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from handgrad.shapes import InputError, check_shape
+from handgrad.shapes import InputError, check_choice, check_shape, describe
 
 Array = jax.Array
+
+
+class Cost(NamedTuple):
+    """What one way to ‖g_b‖² costs, for one example.
+
+    Attributes:
+      flops: multiplications and additions.
+      bytes: what stands in memory besides the factor, at the dtype of the sum.
+    """
+
+    flops: int
+    bytes: int
 
 
 class Factor(ABC):
@@ -20,9 +33,9 @@ class Factor(ABC):
     dataclasses and JAX pytrees: they pass through jit, vmap and scan.
 
     A factor must say `batch`, `shape`, `dtype`, `accumulate` and `per_example`. The other folds are given here the
-    plain way, one example at a time, so that (batch, *shape) never stands in memory; a factor overrides those it
-    knows a shorter way for. Folds run in at least float32 and stay there; only `sum` comes back in the parameter's
-    dtype.
+    plain way: gradients written out, a few examples at a time, so that (batch, *shape) never stands in memory. A factor
+    overrides those it knows a shorter way for. Folds run in at least float32 and stay there; only `sum` comes back in
+    the parameter's dtype.
 
     Attributes:
       asked_first: ⟨g, h⟩ is ⟨h, g⟩, and a kind that says True knows a shorter way with others than they with it.
@@ -65,9 +78,22 @@ class Factor(ABC):
             check_shape(f"{type(self).__name__}.sum", "weights", weights, (self.batch,), "(one for each example)")
         return self.accumulate(weights).astype(self.dtype)
 
-    def sq_norms(self) -> Array:
-        """‖g_b‖² for each example: (batch,)."""
-        return self._inner(self)
+    def sq_norms(self, method: str = "auto") -> Array:
+        """‖g_b‖² for each example: (batch,).
+
+        Args:
+          method: one of `norm_methods`, or "auto": the one of fewest operations.
+        Raises:
+          InputError: a method that this factor doesn't know.
+        """
+        known = self.norm_methods()
+        check_choice(f"{type(self).__name__}.sq_norms", "method", method, ("auto", *known))
+        return self._sq_norms(cheapest(known) if method == "auto" else method)
+
+    def norm_methods(self) -> dict[str, Cost]:
+        """The ways to `sq_norms` that this factor knows, and what each costs."""
+        size = math.prod(self.shape)
+        return {"direct": Cost(2 * size, size * accumulator(self.dtype).itemsize)}
 
     def inner(self, other: "Factor") -> Array:
         """⟨g_b, h_b⟩ for each example, h being the other factor's gradients: (batch,).
@@ -81,21 +107,88 @@ class Factor(ABC):
             raise InputError(f"{name}.inner: other must have (batch, *shape) {mine}, got {theirs}")
         return self._inner(other)
 
+    def gram(self) -> Array:
+        """⟨g_b, g_c⟩ for every two examples: (batch, batch).
+
+        Of examples k apart it is `inner` with the factor's own examples moved on by k: batch / 2 of these folds, the
+        other half being the same numbers.
+        """
+        batch = self.batch
+        apart = jnp.arange(batch // 2 + 1)
+        products = jax.lax.map(lambda k: self._inner(self.pick(lambda a: jnp.roll(a, -k, axis=0))), apart)
+        b, c = jnp.indices((batch, batch))
+        k = (c - b) % max(batch, 1)
+        return jnp.where(k < len(apart), products[k, b], products[(batch - k) % max(batch, 1), c])
+
     def second_moment(self) -> Array:
         """Σ_b g_b∘g_b: the parameter's shape."""
-        zero = jnp.zeros_like(jax.eval_shape(lambda: _written_out(self, 0)))
-        return jax.lax.fori_loop(0, self.batch, lambda b, total: total + _written_out(self, b) ** 2, zero)
+        total = jnp.zeros(self.shape, jax.eval_shape(self.accumulate).dtype)
+        at_once = _at_once(self)
+
+        def add(i: Array, total: Array) -> Array:
+            return total + jnp.sum(self.examples(i * at_once, at_once).per_example() ** 2, axis=0)
+
+        return jax.lax.fori_loop(0, self.batch // max(at_once, 1), add, total)
+
+    def by_token(self) -> "Factor":
+        """The same gradients with every token an example of its own: batch × tokens of them, each token's part of g_b.
+
+        Raises:
+          InputError: a factor that knows no tokens.
+        """
+        raise InputError(f"{type(self).__name__}.by_token: this gradient is not a sum over tokens")
+
+    def project(self, P: Array) -> "Factor":
+        """The factor of Pᵀ g_b, P (n_in, r): every gradient in the small space of (r, n_out), none ever in the large.
+
+        Raises:
+          InputError: the parameter is not a matrix; P has another number of rows than it.
+        """
+        raise InputError(f"{type(self).__name__}.project: expected a matrix's factor, got that of {self.shape}")
+
+    def pick(self, rows: Callable[[Array], Array]) -> "Factor":
+        """The factor of other examples: `rows` picks them from an array that has a row for each example."""
+        return jax.tree.map(rows, self)
+
+    def examples(self, start: Any, count: int) -> "Factor":
+        """The factor of `count` examples from `start` on, which may be traced."""
+        return self.pick(lambda a: jax.lax.dynamic_slice_in_dim(a, start, count))
+
+    def _sq_norms(self, method: str) -> Array:
+        """`sq_norms` by a method that is known."""
+        return self._written_out(self)
 
     def _inner(self, other: "Factor") -> Array:
         """`inner` of a factor that fits: where a shorter way is known, it goes here."""
-        if other.asked_first:
-            return other._inner(self)
-        one_by_one = jnp.arange(self.batch)
-        return jax.lax.map(lambda b: jnp.vdot(_written_out(self, b), _written_out(other, b)), one_by_one)
+        return other._inner(self) if other.asked_first else self._written_out(other)
 
-    def example(self, b: Any) -> "Factor":
-        """The factor of example `b` alone, a batch of one; `b` may be traced."""
-        return jax.tree.map(lambda a: jax.lax.dynamic_slice_in_dim(a, b, 1), self)
+    def _written_out(self, other: "Factor") -> Array:
+        """⟨g_b, h_b⟩ of gradients written out, some examples at a time."""
+        at_once = _at_once(self, other)
+
+        def some(start: Array) -> Array:
+            g = self.examples(start, at_once).per_example()
+            h = g if other is self else other.examples(start, at_once).per_example()
+            return jnp.sum(g * h, axis=tuple(range(1, g.ndim)))
+
+        if at_once == self.batch:
+            return some(0)
+        return jax.lax.map(some, jnp.arange(0, self.batch, at_once)).reshape(self.batch)
+
+
+def cheapest(methods: dict[str, Cost]) -> str:
+    """The method of fewest operations; of two like, the first."""
+    return min(methods, key=lambda name: methods[name].flops)
+
+
+def _at_once(*factors: Factor) -> int:
+    """How many examples' gradients are written out at a time: a part of the batch that takes, with its gradients, a
+    sixteenth of the factors' own room; but 1 at least, and none of an empty batch."""
+    batch = factors[0].batch
+    room = sum(a.size for factor in factors for a in jax.tree.leaves(factor))
+    written = sum(factor.norm_methods()["direct"].bytes // accumulator(factor.dtype).itemsize for factor in factors)
+    most = room * batch // (16 * (room + written * batch) or 1)
+    return max((k for k in range(1, most + 1) if batch % k == 0), default=min(batch, 1))
 
 
 def is_factor(node: Any) -> bool:
@@ -114,6 +207,12 @@ def check_sides(factor: Any) -> None:
     check_shape(type(factor).__name__, "Delta", Delta, (*A.shape[:-1], Delta.shape[-1]), "(A's examples and tokens)")
 
 
+def check_projection(where: str, P: Any, shape: tuple[int, ...]) -> None:
+    """`P` has a row for each row of the matrix whose gradient it projects."""
+    if len(getattr(P, "shape", ())) != 2 or P.shape[0] != shape[0]:
+        raise InputError(f"{where}.project: P must have shape ({shape[0]}, r), got {describe(P)}")
+
+
 def weighted(Delta: Array, weights: Array | None) -> Array:
     """Delta with example b times w_b, in the dtype of the sum that follows."""
     if weights is None:
@@ -130,8 +229,3 @@ def as_rows(A: Array) -> Array:
 def as_tokens(A: Array) -> Array:
     """(batch, ..., n) as (batch, tokens, n): a batch without middle axes has one token."""
     return A.reshape(A.shape[0], math.prod(A.shape[1:-1]), A.shape[-1])
-
-
-def _written_out(factor: Factor, b: Any) -> Array:
-    """g_b itself."""
-    return factor.example(b).per_example()[0]

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from handgrad.factors.base import Array, Factor, accumulator, weighted
+from handgrad.factors.base import Array, Cost, Factor, accumulator, weighted
 from handgrad.shapes import InputError, describe
 
 
@@ -64,12 +64,13 @@ class Contraction(Factor):
         dtype = accumulator(self.A, self.Delta)
         return _contract(f"{a},{d}->{w}", self.A.astype(dtype) ** 2, self.Delta.astype(dtype) ** 2)
 
-    def _inner(self, other: Factor) -> Array:
-        """⟨g_b, h_b⟩, all at once where the gradients take no more room than the sides they are made of."""
-        one_at_a_time = math.prod(self.shape) > (self.A.size + self.Delta.size) // max(self.batch, 1)
-        if one_at_a_time or not isinstance(other, Contraction):
-            return super()._inner(other)
-        return jnp.sum(self.per_example() * other.per_example(), axis=tuple(range(1, len(self.shape) + 1)))
+    def norm_methods(self) -> dict[str, Cost]:
+        """direct: the contraction that makes g_b, one product for every meeting of their letters."""
+        a, d, _ = self._checked()
+        sizes = dict(zip(a + d, (*self.A.shape, *self.Delta.shape), strict=True))
+        products = math.prod(sizes[letter] for letter in set(a + d) - {a[0]})
+        size = math.prod(self.shape)
+        return {"direct": Cost(2 * products + 2 * size, size * accumulator(self.A, self.Delta).itemsize)}
 
     def _letters(self) -> tuple[str, str, str]:
         """The letters of A, of Delta and of the parameter."""

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from handgrad.factors.base import Array, Factor, accumulator, as_tokens, weighted
+from handgrad.factors.base import Array, Cost, Factor, accumulator, as_tokens, weighted
 from handgrad.shapes import check_shape
 from handgrad.windows import Window, patches
 
@@ -74,15 +74,33 @@ class Correlation(Factor):
         g = jnp.einsum("btkgi,btgo->bkigo", P, Delta, preferred_element_type=dtype)
         return g.reshape(self.batch, *self.shape)
 
+    def norm_methods(self) -> dict[str, Cost]:
+        """gram: ⟨P Pᵀ, Δ Δᵀ⟩ of the patches; direct: PᵀΔ written out. As for Outer, group by group."""
+        T, n_in, n_out = _sizes(self)
+        groups, itemsize = self.window.groups, accumulator(self.X, self.Delta).itemsize
+        return {
+            "gram": Cost(2 * T * T * (n_in + n_out) * groups, T * (2 * T + n_in) * groups * itemsize),
+            "direct": Cost(2 * T * n_in * n_out * groups, n_in * (T + n_out) * groups * itemsize),
+        }
+
+    def by_token(self) -> "Correlation":
+        """Every output an example: its patch as the space of a window that has one place to be."""
+        self._check_sides()
+        P, size = patches(self.X, self.window), self.window.size
+        P = P.reshape(-1, *size, P.shape[-1])
+        Delta = self.Delta.reshape(len(P), *(1 for _ in size), self.Delta.shape[-1])
+        one = tuple(1 for _ in size)
+        window = Window(size, one, tuple((0, 0) for _ in size), one, self.window.groups)
+        return Correlation(P, Delta, window, self.param_dtype)
+
+    def _sq_norms(self, method: str) -> Array:
+        return jnp.maximum(_gram(self, self), 0) if method == "gram" else self._written_out(self)
+
     def _inner(self, other: Factor) -> Array:
-        """⟨PᵀΔ, P′ᵀΔ′⟩ = ⟨P P′ᵀ, Δ Δ′ᵀ⟩, output by output, wherever patches are smaller than gradients."""
-        if not (isinstance(other, Correlation) and _gram_is_cheaper(self, other)):
-            return super()._inner(other)
-        (P, Delta), (P2, Delta2) = self._by_groups(), other._by_groups()
-        dtype = accumulator(P, Delta, P2, Delta2)
-        across_P = jnp.einsum("btkgi,bskgi->bgts", P, P2, preferred_element_type=dtype)
-        across_Delta = jnp.einsum("btgo,bsgo->bgts", Delta, Delta2, preferred_element_type=dtype)
-        return jnp.sum(across_P * across_Delta, axis=(1, 2, 3))
+        """⟨PᵀΔ, P′ᵀΔ′⟩ = ⟨P P′ᵀ, Δ Δ′ᵀ⟩, output by output, wherever that is less work than writing both out."""
+        if isinstance(other, Correlation) and _gram_is_cheaper(self, other):
+            return _gram(self, other)
+        return super()._inner(other)
 
     def _by_groups(self) -> tuple[Array, Array]:
         """Patches (batch, outputs, taps, groups, n_in / groups) and Delta (batch, outputs, groups, n_out / groups)."""
@@ -101,13 +119,25 @@ class Correlation(Factor):
         check_shape("Correlation", "Delta", self.Delta, shape, "(X's examples and the window's outputs)")
 
 
-def _gram_is_cheaper(one: Correlation, two: Correlation) -> bool:
-    """Whether there are no more outputs than features on either side of a group's gradient (n_in, n_out).
+def _sizes(factor: Correlation) -> tuple[int, int, int]:
+    """Outputs, and the two sides of one group's gradient: (T, taps × n_in / groups, n_out / groups)."""
+    *size_and_in, n_out = factor.shape
+    return math.prod(factor.Delta.shape[1:-1]), math.prod(size_and_in), n_out // factor.window.groups
 
-    Then patches (T, n_in) take no more room than the gradient, and T T′ (n_in + n_out) ≤ (T + T′) n_in n_out.
-    """
-    groups = one.window.groups
-    *size, n_in, n_out = one.shape
-    fewest = min(math.prod(size) * n_in, n_out // groups)
-    most = max(math.prod(factor.Delta.shape[1:-1]) for factor in (one, two))
-    return groups == two.window.groups and most <= fewest
+
+def _gram(one: Correlation, two: Correlation) -> Array:
+    """⟨P P′ᵀ, Δ Δ′ᵀ⟩ for each example, summed over the groups."""
+    for factor in (one, two):
+        factor._check_sides()
+    (P, Delta), (P2, Delta2) = one._by_groups(), two._by_groups()
+    dtype = accumulator(P, Delta, P2, Delta2)
+    across_P = jnp.einsum("btkgi,bskgi->bgts", P, P2, preferred_element_type=dtype)
+    across_Delta = jnp.einsum("btgo,bsgo->bgts", Delta, Delta2, preferred_element_type=dtype)
+    return jnp.sum(across_P * across_Delta, axis=(1, 2, 3))
+
+
+def _gram_is_cheaper(one: Correlation, two: Correlation) -> bool:
+    """T S (n_in + n_out) multiplications for each group against the (T + S) n_in n_out of two gradients."""
+    (T, n_in, n_out), (S, _, _) = _sizes(one), _sizes(two)
+    few = T * S * (n_in + n_out) <= (T + S) * n_in * n_out and n_in * n_out >= T * S
+    return few and one.window.groups == two.window.groups

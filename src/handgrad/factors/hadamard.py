@@ -1,12 +1,13 @@
 """Hadamard: the gradient of every scale, Σ_b A_b ∘ Δ_b."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from handgrad.factors.base import Array, Factor, accumulator, check_sides
+from handgrad.factors.base import Array, Cost, Factor, accumulator, check_sides
 from handgrad.factors.total import Total
 
 
@@ -43,6 +44,16 @@ class Hadamard(Factor):
 
     def per_example(self) -> Array:
         return self._total().per_example()
+
+    def norm_methods(self) -> dict[str, Cost]:
+        size, n = math.prod(self.A.shape[1:]), self.A.shape[-1]
+        return {"direct": Cost(2 * size + 2 * n, (size + n) * accumulator(self.A, self.Delta).itemsize)}
+
+    def gram(self) -> Array:
+        return self._total().gram()
+
+    def by_token(self) -> Total:
+        return self._total().by_token()
 
     def _inner(self, other: Factor) -> Array:
         return self._total()._inner(other._total() if isinstance(other, Hadamard) else other)

@@ -1,12 +1,23 @@
 """Outer: the gradient of every weight matrix, Σ_b A_bᵀ Δ_b."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from handgrad.factors.base import Array, Factor, accumulator, as_rows, as_tokens, check_sides, weighted
+from handgrad.factors.base import (
+    Array,
+    Cost,
+    Factor,
+    accumulator,
+    as_rows,
+    as_tokens,
+    check_projection,
+    check_sides,
+    weighted,
+)
 
 
 @jax.tree_util.register_dataclass
@@ -48,35 +59,74 @@ class Outer(Factor):
         dtype = accumulator(A, Delta)
         return jnp.einsum("bti,bto->bio", A, Delta, preferred_element_type=dtype)
 
-    def _inner(self, other: Factor) -> Array:
-        """⟨AᵀΔ, A′ᵀΔ′⟩ = ⟨A A′ᵀ, Δ Δ′ᵀ⟩, token by token, wherever that is less work than writing AᵀΔ out."""
-        if not isinstance(other, Outer) or not _gram_is_cheaper(self, other):
-            return super()._inner(other)
-        dtype = accumulator(self.A, self.Delta, other.A, other.Delta)
-        across_A, across_Delta = (
-            jnp.einsum("bti,bsi->bts", as_tokens(one), as_tokens(two), preferred_element_type=dtype)
-            for one, two in ((self.A, other.A), (self.Delta, other.Delta))
-        )
-        return jnp.sum(across_A * across_Delta, axis=(1, 2))
+    def norm_methods(self) -> dict[str, Cost]:
+        """gram: ‖AᵀΔ‖² = ⟨A Aᵀ, Δ Δᵀ⟩, from what the tokens have to do with one another; direct: AᵀΔ written out.
+
+        Gram takes 2 T² (n_in + n_out) operations and direct 2 T n_in n_out, so gram is for few tokens:
+        T < n_in n_out / (n_in + n_out). Its two (T, T) then take at most half the room of A and Δ.
+        """
+        T, (n_in, n_out), itemsize = _tokens(self), self.shape, accumulator(self.A, self.Delta).itemsize
+        return {
+            "gram": Cost(2 * T * T * (n_in + n_out), 2 * T * T * itemsize),
+            "direct": Cost(2 * T * n_in * n_out, n_in * n_out * itemsize),
+        }
+
+    def gram(self) -> Array:
+        """(A Aᵀ) ∘ (Δ Δᵀ) where each example has one token."""
+        if _tokens(self) != 1:
+            return super().gram()
+        dtype = accumulator(self.A, self.Delta)
+        A, Delta = as_rows(self.A), as_rows(self.Delta)
+        of_A, of_Delta = (jnp.matmul(side, side.T, preferred_element_type=dtype) for side in (A, Delta))
+        return of_A * of_Delta
 
     def second_moment(self) -> Array:
         """(A∘A)ᵀ(Δ∘Δ) where each example has one token: (a δ)² = a² δ²."""
         if _tokens(self) != 1:
             return super().second_moment()
         dtype = accumulator(self.A, self.Delta)
-        A, Delta = as_tokens(self.A)[:, 0].astype(dtype), as_tokens(self.Delta)[:, 0].astype(dtype)
+        A, Delta = as_rows(self.A).astype(dtype), as_rows(self.Delta).astype(dtype)
         return jnp.matmul((A**2).T, Delta**2)
+
+    def by_token(self) -> "Outer":
+        check_sides(self)
+        return Outer(as_rows(self.A), as_rows(self.Delta), self.param_dtype)
+
+    def project(self, P: Array) -> "Outer":
+        """Pᵀ AᵀΔ = (A P)ᵀ Δ."""
+        check_projection("Outer", P, self.shape)
+        return Outer(jnp.matmul(self.A, P), self.Delta, self.param_dtype)
+
+    def _sq_norms(self, method: str) -> Array:
+        # Where rounding has the last word, a square would be a little below zero and its root no number.
+        return jnp.maximum(_gram(self, self), 0) if method == "gram" else self._written_out(self)
+
+    def _inner(self, other: Factor) -> Array:
+        """⟨AᵀΔ, A′ᵀΔ′⟩ = ⟨A A′ᵀ, Δ Δ′ᵀ⟩, token by token, wherever that is less work than writing both out."""
+        if isinstance(other, Outer) and _gram_is_cheaper(self, other):
+            return _gram(self, other)
+        return super()._inner(other)
 
 
 def _tokens(factor: Outer) -> int:
-    return as_tokens(factor.A).shape[1]
+    return math.prod(factor.A.shape[1:-1])
+
+
+def _gram(one: Outer, two: Outer) -> Array:
+    """⟨A A′ᵀ, Δ Δ′ᵀ⟩ for each example."""
+    dtype = accumulator(one.A, one.Delta, two.A, two.Delta)
+    sides = ((one.A, two.A), (one.Delta, two.Delta))
+    if _tokens(one) == _tokens(two) == 1:  # a product of two numbers, each a sum of products
+        of_A, of_Delta = (jnp.sum(as_rows(a).astype(dtype) * as_rows(b).astype(dtype), axis=1) for a, b in sides)
+        return of_A * of_Delta
+    of_A, of_Delta = (
+        jnp.einsum("bti,bsi->bts", as_tokens(a), as_tokens(b), preferred_element_type=dtype) for a, b in sides
+    )
+    return jnp.sum(of_A * of_Delta, axis=(1, 2))
 
 
 def _gram_is_cheaper(one: Outer, two: Outer) -> bool:
-    """Whether the two Gram products (T, T′) take less work and less room than the two gradients (n_in, n_out).
-
-    T T′ (n_in + n_out) multiplications against (T + T′) n_in n_out, T T′ numbers for an example against n_in n_out.
-    """
+    """T S (n_in + n_out) multiplications against the (T + S) n_in n_out of two gradients."""
     T, S = _tokens(one), _tokens(two)
     n_in, n_out = one.shape
     return T * S * (n_in + n_out) <= (T + S) * n_in * n_out and n_in * n_out >= T * S

@@ -1,12 +1,13 @@
 """PerExample: the gradients themselves, for whatever has no structure to keep."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from handgrad.factors.base import Array, Factor, accumulator, weighted
+from handgrad.factors.base import Array, Factor, accumulator, check_projection, weighted
 
 
 @jax.tree_util.register_dataclass
@@ -38,6 +39,16 @@ class PerExample(Factor):
 
     def per_example(self) -> Array:
         return self.g.astype(accumulator(self.g))
+
+    def gram(self) -> Array:
+        g = self.per_example().reshape(self.batch, math.prod(self.shape))
+        return jnp.matmul(g, g.T)
+
+    def project(self, P: Array) -> "PerExample":
+        if len(self.shape) != 2:
+            return super().project(P)
+        check_projection("PerExample", P, self.shape)
+        return PerExample(jnp.einsum("bio,ir->bro", self.g, P))
 
     def _inner(self, other: Factor) -> Array:
         if not isinstance(other, PerExample):

@@ -53,10 +53,10 @@ class Recomputed(Factor):
     def per_example(self) -> Array:
         if self.batch == 1:
             return jnp.expand_dims(self.total, 0)
-        return jax.lax.map(lambda b: self.example(b).total, jnp.arange(self.batch))
+        return jax.lax.map(lambda b: self.examples(b, 1).total, jnp.arange(self.batch))
 
-    def example(self, b: Any) -> "Recomputed":
-        """The factor of example `b` alone, its gradient computed again."""
-        rows = jax.tree.map(lambda a: jax.lax.dynamic_slice_in_dim(a, b, 1), self.rows)
-        total = self.again(rows, self.shared, None, self.options)
-        return Recomputed(total, rows, self.shared, self.again, self.options, self.param_dtype)
+    def pick(self, rows: Callable[[Array], Array]) -> "Recomputed":
+        """The factor of other examples, their sum computed again."""
+        picked = jax.tree.map(rows, self.rows)
+        total = self.again(picked, self.shared, None, self.options)
+        return Recomputed(total, picked, self.shared, self.again, self.options, self.param_dtype)

@@ -1,12 +1,13 @@
 """Scatter: the gradient of every table that rows are read from, Σ_b Σ_t e_id δ_btᵀ."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from handgrad.factors.base import Array, Factor, accumulator, as_rows, as_tokens, weighted
+from handgrad.factors.base import Array, Cost, Factor, accumulator, as_rows, as_tokens, check_projection, weighted
 from handgrad.factors.outer import Outer
 from handgrad.factors.per_example import PerExample
 from handgrad.shapes import InputError, check_shape, describe
@@ -65,6 +66,26 @@ class Scatter(Factor):
         ids, G = self._distinct()
         H = _rows_at(other, ids)
         return super()._inner(other) if H is None else jnp.sum(G * H, axis=(1, 2))
+
+    def norm_methods(self) -> dict[str, Cost]:
+        """direct: tokens that name one row are added up, in the room of Δ; no table is written."""
+        size = math.prod(self.Delta.shape[1:])
+        return {"direct": Cost(3 * size, size * accumulator(self.Delta).itemsize)}
+
+    def by_token(self) -> "Scatter":
+        return Scatter(self._named().reshape(-1), as_rows(self.Delta), self.rows, self.param_dtype)
+
+    def project(self, P: Array) -> Outer:
+        """Pᵀ Σ_t e_id δ_tᵀ = Σ_t p_id δ_tᵀ: the rows of P that the ids name, and Δ."""
+        check_projection("Scatter", P, self.shape)
+        named = jnp.take(P, self._named(), axis=0, mode="fill", fill_value=0)
+        Delta = jnp.where(jnp.expand_dims(self._named() < self.rows, 2), as_tokens(self.Delta), 0)
+        return Outer(named, Delta, self.param_dtype)
+
+    def _sq_norms(self, method: str) -> Array:
+        """Σ ‖row‖² over the rows that an example names."""
+        _, G = self._distinct()
+        return jnp.sum(G**2, axis=(1, 2))
 
     def second_moment(self) -> Array:
         """Σ_b g_b∘g_b: the squares of each example's own rows, put where the rows belong."""

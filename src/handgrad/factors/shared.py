@@ -1,13 +1,17 @@
 """Shared: the gradient of a parameter that is used at several places."""
 
 import functools
+import itertools
 import operator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
-from handgrad.factors.base import Array, Factor
+from handgrad.factors.base import Array, Cost, Factor, as_tokens, cheapest
+from handgrad.factors.outer import Outer
 from handgrad.shapes import InputError
 
 
@@ -45,8 +49,38 @@ class Shared(Factor):
     def per_example(self) -> Array:
         return functools.reduce(operator.add, (site.per_example() for site in self.sites))
 
+    def norm_methods(self) -> dict[str, Cost]:
+        """One site's, where all sites are one product; else what every site takes its cheapest way, and each two."""
+        sites = jax.eval_shape(_joined, self.sites)
+        if len(sites) == 1:
+            return sites[0].norm_methods()
+        ways = [site.norm_methods() for site in sites]
+        costs = [way[cheapest(way)] for way in ways]
+        flops = sum(cost.flops for cost in costs) * len(sites)
+        return {"direct": Cost(flops, max(cost.bytes for cost in costs))}
+
+    def by_token(self) -> "Shared":
+        """A token's gradient is the sum over the sites it passed: all must have the same tokens."""
+        return Shared(tuple(site.by_token() for site in self.sites))
+
+    def project(self, P: Array) -> "Shared":
+        return Shared(tuple(site.project(P) for site in self.sites))
+
+    def pick(self, rows: Callable[[Array], Array]) -> "Shared":
+        return Shared(tuple(site.pick(rows) for site in self.sites))
+
+    def _sq_norms(self, method: str) -> Array:
+        """Σ_s ‖g_s‖² + 2 Σ_{s<r} ⟨g_s, g_r⟩: squared norms do NOT add up over the sites, the cross terms count."""
+        self._check_sites()
+        sites = _joined(self.sites)
+        if len(sites) == 1:
+            return sites[0]._sq_norms(method)
+        squares = (site.sq_norms() for site in sites)
+        crosses = (2 * one._inner(two) for one, two in itertools.combinations(sites, 2))
+        return jnp.maximum(functools.reduce(operator.add, (*squares, *crosses)), 0)
+
     def _inner(self, other: Factor) -> Array:
-        """Σ_s Σ_r ⟨site s, site r⟩: squared norms do NOT add up over the sites, the cross terms count."""
+        """Σ_s Σ_r ⟨site s, site r⟩."""
         self._check_sites()
         others = other.sites if isinstance(other, Shared) else (other,)
         return functools.reduce(operator.add, (one._inner(two) for one in self.sites for two in others))
@@ -57,5 +91,14 @@ class Shared(Factor):
         if len(set(kinds)) != 1:
             raise InputError(f"Shared: sites must have one (batch, *shape), got {', '.join(map(str, kinds)) or 'none'}")
 
-    def example(self, b: Any) -> "Shared":
-        return Shared(tuple(site.example(b) for site in self.sites))
+
+def _joined(sites: tuple[Factor, ...]) -> tuple[Factor, ...]:
+    """The same sum in fewer sites: products are one product over the tokens of all."""
+    outers = [site for site in sites if isinstance(site, Outer)]
+    if len(outers) < 2:
+        return sites
+    A, Delta = (
+        jnp.concatenate([as_tokens(side) for side in sides], axis=1)
+        for sides in zip(*((site.A, site.Delta) for site in outers), strict=True)
+    )
+    return (Outer(A, Delta), *(site for site in sites if not isinstance(site, Outer)))

@@ -1,12 +1,14 @@
 """Stacked: the gradients of parameters that `repeat` keeps one behind the other."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from handgrad.factors.base import Array, Factor
+from handgrad.factors.base import Array, Cost, Factor
+from handgrad.shapes import InputError, describe
 
 
 @jax.tree_util.register_dataclass
@@ -39,16 +41,37 @@ class Stacked(Factor):
     def per_example(self) -> Array:
         return jax.vmap(lambda layer: layer.per_example(), out_axes=1)(self.factor)
 
-    def _inner(self, other: Factor) -> Array:
-        if not isinstance(other, Stacked):
-            return super()._inner(other)
-        return jnp.sum(jax.vmap(lambda one, two: one._inner(two))(self.factor, other.factor), axis=0)
+    def norm_methods(self) -> dict[str, Cost]:
+        layers = self.shape[0]
+        of_one = self._one_layer().norm_methods()
+        return {name: Cost(layers * cost.flops, layers * cost.bytes) for name, cost in of_one.items()}
+
+    def gram(self) -> Array:
+        return jnp.sum(jax.vmap(lambda layer: layer.gram())(self.factor), axis=0)
 
     def second_moment(self) -> Array:
         return jax.vmap(lambda layer: layer.second_moment())(self.factor)
 
-    def example(self, b: Any) -> "Stacked":
-        return Stacked(jax.vmap(lambda layer: layer.example(b))(self.factor))
+    def by_token(self) -> "Stacked":
+        return Stacked(jax.vmap(lambda layer: layer.by_token())(self.factor))
+
+    def project(self, P: Array) -> "Stacked":
+        """Every layer with a P of its own: (layers, n_in, r)."""
+        if jnp.ndim(P) != 3 or P.shape[0] != self.shape[0]:
+            wanted = f"P must have shape ({', '.join(map(str, self.shape[:2]))}, r)"
+            raise InputError(f"Stacked.project: {wanted}, got {describe(P)}")
+        return Stacked(jax.vmap(lambda layer, P: layer.project(P))(self.factor, P))
+
+    def pick(self, rows: Callable[[Array], Array]) -> "Stacked":
+        return Stacked(jax.vmap(lambda layer: layer.pick(rows))(self.factor))
+
+    def _sq_norms(self, method: str) -> Array:
+        return jnp.sum(jax.vmap(lambda layer: layer._sq_norms(method))(self.factor), axis=0)
+
+    def _inner(self, other: Factor) -> Array:
+        if not isinstance(other, Stacked):
+            return super()._inner(other)
+        return jnp.sum(jax.vmap(lambda one, two: one._inner(two))(self.factor, other.factor), axis=0)
 
     def _one_layer(self) -> Factor:
         """The shapes and dtypes of one layer's factor."""

@@ -1,12 +1,13 @@
 """Total: the gradient of every bias, Σ_b Δ_b."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from handgrad.factors.base import Array, Factor, accumulator, as_tokens, weighted
+from handgrad.factors.base import Array, Cost, Factor, accumulator, as_rows, as_tokens, weighted
 
 
 @jax.tree_util.register_dataclass
@@ -43,6 +44,17 @@ class Total(Factor):
     def per_example(self) -> Array:
         """Σ_t δ_bt for each example: no larger than Delta itself."""
         return jnp.sum(as_tokens(self.Delta), axis=1, dtype=accumulator(self.Delta))
+
+    def norm_methods(self) -> dict[str, Cost]:
+        size, n = math.prod(self.Delta.shape[1:]), self.Delta.shape[-1]
+        return {"direct": Cost(size + 2 * n, n * accumulator(self.Delta).itemsize)}
+
+    def gram(self) -> Array:
+        g = self.per_example()
+        return jnp.matmul(g, g.T)
+
+    def by_token(self) -> "Total":
+        return Total(as_rows(self.Delta), self.param_dtype)
 
     def _inner(self, other: Factor) -> Array:
         """⟨Σ_t δ_t, Σ_s δ′_s⟩."""
