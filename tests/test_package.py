@@ -10,9 +10,11 @@ import pytest
 import handgrad as hg
 
 SOURCE = Path(hg.__file__).parent
-# factors ← rules ← layers ← backprop ← models ← training ← cli: a part may import what stands before it. The checker
-# stands on factors alone, beside the rules, so that it can't borrow from what it checks; models and cli call it.
-FLOORS = ["shapes", "windows", "factors", "rules", "layers", "backprop", "models", "training", "cli"]
+# factors ← rules ← layers ← backprop ← folds ← models ← training ← cli: a part may import what stands before it. The
+# checker stands on factors alone, beside the rules, so that it can't borrow from what it checks; models and cli call
+# it.
+FOLDS = ["per_example", "explanation", "clipping"]
+FLOORS = ["shapes", "windows", "factors", "rules", "layers", "backprop", *FOLDS, "models", "training", "cli"]
 CHECKED = ("models", "cli")
 
 

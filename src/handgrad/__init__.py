@@ -15,6 +15,7 @@ from handgrad.backprop import (
     value_and_factors,
     value_and_grad,
 )
+from handgrad.clipping import ClippedAux, clipped_grad
 from handgrad.crosscheck import (
     CheckFailed,
     Report,
@@ -24,9 +25,11 @@ from handgrad.crosscheck import (
     check_model,
     check_rule,
 )
+from handgrad.explanation import Explanation, explain
 from handgrad.factors import (
     Contraction,
     Correlation,
+    Coupled,
     Factor,
     Hadamard,
     Outer,
@@ -168,6 +171,16 @@ from handgrad.models import (
     mlp,
     resnet,
 )
+from handgrad.per_example import (
+    NoiseScale,
+    gram,
+    noise_scale,
+    per_example_grads,
+    project,
+    second_moment,
+    sq_norms,
+    variance,
+)
 from handgrad.shapes import InputError
 
 __version__ = "0.1.0"
@@ -176,12 +189,15 @@ __all__ = [
     "BatchStatistics",
     "BidirectionalParams",
     "CheckFailed",
+    "ClippedAux",
     "Contraction",
     "ConvolutionParams",
     "Correlation",
+    "Coupled",
     "CtcTarget",
     "EinsumParams",
     "EmbeddingParams",
+    "Explanation",
     "Factor",
     "GatedMlpParams",
     "Gpt2Config",
@@ -199,6 +215,7 @@ __all__ = [
     "LstmParams",
     "MixtureOfExpertsParams",
     "MultiHeadAttentionParams",
+    "NoiseScale",
     "NormParams",
     "Outer",
     "PerExample",
@@ -233,6 +250,7 @@ __all__ = [
     "check_random_networks",
     "check_rule",
     "cholesky",
+    "clipped_grad",
     "convolution",
     "cosine_distance",
     "crosscheck",
@@ -245,6 +263,7 @@ __all__ = [
     "einsum",
     "elu",
     "embedding",
+    "explain",
     "factors",
     "flatten",
     "focal_loss",
@@ -258,6 +277,7 @@ __all__ = [
     "glu",
     "gpt2",
     "grad",
+    "gram",
     "group_norm",
     "gru",
     "hinge_loss",
@@ -294,11 +314,14 @@ __all__ = [
     "mlp",
     "models",
     "multi_head_attention",
+    "noise_scale",
     "nuclear_norm",
     "objective",
+    "per_example_grads",
     "poisson_loss",
     "position_embedding",
     "positive_definite_solve",
+    "project",
     "projection",
     "qr",
     "relu",
@@ -310,6 +333,7 @@ __all__ = [
     "rms_norm",
     "rnn",
     "rules",
+    "second_moment",
     "selu",
     "sigmoid",
     "sigmoid_cross_entropy",
@@ -318,6 +342,7 @@ __all__ = [
     "softmax_cross_entropy",
     "softplus",
     "solve",
+    "sq_norms",
     "squared_error",
     "stacked",
     "svd",
@@ -331,4 +356,5 @@ __all__ = [
     "triangular_solve",
     "value_and_factors",
     "value_and_grad",
+    "variance",
 ]

@@ -166,7 +166,7 @@ class Factor(ABC):
         """⟨g_b, h_b⟩ of gradients written out, some examples at a time."""
         at_once = _at_once(self, other)
 
-        def some(start: Array) -> Array:
+        def some(start: Any) -> Array:
             g = self.examples(start, at_once).per_example()
             h = g if other is self else other.examples(start, at_once).per_example()
             return jnp.sum(g * h, axis=tuple(range(1, g.ndim)))

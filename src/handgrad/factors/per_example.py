@@ -44,7 +44,7 @@ class PerExample(Factor):
         g = self.per_example().reshape(self.batch, math.prod(self.shape))
         return jnp.matmul(g, g.T)
 
-    def project(self, P: Array) -> "PerExample":
+    def project(self, P: Array) -> Factor:
         if len(self.shape) != 2:
             return super().project(P)
         check_projection("PerExample", P, self.shape)

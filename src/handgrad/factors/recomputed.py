@@ -53,7 +53,7 @@ class Recomputed(Factor):
     def per_example(self) -> Array:
         if self.batch == 1:
             return jnp.expand_dims(self.total, 0)
-        return jax.lax.map(lambda b: self.examples(b, 1).total, jnp.arange(self.batch))
+        return jax.lax.map(lambda b: self.examples(b, 1).accumulate(), jnp.arange(self.batch))
 
     def pick(self, rows: Callable[[Array], Array]) -> "Recomputed":
         """The factor of other examples, their sum computed again."""

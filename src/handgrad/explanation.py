@@ -21,8 +21,9 @@ class Row(NamedTuple):
       sides: shapes of the arrays that the factor holds.
       method: the way that `sq_norms` takes.
       costs: FLOPs and bytes of every way that it knows, for one example.
+      tokens: rows that one example brings; None where a factor has one way.
       crossover: how many tokens make gram and direct equal: gram's FLOPs grow with their square, direct's with their
-        number. None where there is one way.
+        number.
     """
 
     path: str
@@ -31,6 +32,7 @@ class Row(NamedTuple):
     sides: tuple[tuple[int, ...], ...]
     method: str
     costs: dict[str, Cost]
+    tokens: int | None
     crossover: float | None
 
 
@@ -40,23 +42,27 @@ class Explanation(tuple[Row, ...]):
     def __str__(self) -> str:
         from rich.console import Console
 
-        console = Console(width=160, record=True, file=io.StringIO())
+        console = Console(width=200, file=io.StringIO(), record=True)
         console.print(self)
-        return console.export_text()
+        return "\n".join(line.rstrip() for line in console.export_text().splitlines()).strip("\n")
 
     def __rich__(self) -> Any:
         from rich.box import SIMPLE_HEAD
         from rich.table import Table
 
-        table = Table("parameter", "factor", "shape", "sides", "method", box=SIMPLE_HEAD)
-        for title in ("FLOPs", "bytes", "FLOPs of the other", "bytes", "crossover, tokens"):
+        table = Table(box=SIMPLE_HEAD)
+        for title in ("parameter", "factor", "shape"):
+            table.add_column(title, no_wrap=True)
+        table.add_column("tokens", justify="right")
+        table.add_column("method")
+        for title in ("FLOPs", "bytes", "FLOPs of the other", "bytes", "equal at, tokens"):
             table.add_column(title, justify="right")
         for row in self:
             costs = [row.costs[row.method], *(cost for name, cost in row.costs.items() if name != row.method)]
             numbers = [f"{number:,}" for cost in costs for number in cost] + ["", ""] * (2 - len(costs))
             crossover = "" if row.crossover is None else f"{row.crossover:,.1f}"
-            sides = " ".join(str(side) for side in row.sides)
-            table.add_row(row.path, row.factor, str(row.shape), sides, row.method, *numbers, crossover)
+            tokens = "" if row.tokens is None else f"{row.tokens:,}"
+            table.add_row(row.path, row.factor, str(row.shape), tokens, row.method, *numbers, crossover)
         return table
 
     __repr__ = __str__
@@ -84,8 +90,11 @@ def explain(factors: Any) -> Explanation:
 def _row(path: str, factor: Factor) -> Row:
     costs = factor.norm_methods()
     sides = tuple(tuple(leaf.shape) for leaf in jax.tree.leaves(factor))
-    crossover = _tokens(factor) * costs["direct"].flops / costs["gram"].flops if len(costs) == 2 else None
-    return Row(path, _kind(factor), factor.shape, sides, cheapest(costs), costs, crossover)
+    if len(costs) == 1:
+        return Row(path, _kind(factor), factor.shape, sides, cheapest(costs), costs, None, None)
+    tokens = _tokens(factor)
+    crossover = tokens * costs["direct"].flops / costs["gram"].flops
+    return Row(path, _kind(factor), factor.shape, sides, cheapest(costs), costs, tokens, crossover)
 
 
 def _kind(factor: Factor) -> str:
@@ -99,5 +108,5 @@ def _tokens(factor: Any) -> int:
     """Rows that one example brings."""
     if isinstance(factor, Shared):
         return sum(_tokens(site) for site in factor.sites)
-    axes_in_front = 2 if isinstance(factor, Stacked) else 1
-    return math.prod((factor.factor if isinstance(factor, Stacked) else factor).Delta.shape[axes_in_front:-1])
+    one = jax.tree.leaves(factor)[-1]  # Delta
+    return math.prod(one.shape[2 if isinstance(factor, Stacked) else 1 : -1])
