@@ -100,9 +100,7 @@ def test_options(options, message):
 
 def test_bad_input():
     function = hg.clipped_grad(MODEL, LOSS, l2_clip_norm=1.0)
-    with pytest.raises(
-        hg.InputError, match=r"^clipped_grad: is_padding_example must have .*got bool \(4,\)"
-    ):
+    with pytest.raises(hg.InputError, match=r"^clipped_grad: is_padding_example must have .*got bool \(4,\)"):
         function(PARAMS, X, LABELS, is_padding_example=np.zeros(4, bool))
     function = hg.clipped_grad(MODEL, LOSS, l2_clip_norm=1.0, clip_fn=jnp.sum)
     with pytest.raises(hg.InputError, match=r"^clipped_grad: what clip_fn gives must have shape \(5,\)"):

@@ -7,8 +7,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from handgrad.backprop import value_and_grad
+from handgrad import per_example
+from handgrad.backprop import value_and_factors, value_and_grad, weighted_sum
+from handgrad.factors import is_factor
 from handgrad.layers import Layer, Loss
+from handgrad.shapes import InputError, describe
 
 Array = jax.Array
 
@@ -32,21 +35,43 @@ def init_state(params: Any, optimizer: optax.GradientTransformation) -> TrainSta
     return TrainState(params, optimizer.init(params), jnp.zeros((), jnp.int32))
 
 
-def train_step(model: Layer, loss: Loss, optimizer: optax.GradientTransformation) -> Callable[..., Any]:
+def train_step(
+    model: Layer, loss: Loss, optimizer: optax.GradientTransformation, *, noise_scale: bool = False
+) -> Callable[..., Any]:
     """One step: gradients by hand, the update by optax.
 
+    Args:
+      model, loss, optimizer: what to compose.
+      noise_scale: True estimates the gradient's noise scale from the factors of the same backward pass, for a batch
+        without weights.
     Returns:
-      (state, x, target, weights=None, key=None) -> (state, value), value being the objective before the step. Pure;
-      to be compiled by whoever calls it.
+      (state, x, target, weights=None, key=None) -> (state, value), value being the objective before the step; with
+      noise_scale (state, (value, NoiseScale)). Pure; to be compiled by whoever calls it.
     Raises:
-      InputError: at trace time, as `value_and_grad`.
+      InputError: at trace time, as `value_and_grad`; with noise_scale as `per_example.noise_scale`, and weights.
     """
-    gradient = value_and_grad(model, loss)
+    gradient = _with_noise_scale(model, loss) if noise_scale else value_and_grad(model, loss)
 
-    def step(state: TrainState, x, target, weights=None, key=None) -> tuple[TrainState, Array]:
+    def step(state: TrainState, x, target, weights=None, key=None) -> tuple[TrainState, Any]:
         value, grads = gradient(state.params, x, target, weights, key)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         return TrainState(params, opt_state, state.step + 1), value
 
     return step
+
+
+def _with_noise_scale(model: Layer, loss: Loss) -> Callable[..., Any]:
+    """`value_and_grad` whose value is (objective, NoiseScale)."""
+    losses_and_factors = value_and_factors(model, loss)
+
+    def gradient(params, x, target, weights=None, key=None):
+        if weights is not None:
+            raise InputError(f"train_step: noise_scale takes every example alike, got weights {describe(weights)}")
+        losses, factors = losses_and_factors(params, x, target, key)
+        scale = per_example.noise_scale(factors)
+        # These sums are in scale too: the compiled program multiplies once.
+        grads = jax.tree.map(lambda f: (f.accumulate() / f.batch).astype(f.dtype), factors, is_leaf=is_factor)
+        return (weighted_sum(losses, None), scale), grads
+
+    return gradient
