@@ -9,8 +9,9 @@ from conftest import REPOSITORY
 
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
 PROGRAM = re.compile(r"```python\n((?:(?!```).)*)```\n\n```text\n((?:(?!```).)*)```", re.DOTALL)
+SLOW = ("models", "crosscheck")  # pages
 PROGRAMS = [
-    pytest.param(*program, id=f"{page.stem}-{i}")
+    pytest.param(*program, id=f"{page.stem}-{i}", marks=[pytest.mark.slow] if page.stem in SLOW else [])
     for page in PAGES
     for i, program in enumerate(PROGRAM.findall(page.read_text()))
 ]

@@ -50,6 +50,7 @@ def test_a_learning_rate_must_be_positive(study, tmp_path):
     assert not (tmp_path / "untouched").exists()
 
 
+@pytest.mark.slow
 def test_digits_by_default_twice_to_the_bit(tmp_path):
     """The defaults, seed 0: at least 97 %, and the same bits again."""
     runs = [digits.run(digits.Digits(out=tmp_path / name), progress=False) for name in ("one", "two")]

@@ -30,6 +30,7 @@ def two_digits(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_tiny_run_twice_to_the_bit(two_digits):
     result = two_digits / "result.json"
     study = mnist_lenet.MnistLenet(two_digits, images=30, epochs=3, batch=5, learning_rate=3e-3, result=result)

@@ -9,6 +9,7 @@ from conftest import REPOSITORY
 import handgrad as hg
 
 
+@pytest.mark.slow
 def test_memory_is_the_same_at_any_depth_and_rounding_stays_near_the_plain_forms(tmp_path):
     options = reversible_memory.Options(depths=(4, 16), width=16, batch=256, out=tmp_path / "figures.json")
     four, sixteen = reversible_memory.run(options)

@@ -38,6 +38,7 @@ def test_right_gradients_are_put_to_it_in_every_dtype():
     assert tasks == [(kind, dtype) for dtype in alarms.DTYPES for kind in ("rule", "ties", "networks")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_every_mutant_is_killed_and_the_right_leaf_named(figures, dtype):
     of = figures["kills"][dtype]
@@ -52,6 +53,7 @@ def test_every_mutant_is_killed_and_the_right_leaf_named(figures, dtype):
     assert all(level["mutants"] > 30 for level in of["levels"].values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_nine_in_ten_diagnoses_are_right(figures, dtype):
     said = figures["kills"][dtype]["signatures"]
@@ -59,6 +61,7 @@ def test_nine_in_ten_diagnoses_are_right(figures, dtype):
     assert said["right"] >= 0.9 * (said["right"] + said["wrong"])
 
 
+@pytest.mark.slow
 def test_no_right_gradient_is_failed(figures):
     found = figures["alarms"]
     assert found["false alarms"] == []
@@ -67,6 +70,7 @@ def test_no_right_gradient_is_failed(figures):
     assert set(found["by kind"]) == {"rules float32", "ties bfloat16", "networks float64"}
 
 
+@pytest.mark.slow
 def test_the_others_are_put_to_the_same(figures):
     of = {name: score for name, score in figures["others"].items() if name not in ("made", "wall seconds")}
     assert {"handgrad", "check_grads", "check_vjp"} <= set(of)

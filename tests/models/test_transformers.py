@@ -89,6 +89,7 @@ def test_tiled_attention_changes_nothing(name):
     assert_close((value, grads), by_hand(name), 1e-12)
 
 
+@pytest.mark.slow
 @both
 def test_checker_finds_nothing(name):
     model, params = made(name)

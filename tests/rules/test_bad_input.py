@@ -23,8 +23,15 @@ def rule_arguments(op):
 
 @functools.cache
 def run_forward(op):
+    """Output and residuals; of zeros, since an error looks at shapes and dtypes alone."""
     forward = functools.partial(getattr(rules, f"{op}_forward"), **first(op).options)
-    return jax.jit(forward)(*rule_arguments(op))
+    return jax.tree.map(zeros, jax.eval_shape(forward, *rule_arguments(op)))
+
+
+def zeros(a):
+    if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
+        return jax.random.key(0)
+    return jnp.asarray(np.zeros(a.shape, a.dtype))
 
 
 def run_backward(op, residuals, dY):

@@ -90,7 +90,8 @@ def linear_recurrence_backward(
     # The other way round, the decay that a step meets is the one of the step it comes from.
     Delta = _recur(entering(A.astype(H.dtype), none, None, not reverse), dH, None, not reverse)
     dA = Delta * entering(H, none if H0 is None else H0, None, reverse)
-    dH0 = None if H0 is None else (A * Delta)[:, -1 if reverse else 0].astype(H0.dtype)
+    first = -1 if reverse else 0
+    dH0 = None if H0 is None else (A[:, first] * Delta[:, first]).astype(H0.dtype)
     return dA.astype(A.dtype), Delta.astype(B.dtype), dH0
 
 
