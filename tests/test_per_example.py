@@ -250,3 +250,87 @@ def test_one_example_of_nans():
     good, bad = np.asarray(norms(x)), np.asarray(norms(np.where(np.arange(5)[:, None] == 2, np.nan, x)))
     assert np.isnan(bad).tolist() == [False, False, True, False, False]
     np.testing.assert_allclose(np.delete(bad, 2), np.delete(good, 2), rtol=1e-14)
+
+
+# Every layer with parameters, and an input for it
+
+
+def drawn_like(*shape):
+    return np.random.default_rng(2).standard_normal(shape)
+
+
+ROWS, STEPS, PLANE = drawn_like(3, 4), drawn_like(3, 5, 4), drawn_like(3, 5, 5, 4)
+INDICES = np.array([[0, 2, 2], [1, 1, 1], [3, 0, 4]])
+HALF, WHOLE = (hg.chain(hg.linear(n), hg.tanh()) for n in (2, 4))
+LAYERS = {
+    "linear": (hg.linear(3), STEPS),
+    "convolution": (hg.convolution(4, (3, 2), strides=2, groups=2), PLANE),
+    "transposed_convolution": (layers.transposed_convolution(3, 3, strides=2), PLANE),
+    "layer_norm": (layers.layer_norm(), STEPS),
+    "rms_norm": (layers.rms_norm(), STEPS),
+    "group_norm": (layers.group_norm(2), PLANE),
+    "instance_norm": (layers.instance_norm(), PLANE),
+    "batch_norm_inference": (layers.batch_norm_inference(jnp.full(4, 0.1), jnp.full(4, 2.0)), PLANE),
+    "embedding": (hg.embedding(5, 3), INDICES),
+    "position_embedding": (layers.position_embedding(6), STEPS),
+    "tied_embedding": (layers.tied_embedding(5, 3, hg.tanh()), INDICES),
+    "rnn": (layers.rnn(3), STEPS),
+    "lstm": (layers.bidirectional(layers.lstm(3), layers.lstm(3)), STEPS),
+    "gru": (layers.gru(3), STEPS),
+    "multi_head_attention": (layers.multi_head_attention(2, bias=False), STEPS),
+    "gated_mlp": (layers.gated_mlp(6), STEPS),
+    "mixture_of_experts": (layers.mixture_of_experts(WHOLE, 3, k=2), STEPS),
+    "lora_linear": (layers.lora_linear(3, rank=2), STEPS),
+    "einsum": (layers.einsum("bti,thi->bth", (5, 3, 4)), STEPS),
+    "linear_recurrence": (layers.linear_recurrence(), STEPS),
+    "reversible": (layers.reversible(HALF, HALF), ROWS),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_every_layer(name):
+    model, x = hg.chain(LAYERS[name][0], weighted()), jnp.asarray(LAYERS[name][1])
+    like = jax.eval_shape(model.init, jax.random.key(0), x)
+    params = jax.tree.map(lambda p: jnp.asarray(np.random.default_rng(3).uniform(0.3, 0.9, p.shape)), like)
+    target = jnp.zeros(jax.eval_shape(model.forward, params, x)[0].shape)
+    alone = jax.grad(hg.objective(model, hg.squared_error()))
+
+    @jax.jit
+    def both(params):
+        g = jax.vmap(lambda x, target: alone(params, x[None], target[None]))(x, target)
+        _, factors = hg.value_and_factors(model, hg.squared_error())(params, x, target)
+        G, moments = rows(g), jax.tree.map(lambda a: jnp.sum(a**2, axis=0), g)
+        found = hg.sq_norms(factors), hg.second_moment(factors), hg.gram(factors)
+        return found, (jnp.sum(G**2, axis=1), moments, G @ G.T)
+
+    assert_same(*both(params), 1e-11)
+
+
+def test_a_head_inside_the_loss():
+    """linear_cross_entropy's Recomputed factor, behind a layer that is none of it."""
+    model, loss = hg.chain(hg.linear(4), hg.tanh(), layers.projection(6)), layers.linear_cross_entropy()
+    target = np.array([[0, 5, 2, 2, 1], [3, 3, 3, 3, 3], [4, 1, 0, 5, 2]])
+    params = jax.tree.map(
+        lambda p: jnp.asarray(RNG.standard_normal(p.shape)), jax.eval_shape(model.init, jax.random.key(0), STEPS)
+    )
+    alone = jax.grad(hg.objective(model, loss))
+
+    @jax.jit
+    def both(params):
+        g = jax.vmap(lambda x, t: alone(params, x[None], t[None]))(jnp.asarray(STEPS), jnp.asarray(target))
+        _, factors = hg.value_and_factors(model, loss)(params, STEPS, target)
+        G = rows(g)
+        return (hg.sq_norms(factors), hg.gram(factors)), (jnp.sum(G**2, axis=1), G @ G.T)
+
+    assert_same(*both(params), 1e-11)
+
+
+def weighted() -> hg.Layer:
+    """Every output times a number of its own, so that no two count alike."""
+
+    def numbers(x):
+        return jnp.cos(jnp.arange(x[0].size, dtype=x.dtype)).reshape(1, *x.shape[1:]) + jnp.zeros_like(x)
+
+    return hg.Layer(
+        lambda key, x: (), lambda params, x, key=None: (x * numbers(x), x), lambda x, dy: (dy * numbers(x), ())
+    )

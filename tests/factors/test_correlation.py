@@ -86,6 +86,9 @@ def folds(factor):
         "weighted": factor.sum(jnp.asarray(WEIGHTS)),
         "per_example": factor.per_example(),
         "sq_norms": factor.sq_norms(),
+        "norms, gram": factor.sq_norms("gram"),
+        "norms, direct": factor.sq_norms("direct"),
+        "gram": factor.gram(),
         "second_moment": factor.second_moment(),
         "example": factor.examples(2, 1).per_example(),
     }
@@ -97,6 +100,9 @@ def expected_folds(g):
         "weighted": np.tensordot(WEIGHTS, g, 1),
         "per_example": g,
         "sq_norms": dots(g, g),
+        "norms, gram": dots(g, g),
+        "norms, direct": dots(g, g),
+        "gram": g.reshape(len(g), -1) @ g.reshape(len(g), -1).T,
         "second_moment": (g**2).sum(0),
         "example": g[2:3],
     }
@@ -109,6 +115,22 @@ def test_folds(row):
     for name, value in expected_folds(gradients(row, X, Delta)).items():
         assert relative_error(found[name], value) <= 1e-12, name
         assert found[name].dtype == np.float64, name
+
+
+@pytest.mark.parametrize("name", ["plain", "gram-groups"])
+def test_every_output_by_itself(name):
+    """Its part of g_b is what its own δ makes."""
+    row = ROWS[name]
+    X, Delta = sides(row)
+    outputs = Delta.shape[1:-1]
+    alone = [jnp.zeros_like(Delta).at[:, *at].set(Delta[:, *at]) for at in np.ndindex(*outputs)]
+    g = np.stack([gradients(row, X, delta) for delta in alone], axis=1)
+    g = g.reshape(-1, *g.shape[2:])
+    factor = Correlation(X, Delta, row[0])
+    written_out, norms, total = jax.jit(lambda f: (f.per_example(), f.sq_norms(), f.sum()))(factor.by_token())
+    assert relative_error(written_out, g) <= 1e-12
+    assert relative_error(norms, dots(g, g)) <= 1e-12
+    assert relative_error(total, factor.sum()) <= 1e-12
 
 
 @pytest.mark.parametrize("name", ["plain", "gram", "gram-groups", "depthwise"])

@@ -38,6 +38,7 @@ def test_every_fold_is_the_written_out_gradients():
             factor.sum(WEIGHTS),
             factor.per_example(),
             factor.sq_norms(),
+            factor.gram(),
             factor.inner(Outer(A, DELTA)),
             Outer(A, DELTA).inner(factor),
             factor.second_moment(),

@@ -51,8 +51,8 @@ class Recomputed(Factor):
         return self.total if weights is None else self.again(self.rows, self.shared, weights, self.options)
 
     def per_example(self) -> Array:
-        if self.batch == 1:
-            return jnp.expand_dims(self.total, 0)
+        if self.batch <= 1:
+            return jnp.expand_dims(self.total, 0)[: self.batch]
         return jax.lax.map(lambda b: self.examples(b, 1).accumulate(), jnp.arange(self.batch))
 
     def pick(self, rows: Callable[[Array], Array]) -> "Recomputed":
