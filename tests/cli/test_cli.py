@@ -128,3 +128,28 @@ def test_bench(tmp_path, monkeypatch):
     assert row["largest_error"] < 1e-6
     assert row["time_ratio"] > 0
     assert [r["n"] for r in figures["repeat"]] == [1, 2]
+
+
+def test_explain_gpt2(monkeypatch, capsys):
+    """124 million parameters, none of which is made: 768 × 768 changes the method between 256 and 512 tokens."""
+    methods = []
+    for tokens in (256, 512):
+        assert in_process(monkeypatch, "explain", "--tokens", tokens) == 0
+        out = capsys.readouterr().out
+        assert "(50257, 768)" in out
+        assert "FLOPs for an example's norm" in out
+        methods.append("gram" in next(line for line in out.splitlines() if "attention.mix.query.W" in line))
+    assert methods == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("model", "shape"), [("lenet5", "(5, 5, 6, 16)"), ("llama", "Stacked(Outer)"), ("lstm_language_model", "(10000, ")]
+)
+def test_explain_every_model(model, shape, monkeypatch, capsys):
+    assert in_process(monkeypatch, "explain", "--model", model, "--batch", 2, "--tokens", 4) == 0
+    assert shape in capsys.readouterr().out
+
+
+def test_explain_bad_input(monkeypatch, capsys):
+    assert in_process(monkeypatch, "explain", "--tokens", 0) == 2
+    assert "handgrad: handgrad explain: tokens must be a positive integer, got 0" in capsys.readouterr().err

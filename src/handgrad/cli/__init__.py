@@ -1,4 +1,4 @@
-"""handgrad on the command line: demo, check and bench."""
+"""handgrad on the command line: demo, check, bench and explain."""
 
 import sys
 
@@ -8,15 +8,16 @@ def main() -> None:
     try:
         import tyro
 
-        from handgrad.cli import bench, check, demo
+        from handgrad.cli import bench, check, demo, explain
     except ModuleNotFoundError as error:
         sys.exit(f"handgrad: the command line needs {error.name}: pip install 'handgrad[experiments]'")
     from handgrad.shapes import InputError
 
-    commands = {"demo": demo.Demo, "check": check.Check, "bench": bench.Bench}
-    options = tyro.extras.subcommand_cli_from_dict(commands, prog="handgrad", description=__doc__)
+    commands = {"demo": demo, "check": check, "bench": bench, "explain": explain}
+    options = {name: getattr(module, name.capitalize()) for name, module in commands.items()}
+    given = tyro.extras.subcommand_cli_from_dict(options, prog="handgrad", description=__doc__)
     try:
-        sys.exit({demo.Demo: demo.main, check.Check: check.main, bench.Bench: bench.main}[type(options)](options))
+        sys.exit(commands[type(given).__name__.lower()].main(given))
     except InputError as error:
         print(f"handgrad: {error}", file=sys.stderr)
         sys.exit(2)

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import math
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 
 from handgrad.factors.base import Array, Cost, Factor, as_tokens, cheapest
 from handgrad.factors.outer import Outer
+from handgrad.factors.scatter import Scatter
 from handgrad.shapes import InputError
 
 
@@ -50,13 +52,15 @@ class Shared(Factor):
         return functools.reduce(operator.add, (site.per_example() for site in self.sites))
 
     def norm_methods(self) -> dict[str, Cost]:
-        """One site's, where all sites are one product; else what every site takes its cheapest way, and each two."""
+        """One site's, where all sites are one product; else every site's cheapest way, and each two's cross term."""
         sites = jax.eval_shape(_joined, self.sites)
         if len(sites) == 1:
             return sites[0].norm_methods()
         ways = [site.norm_methods() for site in sites]
         costs = [way[cheapest(way)] for way in ways]
-        flops = sum(cost.flops for cost in costs) * len(sites)
+        flops = sum(cost.flops for cost in costs) + sum(
+            itertools.starmap(_cross_flops, itertools.combinations(sites, 2))
+        )
         return {"direct": Cost(flops, max(cost.bytes for cost in costs))}
 
     def by_token(self) -> "Shared":
@@ -102,3 +106,11 @@ def _joined(sites: tuple[Factor, ...]) -> tuple[Factor, ...]:
         for sides in zip(*((site.A, site.Delta) for site in outers), strict=True)
     )
     return (Outer(A, Delta), *(site for site in sites if not isinstance(site, Outer)))
+
+
+def _cross_flops(one: Any, two: Any) -> int:
+    """Rows of one gradient meet rows of the other where both have rows; else both are written out."""
+    if isinstance(one, Outer | Scatter) and isinstance(two, Outer | Scatter):
+        *_, n = one.Delta.shape
+        return 2 * math.prod(one.Delta.shape[1:-1]) * math.prod(two.Delta.shape[1:-1]) * n
+    return 2 * math.prod(one.shape)

@@ -1,0 +1,56 @@
+"""handgrad explain: which way each parameter's per-example norms take, from shapes alone."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from rich.console import Console
+
+from handgrad import layers, models
+from handgrad.backprop import value_and_factors
+from handgrad.explanation import explain
+from handgrad.layers import Layer
+from handgrad.shapes import check_count
+
+
+@dataclass(frozen=True)
+class Explain:
+    """Factor, shape, method and cost of every parameter of a model at its default size."""
+
+    model: Literal["lenet5", "lstm_language_model", "gpt2", "llama"] = "gpt2"
+    """The model; nothing of it is computed."""
+    batch: int = 8
+    """Examples."""
+    tokens: int = 64
+    """Tokens of each example, for language models."""
+
+
+def main(options: Explain) -> int:
+    """The command: 0."""
+    for name in ("batch", "tokens"):
+        check_count("handgrad explain", name, getattr(options, name))
+    model, x, target = _made(options)
+    params = jax.eval_shape(model.init, jax.random.key(0), x)
+    _, factors = jax.eval_shape(value_and_factors(model, layers.softmax_cross_entropy()), params, x, target)
+    table = explain(factors)
+    console = Console()
+    console.print(str(table), soft_wrap=True, highlight=False)
+    chosen = sum(row.costs[row.method].flops for row in table)
+    direct = sum(row.costs["direct"].flops for row in table)
+    console.print(f"{chosen:,} FLOPs for an example's norm; {direct:,} by writing every gradient out", soft_wrap=True)
+    return 0
+
+
+def _made(options: Explain) -> tuple[Layer, Any, Any]:
+    """The model, the shape of its input and that of its target."""
+    ids = jax.ShapeDtypeStruct((options.batch, options.tokens), jnp.int32)
+    if options.model == "lenet5":
+        images = jax.ShapeDtypeStruct((options.batch, 28, 28, 1), jnp.float32)
+        return models.lenet5(), images, jax.ShapeDtypeStruct((options.batch,), jnp.int32)
+    made = {
+        "lstm_language_model": lambda: models.lstm_language_model(models.LstmLanguageModelConfig(10_000)),
+        "gpt2": models.gpt2,
+        "llama": models.llama,
+    }
+    return made[options.model](), ids, ids
