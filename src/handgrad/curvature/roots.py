@@ -29,13 +29,14 @@ def sampled_factors(model: Layer, loss: Loss) -> Callable[..., Any]:
       InputError: model is not a Layer, loss not a Loss with a `draw`; at trace time, as `objective`.
     Derivation: docs/curvature.md (Martens & Grosse 2015, section 5; Kunstner, Balles & Hennig 2019)
     """
-    _check("sampled_factors", model, loss, "draw")
+    check_layer("sampled_factors", model)
+    draw = draw_of("sampled_factors", loss)
 
     def factors(params, x, target, key):
         params, x, target, _ = check_batches("sampled_factors", params, x, target, None)
         prediction, residuals = model.forward(params, x)
         _, of_loss = loss.forward(prediction, target)
-        return model.backward(residuals, loss.draw(of_loss, key))[1]
+        return model.backward(residuals, draw(of_loss, key))[1]
 
     return factors
 
@@ -55,36 +56,52 @@ def mean_over_the_root(
 
     With samples, the mean over so many draws in the place of so many columns; a draw stands for all of them: 1.
     """
-    _check(where, model, loss, "root" if samples is None else "draw")
+    check_layer(where, model)
     if samples is not None:
         check_count(where, "samples", samples)
     if (samples is None) != (key is None):
         raise InputError(f"{where}: key must come with samples, got key {describe(key)} and samples {samples!r}")
+    root_or_draw = root_of(where, loss) if samples is None else draw_of(where, loss)
     params, x, target, _ = check_batches(where, params, x, target, None)
     prediction, residuals = model.forward(params, x)
     _, of_loss = loss.forward(prediction, target)
-    if samples is None:
-        count, cotangent = math.prod(prediction.shape[1:]), _column(loss, of_loss, prediction)
+    if samples is None or key is None:
+        shape, dtype = prediction.shape, prediction.dtype
+        count, standing_for = math.prod(shape[1:]), math.prod(shape[1:])
+        places = jnp.arange(count).reshape(1, *shape[1:])
+
+        def pulled_back(c):
+            return jnp.broadcast_to((places == c).astype(dtype), shape)
+
     else:
+        count, standing_for = samples, 1
         keys = jax.random.split(key, samples)
-        count, cotangent = samples, lambda c: loss.draw(of_loss, keys[c])
+
+        def pulled_back(c):
+            return keys[c]
 
     def of_one(c):
-        return fold(model.backward(residuals, cotangent(c))[1])
+        return fold(model.backward(residuals, root_or_draw(of_loss, pulled_back(c)))[1])
 
-    return _mean(count, of_one), 1 if samples is not None else count
+    return _mean(count, of_one), standing_for
 
 
-def _column(loss: Loss, of_loss: Any, prediction: Array) -> Callable[[Any], Array]:
-    """c -> S e_c for every example: the root's column c, like the prediction."""
-    shape = prediction.shape[1:]
-    places = jnp.arange(math.prod(shape)).reshape(1, *shape)
+def root_of(where: str, loss: Any) -> Callable[[Any, Any], Any]:
+    """The loss's `root`."""
+    check_loss(where, loss)
+    return _there(where, "root", loss.root)
 
-    def column(c):
-        unit = jnp.broadcast_to((places == c).astype(prediction.dtype), prediction.shape)
-        return loss.root(of_loss, unit)
 
-    return column
+def draw_of(where: str, loss: Any) -> Callable[[Any, Any], Any]:
+    """The loss's `draw`."""
+    check_loss(where, loss)
+    return _there(where, "draw", loss.draw)
+
+
+def _there(where: str, name: str, function: Callable[[Any, Any], Any] | None) -> Callable[[Any, Any], Any]:
+    if function is None:
+        raise InputError(f"{where}: loss must have a {name}, as softmax_cross_entropy and squared_error do, got none")
+    return function
 
 
 def _mean(count: int, of_one: Callable[[Any], Any]) -> Any:
@@ -92,11 +109,3 @@ def _mean(count: int, of_one: Callable[[Any], Any]) -> Any:
     zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(of_one, 0))
     total = jax.lax.fori_loop(0, count, lambda c, total: jax.tree.map(jnp.add, total, of_one(c)), zeros)
     return jax.tree.map(lambda leaf: leaf / count, total)
-
-
-def _check(where: str, model: Any, loss: Any, needed: str) -> None:
-    """A model and a loss that has what is needed."""
-    check_layer(where, model)
-    check_loss(where, loss)
-    if getattr(loss, needed) is None:
-        raise InputError(f"{where}: loss must have a {needed}, as softmax_cross_entropy and squared_error do, got none")

@@ -139,9 +139,7 @@ def softmax_cross_entropy_backward(
     return dZ.astype(L.dtype), dY, dw.astype(class_weights.dtype)
 
 
-def row_weights(
-    residuals: SoftmaxCrossEntropyResiduals, label_smoothing: float, ignore_index: int | None
-) -> Array:
+def row_weights(residuals: SoftmaxCrossEntropyResiduals, label_smoothing: float, ignore_index: int | None) -> Array:
     """ν = Σ w ∘ q, what each row of logits counts: (batch, ..., 1)."""
     L, _, Y, class_weights = residuals
     Q = _distribution(Y, L.shape[-1], L.dtype, label_smoothing, ignore_index)
