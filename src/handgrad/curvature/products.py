@@ -1,7 +1,6 @@
 """Products with the GGN and with the Hessian: linearised once, multiplied as often as an iterative solver asks."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
@@ -50,7 +49,12 @@ def ggn_vector_product(
 
     prediction, of_model, residuals = jax.linearize(lambda p: model.forward(p, x, key), params, has_aux=True)
     _, of_slope = jax.linearize(slope, prediction)
-    return Partial(partial(_ggn_product, model.backward), params, of_model, of_slope, residuals)
+
+    def product(kept, v):
+        of_model, of_slope, residuals = kept
+        return materialize(model.backward(residuals, of_slope(of_model(v)))[1])
+
+    return _product("ggn_vector_product", product, (of_model, of_slope, residuals), params)
 
 
 def hessian_vector_product(
@@ -68,17 +72,26 @@ def hessian_vector_product(
     params, x, target, weights = check_batches("hessian_vector_product", params, x, target, weights)
     gradient = grad(model, loss)
     _, of_gradient = jax.linearize(lambda p: gradient(p, x, target, weights, key), params)
-    return Partial(_hessian_product, params, of_gradient)
+    return _product("hessian_vector_product", lambda of_gradient, v: of_gradient(v), of_gradient, params)
 
 
-def _ggn_product(backward, params, of_model, of_slope, residuals, v):
-    """Jᵀ (H (J v))."""
-    dz = of_slope(of_model(_as_tangent("ggn_vector_product", v, params)))
-    return materialize(backward(residuals, dz)[1])
+def _product(where: str, product: Callable[[Any, Any], Any], kept: Any, params: Any) -> Callable[[Any], Any]:
+    """v -> product(kept, v), a pytree of what is kept: each array once, however often it is named.
 
+    (A weight is among the residuals of the hand-written pass and among those of the linearisation; a compiled function
+    that returns both would copy it.)
+    """
+    leaves, structure = jax.tree.flatten(kept)
+    distinct = list({id(leaf): leaf for leaf in leaves}.values())
+    place = {id(leaf): i for i, leaf in enumerate(distinct)}
+    places = [place[id(leaf)] for leaf in leaves]
+    like = jax.eval_shape(lambda p: p, params)
 
-def _hessian_product(params, of_gradient, v):
-    return of_gradient(_as_tangent("hessian_vector_product", v, params))
+    def multiply(distinct, v):
+        kept = jax.tree.unflatten(structure, [distinct[i] for i in places])
+        return product(kept, _as_tangent(where, v, like))
+
+    return Partial(multiply, distinct)
 
 
 def _as_tangent(where: str, v: Any, params: Any) -> Any:
