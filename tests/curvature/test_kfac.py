@@ -8,6 +8,17 @@ from helpers import assert_same
 
 import handgrad as hg
 from handgrad.curvature import Diagonal, Kronecker, kfac_factors, kflr_factors, sampled_factors
+from handgrad.curvature.blocks import is_block
+from handgrad.models import (
+    Gpt2Config,
+    LlamaConfig,
+    LstmLanguageModelConfig,
+    ResnetConfig,
+    gpt2,
+    llama,
+    lstm_language_model,
+    resnet,
+)
 from handgrad.windows import Window
 
 RNG = np.random.default_rng(0)
@@ -165,7 +176,6 @@ def test_exact_for_deep_linear_networks_and_squared_error(name):
         flat = jax.tree.map(lambda j: j.reshape(len(j), -1), J)
         exact = jax.tree.map(lambda j: 2 * j.T @ j / BATCH, flat)
         blocks = [kflr_factors(model, loss, params, x, target, mode) for mode in modes]
-        is_block = lambda node: isinstance(node, Kronecker)  # noqa: E731
         return [
             jax.tree.map(lambda block, p: written_out(block, p.shape), found, params, is_leaf=is_block)
             for found in blocks
@@ -221,6 +231,38 @@ def test_estimates_tend_to_the_exact_one():
         error = np.std(draws, axis=0) / 4000**0.5
         assert error.min() > 0
         assert np.all(np.abs(np.mean(draws, axis=0) - expected) <= 5 * error)
+
+
+IDS = jnp.zeros((2, 5), jnp.int32)
+WHOLE = {
+    "gpt2": (gpt2(Gpt2Config(vocabulary=11, tokens=6, width=8, blocks=2, heads=2)), IDS, IDS),
+    "llama": (llama(LlamaConfig(vocabulary=11, width=8, hidden=12, blocks=2, heads=4, kv_heads=2)), IDS, IDS),
+    "lstm": (lstm_language_model(LstmLanguageModelConfig(vocabulary=11, width=4)), IDS, IDS),
+    "resnet": (
+        resnet(ResnetConfig(widths=(4, 8), blocks=(1, 1), groups=2)),
+        jnp.zeros((2, 8, 8, 1)),
+        jnp.zeros(2, jnp.int32),
+    ),
+}
+
+
+@pytest.mark.parametrize("mode", ["expand", "reduce"])
+@pytest.mark.parametrize("name", WHOLE)
+def test_every_parameter_of_a_whole_model(name, mode):
+    """Each has a block whose product is like the parameter; every weight of a linear map has a pair."""
+    model, x, target = WHOLE[name]
+    params = jax.eval_shape(model.init, KEY, x)
+
+    def products(params):
+        _, factors = hg.value_and_factors(model, hg.softmax_cross_entropy())(params, x, target)
+        blocks = kfac_factors(factors, mode)
+        return jax.tree.map(lambda block, p: block.inverse(1e-3).times(p), blocks, params, is_leaf=is_block), blocks
+
+    found, blocks = jax.eval_shape(products, params)
+    assert jax.tree.map(lambda leaf: leaf.shape, found) == jax.tree.map(lambda leaf: leaf.shape, params)
+    for path, block in jax.tree.leaves_with_path(blocks, is_leaf=is_block):
+        leaf = jax.tree_util.keystr(path, simple=True, separator=".").split(".")[-1]
+        assert isinstance(block, Kronecker) == (leaf in ("W", "U", "K")), path
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers import assert_same
+from helpers import assert_same, noise
 
 import handgrad as hg
 from handgrad.curvature import Diagonal, Kronecker, kfac_factors, kflr_factors, sampled_factors
@@ -110,6 +110,25 @@ def test_a_whole_step(fisher):
     )
     assert_same((found.params, value), expected(state, KEY))
     assert found.step == 1
+
+
+def test_layers_that_draw_noise_get_a_key_of_their_own():
+    """The value is the objective at the noise of the first half of the key, and not that of no noise."""
+    model, target = hg.chain(hg.linear(3), noise(), hg.linear(2)), normal(8, 2)
+    params = jax.jit(model.init)(KEY, X)
+    blocks = jax.eval_shape(lambda p: kfac_factors(hg.value_and_factors(model, hg.l2_loss())(p, X, target)[1]), params)
+    optimizer = optax.chain(scale_by_kfac(blocks), optax.scale(-0.1))
+
+    @jax.jit
+    def values(key):
+        _, value = kfac_step(model, hg.l2_loss(), optimizer)(init_state(params, optimizer), X, target, key)
+        objective = hg.objective(model, hg.l2_loss())
+        drawn = objective(params, X, target, key=jax.random.split(key)[0])
+        return value, drawn, objective(params, X, target)
+
+    value, drawn, without = values(KEY)
+    assert_same(value, drawn)
+    assert abs(value - without) > 1e-3
 
 
 def test_training_is_one_program():

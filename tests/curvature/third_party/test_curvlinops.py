@@ -7,6 +7,7 @@ import pytest
 
 import handgrad as hg
 from handgrad.curvature import ggn_vector_product, hessian_vector_product, kfac_factors, kflr_factors
+from handgrad.curvature.blocks import is_block
 
 torch = pytest.importorskip("torch", reason="PyTorch, the optional third party, is not installed")
 curvlinops = pytest.importorskip("curvlinops", reason="curvlinops, of the extra `oracles`, is not installed")
@@ -130,7 +131,6 @@ def test_kfac(name, mode, fisher):
             blocks = kflr_factors(model, LOSS, params, x, jnp.asarray(LABELS), mode)
         else:
             blocks = kfac_factors(hg.value_and_factors(model, LOSS)(params, x, jnp.asarray(LABELS))[1], mode)
-        is_block = lambda node: hasattr(node, "times")  # noqa: E731
         return jax.tree.map(lambda block, one: block.times(one), blocks, v, is_leaf=is_block)
 
     operator = curvlinops.KFACLinearOperator(
