@@ -30,8 +30,15 @@ from rich.table import Table
 import handgrad as hg
 from handgrad.curvature import kfac_factors
 from handgrad.shapes import InputError, check_count, check_positive
-from handgrad.training import init_state, load_digits, machine, make_folder, train_step
-from handgrad.training.kfac import kfac_step, scale_by_kfac
+from handgrad.training import (
+    init_state,
+    kfac_step,
+    load_digits,
+    machine,
+    make_folder,
+    scale_by_kfac,
+    train_step,
+)
 
 LOSS = hg.softmax_cross_entropy()
 THRESHOLDS = (1e-1, 1e-2, 1e-3)

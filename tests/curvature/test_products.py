@@ -132,11 +132,17 @@ def test_a_product_is_an_argument_and_a_result_of_compiled_functions():
     assert traced == ["linearise", "solve"]
 
 
+SMALL = hg.chain(first=hg.linear(2), second=hg.linear(1, bias=False))
+SMALL_PARAMS = {"first": hg.LinearParams(jnp.ones((2, 2)), jnp.ones(2)), "second": hg.LinearParams(jnp.ones((2, 1)))}
+
+
 def test_without_compiling():
-    model, loss, x, target = MODELS["squared error"]
-    params, v = drawn(model, x), drawn(model, x)
-    eager = tuple(f(model, loss, params, x, target)(v) for f in (ggn_vector_product, hessian_vector_product))
-    assert_same(eager, jax.jit(partial(by_autodiff, model, loss))(params, x, target, None, v), rtol=1e-11)
+    x, target, v = normal(BATCH, 2), normal(BATCH, 1), drawn(SMALL, normal(BATCH, 2))
+    eager = tuple(
+        f(SMALL, hg.l2_loss(), SMALL_PARAMS, x, target)(v) for f in (ggn_vector_product, hessian_vector_product)
+    )
+    expected = jax.jit(partial(by_autodiff, SMALL, hg.l2_loss()))(SMALL_PARAMS, x, target, None, v)
+    assert_same(eager, expected, rtol=1e-11)
 
 
 def test_noise_is_drawn_once():
@@ -162,15 +168,10 @@ def test_noise_is_drawn_once():
 
 
 def test_a_vector_of_another_dtype_and_of_numpy():
-    model, loss, x, target = MODELS["squared error"]
-    params, v = drawn(model, x), jax.tree.map(np.float32, drawn(model, x))
-    for f in (ggn_vector_product, hessian_vector_product):
-        product = jax.jit(f(model, loss, params, x, target))
-        assert_same(product(v), product(jax.tree.map(np.float64, v)))
-
-
-SMALL = hg.chain(first=hg.linear(2), second=hg.linear(1, bias=False))
-SMALL_PARAMS = {"first": hg.LinearParams(jnp.ones((2, 2)), jnp.ones(2)), "second": hg.LinearParams(jnp.ones((2, 1)))}
+    """Cast to params' dtype, in which the product comes back."""
+    x, target, v = normal(BATCH, 2), normal(BATCH, 1), jax.tree.map(np.float32, drawn(SMALL, normal(BATCH, 2)))
+    product = ggn_vector_product(SMALL, hg.l2_loss(), SMALL_PARAMS, x, target)
+    assert_same(product(v), product(jax.tree.map(jnp.float64, v)))
 
 
 @pytest.mark.parametrize("f", [ggn_vector_product, hessian_vector_product], ids=lambda f: f.__name__)

@@ -9,6 +9,7 @@ from conftest import REPOSITORY
 import handgrad as hg
 
 
+@pytest.mark.slow
 def test_a_tiny_run(tmp_path):
     figures = curvature_cost.run(curvature_cost.Options(("mlp",), 8, 32, repeats=2, out=tmp_path / "cost.json"))
     assert json.loads((tmp_path / "cost.json").read_text())["figures"] == figures

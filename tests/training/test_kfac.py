@@ -9,8 +9,7 @@ from helpers import assert_same, noise
 
 import handgrad as hg
 from handgrad.curvature import Diagonal, Kronecker, kfac_factors, kflr_factors, sampled_factors
-from handgrad.training import init_state
-from handgrad.training.kfac import kfac_step, scale_by_kfac
+from handgrad.training import init_state, kfac_step, scale_by_kfac
 
 RNG = np.random.default_rng(0)
 KEY = jax.random.key(0)

@@ -30,7 +30,7 @@ class Kronecker:
     groups: int = field(default=1, metadata={"static": True})
 
     def times(self, V: Array) -> Array:
-        """C v = A V Gᵀ, as an array like V: the parameter's shape."""
+        """C v = A V G, as an array like V, the parameter; Gᵀ is G."""
         n_in, n_out = self.A.shape[-1], self.G.shape[-1]
         in_front = V.shape[: self.A.ndim - (2 if self.groups == 1 else 3)]
         if self.groups == 1:
