@@ -54,10 +54,16 @@ class Loss(NamedTuple):
     Attributes:
       forward: (prediction, target) -> (losses (batch,), residuals).
       backward: (residuals, dloss) -> dprediction, for any dloss (batch,).
+      root: (residuals, U) -> S U, where the Hessian of each example's loss by its prediction is S Sᵀ; None where no
+        root is known.
+      draw: (residuals, key) -> the cotangent of the prediction at a target drawn from the distribution whose −log the
+        loss is, mean 0 and variance S Sᵀ; None where there is none. Curvature alone asks for these two.
     """
 
     forward: Callable[[Any, Any], tuple[Array, Any]]
     backward: Callable[[Any, Array], Any]
+    root: Callable[[Any, Any], Any] | None = None
+    draw: Callable[[Any, Array], Any] | None = None
 
 
 def check_layer(where: str, layer: Any) -> None:

@@ -28,12 +28,14 @@ Array = jax.Array
 
 def squared_error() -> Loss:
     """C_b = Σ (a − y)²: the question's own C."""
-    return loss_from_rule(rules.squared_error_forward, rules.squared_error_backward)
+    loss = loss_from_rule(rules.squared_error_forward, rules.squared_error_backward)
+    return loss._replace(root=rules.squared_error_root, draw=rules.squared_error_draw)
 
 
 def l2_loss() -> Loss:
     """C_b = ½ Σ (a − y)²: Nielsen's quadratic cost."""
-    return loss_from_rule(rules.l2_loss_forward, rules.l2_loss_backward)
+    loss = loss_from_rule(rules.l2_loss_forward, rules.l2_loss_backward)
+    return loss._replace(root=rules.l2_loss_root, draw=rules.l2_loss_draw)
 
 
 def absolute_error() -> Loss:
@@ -48,7 +50,8 @@ def huber_loss(delta: float = 1.0) -> Loss:
 
 def sigmoid_cross_entropy() -> Loss:
     """Binary cross-entropy of σ(logits)."""
-    return loss_from_rule(rules.sigmoid_cross_entropy_forward, rules.sigmoid_cross_entropy_backward)
+    loss = loss_from_rule(rules.sigmoid_cross_entropy_forward, rules.sigmoid_cross_entropy_backward)
+    return loss._replace(root=rules.sigmoid_cross_entropy_root, draw=rules.sigmoid_cross_entropy_draw)
 
 
 def softmax_cross_entropy(
@@ -60,13 +63,20 @@ def softmax_cross_entropy(
     softcap: float | None = None,
 ) -> Loss:
     """Cross-entropy of softmax(logits) against labels or distributions."""
-    return loss_from_rule(
+    loss = loss_from_rule(
         partial(rules.softmax_cross_entropy_forward, class_weights=class_weights),
         rules.softmax_cross_entropy_backward,
         label_smoothing=label_smoothing,
         ignore_index=ignore_index,
         z_loss=z_loss,
         softcap=softcap,
+    )
+    if z_loss or softcap is not None:
+        return loss  # its Hessian is another one, which need not be positive
+    target = {"label_smoothing": label_smoothing, "ignore_index": ignore_index}
+    return loss._replace(
+        root=partial(rules.softmax_cross_entropy_root, **target),
+        draw=partial(rules.softmax_cross_entropy_draw, **target),
     )
 
 

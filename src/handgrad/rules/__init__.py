@@ -21,6 +21,7 @@ from handgrad.rules.linear import *
 from handgrad.rules.linear_cross_entropy import *
 from handgrad.rules.linear_recurrence import *
 from handgrad.rules.lora import *
+from handgrad.rules.loss_curvature import *
 from handgrad.rules.losses import *
 from handgrad.rules.lstm import *
 from handgrad.rules.margin_losses import *

@@ -139,6 +139,13 @@ def softmax_cross_entropy_backward(
     return dZ.astype(L.dtype), dY, dw.astype(class_weights.dtype)
 
 
+def row_weights(residuals: SoftmaxCrossEntropyResiduals, label_smoothing: float, ignore_index: int | None) -> Array:
+    """ν = Σ w ∘ q, what each row of logits counts: (batch, ..., 1)."""
+    L, _, Y, class_weights = residuals
+    Q = _distribution(Y, L.shape[-1], L.dtype, label_smoothing, ignore_index)
+    return jnp.sum(_weighted(Q, class_weights), axis=-1, keepdims=True)
+
+
 def check_options(where: str, label_smoothing: Any, ignore_index: Any, z_loss: Any, softcap: Any) -> None:
     """The four options of the softmax cross-entropies."""
     if not 0 <= label_smoothing < 1:

@@ -3,22 +3,26 @@
 from handgrad.training.classifier import Options, Trained, make_optimizer, train_classifier
 from handgrad.training.data import Split, load_digits, load_mnist, read_idx
 from handgrad.training.fit import fit
+from handgrad.training.kfac import KfacState, kfac_step, scale_by_kfac
 from handgrad.training.report import machine, make_folder, write_report
 from handgrad.training.step import TrainState, init_state, train_step
 
 __all__ = [
+    "KfacState",
     "Options",
     "Split",
     "TrainState",
     "Trained",
     "fit",
     "init_state",
+    "kfac_step",
     "load_digits",
     "load_mnist",
     "machine",
     "make_folder",
     "make_optimizer",
     "read_idx",
+    "scale_by_kfac",
     "train_classifier",
     "train_step",
     "write_report",

@@ -1,0 +1,51 @@
+"""Pytrees with names: which leaf is not what it has to be."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from handgrad.factors import Factor, is_factor
+from handgrad.shapes import InputError, describe
+
+
+def check_like_params(where: str, v: Any, params: Any) -> None:
+    """`v` has params' structure and, leaf by leaf, their shapes."""
+    found, wanted = _named(v), _named(params)
+    for name in [*wanted, *found]:
+        if name not in found or name not in wanted:
+            problem = f"got nothing at {name}" if name in wanted else f"got {describe(found[name])} at {name}"
+            raise InputError(f"{where}: v must have params' structure, {problem}")
+        if getattr(found[name], "shape", None) != wanted[name].shape:
+            at = f" at {name}" if name else ""
+            raise InputError(
+                f"{where}: v must be like params, {describe(wanted[name])}{at}, got {describe(found[name])}"
+            )
+    if jax.tree.structure(v) != jax.tree.structure(params):
+        raise InputError(
+            f"{where}: v must have params' structure, {jax.tree.structure(params)}, got {jax.tree.structure(v)}"
+        )
+
+
+def map_factors(where: str, function: Callable[[Factor], Any], factors: Any) -> Any:
+    """`function` of each factor, in the factor's place."""
+
+    def checked(path, factor):
+        if not is_factor(factor):
+            name = _name(path)
+            at = f" at {name}" if name else ""
+            raise InputError(
+                f"{where}: factors must hold a factor for each parameter, got {describe(factor)}{at}, a gradient that "
+                "its layer has summed already"
+            )
+        return function(factor)
+
+    return jax.tree_util.tree_map_with_path(checked, factors, is_leaf=is_factor)
+
+
+def _named(tree: Any) -> dict[str, Any]:
+    return {_name(path): leaf for path, leaf in jax.tree.leaves_with_path(tree)}
+
+
+def _name(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator=".")

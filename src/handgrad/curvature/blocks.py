@@ -1,0 +1,89 @@
+"""Approximate curvature of one parameter: a matrix that is never written out, and its damped inverse."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False)
+class Kronecker:
+    """C = A ⊗ G, the curvature of a weight matrix W (n_in, n_out) whose elements are counted row by row.
+
+    Under `repeat`, A and G have an axis for the layers in front. A convolution's kernel is a matrix too, n_in being its
+    taps times its input features; with groups, each of them has a matrix, and A and G an axis for them (behind that of
+    the layers).
+
+    Attributes:
+      A: (..., n_in, n_in) second moment of what W is multiplied with.
+      G: (..., n_out, n_out) second moment of the cotangents of the product.
+      groups: how many matrices the parameter is made of, side by side along its last axis.
+    Derivation: docs/curvature.md
+    """
+
+    A: Array
+    G: Array
+    groups: int = field(default=1, metadata={"static": True})
+
+    def times(self, V: Array) -> Array:
+        """C v = A V G, as an array like V, the parameter; Gᵀ is G."""
+        n_in, n_out = self.A.shape[-1], self.G.shape[-1]
+        in_front = V.shape[: self.A.ndim - (2 if self.groups == 1 else 3)]
+        if self.groups == 1:
+            M = V.reshape(*in_front, n_in, n_out)
+            return _product(self.A, M, self.G).reshape(V.shape)
+        M = V.reshape(*in_front, n_in, self.groups, n_out)
+        return jnp.swapaxes(_product(self.A, jnp.swapaxes(M, -2, -3), self.G), -2, -3).reshape(V.shape)
+
+    def inverse(self, damping: Any) -> "Kronecker":
+        """(A + π √λ I)⁻¹ ⊗ (G + √λ / π I)⁻¹, about (C + λ I)⁻¹, with π² = (tr A / n_in) / (tr G / n_out).
+
+        The damping λ is divided between the sides by the size of each (Martens & Grosse 2015, section 6.3). Where one
+        of them is zero, so is C, and π = 1.
+        """
+        a, g = (jnp.trace(side, axis1=-2, axis2=-1) / side.shape[-1] for side in (self.A, self.G))
+        is_there = (a > 0) & (g > 0)
+        pi = jnp.where(is_there, jnp.sqrt(jnp.where(is_there, a, 1) / jnp.where(is_there, g, 1)), 1)
+        root = jnp.sqrt(jnp.asarray(damping, self.A.dtype))
+        return Kronecker(_inverse(self.A, pi * root), _inverse(self.G, root / pi), self.groups)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False)
+class Diagonal:
+    """C = diag(d): the curvature of a parameter without a matrix product of its own, element by element.
+
+    Attributes:
+      d: the parameter's shape.
+    """
+
+    d: Array
+
+    def times(self, V: Array) -> Array:
+        """C v = d ∘ V."""
+        return self.d * V
+
+    def inverse(self, damping: Any) -> "Diagonal":
+        """1 / (d + λ)."""
+        return Diagonal(1 / (self.d + damping))
+
+
+def is_block(node: Any) -> bool:
+    """Whether `node` is the curvature of one parameter: the `is_leaf` of tree maps over these."""
+    return isinstance(node, Kronecker | Diagonal)
+
+
+def _product(A: Array, M: Array, G: Array) -> Array:
+    return jnp.matmul(jnp.matmul(A, M), G)
+
+
+def _inverse(S: Array, shift: Array) -> Array:
+    """(S + shift I)⁻¹ of a symmetric positive S, by Cholesky's factors."""
+    identity = jnp.eye(S.shape[-1], dtype=S.dtype)
+    identity = jnp.broadcast_to(identity.reshape((1,) * (S.ndim - 2) + identity.shape), S.shape)
+    factor = jnp.linalg.cholesky(S + jnp.expand_dims(shift, (-2, -1)) * identity)
+    return jax.scipy.linalg.cho_solve((factor, True), identity)

@@ -1,0 +1,148 @@
+"""K-FAC: the two sides of a factor, each with its second moment, in place of the curvature of their product."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from handgrad.curvature._trees import map_factors
+from handgrad.curvature.blocks import Diagonal, Kronecker, is_block
+from handgrad.curvature.roots import mean_over_the_root
+from handgrad.factors import Correlation, Factor, Outer, Shared, Stacked
+from handgrad.factors.base import accumulator, as_tokens
+from handgrad.layers import Layer, Loss
+from handgrad.shapes import check_choice
+from handgrad.windows import patches
+
+Array = jax.Array
+
+MODES = ("expand", "reduce")
+
+
+def kfac_factors(factors: Any, mode: str = "expand") -> Any:
+    """1/N Σ_b g_b g_bᵀ, the empirical Fisher, parameter by parameter: A ⊗ G for a weight matrix, else its diagonal.
+
+    With N examples of T tokens each (a layer without tokens has T = 1), a_bt a row of the factor's left side and δ_bt
+    one of its right side:
+
+        expand    A = 1/(N T) Σ_b Σ_t a_bt a_btᵀ         G = 1/N Σ_b Σ_t δ_bt δ_btᵀ
+        reduce    A = 1/N Σ_b ā_b ā_bᵀ                   G = 1/N Σ_b δ̄_b δ̄_bᵀ        ā_b = 1/T Σ_t a_bt, δ̄_b = Σ_t δ_bt
+
+    "expand" takes each token for an example of its own: where each has a loss of its own. "reduce" takes the example's
+    mean input and summed cotangent: where tokens are pooled before the loss. For T = 1 they are one, and exact for a
+    batch of one.
+
+    A dense, projection or recurrent weight (`Outer`) and a kernel (`Correlation`: a token for each output, its patch
+    the input) have A and G; so has a weight that is used at several such places (`Shared`), each use counting as
+    further tokens (Martens, Ba & Johnson 2018), and each layer under `repeat` (`Stacked`). Biases, scales, tables and
+    whatever else have the diagonal of the same matrix, which is exact: `empirical_fisher_diagonal`. The curvature
+    between two parameters, a layer's weight and its bias too, is left out.
+
+    Args:
+      factors: of `value_and_factors` for the empirical Fisher; of `sampled_factors` for an estimate of the true one.
+      mode: "expand" or "reduce".
+    Returns:
+      A `Kronecker` or a `Diagonal` in each factor's place, in float32 at least.
+    Raises:
+      InputError: another mode; a gradient that its layer has summed already, with its name.
+    Derivation: docs/curvature.md (Martens & Grosse 2015, https://arxiv.org/abs/1503.05671; Eschenhagen et al. 2023,
+      https://arxiv.org/abs/2311.00636)
+    """
+    check_choice("kfac_factors", "mode", mode, MODES)
+    return map_factors("kfac_factors", partial(_block, mode=mode), factors)
+
+
+def kflr_factors(
+    model: Layer,
+    loss: Loss,
+    params: Any,
+    x: Any,
+    target: Any,
+    mode: str = "expand",
+    key: Array | None = None,
+    samples: int | None = None,
+) -> Any:
+    """K-FAC of the GGN 1/N Σ_b J_bᵀ H_b J_b: `kfac_factors` of each column of a root of the loss's Hessian, added up.
+
+    With H_b = S_b S_bᵀ, J_bᵀ H_b J_b = Σ_c g_bc g_bcᵀ, where g_bc = J_bᵀ s_bc is what the backward pass makes of column
+    c. A is the mean over the columns, which it mostly doesn't depend on, and G the sum. For `softmax_cross_entropy`
+    and `squared_error` the GGN is the true Fisher.
+
+    The columns go through the backward pass one after the other, and there are as many as the prediction has elements
+    for one example: so many times the backward pass' time, once its memory. With `samples`, it takes so many draws of
+    `sampled_factors` instead, an unbiased estimate of G: K-FAC as it was published.
+
+    Args:
+      model, loss: as `objective`; the loss must have a `root`, or a `draw` where there are samples.
+      params, x, target: as `objective`.
+      mode: "expand" or "reduce".
+      key, samples: for an estimate, how many draws and where they come from; None for the exact one.
+    Returns, Raises: as `kfac_factors` and `ggn_diagonal`.
+    Derivation: docs/curvature.md (Botev, Ritter & Barber 2017, https://arxiv.org/abs/1706.03662)
+    """
+    check_choice("kflr_factors", "mode", mode, MODES)
+
+    def fold(factors):
+        return map_factors("kflr_factors", partial(_block, mode=mode), factors)
+
+    mean, columns = mean_over_the_root("kflr_factors", model, loss, params, x, target, key, samples, fold)
+    return jax.tree.map(lambda block: _scaled(block, columns), mean, is_leaf=is_block)
+
+
+def _scaled(block: Kronecker | Diagonal, count: int) -> Kronecker | Diagonal:
+    """`count` times the block."""
+    return (
+        Diagonal(count * block.d) if isinstance(block, Diagonal) else Kronecker(block.A, count * block.G, block.groups)
+    )
+
+
+def _block(factor: Factor, mode: str) -> Kronecker | Diagonal:
+    """The curvature of one parameter."""
+    if isinstance(factor, Stacked):
+        return jax.vmap(partial(_block, mode=mode))(factor.factor)
+    if isinstance(factor, Outer):
+        return _kronecker(as_tokens(factor.A), as_tokens(factor.Delta), mode)
+    if isinstance(factor, Correlation):
+        return _of_kernel(factor, mode)
+    if isinstance(factor, Shared) and all(isinstance(site, Stacked) for site in factor.sites):
+        layers = tuple(site.factor for site in factor.sites if isinstance(site, Stacked))
+        return jax.vmap(lambda sites: _block(Shared(sites), mode))(layers)
+    if isinstance(factor, Shared) and all(isinstance(site, Outer) for site in factor.sites):
+        outers = [site for site in factor.sites if isinstance(site, Outer)]
+        A, Delta = (
+            jnp.concatenate([as_tokens(side) for side in sides], axis=1)
+            for sides in ([one.A for one in outers], [one.Delta for one in outers])
+        )
+        return _kronecker(A, Delta, mode)
+    return Diagonal(factor.second_moment() / factor.batch)
+
+
+def _of_kernel(factor: Correlation, mode: str) -> Kronecker:
+    """Patches in A's place: (batch, outputs, taps × n_in), or group by group."""
+    groups, Delta = factor.window.groups, as_tokens(factor.Delta)
+    P = patches(factor.X, factor.window)
+    taps, n_in = P.shape[-2], P.shape[-1] // groups
+    P = jnp.moveaxis(P.reshape(*Delta.shape[:2], taps, groups, n_in), 3, 0)
+    P = P.reshape(groups, *Delta.shape[:2], taps * n_in)
+    if groups == 1:
+        return _kronecker(P[0], Delta, mode)
+    Delta = jnp.moveaxis(Delta.reshape(*Delta.shape[:2], groups, -1), 2, 0)
+    pairs = jax.vmap(partial(_kronecker, mode=mode))(P, Delta)
+    return Kronecker(pairs.A, pairs.G, groups)
+
+
+def _kronecker(A: Array, Delta: Array, mode: str) -> Kronecker:
+    """The pair of A (batch, tokens, n_in) and Delta (batch, tokens, n_out)."""
+    batch, tokens, _ = A.shape
+    if mode == "reduce":
+        A = jnp.mean(A, axis=1, keepdims=True, dtype=accumulator(A))
+        Delta = jnp.sum(Delta, axis=1, keepdims=True, dtype=accumulator(Delta))
+        tokens = 1
+    return Kronecker(_gram(A) / (batch * tokens), _gram(Delta) / batch)
+
+
+def _gram(A: Array) -> Array:
+    """Σ a aᵀ over examples and tokens."""
+    rows = A.reshape(-1, A.shape[-1])
+    return jnp.matmul(rows.T, rows, preferred_element_type=accumulator(rows))

@@ -1,0 +1,111 @@
+"""What to pull back in place of the loss's slope: columns of a root of its Hessian, or draws with it as variance."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from handgrad.backprop import check_batches
+from handgrad.layers import Layer, Loss
+from handgrad.layers.layer import check_layer, check_loss
+from handgrad.shapes import InputError, check_count, describe
+
+Array = jax.Array
+
+
+def sampled_factors(model: Layer, loss: Loss) -> Callable[..., Any]:
+    """Factors whose gradients are those of targets drawn from the model's own distribution: E g_b g_bᵀ is the Fisher.
+
+    The loss of example b is −log p(target | prediction), up to what doesn't depend on the prediction: a categorical
+    distribution for `softmax_cross_entropy`, a normal one for `squared_error` (variance ½) and `l2_loss` (variance 1),
+    Bernoulli's for `sigmoid_cross_entropy`. Any fold over factors takes them: `kfac_factors`,
+    `empirical_fisher_diagonal`.
+
+    Returns:
+      (params, x, target, key) -> factors. The target says which tokens count, no more.
+    Raises:
+      InputError: model is not a Layer, loss not a Loss with a `draw`; at trace time, as `objective`.
+    Derivation: docs/curvature.md (Martens & Grosse 2015, section 5; Kunstner, Balles & Hennig 2019)
+    """
+    check_layer("sampled_factors", model)
+    draw = draw_of("sampled_factors", loss)
+
+    def factors(params, x, target, key):
+        params, x, target, _ = check_batches("sampled_factors", params, x, target, None)
+        prediction, residuals = model.forward(params, x)
+        _, of_loss = loss.forward(prediction, target)
+        return model.backward(residuals, draw(of_loss, key))[1]
+
+    return factors
+
+
+def mean_over_the_root(
+    where: str,
+    model: Layer,
+    loss: Loss,
+    params: Any,
+    x: Any,
+    target: Any,
+    key: Array | None,
+    samples: int | None,
+    fold: Callable[[Any], Any],
+) -> tuple[Any, int]:
+    """The mean of fold(factors) over the columns of a root of the loss's Hessian, and how many columns there are.
+
+    With samples, the mean over so many draws in the place of so many columns; a draw stands for all of them: 1.
+    """
+    check_layer(where, model)
+    if samples is not None:
+        check_count(where, "samples", samples)
+    if (samples is None) != (key is None):
+        raise InputError(f"{where}: key must come with samples, got key {describe(key)} and samples {samples!r}")
+    root_or_draw = root_of(where, loss) if samples is None else draw_of(where, loss)
+    params, x, target, _ = check_batches(where, params, x, target, None)
+    prediction, residuals = model.forward(params, x)
+    _, of_loss = loss.forward(prediction, target)
+    if samples is None or key is None:
+        shape, dtype = prediction.shape, prediction.dtype
+        count, standing_for = math.prod(shape[1:]), math.prod(shape[1:])
+        places = jnp.arange(count).reshape(1, *shape[1:])
+
+        def pulled_back(c):
+            return jnp.broadcast_to((places == c).astype(dtype), shape)
+
+    else:
+        count, standing_for = samples, 1
+        keys = jax.random.split(key, samples)
+
+        def pulled_back(c):
+            return keys[c]
+
+    def of_one(c):
+        return fold(model.backward(residuals, root_or_draw(of_loss, pulled_back(c)))[1])
+
+    return _mean(count, of_one), standing_for
+
+
+def root_of(where: str, loss: Any) -> Callable[[Any, Any], Any]:
+    """The loss's `root`."""
+    check_loss(where, loss)
+    return _there(where, "root", loss.root)
+
+
+def draw_of(where: str, loss: Any) -> Callable[[Any, Any], Any]:
+    """The loss's `draw`."""
+    check_loss(where, loss)
+    return _there(where, "draw", loss.draw)
+
+
+def _there(where: str, name: str, function: Callable[[Any, Any], Any] | None) -> Callable[[Any, Any], Any]:
+    if function is None:
+        raise InputError(f"{where}: loss must have a {name}, as softmax_cross_entropy and squared_error do, got none")
+    return function
+
+
+def _mean(count: int, of_one: Callable[[Any], Any]) -> Any:
+    """1/count Σ_c of_one(c), one after the other."""
+    zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(of_one, 0))
+    total = jax.lax.fori_loop(0, count, lambda c, total: jax.tree.map(jnp.add, total, of_one(c)), zeros)
+    return jax.tree.map(lambda leaf: leaf / count, total)

@@ -1,0 +1,155 @@
+"""K-FAC as an optax transformation: gradients times the inverse of a Kronecker-factored curvature."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from handgrad.backprop import check_batches, materialize, mean_weights, weighted_sum
+from handgrad.curvature import kfac_factors
+from handgrad.curvature.blocks import is_block
+from handgrad.curvature.roots import draw_of
+from handgrad.layers import Layer, Loss
+from handgrad.layers.layer import check_layer, check_loss
+from handgrad.shapes import InputError, check_choice, check_count, check_positive, describe
+from handgrad.training.step import TrainState
+
+Array = jax.Array
+
+
+class KfacState(NamedTuple):
+    """What `scale_by_kfac` carries from one step to the next.
+
+    Attributes:
+      step: () int32, steps taken.
+      averages: running averages of the Kronecker factors and diagonals.
+      inverses: damped inverses of the averages, as they were when last computed.
+    """
+
+    step: Array
+    averages: Any
+    inverses: Any
+
+
+def scale_by_kfac(
+    like: Any,
+    *,
+    damping: float = 1e-3,
+    decay: float = 0.95,
+    inverse_every: int = 1,
+    norm_constraint: float | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """g -> (A + π √λ I)⁻¹ g (G + √λ / π I)⁻¹ for a weight matrix, g / (d + λ) for whatever has a diagonal.
+
+    A, G and d are running averages of the `kfac_factors` that each update is given as an extra argument:
+    `update(grads, state, params, kfac_factors=...)`. In step t the old average counts min(1 − 1 / t, decay) (Martens &
+    Grosse 2015, section 5), so that the first steps average evenly and none is biased towards zero.
+
+    Args:
+      like: what `kfac_factors` or `kflr_factors` return for the model, or the shapes and dtypes alone, from
+        `jax.eval_shape`: which parameters have matrices, and which a diagonal.
+      damping: λ, added to the curvature; π balances its two halves.
+      decay: the most that an old average counts, in [0, 1).
+      inverse_every: steps from one inversion to the next.
+      norm_constraint: the most that ⟨u, g⟩ may be for an update u, which is about uᵀ C u, what u changes the model's
+        distribution by: a larger u is scaled down to it (Ba, Grosse & Martens 2017). None for no such bound.
+    Returns:
+      A transformation to chain with others: `optax.chain(scale_by_kfac(like), optax.scale(-0.1))`. Pure; a whole step,
+      inversions included, is one compiled program.
+    Raises:
+      InputError: a damping or a norm_constraint that isn't positive; a decay outside [0, 1); inverse_every is not a
+        positive integer; in an update, no kfac_factors, or others than `like`.
+    Derivation: docs/curvature.md
+    """
+    check_positive("scale_by_kfac", "damping", damping)
+    check_count("scale_by_kfac", "inverse_every", inverse_every)
+    if norm_constraint is not None:
+        check_positive("scale_by_kfac", "norm_constraint", norm_constraint)
+    if not 0 <= decay < 1:
+        raise InputError(f"scale_by_kfac: decay must be in [0, 1), got {decay!r}")
+    like = jax.eval_shape(lambda: jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like))
+
+    def init(params):
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)
+        return KfacState(jnp.zeros((), jnp.int32), zeros, zeros)
+
+    def update(updates, state, params=None, *, kfac_factors=None, **extra_args):
+        del params, extra_args
+        _check_like(kfac_factors, like)
+        step = state.step + 1
+        averages = jax.tree.map(lambda old, new: average(step, old, new), state.averages, kfac_factors)
+        inverses = jax.lax.cond(state.step % inverse_every == 0, invert, lambda _: state.inverses, averages)
+        scaled = jax.tree.map(lambda block, g: block.times(g).astype(g.dtype), inverses, updates, is_leaf=is_block)
+        if norm_constraint is not None:
+            sq_norm = optax.tree.vdot(scaled, updates)
+            share = jnp.sqrt(norm_constraint / jnp.maximum(sq_norm, norm_constraint))
+            scaled = jax.tree.map(lambda u: (share * u).astype(u.dtype), scaled)
+        return scaled, KfacState(step, averages, inverses)
+
+    def average(step, old, new):
+        share = jnp.minimum(1 - 1 / step.astype(old.dtype), decay)
+        return share * old + (1 - share) * new
+
+    def invert(averages):
+        return jax.tree.map(lambda block: block.inverse(damping), averages, is_leaf=is_block)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def kfac_step(
+    model: Layer,
+    loss: Loss,
+    optimizer: optax.GradientTransformationExtraArgs,
+    *,
+    mode: str = "expand",
+    fisher: str = "sampled",
+) -> Callable[..., Any]:
+    """`train_step` for an optimiser with `scale_by_kfac` in it: one forward pass, and the factors of its backward pass.
+
+    Args:
+      model, loss: what to train, and on what.
+      optimizer: an optax transformation that takes `kfac_factors`.
+      mode: "expand" or "reduce", as for `kfac_factors`.
+      fisher: "sampled": a second backward pass, at targets drawn from the model's own distribution, gives the
+        curvature; "empirical": the gradient's own factors do.
+    Returns:
+      (state, x, target, key, weights=None) -> (state, value): as `train_step`'s. The key is for the draw, and for the
+      noise of layers that have some.
+    Raises:
+      InputError: model is not a Layer; loss not a Loss, or one without a `draw` where targets are sampled; another mode
+        or fisher; at trace time, as `objective` and `kfac_factors`.
+    """
+    check_layer("kfac_step", model)
+    check_choice("kfac_step", "mode", mode, ("expand", "reduce"))
+    check_choice("kfac_step", "fisher", fisher, ("sampled", "empirical"))
+    check_loss("kfac_step", loss)
+    draw = draw_of("kfac_step", loss) if fisher == "sampled" else None
+
+    def step(state: TrainState, x, target, key, weights=None) -> tuple[TrainState, Array]:
+        params, x, target, weights = check_batches("kfac_step", state.params, x, target, weights)
+        of_layers, of_draw = jax.random.split(key)
+        prediction, residuals = model.forward(params, x, of_layers)
+        losses, of_loss = loss.forward(prediction, target)
+        _, factors = model.backward(residuals, loss.backward(of_loss, jnp.ones_like(losses)))
+        seen = factors if draw is None else model.backward(residuals, draw(of_loss, of_draw))[1]
+        weights = mean_weights(losses) if weights is None else weights.astype(losses.dtype)
+        grads, blocks = materialize(factors, weights), kfac_factors(seen, mode)
+        updates, opt_state = optimizer.update(grads, state.opt_state, params, kfac_factors=blocks)
+        params = optax.apply_updates(params, updates)
+        return TrainState(params, opt_state, state.step + 1), weighted_sum(losses, weights)
+
+    return step
+
+
+def _check_like(found: Any, like: Any) -> None:
+    """The curvature of an update is of the kinds and shapes that the state was made for."""
+    if found is None:
+        raise InputError("scale_by_kfac: kfac_factors must be given to update, got none")
+    if jax.tree.structure(found) != jax.tree.structure(like):
+        kinds = f"{jax.tree.structure(like)}, got {jax.tree.structure(found)}"
+        raise InputError(f"scale_by_kfac: kfac_factors must have the structure of like, {kinds}")
+    for one, two in zip(jax.tree.leaves(found), jax.tree.leaves(like), strict=True):
+        if (one.shape, one.dtype) != (two.shape, two.dtype):
+            raise InputError(f"scale_by_kfac: kfac_factors must be like {describe(two)}, got {describe(one)}")

@@ -1,0 +1,174 @@
+"""K-FAC's update: the inverses it multiplies with, its averages, and whole steps in one program."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from helpers import assert_same, noise
+
+import handgrad as hg
+from handgrad.curvature import Diagonal, Kronecker, kfac_factors, kflr_factors, sampled_factors
+from handgrad.training import init_state, kfac_step, scale_by_kfac
+
+RNG = np.random.default_rng(0)
+KEY = jax.random.key(0)
+LIKE = {"W": Kronecker(jnp.zeros((3, 3)), jnp.zeros((2, 2))), "b": Diagonal(jnp.zeros(2))}
+PARAMS = {"W": jnp.zeros((3, 2)), "b": jnp.zeros(2)}
+DAMPING = 0.2
+
+
+def normal(*shape):
+    return jnp.asarray(RNG.standard_normal(shape))
+
+
+def drawn():
+    """Factors of five examples."""
+    return kfac_factors({"W": hg.Outer(normal(5, 3), normal(5, 2)), "b": hg.Total(normal(5, 2))})
+
+
+def expected_update(averages, g):
+    """Solved with matrices written out, in NumPy."""
+    A, G, d = (np.asarray(side) for side in (averages["W"].A, averages["W"].G, averages["b"].d))
+    pi = np.sqrt((np.trace(A) / 3) / (np.trace(G) / 2))
+    C = np.kron(A + pi * DAMPING**0.5 * np.eye(3), G + DAMPING**0.5 / pi * np.eye(2))
+    return {"W": np.linalg.solve(C, g["W"].reshape(-1)).reshape(3, 2), "b": g["b"] / (d + DAMPING)}
+
+
+def test_averages_and_inverses():
+    """Evenly at first, by decay later; inverses in steps 1 and 3, held in steps 2 and 4."""
+    transformation = scale_by_kfac(LIKE, damping=DAMPING, decay=0.6, inverse_every=2)
+    state, update = transformation.init(PARAMS), jax.jit(transformation.update)
+    averages, inverted = LIKE, LIKE
+    for step, old in enumerate([0, 1 / 2, 0.6, 0.6]):
+        blocks, g = drawn(), {"W": normal(3, 2), "b": normal(2)}
+        averages = jax.tree.map(lambda a, b, old=old: old * a + (1 - old) * b, averages, blocks)
+        inverted = averages if step % 2 == 0 else inverted
+        found, state = update(g, state, PARAMS, kfac_factors=blocks)
+        assert_same(state.averages, averages)
+        assert_same(found, jax.tree.map(jnp.asarray, expected_update(inverted, g)), rtol=1e-11)
+    assert state.step == 4
+
+
+def test_the_norm_constraint():
+    """An update whose ⟨u, g⟩ is above the bound is scaled to have it; one below stays as it is."""
+    blocks, g = drawn(), {"W": normal(3, 2), "b": normal(2)}
+
+    def updated(bound):
+        transformation = scale_by_kfac(LIKE, damping=DAMPING, norm_constraint=bound)
+        return jax.jit(transformation.update)(g, transformation.init(PARAMS), PARAMS, kfac_factors=blocks)[0]
+
+    free = updated(None)
+    sq_norm = float(optax.tree.vdot(free, g))
+    assert_same(updated(2 * sq_norm), free)
+    assert_same(updated(sq_norm / 9), jax.tree.map(lambda u: u / 3, free))
+
+
+def test_one_step_solves_least_squares():
+    """K-FAC of a linear layer and a squared error is the whole Hessian: a step of length 1 is Newton's."""
+    model, loss, x, target = hg.linear(2, bias=False), hg.squared_error(), normal(6, 3), normal(6, 2)
+    params = hg.LinearParams(normal(3, 2))
+    blocks = kflr_factors(model, loss, params, x, target)
+    optimizer = optax.chain(scale_by_kfac(blocks, damping=1e-18), optax.scale(-1.0))
+    grads = hg.grad(model, loss)(params, x, target)
+    updates, _ = optimizer.update(grads, optimizer.init(params), params, kfac_factors=blocks)
+    found = optax.apply_updates(params, updates)
+    assert_same(found.W, jnp.linalg.lstsq(x, target)[0], rtol=1e-8)  # a damping of 1e-18 adds √λ = 1e-9 to A
+
+
+MODEL = hg.chain(first=hg.linear(4), tanh=hg.tanh(), blocks=hg.repeat(hg.residual(hg.linear(4)), 2), head=hg.linear(3))
+X, LABELS = normal(8, 3), jnp.asarray(RNG.integers(0, 3, 8))
+
+
+def shapes(params):
+    return jax.eval_shape(
+        lambda p: kfac_factors(hg.value_and_factors(MODEL, hg.softmax_cross_entropy())(p, X, LABELS)[1]), params
+    )
+
+
+@pytest.mark.parametrize("fisher", ["sampled", "empirical"])
+def test_a_whole_step(fisher):
+    """One step is materialised gradients, K-FAC's update of them and optax's."""
+    loss = hg.softmax_cross_entropy()
+    params = jax.tree.map(lambda p: normal(*p.shape), jax.eval_shape(MODEL.init, KEY, X))
+    optimizer = optax.chain(scale_by_kfac(shapes(params), damping=DAMPING), optax.scale(-0.1))
+    state = init_state(params, optimizer)
+    weights = jnp.linspace(0, 1, 8)
+
+    @jax.jit
+    def expected(state, key):
+        value, grads = hg.value_and_grad(MODEL, loss)(params, X, LABELS, weights)
+        _, factors = hg.value_and_factors(MODEL, loss)(params, X, LABELS)
+        draw = sampled_factors(MODEL, loss)(params, X, LABELS, jax.random.split(key)[1])
+        blocks = kfac_factors(draw if fisher == "sampled" else factors, "reduce")
+        updates, _ = optimizer.update(grads, state.opt_state, params, kfac_factors=blocks)
+        return optax.apply_updates(params, updates), value
+
+    found, value = jax.jit(kfac_step(MODEL, loss, optimizer, mode="reduce", fisher=fisher))(
+        state, X, LABELS, KEY, weights
+    )
+    assert_same((found.params, value), expected(state, KEY))
+    assert found.step == 1
+
+
+def test_layers_that_draw_noise_get_a_key_of_their_own():
+    """The value is the objective at the noise of the first half of the key, and not that of no noise."""
+    model, target = hg.chain(hg.linear(3), noise(), hg.linear(2)), normal(8, 2)
+    params = jax.jit(model.init)(KEY, X)
+    blocks = jax.eval_shape(lambda p: kfac_factors(hg.value_and_factors(model, hg.l2_loss())(p, X, target)[1]), params)
+    optimizer = optax.chain(scale_by_kfac(blocks), optax.scale(-0.1))
+
+    @jax.jit
+    def values(key):
+        _, value = kfac_step(model, hg.l2_loss(), optimizer)(init_state(params, optimizer), X, target, key)
+        objective = hg.objective(model, hg.l2_loss())
+        drawn = objective(params, X, target, key=jax.random.split(key)[0])
+        return value, drawn, objective(params, X, target)
+
+    value, drawn, without = values(KEY)
+    assert_same(value, drawn)
+    assert abs(value - without) > 1e-3
+
+
+def test_training_is_one_program():
+    """Thirty steps in a scan, inversions every fifth: the loss falls to a twentieth."""
+    loss = hg.softmax_cross_entropy()
+    params = jax.jit(MODEL.init)(KEY, X)
+    transformation = scale_by_kfac(shapes(params), damping=0.03, inverse_every=5, norm_constraint=0.1)
+    optimizer = optax.chain(transformation, optax.scale(-0.3))
+    step = kfac_step(MODEL, loss, optimizer)
+
+    @jax.jit
+    def train(state):
+        return jax.lax.scan(lambda state, key: step(state, X, LABELS, key), state, jax.random.split(KEY, 30))
+
+    _, losses = train(init_state(params, optimizer))
+    assert losses[-1] < losses[0] / 20
+
+
+def test_bad_input():
+    for wrong, message in [
+        ({"damping": 0.0}, "damping must be a positive number, got 0.0"),
+        ({"damping": -1e-3}, "damping must be a positive number, got -0.001"),
+        ({"decay": 1.0}, r"decay must be in \[0, 1\), got 1.0"),
+        ({"norm_constraint": 0}, "norm_constraint must be a positive number, got 0"),
+        ({"inverse_every": 0}, "inverse_every must be a positive integer, got 0"),
+    ]:
+        with pytest.raises(hg.InputError, match=f"^scale_by_kfac: {message}$"):
+            scale_by_kfac(LIKE, **wrong)
+    transformation = scale_by_kfac(LIKE)
+    state = transformation.init(PARAMS)
+    for blocks, message in [
+        (None, "must be given to update, got none"),
+        ({"W": LIKE["W"]}, "must have the structure of like"),
+        ({"W": LIKE["W"], "b": Diagonal(jnp.zeros(3))}, r"must be like float64 \(2,\), got float64 \(3,\)"),
+    ]:
+        with pytest.raises(hg.InputError, match=f"^scale_by_kfac: kfac_factors {message}"):
+            transformation.update(PARAMS, state, PARAMS, kfac_factors=blocks)
+    optimizer = optax.chain(transformation)
+    with pytest.raises(hg.InputError, match=r"^kfac_step: loss must have a draw"):
+        kfac_step(MODEL, hg.absolute_error(), optimizer)
+    with pytest.raises(hg.InputError, match=r"^kfac_step: fisher must be 'sampled' or 'empirical', got 'true'"):
+        kfac_step(MODEL, hg.l2_loss(), optimizer, fisher="true")
+    with pytest.raises(hg.InputError, match=r"^kfac_step: mode must be 'expand' or 'reduce', got 'all'"):
+        kfac_step(MODEL, hg.l2_loss(), optimizer, mode="all")
