@@ -119,13 +119,17 @@ def value_and_factors(model: Layer, loss: Loss) -> Callable[..., Any]:
         params, x, target, _ = check_batches("value_and_factors", params, x, target, None)
         prediction, model_residuals = model.forward(params, x, key)
         losses, loss_residuals = loss.forward(prediction, target)
-        _, factors = model.backward(model_residuals, loss.backward(loss_residuals, jnp.ones_like(losses)))
-        return losses, coupled(factors) if batch_statistics(model_residuals) else factors
-
-    def coupled(factors):
-        return jax.tree.map(lambda f: Coupled(f, "batch_norm") if is_factor(f) else f, factors, is_leaf=is_factor)
+        return losses, factors_of(model, model_residuals, loss.backward(loss_residuals, jnp.ones_like(losses)))
 
     return losses_and_factors
+
+
+def factors_of(model: Layer, residuals: Any, dprediction: Any) -> Any:
+    """The factors of one backward pass; Coupled, where a batch_norm made every loss depend on every example."""
+    _, factors = model.backward(residuals, dprediction)
+    if not batch_statistics(residuals):
+        return factors
+    return jax.tree.map(lambda f: Coupled(f, "batch_norm") if is_factor(f) else f, factors, is_leaf=is_factor)
 
 
 def materialize(factors: Any, weights: Array | None = None) -> Any:

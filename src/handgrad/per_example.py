@@ -49,7 +49,7 @@ def per_example_grads(factors: Any) -> Any:
     Raises:
       InputError: an array in a factor's place.
     """
-    return _map("per_example_grads", lambda factor: factor.per_example(), factors)
+    return map_factors("per_example_grads", lambda factor: factor.per_example(), factors)
 
 
 def second_moment(factors: Any) -> Any:
@@ -59,7 +59,7 @@ def second_moment(factors: Any) -> Any:
       InputError: an array in a factor's place.
     Source: docs/factors.md
     """
-    return _map("second_moment", lambda factor: factor.second_moment(), factors)
+    return map_factors("second_moment", lambda factor: factor.second_moment(), factors)
 
 
 def variance(factors: Any, *, ddof: int = 1) -> Any:
@@ -82,7 +82,7 @@ def variance(factors: Any, *, ddof: int = 1) -> Any:
         return jnp.maximum(factor.second_moment() - factor.batch * mean**2, 0) / (factor.batch - ddof)
 
     check_choice("variance", "ddof", ddof, (0, 1))
-    return _map("variance", of_leaf, factors)
+    return map_factors("variance", of_leaf, factors)
 
 
 def gram(factors: Any, *, per_leaf: bool = False) -> Any:
@@ -168,7 +168,7 @@ def noise_scale(factors: Any, *, per_leaf: bool = False) -> Any:
 
 def _over_leaves(where: str, fold: Callable[[Factor], Array], factors: Any, per_leaf: bool) -> Any:
     """The fold of each parameter, or their sum."""
-    tree = _map(where, fold, factors)
+    tree = map_factors(where, fold, factors)
     if per_leaf:
         return tree
     leaves = jax.tree.leaves(tree)
@@ -181,7 +181,8 @@ def _over_leaves(where: str, fold: Callable[[Factor], Array], factors: Any, per_
     return functools.reduce(operator.add, leaves)
 
 
-def _map(where: str, fold: Callable[[Factor], Any], factors: Any) -> Any:
+def map_factors(where: str, fold: Callable[[Factor], Any], factors: Any) -> Any:
+    """`fold` of each factor, in the factor's place."""
     check_factors(where, factors)
     return jax.tree.map(fold, factors, is_leaf=is_factor)
 

@@ -281,6 +281,24 @@ def test_sums_run_in_float32(dtype):
 def test_a_gradient_summed_already():
     factors = {"body": (hg.Total(DELTA), hg.LinearParams(hg.Outer(A, DELTA), jnp.ones(3)))}
     with pytest.raises(
-        hg.InputError, match=r"^kfac_factors: factors must hold a factor .* float64 \(3,\) at body.1.b, a"
+        hg.InputError, match=r"^kfac_factors: body.1.b must be a factor, got a gradient that is summed already, "
     ):
         kfac_factors(factors)
+
+
+def test_batch_norm_has_no_gradient_of_an_example():
+    """From factors, from columns of the root and from draws."""
+    model, loss = hg.chain(hg.linear(3), hg.layers.batch_norm(), hg.linear(2)), hg.softmax_cross_entropy()
+    x, labels = RNG.standard_normal((4, 2)), np.array([0, 1, 1, 0])
+    params = model.init(jax.random.key(0, impl="unsafe_rbg"), x)
+    _, factors = hg.value_and_factors(model, loss)(params, x, labels)
+    key = jax.random.key(1)
+    for call in (
+        lambda: kfac_factors(factors),
+        lambda: hg.empirical_fisher_diagonal(factors),
+        lambda: kflr_factors(model, loss, params, x, labels),
+        lambda: kfac_factors(hg.sampled_factors(model, loss)(params, x, labels, key)),
+        lambda: hg.ggn_diagonal(model, loss, params, x, labels, key, 2),
+    ):
+        with pytest.raises(hg.InputError, match=r"^batch_norm couples the examples of a batch: "):
+            call()

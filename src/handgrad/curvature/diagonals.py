@@ -4,9 +4,9 @@ from typing import Any
 
 import jax
 
-from handgrad.curvature._trees import map_factors
 from handgrad.curvature.roots import mean_over_the_root
 from handgrad.layers import Layer, Loss
+from handgrad.per_example import map_factors
 
 Array = jax.Array
 

@@ -6,12 +6,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from handgrad.curvature._trees import map_factors
 from handgrad.curvature.blocks import Diagonal, Kronecker, is_block
 from handgrad.curvature.roots import mean_over_the_root
 from handgrad.factors import Correlation, Factor, Outer, Shared, Stacked
 from handgrad.factors.base import accumulator, as_tokens
 from handgrad.layers import Layer, Loss
+from handgrad.per_example import map_factors
 from handgrad.shapes import check_choice
 from handgrad.windows import patches
 

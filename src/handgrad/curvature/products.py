@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from handgrad.backprop import check_batches, grad, materialize, mean_weights
-from handgrad.curvature._trees import check_like_params
+from handgrad.curvature._tangents import check_like_params
 from handgrad.layers import Layer, Loss
 from handgrad.layers.layer import check_layer, check_loss
 

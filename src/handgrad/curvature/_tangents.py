@@ -1,11 +1,9 @@
-"""Pytrees with names: which leaf is not what it has to be."""
+"""A tangent of params: which leaf is not what it has to be."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
 
-from handgrad.factors import Factor, is_factor
 from handgrad.shapes import InputError, describe
 
 
@@ -25,22 +23,6 @@ def check_like_params(where: str, v: Any, params: Any) -> None:
         raise InputError(
             f"{where}: v must have params' structure, {jax.tree.structure(params)}, got {jax.tree.structure(v)}"
         )
-
-
-def map_factors(where: str, function: Callable[[Factor], Any], factors: Any) -> Any:
-    """`function` of each factor, in the factor's place."""
-
-    def checked(path, factor):
-        if not is_factor(factor):
-            name = _name(path)
-            at = f" at {name}" if name else ""
-            raise InputError(
-                f"{where}: factors must hold a factor for each parameter, got {describe(factor)}{at}, a gradient that "
-                "its layer has summed already"
-            )
-        return function(factor)
-
-    return jax.tree_util.tree_map_with_path(checked, factors, is_leaf=is_factor)
 
 
 def _named(tree: Any) -> dict[str, Any]:
