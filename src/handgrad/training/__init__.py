@@ -5,6 +5,7 @@ from handgrad.training.data import Split, load_digits, load_mnist, read_idx
 from handgrad.training.fit import fit
 from handgrad.training.report import machine, make_folder, write_report
 from handgrad.training.step import TrainState, init_state, train_step
+from handgrad.training.two_phase import two_phase_step, update
 
 __all__ = [
     "Options",
@@ -21,5 +22,7 @@ __all__ = [
     "read_idx",
     "train_classifier",
     "train_step",
+    "two_phase_step",
+    "update",
     "write_report",
 ]
