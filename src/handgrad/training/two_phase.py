@@ -133,27 +133,32 @@ def _update_stack(parts: PerParameter, i: int, gradient: "_Gradient", scale: Any
     """A stack of layers: multiply and update one layer in each round of a scan.
 
     What is updated is carried along and written in its place; as an output of the scan it would stand there twice.
+    A round first writes the layer that the round before it computed, then reads its own: with all reading after all
+    writing XLA needs no copy of a stack.
     """
     part, is_stack = parts.of_one_layer(i)
     places = parts.state_of[i]
+    read, write = jax.lax.dynamic_slice_in_dim, jax.lax.dynamic_update_slice_in_dim
 
-    def one_layer(carried, k_and_sites):
-        k, sites = k_and_sites
-        param, *own = (jax.lax.dynamic_slice_in_dim(stack, k, 1) for stack in carried)
+    def one_layer(stacks_and_before, k_and_sites):
+        (stacks, before), (k, sites) = stacks_and_before, k_and_sites
+        stacks = [write(stack, layer, jnp.maximum(k - 1, 0), 0) for stack, layer in zip(stacks, before, strict=True)]
+        param, *own = (read(stack, k, 1) for stack in stacks)
         now = dict(zip(places, own, strict=True))
         state = [
-            now[at] if at in now else jax.lax.dynamic_slice_in_dim(value, k, 1) if is_stack[at] else value
+            now[at] if at in now else read(value, k, 1) if is_stack[at] else value
             for at, value in enumerate(parts.state)
         ]
         params = [*parts.params[:i], param, *parts.params[i + 1 :]]
         total = jnp.expand_dims(_Gradient(sites, gradient.weights).total(scale), 0)
         step, *own = part(state, params, total.astype(param.dtype))
-        new = [optax.apply_updates(param, step), *own]
-        write = jax.lax.dynamic_update_slice_in_dim
-        return [write(stack, layer, k, 0) for stack, layer in zip(carried, new, strict=True)], None
+        return (stacks, [optax.apply_updates(param, step), *own]), None
 
     stacks = [parts.params[i], *(parts.state[at] for at in places)]
-    (param, *own), _ = jax.lax.scan(one_layer, stacks, (jnp.arange(len(stacks[0])), gradient.layers()))
+    layers = len(stacks[0])
+    before = [read(stack, 0, 1) for stack in stacks]
+    (stacks, last), _ = jax.lax.scan(one_layer, (stacks, before), (jnp.arange(layers), gradient.layers()))
+    param, *own = (write(stack, layer, layers - 1, 0) for stack, layer in zip(stacks, last, strict=True))
     return param, own
 
 
