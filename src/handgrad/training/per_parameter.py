@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.core
 import numpy as np
 import optax
 from jax.extend import core
@@ -19,9 +20,54 @@ WHERE = "update"
 
 # What treats each number by itself.
 ELEMENTWISE = frozenset(
-    "abs add add_any and cbrt ceil clamp convert_element_type copy cos div eq erf exp exp2 expm1 floor ge gt "
-    "integer_pow is_finite le log log1p logistic lt max min mul ne neg not or pow reduce_precision rem round rsqrt "
-    "select_n sign sin sqrt square sub tanh xor".split()
+    [
+        "abs",
+        "add",
+        "add_any",
+        "and",
+        "cbrt",
+        "ceil",
+        "clamp",
+        "convert_element_type",
+        "copy",
+        "cos",
+        "div",
+        "eq",
+        "erf",
+        "exp",
+        "exp2",
+        "expm1",
+        "floor",
+        "ge",
+        "gt",
+        "integer_pow",
+        "is_finite",
+        "le",
+        "log",
+        "log1p",
+        "logistic",
+        "lt",
+        "max",
+        "min",
+        "mul",
+        "ne",
+        "neg",
+        "not",
+        "or",
+        "pow",
+        "reduce_precision",
+        "rem",
+        "round",
+        "rsqrt",
+        "select_n",
+        "sign",
+        "sin",
+        "sqrt",
+        "square",
+        "sub",
+        "tanh",
+        "xor",
+    ]
 )
 REDUCTIONS = frozenset(["reduce_sum", "reduce_max", "reduce_min", "reduce_prod"])
 
@@ -187,7 +233,10 @@ def _mixes_layers(whole: Any, cut: Any, layers: int) -> str:
         if one.primitive.name != two.primitive.name:
             return "it does something else with one layer"
         into, out = (
-            [_kind(a.aval.shape, b.aval.shape, layers) for a, b in zip(getattr(one, side), getattr(two, side))]
+            [
+                _kind(a.aval.shape, b.aval.shape, layers)
+                for a, b in zip(getattr(one, side), getattr(two, side), strict=True)
+            ]
             for side in ("invars", "outvars")
         )
         literals = zip(one.invars, two.invars, strict=True)

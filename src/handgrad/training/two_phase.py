@@ -1,8 +1,7 @@
 """The two-phase update: factors first, then one layer after the other is multiplied, used and forgotten.
 
-Phase one is the pass forward and backward; it leaves (A, Δ) for every parameter. Phase two multiplies one parameter's
-gradient out, or one layer's of a stack, and gives it to the optimiser at once. The gradients of all parameters never
-stand in memory together, those of all layers of a `repeat` neither.
+Phase one, forward and backward, leaves (A, Δ) for every parameter. Phase two multiplies out one parameter's gradient, or
+one layer's of a stack, for the optimiser to use at once: all gradients never stand in memory together.
 """
 
 import functools
@@ -122,19 +121,18 @@ def _update(
     return jax.tree.unflatten(structure, leaves), parts.unflatten_state(state)
 
 
-def _update_leaf(parts: PerParameter, i: int, gradient: "_Gradient", scale: Any) -> tuple[Array, list[Array]]:
+def _update_leaf(parts: PerParameter, i: int, gradient: "_Gradient", scale: Any) -> tuple[Any, list[Array]]:
     """A parameter that has one gradient: multiply, update."""
     param = parts.params[i]
     step, *new_state = parts.of(i)(parts.state, parts.params, gradient.total(scale).astype(param.dtype))
     return optax.apply_updates(param, step), new_state
 
 
-def _update_stack(parts: PerParameter, i: int, gradient: "_Gradient", scale: Any) -> tuple[Array, list[Array]]:
+def _update_stack(parts: PerParameter, i: int, gradient: "_Gradient", scale: Any) -> tuple[Any, list[Array]]:
     """A stack of layers: multiply and update one layer in each round of a scan.
 
     What is updated is carried along and written in its place; as an output of the scan it would stand there twice.
-    A round first writes the layer that the round before it computed, then reads its own: with all reading after all
-    writing XLA needs no copy of a stack.
+    A round writes the layer that the last one computed, then reads its own: so XLA needs no copy of a stack.
     """
     part, is_stack = parts.of_one_layer(i)
     places = parts.state_of[i]
@@ -214,8 +212,7 @@ class _Gradient:
         Delta = jnp.concatenate([as_rows(weighted(site.Delta, w)) for site, w in pairs])
         dtype = accumulator(A, Delta)
         of_A, of_Delta = (jnp.matmul(side, side.T, preferred_element_type=dtype) for side in (A, Delta))
-        # Never below zero, as the square that it is: rounding can leave it there where rows cancel.
-        return jnp.maximum(jnp.vdot(of_A, of_Delta), 0)
+        return jnp.maximum(jnp.vdot(of_A, of_Delta), 0)  # rounding can leave it below zero, where rows cancel
 
 
 def _gradients(where: str, factors: Any, params: Any, weights: Any = None) -> list[_Gradient]:
@@ -225,7 +222,9 @@ def _gradients(where: str, factors: Any, params: Any, weights: Any = None) -> li
     several = isinstance(batches, list | tuple) and len(batches) > 0
     if not several or any(jax.tree.structure(one, is_leaf=is_factor) != structure for one in batches):
         raise InputError(f"{where}: factors must have the structure of params, or be a list of such, got another tree")
-    by_batch = [*weights] if isinstance(weights, list | tuple) else [weights] * (1 if weights is not None else len(batches))
+    by_batch = (
+        [*weights] if isinstance(weights, list | tuple) else [weights] * (1 if weights is not None else len(batches))
+    )
     if len(by_batch) != len(batches):
         expected = f"one array for each of {len(batches)} micro-batches"
         raise InputError(f"{where}: weights must be {expected}, got {len(by_batch)}")
