@@ -1,7 +1,7 @@
 """The two-phase update: factors first, then one layer after the other is multiplied, used and forgotten.
 
-Phase one, forward and backward, leaves (A, Δ) for every parameter. Phase two multiplies out one parameter's gradient, or
-one layer's of a stack, for the optimiser to use at once: all gradients never stand in memory together.
+Phase one, forward and backward, leaves (A, Δ) for every parameter. Phase two multiplies out one parameter's gradient,
+or one layer's of a stack, for the optimiser to use at once: all gradients never stand in memory together.
 """
 
 import functools
