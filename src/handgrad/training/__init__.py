@@ -6,6 +6,7 @@ from handgrad.training.fit import fit
 from handgrad.training.kfac import KfacState, kfac_step, scale_by_kfac
 from handgrad.training.report import machine, make_folder, write_report
 from handgrad.training.step import TrainState, init_state, train_step
+from handgrad.training.two_phase import two_phase_step, update
 
 __all__ = [
     "KfacState",
@@ -25,5 +26,7 @@ __all__ = [
     "scale_by_kfac",
     "train_classifier",
     "train_step",
+    "two_phase_step",
+    "update",
     "write_report",
 ]
