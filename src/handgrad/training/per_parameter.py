@@ -25,6 +25,7 @@ NAMES = """
     sqrt square sub tanh xor
 """
 ELEMENTWISE = frozenset(NAMES.split())
+JIT = ("jit", "pjit")
 REDUCTIONS = frozenset(["reduce_sum", "reduce_max", "reduce_min", "reduce_prod"])
 
 
@@ -114,7 +115,7 @@ class PerParameter:
                 raise InputError(f"{self._where}: the optimizer must keep its state's structure")
             return jax.tree.leaves(updates), jax.tree.leaves(new_state)
 
-        return jax.make_jaxpr(update)(list(params), list(state), list(params))
+        return _inlined(jax.make_jaxpr(update)(list(params), list(state), list(params)))
 
     def _part(self, program: Any, state_places: Sequence[int], i: int | None) -> Any:
         """What computes parameter i's update and these new states: (state, params, gradient) -> their list."""
@@ -140,6 +141,25 @@ class PerParameter:
             f"{self._where}: optimizer must treat each layer of the stack {self._paths[i]}, "
             f"{describe(self.params[i])}, by itself, got one that doesn't: {why}"
         )
+
+
+def _inlined(program: Any) -> Any:
+    """The same program without jit inside: an optimiser may have compiled what it does to all parameters at once."""
+
+    def run(jaxpr, consts, *inputs):
+        values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *inputs], strict=True))
+        for equation in jaxpr.eqns:
+            given = [atom.val if isinstance(atom, core.Literal) else values[atom] for atom in equation.invars]
+            if equation.primitive.name in JIT:
+                inner = equation.params["jaxpr"]
+                found = run(inner.jaxpr, inner.consts, *given)
+            else:
+                found = equation.primitive.bind(*given, **equation.primitive.get_bind_params(equation.params))
+                found = found if equation.primitive.multiple_results else [found]
+            values |= zip(equation.outvars, found, strict=True)
+        return [atom.val if isinstance(atom, core.Literal) else values[atom] for atom in jaxpr.outvars]
+
+    return jax.make_jaxpr(lambda *inputs: run(program.jaxpr, program.consts, *inputs))(*program.in_avals)
 
 
 def _gradients_needed(jaxpr: Any, count: int) -> list[set[int]]:
@@ -205,11 +225,9 @@ def _mixes_layers(whole: Any, cut: Any, layers: int) -> str:
 
 def _keeps_layers(one: Any, two: Any, into: list[Any], out: list[Any], layers: int) -> bool:
     """One step of `_mixes_layers`."""
-    name, inner = one.primitive.name, one.params.get("jaxpr")
+    name = one.primitive.name
     if not any(into + out):
         return str(one.params) == str(two.params)
-    if name in ("jit", "pjit") and inner is not None:
-        return not inner.consts and not _mixes_layers(inner.jaxpr, two.params["jaxpr"].jaxpr, layers)
     if not all(out):
         return False
     if name in ELEMENTWISE:
