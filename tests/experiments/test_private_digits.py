@@ -24,6 +24,7 @@ def test_more_noise_is_less_accuracy(tmp_path, monkeypatch):
     assert (tmp_path / "accuracy.png").stat().st_size > 10_000
 
 
+@pytest.mark.third_party
 def test_the_accountant():
     """Against the Gaussian mechanism's own ε, without sampling: 4.377 at σ = 1, δ = 1e-5 (Balle and Wang 2018)."""
     pytest.importorskip("dp_accounting", reason="dp-accounting, of the extra `privacy`, is not installed")

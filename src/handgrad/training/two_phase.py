@@ -222,13 +222,12 @@ def _gradients(where: str, factors: Any, params: Any, weights: Any = None) -> li
     several = isinstance(batches, list | tuple) and len(batches) > 0
     if not several or any(jax.tree.structure(one, is_leaf=is_factor) != structure for one in batches):
         raise InputError(f"{where}: factors must have the structure of params, or be a list of such, got another tree")
-    by_batch = (
-        [*weights] if isinstance(weights, list | tuple) else [weights] * (1 if weights is not None else len(batches))
-    )
-    if len(by_batch) != len(batches):
+    if not isinstance(weights, list | tuple):
+        weights = [weights] * (len(batches) if weights is None else 1)
+    if len(weights) != len(batches):
         expected = f"one array for each of {len(batches)} micro-batches"
-        raise InputError(f"{where}: weights must be {expected}, got {len(by_batch)}")
-    by_batch = [None if w is None else jnp.asarray(w) for w in by_batch]
+        raise InputError(f"{where}: weights must be {expected}, got {len(weights)}")
+    by_batch = [None if w is None else jnp.asarray(w) for w in weights]
     gradients = []
     leaves = zip(*(jax.tree.leaves(one, is_leaf=is_factor) for one in batches), strict=True)
     for (path, param), sites in zip(jax.tree_util.tree_leaves_with_path(params), leaves, strict=True):
