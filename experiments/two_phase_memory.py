@@ -1,17 +1,18 @@
-"""What does a training step save that never writes all gradients out, and from how many rows on doesn't it?
+"""What does the two-phase update save, and what does it cost in time?
 
-`repeat` of residual blocks, layer norm, linear and tanh, in float32, clipped by the global norm: `two_phase_step`
-beside `jax.grad` with optax, state donated to both. For each optimiser and batch: XLA's temporary memory, time (both in
-turn in one process, the median of the ratios), and how far the parameters are apart after 20 steps, in float32 and in
-float64.
+One training step of `repeat` of residual tanh blocks, with the gradient clipped to a global norm, two ways:
+`two_phase_step`, and `jax.grad` of the same scanned model with `optax.clip_by_global_norm`. Both compiled with the
+parameters and the optimiser's state donated. For each optimiser and batch: XLA's temporary memory, the time of a step
+(in turn, in one process; the median of the ratios of pairs), and how far the parameters are apart after all steps, as a
+share of their norm.
 
     python experiments/two_phase_memory.py --out runs/two_phase_memory.json
 """
 
 import json
+import statistics
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,113 +27,100 @@ from rich.table import Table
 
 import handgrad as hg
 from handgrad.shapes import check_count
-from handgrad.training import TrainState, init_state, machine, two_phase_step
+from handgrad.training import TrainState, init_state, two_phase_step
 
-LOSS, CLIP, STEPS = hg.squared_error(), 1.0, 20
-OPTIMIZERS = {"sgd": optax.sgd(1e-3), "adam": optax.adam(1e-3)}
+LOSS = hg.squared_error()
+OPTIMIZERS = {"sgd": optax.sgd(1e-3), "adam": optax.adam(1e-4)}
+WAYS = ("two phases", "jax.grad")
 
 
 @dataclass(frozen=True)
 class Options:
-    """A scanned model's training step with and without its full gradient."""
+    """Two-phase updates of a deep stack against the whole gradient."""
 
-    width: int = 512
-    """Features."""
-    depth: int = 32
-    """Blocks."""
-    batches: tuple[int, ...] = (8, 16, 32, 64, 128)
-    """Examples, one row each."""
-    repeats: int = 15
-    """Runs of each way, in turn."""
+    width: int = 1024
+    """Features of each block."""
+    depth: int = 16
+    """How many blocks."""
+    batches: tuple[int, ...] = (16, 64, 128, 512)
+    """Examples: few against the width, and many."""
+    steps: int = 20
+    """Steps of each way."""
+    clip: float = 0.1
+    """The global norm that gradients are clipped to."""
     out: Path = Path("runs/two_phase_memory.json")
     """Where the figures go."""
 
 
-def plain_step(model: hg.Layer, optimizer: optax.GradientTransformation) -> Callable[..., Any]:
-    """jax.grad, then optax."""
-    value_and_grad = jax.value_and_grad(hg.objective(model, LOSS))
+def steps(options: Options, optimizer: optax.GradientTransformation) -> tuple[hg.Layer, dict[str, Any]]:
+    """The model, and for each way (its step, its optimiser)."""
+    block = hg.residual(hg.chain(hg.linear(options.width), hg.tanh()))
+    model = hg.repeat(block, options.depth)
+    whole = optax.chain(optax.clip_by_global_norm(options.clip), optimizer)
+    gradient = jax.value_and_grad(hg.objective(model, LOSS))
 
-    def step(state, x, target):
-        value, grads = value_and_grad(state.params, x, target)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    def plain(state: TrainState, x: Any, target: Any) -> tuple[TrainState, Any]:
+        value, grads = gradient(state.params, x, target)
+        updates, opt_state = whole.update(grads, state.opt_state, state.params)
         return TrainState(optax.apply_updates(state.params, updates), opt_state, state.step + 1), value
 
-    return step
-
-
-def ways_of(options: Options, name: str, batch: int, dtype: Any) -> tuple[dict[str, Any], dict[str, Any], Any]:
-    """Both steps compiled, their states, and a batch."""
-    block = hg.chain(hg.layer_norm(), hg.linear(options.width), hg.tanh())
-    model = hg.repeat(hg.residual(block), options.depth)
-    x, target = jax.random.normal(jax.random.key(0), (2, batch, options.width), dtype)
-    params = jax.jit(model.init)(jax.random.key(1), x)
-    optimizer = OPTIMIZERS[name]
-    clipped = optax.chain(optax.clip_by_global_norm(CLIP), optimizer)
-    steps = {
-        "jax.grad": (plain_step(model, clipped), clipped),
-        "two-phase": (two_phase_step(model, LOSS, optimizer, CLIP), optimizer),
+    return model, {
+        "two phases": (two_phase_step(model, LOSS, optimizer, options.clip), optimizer),
+        "jax.grad": (plain, whole),
     }
-    states = {way: jax.tree.map(jnp.copy, init_state(params, of_way)) for way, (_, of_way) in steps.items()}
-    compiled = {
-        way: jax.jit(step, donate_argnums=0).lower(states[way], x, target).compile() for way, (step, _) in steps.items()
-    }
-    return compiled, states, (x, target)
 
 
 def measure(options: Options, name: str, batch: int) -> dict[str, Any]:
-    """One row."""
-    compiled, states, data = ways_of(options, name, batch, jnp.float32)
-    times: dict[str, list[float]] = {way: [] for way in compiled}
-    row: dict[str, Any] = {"optimizer": name, "batch": batch}
-    for number in range(max(options.repeats, STEPS) + 1):
-        for way, step in compiled.items():
-            start = time.perf_counter()
-            states[way], _ = step(states[way], *data)
-            jax.block_until_ready(states[way])
-            times[way].append(time.perf_counter() - start)
-        if number + 1 == STEPS:
-            row["apart_float32"] = apart(states)
-    plain, two_phase = (np.array(times[way][1:]) for way in compiled)  # the first warms up
-    memory = {way: step.memory_analysis().temp_size_in_bytes for way, step in compiled.items()}
-    with jax.enable_x64(True):
-        compiled, states, data = ways_of(options, name, batch, jnp.float64)
-        for _ in range(STEPS):
-            states = {way: step(states[way], *data)[0] for way, step in compiled.items()}
-        row["apart_float64"] = apart(states)
-    return row | {
-        "temp_bytes": memory,
-        "temp_ratio": memory["two-phase"] / memory["jax.grad"],
-        "ms": {way: 1e3 * float(np.median(seconds[1:])) for way, seconds in times.items()},
-        "time_ratio": float(np.median(two_phase / plain)),
+    """One row: memory and time of each way, and the distance of their parameters."""
+    model, ways = steps(options, OPTIMIZERS[name])
+    x, target = jax.random.normal(jax.random.key(0), (2, batch, options.width), jnp.float32)
+    params = jax.jit(model.init)(jax.random.key(1), x)
+    row: dict[str, Any] = {
+        "optimizer": name,
+        "batch": batch,
+        "parameters": sum(a.nbytes for a in jax.tree.leaves(params)),
     }
-
-
-def apart(states: dict[str, TrainState]) -> float:
-    """How far two parameters are apart, as a share of their norm; the worst."""
-    one, two = (jax.tree.leaves(state.params) for state in states.values())
-    return max(float(jnp.linalg.norm(a - b) / jnp.linalg.norm(b)) for a, b in zip(one, two, strict=True))
+    programs, states = {}, {}
+    for way, (step, optimizer) in ways.items():
+        state = init_state(jax.tree.map(jnp.copy, params), optimizer)
+        programs[way] = jax.jit(step, donate_argnums=0).lower(state, x, target).compile()
+        memory: Any = programs[way].memory_analysis()
+        row[way] = {"temp_bytes": memory.temp_size_in_bytes}
+        states[way] = state
+    seconds: dict[str, list[float]] = {way: [] for way in WAYS}
+    for i in range(options.steps):
+        for way in WAYS if i % 2 else WAYS[::-1]:
+            start = time.perf_counter()
+            states[way], _ = jax.block_until_ready(programs[way](states[way], x, target))
+            seconds[way].append(time.perf_counter() - start)
+    for way in WAYS:
+        row[way]["seconds"] = statistics.median(seconds[way])
+    two, one = (row[way]["temp_bytes"] for way in WAYS)
+    pairs = zip(*(seconds[way] for way in WAYS), strict=True)
+    row["memory_ratio"] = two / one
+    row["time_ratio"] = statistics.median(mine / theirs for mine, theirs in pairs)
+    found, expected = (np.concatenate([np.ravel(a) for a in jax.tree.leaves(states[way].params)]) for way in WAYS)
+    row["distance"] = float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+    return row
 
 
 def run(options: Options) -> list[dict[str, Any]]:
-    """Print the table, write the figures, return the rows."""
-    for name in ("width", "depth", "repeats"):
+    """Print the table, write the figures, return them."""
+    for name in ("width", "depth", "steps"):
         check_count("two_phase_memory", name, getattr(options, name))
-    rows = [measure(options, name, batch) for name in OPTIMIZERS for batch in options.batches]
-    table = Table(title=f"{options.depth} blocks of width {options.width}, two-phase / jax.grad", title_justify="left")
-    for heading in ("optimiser", "batch", "temp bytes", "temp", "time", "float32", "float64"):
-        table.add_column(heading, justify="left" if heading == "optimiser" else "right")
+    rows = [measure(options, name, batch) for batch in options.batches for name in OPTIMIZERS]
+    table = Table(title=f"{options.depth} blocks of width {options.width}, float32, jax {jax.__version__}")
+    for heading in ("optimiser", "batch", *(f"{way}: bytes" for way in WAYS), "memory", "time", "distance"):
+        table.add_column(heading, justify="right")
     for row in rows:
-        ratios = (
-            f"{row['temp_ratio']:.3f}",
-            f"{row['time_ratio']:.2f}",
-            f"{row['apart_float32']:.0e}",
-            f"{row['apart_float64']:.0e}",
-        )
-        table.add_row(row["optimizer"], str(row["batch"]), f"{row['temp_bytes']['two-phase']:,}", *ratios)
+        figures = (f"{row['memory_ratio']:.3f}", f"{row['time_ratio']:.2f}", f"{row['distance']:.1e}")
+        table.add_row(row["optimizer"], str(row["batch"]), *(f"{row[way]['temp_bytes']:,}" for way in WAYS), *figures)
     Console().print(table)
-    settings = {"width": options.width, "depth": options.depth, "clip_global_norm": CLIP, "steps": STEPS}
+    settings = {name: getattr(options, name) for name in ("width", "depth", "steps", "clip")}
+    device = jax.devices()[0].device_kind
+    figures = {"jax": jax.__version__, "device": device, "dtype": "float32", **settings, "rows": rows}
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps({**machine(), **settings, "rows": rows}, indent=1) + "\n")
+    options.out.write_text(json.dumps(figures, indent=1) + "\n")
     return rows
 
 

@@ -5,11 +5,12 @@ from handgrad.training.data import Split, load_digits, load_mnist, read_idx
 from handgrad.training.fit import fit
 from handgrad.training.kfac import KfacState, kfac_step, scale_by_kfac
 from handgrad.training.report import machine, make_folder, write_report
-from handgrad.training.step import TrainState, init_state, train_step
-from handgrad.training.two_phase import two_phase_step, update
+from handgrad.training.step import TrainState, init_state, train_step, two_phase_step
+from handgrad.training.two_phase import MicroBatches, update
 
 __all__ = [
     "KfacState",
+    "MicroBatches",
     "Options",
     "Split",
     "TrainState",

@@ -12,6 +12,7 @@ from handgrad.backprop import value_and_factors, value_and_grad, weighted_sum
 from handgrad.factors import is_factor
 from handgrad.layers import Layer, Loss
 from handgrad.shapes import InputError, describe
+from handgrad.training.two_phase import update
 
 Array = jax.Array
 
@@ -57,6 +58,30 @@ def train_step(
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         return TrainState(params, opt_state, state.step + 1), value
+
+    return step
+
+
+def two_phase_step(
+    model: Layer, loss: Loss, optimizer: optax.GradientTransformation, clip_global_norm: float | None = None
+) -> Callable[..., Any]:
+    """`train_step` without a full gradient in memory: factors first, then one parameter, one layer at a time.
+
+    Args:
+      clip_global_norm: C, positive: the gradient times min(1, C / its norm); None doesn't clip.
+    Returns:
+      (state, x, target, weights=None, key=None) -> (state, value), as `train_step`. Compile it with `donate_argnums=0`:
+      new parameters then stand where the old ones stood.
+    Raises:
+      InputError: at trace time, as `value_and_factors` and `update`.
+    Source: docs/two_phase.md
+    """
+    gradient = value_and_factors(model, loss)
+
+    def step(state: TrainState, x, target, weights=None, key=None) -> tuple[TrainState, Array]:
+        losses, factors = gradient(state.params, x, target, key)
+        params, opt_state = update(factors, state.params, state.opt_state, optimizer, clip_global_norm, weights)
+        return TrainState(params, opt_state, state.step + 1), weighted_sum(losses, weights)
 
     return step
 
