@@ -28,6 +28,20 @@ def test_the_noise_scale_beside_the_step(name):
     assert_same(scale, hg.NoiseScale(sq_norm, trace, trace / sq_norm), 1e-11)
 
 
+def test_the_noise_scale_of_each_parameter():
+    """Their traces add up to the whole one's."""
+    model, params, x, target = drawn("mlp")
+    state = init_state(params, OPTIMIZER)
+    whole, of_leaves = (
+        jax.jit(train_step(model, LOSS, OPTIMIZER, noise_scale=True, per_leaf=apart))(state, x, target)[1][1]
+        for apart in (False, True)
+    )
+    scales = jax.tree.leaves(of_leaves, is_leaf=lambda node: isinstance(node, hg.NoiseScale))
+    assert len(scales) == len(jax.tree.leaves(params))
+    assert_same(sum(scale.trace for scale in scales), whole.trace)
+    assert_same(sum(scale.sq_norm for scale in scales), whole.sq_norm)
+
+
 def test_the_product_is_made_once():
     """The sums that the gradient and the noise scale need are the same: as many products as in the step alone, and none
     for the norms of single rows."""

@@ -37,7 +37,12 @@ def init_state(params: Any, optimizer: optax.GradientTransformation) -> TrainSta
 
 
 def train_step(
-    model: Layer, loss: Loss, optimizer: optax.GradientTransformation, *, noise_scale: bool = False
+    model: Layer,
+    loss: Loss,
+    optimizer: optax.GradientTransformation,
+    *,
+    noise_scale: bool = False,
+    per_leaf: bool = False,
 ) -> Callable[..., Any]:
     """One step: gradients by hand, the update by optax.
 
@@ -45,13 +50,14 @@ def train_step(
       model, loss, optimizer: what to compose.
       noise_scale: True estimates the gradient's noise scale from the factors of the same backward pass, for a batch
         without weights.
+      per_leaf: True estimates it for each parameter by itself.
     Returns:
       (state, x, target, weights=None, key=None) -> (state, value), value being the objective before the step; with
-      noise_scale (state, (value, NoiseScale)). Pure; to be compiled by whoever calls it.
+      noise_scale (state, (value, NoiseScale)), or a NoiseScale in each parameter's place. Pure; to be compiled by whoever calls it.
     Raises:
       InputError: at trace time, as `value_and_grad`; with noise_scale as `per_example.noise_scale`, and weights.
     """
-    gradient = _with_noise_scale(model, loss) if noise_scale else value_and_grad(model, loss)
+    gradient = _with_noise_scale(model, loss, per_leaf) if noise_scale else value_and_grad(model, loss)
 
     def step(state: TrainState, x, target, weights=None, key=None) -> tuple[TrainState, Any]:
         value, grads = gradient(state.params, x, target, weights, key)
@@ -86,7 +92,7 @@ def two_phase_step(
     return step
 
 
-def _with_noise_scale(model: Layer, loss: Loss) -> Callable[..., Any]:
+def _with_noise_scale(model: Layer, loss: Loss, per_leaf: bool) -> Callable[..., Any]:
     """`value_and_grad` whose value is (objective, NoiseScale)."""
     losses_and_factors = value_and_factors(model, loss)
 
@@ -94,7 +100,7 @@ def _with_noise_scale(model: Layer, loss: Loss) -> Callable[..., Any]:
         if weights is not None:
             raise InputError(f"train_step: noise_scale takes every example alike, got weights {describe(weights)}")
         losses, factors = losses_and_factors(params, x, target, key)
-        scale = per_example.noise_scale(factors)
+        scale = per_example.noise_scale(factors, per_leaf=per_leaf)
         # These sums are in scale too: the compiled program multiplies once.
         grads = jax.tree.map(lambda f: (f.accumulate() / f.batch).astype(f.dtype), factors, is_leaf=is_factor)
         return (weighted_sum(losses, None), scale), grads
