@@ -34,7 +34,8 @@ def batch_norm(*, eps: float = 1e-5, scale: bool = True, shift: bool = True, res
     """Every feature to mean 0 and variance 1 over all rows of the batch, then γ and β: NormParams(gamma, beta).
 
     The examples meet here. Gradients are right, but per-example gradients, and weights given to factors afterwards,
-    mean nothing: `value_and_factors` returns Coupled factors, which refuse them. The batch's statistics are in the residuals: `batch_statistics`.
+    mean nothing: `value_and_factors` returns Coupled factors, which refuse them. The batch's statistics are in the
+    residuals: `batch_statistics`.
 
     Args:
       eps: positive number, added to the variance.
