@@ -1,6 +1,6 @@
 """What do per-example norms and clipping cost beside a plain gradient, and where do the peers do as well?
 
-Three parts, float32, every way timed in turn with the plain hand-written gradient in one process:
+Three parts, float32, every way timed in turn with the plain hand-written gradient (A B A B …) in one process:
 
 - an mlp of 4 × 512 at batch 256: norms; clipped gradients, beside jax_privacy's at its best micro-batch, where it is
   installed; and the norms of vmap(jax.grad);
@@ -38,7 +38,7 @@ LOSS, SQUARES = hg.softmax_cross_entropy(), hg.squared_error()
 class Options:
     """Per-example norms and clipping, in units of one plain gradient."""
 
-    repeats: int = 15
+    repeats: int = 30
     """Runs of each way, in turn."""
     batch: int = 256
     """Examples of the mlp."""
@@ -95,21 +95,22 @@ def ways_of(model: hg.Layer, loss: hg.Loss, batch: int, options: Options) -> dic
 
 
 def measure(ways: dict[str, Callable[..., Any]], arguments: tuple[Any, ...], repeats: int) -> dict[str, Any]:
-    """Of each way: the median of its time over that of the first one's run beside it, and XLA's temporary memory."""
+    """Of each way, in turn with the first one: the median of their times' ratio; and XLA's temporary memory."""
     compiled = {name: jax.jit(way).lower(*arguments).compile() for name, way in ways.items()}
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(repeats + 1):  # the first warms up
-        for name, run in compiled.items():
-            start = time.perf_counter()
-            jax.block_until_ready(run(*arguments))
-            times[name].append(time.perf_counter() - start)
-    first = np.array(next(iter(times.values()))[1:])
+    first = next(iter(compiled.values()))
+
+    def seconds(run: Any) -> float:
+        start = time.perf_counter()
+        jax.block_until_ready(run(*arguments))
+        return time.perf_counter() - start
+
     figures = {}
-    for name, seconds in times.items():
-        memory: Any = compiled[name].memory_analysis()
+    for name, run in compiled.items():
+        pairs = np.array([(seconds(first), seconds(run)) for _ in range(repeats + 1)])[1:]  # the first pair warms up
+        memory: Any = run.memory_analysis()
         figures[name] = {
-            "ms": 1e3 * float(np.median(seconds[1:])),
-            "ratio": float(np.median(np.array(seconds[1:]) / first)),
+            "ms": 1e3 * float(np.median(pairs[:, 1])),
+            "ratio": 1.0 if run is first else float(np.median(pairs[:, 1] / pairs[:, 0])),
             "temp_bytes": memory.temp_size_in_bytes,
         }
     return figures
