@@ -236,6 +236,25 @@ def test_batch_norm_couples_the_examples(layered):
             fold(factors)
 
 
+@pytest.mark.parametrize("sequence", [False, True])
+def test_batch_norm_inside_a_reversible_block(sequence):
+    """Whose residuals are computed again and shown to nobody: the layers around it are refused as well."""
+    inner = hg.chain(hg.linear(2), layers.batch_norm())
+    block = (
+        layers.reversible_sequence(inner, inner, 2, gradients="factors")
+        if sequence
+        else layers.reversible(inner, inner)
+    )
+    model = hg.chain(hg.linear(4), block, hg.linear(3))
+    params = model.init(jax.random.key(0, impl="unsafe_rbg"), POINTS)
+    _, factors = hg.value_and_factors(model, LOSS)(params, POINTS, CLASSES)
+    for fold in (hg.sq_norms, hg.gram, functools.partial(hg.materialize, weights=jnp.ones(5))):
+        for part in (factors, factors[0]):
+            with pytest.raises(hg.InputError, match=r"^batch_norm couples the examples of a batch: "):
+                fold(part)
+    assert jax.tree.structure(hg.materialize(factors)) == jax.tree.structure(params)
+
+
 def test_inference_does_not_couple():
     model = hg.chain(hg.linear(4), layers.batch_norm_inference(jnp.zeros(4), jnp.ones(4)), hg.linear(3))
     params = model.init(jax.random.key(0, impl="unsafe_rbg"), POINTS)

@@ -11,8 +11,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from handgrad.factors import Coupled, is_factor
-from handgrad.layers import Layer, Loss, batch_statistics
+from handgrad.factors import is_factor
+from handgrad.layers import Layer, Loss
+from handgrad.layers.batch_norm import coupled
 from handgrad.layers.layer import check_layer, check_loss, without_residuals
 from handgrad.shapes import InputError, check_shape, describe
 
@@ -126,10 +127,7 @@ def value_and_factors(model: Layer, loss: Loss) -> Callable[..., Any]:
 
 def factors_of(model: Layer, residuals: Any, dprediction: Any) -> Any:
     """The factors of one backward pass; Coupled, where a batch_norm made every loss depend on every example."""
-    _, factors = model.backward(residuals, dprediction)
-    if not batch_statistics(residuals):
-        return factors
-    return jax.tree.map(lambda f: Coupled(f, "batch_norm") if is_factor(f) else f, factors, is_leaf=is_factor)
+    return coupled(residuals, model.backward(residuals, dprediction)[1])
 
 
 def materialize(factors: Any, weights: Array | None = None) -> Any:

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 
 from handgrad import rules
+from handgrad.factors import Coupled, Stacked, is_factor
 from handgrad.layers.layer import Layer
 from handgrad.layers.normalisation import norm
 
@@ -82,6 +83,18 @@ def batch_statistics(residuals: Any) -> tuple[BatchStatistics, ...]:
     """
     found = jax.tree.leaves(residuals, is_leaf=_is_batch_norm)
     return tuple(BatchStatistics(one.mean, one.variance) for one in found if _is_batch_norm(one))
+
+
+def coupled(residuals: Any, dparams: Any) -> Any:
+    """dparams, as Coupled factors where a batch norm is among the residuals or was inside a layer that said so."""
+    factors = [d for d in jax.tree.leaves(dparams, is_leaf=is_factor) if is_factor(d)]
+    if not batch_statistics(residuals) and not any(_is_coupled(factor) for factor in factors):
+        return dparams
+    return jax.tree.map(lambda d: Coupled(d, "batch_norm") if is_factor(d) else d, dparams, is_leaf=is_factor)
+
+
+def _is_coupled(factor: Any) -> bool:
+    return isinstance(factor, Coupled) or (isinstance(factor, Stacked) and _is_coupled(factor.factor))
 
 
 def _is_batch_norm(node: Any) -> bool:

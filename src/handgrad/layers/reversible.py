@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from handgrad.factors import Stacked, is_factor
 from handgrad.layers.chain import split_key
+from handgrad.layers.batch_norm import coupled
 from handgrad.layers.layer import Composed, Layer, check_layer
 from handgrad.rules.reversible import couple, pull_back_coupling
 from handgrad.shapes import InputError, check_array, check_choice, check_count, check_residuals, check_shape, describe
@@ -187,7 +188,12 @@ def _back(f: Layer, g: Layer, params: ReversibleParams, key: Any, y: Array, dy: 
 
     def again(layer, params, key, x):
         value, kept = layer.forward(params, x, key)
-        return value, partial(layer.backward, kept)
+
+        def backward(dy):
+            dx, dparams = layer.backward(kept, dy)
+            return dx, coupled(kept, dparams)  # these residuals are seen nowhere else
+
+        return value, backward
 
     key_f, key_g = split_key(key, 2)
     F, G = partial(again, f, params.f, key_f), partial(again, g, params.g, key_g)
