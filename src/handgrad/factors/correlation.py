@@ -2,11 +2,13 @@
 
 import math
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from handgrad import meshes
 from handgrad.factors.base import Array, Cost, Factor, accumulator, as_tokens, weighted
 from handgrad.shapes import check_shape
 from handgrad.windows import Window, patches
@@ -56,9 +58,8 @@ class Correlation(Factor):
         Delta = weighted(self.Delta, weights)
         dtype = jnp.result_type(self.X, Delta)
         of_sides, of_kernel = (axes + 1, 0, *range(1, axes + 1)), (axes, axes + 1, *range(axes))
-        return jax.lax.conv_general_dilated(
-            self.X.astype(dtype),
-            Delta.astype(dtype),
+        convolve = partial(
+            jax.lax.conv_general_dilated,
             window_strides=window.dilation,
             padding=window.padding_met(self.X.shape[1:-1]),
             rhs_dilation=window.strides,
@@ -66,6 +67,8 @@ class Correlation(Factor):
             batch_group_count=window.groups,
             preferred_element_type=accumulator(dtype),
         )
+        of_taps = [*(None for _ in range(axes + 1)), meshes.spec(Delta)[-1]]
+        return meshes.along(of_taps, convolve, self.X.astype(dtype), Delta.astype(dtype))
 
     def per_example(self) -> Array:
         self._check_sides()

@@ -1,12 +1,14 @@
 """Outer: the gradient of every weight matrix, Σ_b A_bᵀ Δ_b."""
 
 import math
+import string
 from dataclasses import dataclass, field
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from handgrad import meshes
 from handgrad.factors.base import (
     Array,
     Cost,
@@ -51,8 +53,7 @@ class Outer(Factor):
     def accumulate(self, weights: Array | None = None) -> Array:
         """Σ_b w_b A_bᵀ Δ_b: ONE product over batch × tokens."""
         check_sides(self)
-        A, Delta = as_rows(self.A), as_rows(weighted(self.Delta, weights))
-        return jnp.matmul(A.T, Delta, preferred_element_type=accumulator(A, Delta))
+        return _product(self.A, weighted(self.Delta, weights), accumulator(self.A, self.Delta))
 
     def per_example(self) -> Array:
         A, Delta = as_tokens(self.A), as_tokens(self.Delta)
@@ -77,7 +78,7 @@ class Outer(Factor):
             return super().gram()
         dtype = accumulator(self.A, self.Delta)
         A, Delta = as_rows(self.A), as_rows(self.Delta)
-        of_A, of_Delta = (jnp.matmul(side, side.T, preferred_element_type=dtype) for side in (A, Delta))
+        of_A, of_Delta = (meshes.einsum("bi,ci->bc", side, side, dtype) for side in (A, Delta))
         return of_A * of_Delta
 
     def second_moment(self) -> Array:
@@ -85,8 +86,7 @@ class Outer(Factor):
         if _tokens(self) != 1:
             return super().second_moment()
         dtype = accumulator(self.A, self.Delta)
-        A, Delta = as_rows(self.A).astype(dtype), as_rows(self.Delta).astype(dtype)
-        return jnp.matmul((A**2).T, Delta**2)
+        return _product(self.A.astype(dtype) ** 2, self.Delta.astype(dtype) ** 2, dtype)
 
     def by_token(self) -> "Outer":
         check_sides(self)
@@ -110,6 +110,15 @@ class Outer(Factor):
 
 def _tokens(factor: Outer) -> int:
     return math.prod(factor.A.shape[1:-1])
+
+
+def _product(A: Array, Delta: Array, dtype: Any) -> Array:
+    """Σ a δᵀ over all rows. As one long batch it is a product that no compiler transposes first; tokens that lie on
+    several devices can't be one batch with the examples."""
+    if any(meshes.spec(A)[1:-1]) or any(meshes.spec(Delta)[1:-1]):
+        rows = string.ascii_lowercase[: A.ndim - 1]
+        return meshes.einsum(f"{rows}y,{rows}z->yz", A, Delta, dtype)
+    return meshes.einsum("bi,bo->io", as_rows(A), as_rows(Delta), dtype)
 
 
 def _gram(one: Outer, two: Outer) -> Array:

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from handgrad import meshes
 from handgrad.factors.base import Array, Cost, Factor, accumulator, as_rows, as_tokens, check_projection, weighted
 from handgrad.factors.outer import Outer
 from handgrad.factors.per_example import PerExample
@@ -55,7 +56,7 @@ class Scatter(Factor):
         if self.ids is None:
             total = jnp.sum(as_tokens(Delta), axis=0, dtype=dtype)
             return jnp.pad(total, ((0, self.rows - len(total)), (0, 0)))
-        return jax.ops.segment_sum(as_rows(Delta).astype(dtype), ids.reshape(-1), self.rows)
+        return meshes.segment_sum(as_tokens(Delta).astype(dtype), ids, self.rows)
 
     def per_example(self) -> Array:
         Delta = as_tokens(self.Delta).astype(accumulator(self.Delta))
@@ -78,7 +79,7 @@ class Scatter(Factor):
     def project(self, P: Array) -> Outer:
         """Pᵀ Σ_t e_id δ_tᵀ = Σ_t p_id δ_tᵀ: the rows of P that the ids name, and Δ."""
         check_projection("Scatter", P, self.shape)
-        named = jnp.take(P, self._named(), axis=0, mode="fill", fill_value=0)
+        named = meshes.take_rows(P, self._named(), mode="fill", fill_value=0)
         Delta = jnp.where(jnp.expand_dims(self._named() < self.rows, 2), as_tokens(self.Delta), 0)
         return Outer(named, Delta, self.param_dtype)
 

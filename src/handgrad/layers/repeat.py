@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from handgrad import meshes
 from handgrad.factors import Stacked, is_factor
 from handgrad.layers.chain import split_key
 from handgrad.layers.layer import Composed, Layer, check_layer
@@ -102,6 +103,6 @@ def scan_forwarding(body: Any, carry: Any, xs: Any, *, length: int, reverse: boo
         places = [place[id(leaf)] for leaf in leaves]
         return carry, pool[len(inputs) :]
 
-    carry, fresh = jax.lax.scan(traced, carry, xs, length=length, reverse=reverse)
+    carry, fresh = meshes.scan(traced, carry, xs, length=length, reverse=reverse)
     pool = [*inputs, *fresh]
     return carry, jax.tree.unflatten(structure, [pool[place] for place in places])

@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from handgrad import meshes
 from handgrad.factors import Stacked, is_factor
-from handgrad.layers.chain import split_key
 from handgrad.layers.batch_norm import coupled
+from handgrad.layers.chain import split_key
 from handgrad.layers.layer import Composed, Layer, check_layer
 from handgrad.rules.reversible import couple, pull_back_coupling
 from handgrad.shapes import InputError, check_array, check_choice, check_count, check_residuals, check_shape, describe
@@ -146,7 +147,7 @@ def reversible_sequence(f: Layer, g: Layer, n: int, *, gradients: str = "sums") 
         def one_block(x, params_and_key):
             return block.forward(params_and_key[0], x, params_and_key[1])[0], None
 
-        y, _ = jax.lax.scan(one_block, x, (params, keys_of(key)), length=n)
+        y, _ = meshes.scan(one_block, x, (params, keys_of(key)), length=n)
         return y, ReversibleResiduals(y, params, key)
 
     def backward(residuals, dy):
@@ -157,7 +158,7 @@ def reversible_sequence(f: Layer, g: Layer, n: int, *, gradients: str = "sums") 
             x, dx, dparams = _back(f, g, *params_and_key, *y_and_dy)
             return (x, dx), dparams if gradients == "factors" else summed(dparams)
 
-        (_, dx), dparams = jax.lax.scan(one_block, (y, dy), (params, keys_of(key)), length=n, reverse=True)
+        (_, dx), dparams = meshes.scan(one_block, (y, dy), (params, keys_of(key)), length=n, reverse=True)
         return dx, jax.tree.map(lambda d: Stacked(d) if is_factor(d) else d, dparams, is_leaf=is_factor)
 
     def summed(dparams):

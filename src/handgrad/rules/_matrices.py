@@ -1,10 +1,12 @@
 """What the rules on matrices share: checks, the dtype to compute in, and a product that no device rounds."""
 
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from handgrad import meshes
 from handgrad.factors.base import accumulator
 from handgrad.shapes import InputError, check_array, check_shape, describe
 
@@ -60,6 +62,20 @@ def substitute(
     return jax.lax.linalg.triangular_solve(
         A, B, left_side=True, lower=lower, transpose_a=transpose, unit_diagonal=unit_diagonal
     )
+
+
+def factorised(A: Array) -> Array:
+    """L of L Lᵀ = (A + Aᵀ) / 2; NaN where that is not positive definite."""
+    return meshes.along_batch(partial(jnp.linalg.cholesky, symmetrize_input=False), symmetric(A))
+
+
+def lu_solve(LU: Array, pivots: Array, B: Array, *, transpose: bool = False) -> Array:
+    """A⁻¹ B, or A⁻ᵀ B, from the factors of A."""
+
+    def solve(LU: Array, pivots: Array, B: Array) -> Array:
+        return jax.scipy.linalg.lu_solve((LU, pivots), B, trans=1 if transpose else 0)
+
+    return meshes.along_batch(solve, LU, pivots, B)
 
 
 def symmetric(X: Array) -> Array:

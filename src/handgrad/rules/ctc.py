@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from handgrad import meshes
 from handgrad.factors.base import accumulator
 from handgrad.rules.softmax import log_softmax_forward
 from handgrad.shapes import (
@@ -97,7 +98,7 @@ def ctc_loss_forward(
     _check_blank(where, blank, Z.shape[-1])
     check_choice(where, "residuals", residuals, ("save", "recompute"))
     lattice = _lattice(Z, labels, input_lengths, label_lengths, blank)
-    log_alpha = jax.vmap(_log_alpha)(_emissions(Z, lattice), lattice)
+    log_alpha = meshes.along_batch(jax.vmap(_log_alpha), _emissions(Z, lattice), lattice)
     C = -_log_p(log_alpha, lattice)
     C = jnp.where(lattice.valid, C, jnp.nan).astype(Z.dtype)
     kept = log_alpha if residuals == "save" else None
@@ -128,13 +129,13 @@ def ctc_loss_backward(residuals: CtcLossResiduals, dC: Array, *, blank: int = 0)
     lattice = _lattice(Z, labels, input_lengths, label_lengths, blank)
     log_Q = _emissions(Z, lattice)
     if log_alpha is None:
-        log_alpha = jax.vmap(_log_alpha)(log_Q, lattice)
-    log_gamma = log_alpha[:, 1:] + jax.vmap(_log_beta)(log_Q, lattice)
+        log_alpha = meshes.along_batch(jax.vmap(_log_alpha), log_Q, lattice)
+    log_gamma = log_alpha[:, 1:] + meshes.along_batch(jax.vmap(_log_beta), log_Q, lattice)
     # Dividing by the sum over the states is dividing by p, which every frame's sum is, but for rounding.
     gamma = jnp.exp(log_softmax_forward(log_gamma)[0])
     P = jnp.exp(_log_probabilities(Z))
     dC = jnp.expand_dims(dC.astype(P.dtype), (1, 2))
-    dZ = dC * (P - jax.vmap(_to_classes)(gamma, lattice.classes, P))
+    dZ = dC * (P - meshes.along_batch(jax.vmap(_to_classes), gamma, lattice.classes, P))
     possible = jnp.expand_dims(_log_p(log_alpha, lattice) != -jnp.inf, -1)
     dZ = jnp.where(jnp.expand_dims(lattice.live & possible, -1), dZ, 0)
     dZ = jnp.where(jnp.expand_dims(lattice.valid, (1, 2)), dZ, jnp.nan)
@@ -143,7 +144,7 @@ def ctc_loss_backward(residuals: CtcLossResiduals, dC: Array, *, blank: int = 0)
 
 def _lattice(Z: Array, labels: Array, input_lengths: Array, label_lengths: Array, blank: int) -> _Lattice:
     """Every example's states, from its labels and lengths."""
-    batch, time, classes = Z.shape
+    _, time, classes = Z.shape
     labels, frames, length = (jnp.asarray(a) for a in (labels, input_lengths, label_lengths))
     labels = labels.astype(jnp.promote_types(labels.dtype, jnp.int32))
     frames, length = (jnp.expand_dims(a.astype(jnp.promote_types(a.dtype, jnp.int32)), -1) for a in (frames, length))
@@ -152,7 +153,8 @@ def _lattice(Z: Array, labels: Array, input_lengths: Array, label_lengths: Array
     valid = padding | ((labels >= 0) & (labels < classes) & (labels != blank))
     in_range = (frames >= 0) & (frames <= time) & (length >= 0) & (length <= count)
     safe = jnp.clip(labels, 0, classes - 1).astype(jnp.int32)
-    emitted = jnp.full((batch, 2 * count + 1), blank, jnp.int32).at[:, 1::2].set(safe)
+    around_each = (1, min(count, 1), 1)  # a blank before the first, behind the last, and between
+    emitted = jax.lax.pad(safe, jnp.asarray(blank, safe.dtype), [(0, 0, 0), around_each])
     two_before = jnp.pad(emitted, ((0, 0), (2, 0)), constant_values=blank)[:, : 2 * count + 1]
     states = as_row(jnp.arange(2 * count + 1), 2)
     return _Lattice(
@@ -188,7 +190,7 @@ def _log_alpha(log_Q: Array, lattice: _Lattice) -> Array:
         log_alpha = jnp.where(live, log_q + _log_sum(ways, axis=0), log_alpha)
         return log_alpha, log_alpha
 
-    _, log_alphas = jax.lax.scan(one_frame, start, (log_Q, lattice.live))
+    _, log_alphas = meshes.scan(one_frame, start, (log_Q, lattice.live))
     return jnp.concatenate([start[None], log_alphas])
 
 
@@ -203,7 +205,7 @@ def _log_beta(log_Q: Array, lattice: _Lattice) -> Array:
         ways = jnp.stack([entered, _moved(entered, -1), skips])
         return jnp.where(live, _log_sum(ways, axis=0), log_beta), log_beta
 
-    return jax.lax.scan(one_frame, end, (log_Q, lattice.live), reverse=True)[1]
+    return meshes.scan(one_frame, end, (log_Q, lattice.live), reverse=True)[1]
 
 
 def _moved(states: Array, by: int) -> Array:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from handgrad import meshes
 from handgrad.factors import Outer, Scatter
 from handgrad.factors.scatter import named_rows
 from handgrad.shapes import InputError, check_array, check_cotangent, check_residuals, check_shape, describe
@@ -54,7 +55,7 @@ def embedding_forward(ids: Array, table: Array) -> tuple[Array, EmbeddingResidua
     if not (hasattr(ids, "dtype") and jnp.issubdtype(ids.dtype, jnp.integer) and len(ids.shape) >= 1):
         raise InputError(f"embedding_forward: ids must be integers of shape (batch, ...), got {describe(ids)}")
     _check_table("embedding_forward", table)
-    Y = jnp.asarray(table).at[named_rows(ids, table.shape[0])].get(mode="fill", fill_value=jnp.nan)
+    Y = meshes.take_rows(jnp.asarray(table), named_rows(ids, table.shape[0]), mode="fill", fill_value=jnp.nan)
     return Y, EmbeddingResiduals(ids, table)
 
 

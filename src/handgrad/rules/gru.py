@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from handgrad import meshes
 from handgrad.factors import Outer, Total
 from handgrad.factors.base import accumulator
 from handgrad.rules._recurrence import (
@@ -114,7 +115,7 @@ def gru_forward(
 
     Z = project(X, W, b).astype(accumulator(dtype))
     walk = time_first(Z), mask_of(lengths, X.shape[1], reverse, truncate)
-    H_last, outputs = jax.lax.scan(step, H0.astype(Z.dtype), walk, reverse=reverse)
+    H_last, outputs = meshes.scan(step, H0.astype(Z.dtype), walk, reverse=reverse)
     H, gates = jax.tree.map(time_first, outputs)
     return (H, H_last.astype(dtype)), GruResiduals(X, W, U, b, c, H0, H, gates, lengths)
 
@@ -167,7 +168,7 @@ def gru_backward(
         return keep(inside, halt(cut, before), dstate), dZ
 
     walk = (*map(time_first, (dH, gates, H_prev)), mask_of(lengths, X.shape[1], reverse, truncate))
-    dH0, Delta = jax.lax.scan(step, dH_last.astype(sums), walk, reverse=not reverse)
+    dH0, Delta = meshes.scan(step, dH_last.astype(sums), walk, reverse=not reverse)
     Delta, n = time_first(Delta), U.shape[0]
     Epsilon = _after_reset(Delta, gates[..., :n])
     dX, dW, dU = jnp.matmul(Delta, W.T).astype(X.dtype), Outer(X, Delta, W.dtype), Outer(H_prev, Epsilon, U.dtype)

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from handgrad import meshes
 from handgrad.factors import Outer, Total
 from handgrad.factors.base import accumulator
 from handgrad.rules._recurrence import (
@@ -115,7 +116,7 @@ def lstm_forward(
 
     Z = project(X, W, b).astype(accumulator(dtype))
     state, walk = (H0.astype(Z.dtype), C0.astype(Z.dtype)), mask_of(lengths, X.shape[1], reverse, truncate)
-    (H_last, C_last), outputs = jax.lax.scan(step, state, (time_first(Z), walk), reverse=reverse)
+    (H_last, C_last), outputs = meshes.scan(step, state, (time_first(Z), walk), reverse=reverse)
     H, C, gates = jax.tree.map(time_first, outputs)
     last = H_last.astype(dtype), C_last.astype(dtype)
     return (H, last), LstmResiduals(X, W, U, b, H0, C0, H, C, gates, lengths)
@@ -170,7 +171,7 @@ def lstm_backward(
 
     walk = (*map(time_first, (dH, gates, C, C_prev)), mask_of(lengths, X.shape[1], reverse, truncate))
     state = dH_last.astype(sums), dC_last.astype(sums)
-    (dH0, dC0), Delta = jax.lax.scan(step, state, walk, reverse=not reverse)
+    (dH0, dC0), Delta = meshes.scan(step, state, walk, reverse=not reverse)
     Delta = time_first(Delta)
     dX, dH0, dC0 = jnp.matmul(Delta, W.T).astype(X.dtype), dH0.astype(H0.dtype), dC0.astype(C0.dtype)
     return dX, Outer(X, Delta, W.dtype), Outer(H_prev, Delta, U.dtype), Total(Delta, b.dtype), dH0, dC0, None

@@ -5,7 +5,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from handgrad.rules._matrices import check_outputs, check_square, no_columns, product, to_matrices, working
+from handgrad import meshes
+from handgrad.rules._matrices import check_outputs, check_square, lu_solve, no_columns, product, to_matrices, working
 from handgrad.shapes import as_row, check_cotangent, check_residuals
 
 __all__ = [
@@ -82,7 +83,7 @@ def determinant_forward(X: Array) -> tuple[Array, DeterminantResiduals]:
     Derivation: docs/derivations/matrix_scalars.md (Giles 2008)
     """
     check_square("determinant_forward", "X", X)
-    return jnp.linalg.det(*working(X)).astype(X.dtype), DeterminantResiduals(X)
+    return meshes.along_batch(jnp.linalg.det, *working(X)).astype(X.dtype), DeterminantResiduals(X)
 
 
 def determinant_backward(residuals: DeterminantResiduals, dY: Array) -> tuple[Array]:
@@ -106,7 +107,7 @@ def determinant_backward(residuals: DeterminantResiduals, dY: Array) -> tuple[Ar
     check_cotangent("determinant_backward", dY, X.shape[:-2], X.dtype)
     Xw, dYw = working(X, dY)
     U, S, Vt = jnp.linalg.svd(Xw, full_matrices=False)
-    orientation = jnp.linalg.det(product(U, Vt))  # 1 or −1
+    orientation = meshes.along_batch(jnp.linalg.det, product(U, Vt))  # 1 or −1
     cofactors = product(U * jnp.expand_dims(_products_of_the_others(S), -2), Vt)
     return ((to_matrices(dYw * orientation) * cofactors).astype(X.dtype),)
 
@@ -139,7 +140,7 @@ def log_determinant_forward(X: Array) -> tuple[tuple[Array, Array], LogDetermina
     Derivation: docs/derivations/matrix_scalars.md (Giles 2008)
     """
     check_square("log_determinant_forward", "X", X)
-    LU, pivots = jax.scipy.linalg.lu_factor(*working(X))
+    LU, pivots = meshes.along_batch(jax.scipy.linalg.lu_factor, *working(X))
     diagonal = jnp.diagonal(LU, axis1=-2, axis2=-1)
     exchanged = pivots != as_row(jnp.arange(pivots.shape[-1], dtype=pivots.dtype), pivots.ndim)
     # Each exchange of two rows turns the sign round once.
@@ -167,7 +168,7 @@ def log_determinant_backward(residuals: LogDeterminantResiduals, dY: tuple[Array
     dS, dy = check_outputs(where, dY, "dS", "dY")
     check_cotangent(where, dS, like.shape[:-2], like.dtype, name="dS", of="S")
     check_cotangent(where, dy, like.shape[:-2], like.dtype)
-    transposed_inverse = jax.scipy.linalg.lu_solve((LU, pivots), _identity(like.shape, LU.dtype), trans=1)
+    transposed_inverse = lu_solve(LU, pivots, _identity(like.shape, LU.dtype), transpose=True)
     return ((to_matrices(dy).astype(LU.dtype) * transposed_inverse).astype(like.dtype),)
 
 

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from handgrad import meshes
 from handgrad.factors import Outer, Total
 from handgrad.factors.base import accumulator
 from handgrad.rules._recurrence import (
@@ -102,7 +103,7 @@ def rnn_forward(
 
     Z = project(X, W, b).astype(accumulator(dtype))
     walk = time_first(Z), mask_of(lengths, X.shape[1], reverse, truncate)
-    H_last, H = jax.lax.scan(step, H0.astype(Z.dtype), walk, reverse=reverse)
+    H_last, H = meshes.scan(step, H0.astype(Z.dtype), walk, reverse=reverse)
     H = time_first(H)
     return (H, H_last.astype(dtype)), RnnResiduals(X, W, U, b, H0, H, lengths)
 
@@ -147,7 +148,7 @@ def rnn_backward(
         return keep(inside, dbefore, dstate), dZ
 
     walk = time_first(dH), time_first(H), mask_of(lengths, X.shape[1], reverse, truncate)
-    dH0, Delta = jax.lax.scan(step, dH_last.astype(sums), walk, reverse=not reverse)
+    dH0, Delta = meshes.scan(step, dH_last.astype(sums), walk, reverse=not reverse)
     Delta, H_prev = time_first(Delta), entering(H, H0, lengths, reverse)
     dX = jnp.matmul(Delta, W.T).astype(X.dtype)
     return (

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from handgrad import meshes
 from handgrad.factors.base import accumulator
 from handgrad.rules._losses import per_example, target_cotangent, to_elements
 from handgrad.rules.softmax import log_softmax_forward
@@ -146,7 +147,7 @@ def info_nce_forward(
     check_positive(where, "epsilon", epsilon)
     check_choice(where, "residuals", residuals, POLICIES)
     L = _log_chances(*_sides(A, Y, normalise, epsilon), temperature)
-    C = -jnp.diagonal(L).astype(jnp.result_type(A, Y))
+    C = -jnp.sum(jnp.where(jnp.eye(len(L), dtype=bool), L, 0), axis=1).astype(jnp.result_type(A, Y))
     return C, InfoNceResiduals(A, Y, L if residuals == "save" else None)
 
 
@@ -177,7 +178,7 @@ def info_nce_backward(
     U, V = _sides(A, Y, normalise, epsilon)
     L = _log_chances(U, V, temperature) if L is None else L
     dS = jnp.expand_dims(dC.astype(L.dtype), 1) * (jnp.exp(L) - jnp.eye(len(A), dtype=L.dtype)) / temperature
-    dU, dV = jnp.matmul(dS, V), jnp.matmul(dS.T, U)
+    dU, dV = meshes.einsum("bc,cn->bn", dS, V), meshes.einsum("bc,bn->cn", dS, U)
     if normalise:
         dU, dV = _unit_backward(A, dU, epsilon), _unit_backward(Y, dV, epsilon)
     return dU.astype(A.dtype), dV.astype(Y.dtype)
@@ -191,7 +192,7 @@ def _sides(A: Array, Y: Array, normalise: bool, epsilon: float) -> tuple[Array, 
 
 
 def _log_chances(U: Array, V: Array, temperature: float) -> Array:
-    return log_softmax_forward(jnp.matmul(U, V.T) / temperature)[0]
+    return log_softmax_forward(meshes.einsum("bn,cn->bc", U, V) / temperature)[0]
 
 
 def _unit(A: Array, epsilon: float) -> Array:

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from handgrad import meshes
 from handgrad.factors.base import accumulator
 from handgrad.rules import _scores as shared
 from handgrad.rules._scores import product
@@ -101,7 +102,7 @@ def tiled_attention_forward(
     rows = (Q.shape[0], *Q_.shape[2:4], Q.shape[1])
     wide = accumulator(Q, K, V) if bias is None else accumulator(Q, K, V, bias)
     nothing_yet = jnp.full(rows, -jnp.inf, wide), jnp.zeros(rows, wide), jnp.zeros((*rows, V.shape[3]), wide)
-    (M, total, Y), _ = jax.lax.scan(one_tile, nothing_yet, tiles(K, V, bias, mask, tile))
+    (M, total, Y), _ = meshes.scan(one_tile, nothing_yet, tiles(K, V, bias, mask, tile))
     Y = Y / jnp.where(total == 0, 1, total)[..., None]
     Y = jnp.moveaxis(Y, 3, 1).reshape(*Q.shape[:3], V.shape[3]).astype(dtype)
     return Y, TiledAttentionResiduals(Q, K, V, bias, mask, key, Y, M + jnp.log(total))
@@ -158,7 +159,7 @@ def tiled_attention_backward(
         return dQ, (dK, dV, None if bias is None else shared.sum_to(dZ, bias))
 
     of_tiles = tiles(K, V, bias, mask, tile)
-    dQ, (dK, dV, dB) = jax.lax.scan(one_tile, jnp.zeros(Q_.shape, accumulator(Q, K, V)), of_tiles)
+    dQ, (dK, dV, dB) = meshes.scan(one_tile, jnp.zeros(Q_.shape, accumulator(Q, K, V)), of_tiles)
     dK, dV = (joined(d, 1, keys).astype(A.dtype) for d, A in ((dK, K), (dV, V)))
     dbias = None if bias is None else joined(dB, 3, keys).astype(bias.dtype)
     return dQ.reshape(Q.shape).astype(Q.dtype), dK, dV, dbias, None, None

@@ -1,0 +1,162 @@
+"""Where arrays lie: what lets the same code run on one device, under Explicit or Auto mesh axes, and in shard_map.
+
+Auto axes need nothing: the compiler decides. Explicit axes are part of an array's type, so that a sum over a sharded
+axis, a gather or a scatter must say how its result is sharded, and a scan must start from the type that it carries.
+Inside jax.shard_map the same holds for the axes along which an array varies. On one device all of this is the plain
+operation.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
+
+Array = jax.Array
+
+
+def einsum(subscripts: str, A: Array, B: Array, dtype: Any = None) -> Array:
+    """jnp.einsum of two arrays, summed in `dtype`; an axis of the result is sharded as the axis that it comes from."""
+    inputs, _, output = subscripts.partition("->")
+    axes = dict[str | int, Any]()
+    for letters, array in zip(inputs.split(","), (A, B), strict=True):
+        for letter, names in zip(_letters(letters, array.ndim), spec(array), strict=True):
+            axes[letter] = axes.get(letter) or names
+    most = max(A.ndim, B.ndim)  # an ellipsis of the result has as many axes as the longer of the operands'
+    out = [axes[letter] for letter in _letters(output, len(output) + most) if letter in axes]
+    return along(out, partial(jnp.einsum, subscripts, preferred_element_type=dtype), A, B)
+
+
+def take_rows(table: Array, ids: Array, **options: Any) -> Array:
+    """table[ids] along the first axis; `options` as those of `table.at[ids].get`."""
+    return along([*spec(ids), *spec(table)[1:]], lambda table, ids: table.at[ids].get(**options), table, ids)
+
+
+def segment_sum(Delta: Array, ids: Array, rows: int) -> Array:
+    """Σ of the rows of Delta (..., n) that bear one number of `ids` (...): (rows, n). A number outside is dropped."""
+
+    def add(Delta: Array, ids: Array) -> Array:
+        return jnp.zeros((rows, Delta.shape[-1]), Delta.dtype).at[ids].add(Delta, mode="drop")
+
+    return along([None, spec(Delta)[-1]], add, Delta, ids)
+
+
+def along_batch(function: Callable[..., Any], *arrays: Any) -> Any:
+    """function(*arrays), which works on each example alone: every result is sharded along the batch as the arrays
+    are, which may be pytrees of arrays."""
+    return along([next((spec(a)[0] for a in jax.tree.leaves(arrays) if any(spec(a))), None)], function, *arrays)
+
+
+def along(axes: Sequence[Any], function: Callable[..., Any], *arrays: Any) -> Any:
+    """function(*arrays), the result sharded over these mesh axes: for operations that can't tell it from the operands'
+    Explicit axes, which are Auto ones inside."""
+    out = placed(jax.tree.leaves(arrays), axes)
+    return function(*arrays) if out is None else jax.sharding.auto_axes(function, out_sharding=out)(*arrays)
+
+
+def scan(body: Callable[..., Any], carry: Any, xs: Any, **options: Any) -> Any:
+    """jax.lax.scan; the carry starts with the sharding, and varies along the axes, that `body` gives it."""
+    if _is_placed((carry, xs)):
+        carry = _settled(lambda carry: body(carry, jax.tree.map(lambda a: a[0], xs))[0], carry)
+    return jax.lax.scan(body, carry, xs, **options)
+
+
+def fori_loop(count: int, body: Callable[[Any, Any], Any], carry: Any, *placed_as: Any) -> Any:
+    """jax.lax.fori_loop from 0; `placed_as` are arrays that `body` closes over, which say where the carry lies."""
+    if _is_placed((carry, placed_as)):
+        carry = _settled(lambda carry: body(0, carry), carry)
+    return jax.lax.fori_loop(0, count, body, carry)
+
+
+def spec(A: Any) -> tuple[Any, ...]:
+    """The Explicit mesh axes that each axis of A is sharded over; None for none."""
+    return tuple(jax.typeof(A).sharding.spec)
+
+
+def placed(arrays: Sequence[Any], axes: Sequence[Any]) -> NamedSharding | None:
+    """The sharding of a result over these mesh axes, on the arrays' own mesh; None where they lie on none.
+
+    A mesh axis that is named twice shards the first of the two.
+    """
+    meshes = [s.mesh for s in (jax.typeof(A).sharding for A in arrays) if not s.mesh.empty]
+    if not meshes or not any(any(spec(A)) for A in arrays):
+        return None
+    seen, once = set(), []
+    for names in axes:
+        several = names if isinstance(names, tuple) else (names,) if names else ()
+        once.append(tuple(name for name in several if name not in seen) or None)
+        seen.update(several)
+    return NamedSharding(meshes[0], PartitionSpec(*once))
+
+
+def places(tree: Any, batch: int) -> int:
+    """How many devices a batch may lie on, a divisor of its examples: those of the arrays' mesh where its axes are
+    Explicit, else those that there are, since a traced array does not say how Auto axes shard it."""
+    meshes = [jax.typeof(leaf).sharding.mesh for leaf in jax.tree.leaves(tree) if any(spec(leaf))]
+    return math.gcd(batch, meshes[0].size if meshes else jax.device_count())
+
+
+def replicated(tree: Any) -> Any:
+    """Every array whole on every device."""
+    return jax.tree.map(lambda a: jax.sharding.reshard(a, placed((a,), [None] * a.ndim)) if any(spec(a)) else a, tree)
+
+
+def as_types(types: Any, values: Any) -> Any:
+    """Every array of `values` sharded, and varying, as the type in its place says."""
+    return jax.tree.map(lambda value, wanted: _as_type(value, wanted), values, types)
+
+
+def types(tree: Any) -> Any:
+    """The type of every array."""
+    return jax.tree.map(jax.typeof, tree)
+
+
+def varying_together(tree: Any) -> Any:
+    """Every array of `tree` varying along all the axes of shard_map that any of them varies along."""
+    axes = frozenset().union(*(_varying(jax.typeof(leaf)) for leaf in jax.tree.leaves(tree)))
+    return jax.tree.map(lambda leaf: _vary(leaf, axes), tree)
+
+
+def _letters(subscripts: str, ndim: int) -> list[str | int]:
+    """One letter for each axis; the axes that an ellipsis stands for are numbered from the last."""
+    before, dots, behind = subscripts.partition("...")
+    return [*before, *range(len(before) + len(behind) - ndim, 0), *behind] if dots else [*before]
+
+
+def _settled(step: Callable[[Any], Any], carry: Any) -> Any:
+    """The carry as `step` hands it on; what it carries in may change that once more."""
+    found: Any = None
+
+    def record(carry):
+        nonlocal found
+        carry = step(carry)
+        found = types(carry)
+        return carry
+
+    for _ in range(2):
+        jax.eval_shape(record, carry)
+        carry = as_types(found, carry)
+    return carry
+
+
+def _as_type(value: Array, wanted: Any) -> Array:
+    if (any(wanted.sharding.spec) or any(spec(value))) and wanted.sharding != jax.typeof(value).sharding:
+        value = jax.sharding.reshard(value, wanted.sharding)
+    return _vary(value, _varying(wanted))
+
+
+def _vary(value: Array, axes: frozenset[str]) -> Array:
+    missing = tuple(sorted(axes - _varying(jax.typeof(value))))
+    return jax.lax.pcast(value, missing, to="varying") if missing else value
+
+
+def _varying(of: Any) -> frozenset[str]:
+    """The axes of jax.shard_map that an array of this type varies along."""
+    return of.manual_axis_type.varying
+
+
+def _is_placed(tree: Any) -> bool:
+    return any(any(spec(leaf)) or _varying(jax.typeof(leaf)) for leaf in jax.tree.leaves(tree))
