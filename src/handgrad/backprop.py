@@ -15,6 +15,7 @@ from handgrad.factors import is_factor
 from handgrad.layers import Layer, Loss
 from handgrad.layers.batch_norm import coupled
 from handgrad.layers.layer import check_layer, check_loss, without_residuals
+from handgrad.meshes import Types, varying_together
 from handgrad.shapes import InputError, check_shape, describe
 
 Array = jax.Array
@@ -96,7 +97,10 @@ def _value_and_grad(
         dx, factors = model.backward(model_residuals, loss.backward(loss_residuals, dloss))
         total = weighted_sum(losses, weights)
         value = (total, prediction) if has_aux else total
-        grads = tuple(materialize(factors) if argnum == 0 else dx for argnum in wanted)
+        grads = tuple(
+            Types.of(params).given_to(materialize(factors)) if argnum == 0 else Types.of(x).given_to(dx)
+            for argnum in wanted
+        )
         return value, grads if isinstance(argnums, Sequence) else grads[0]
 
     return value_and_grads
@@ -163,15 +167,15 @@ def custom_vjp(layer: Layer) -> Callable[..., Any]:
 
     check_layer("custom_vjp", layer)
 
-    def f(params, x, key=None):
-        return layer.forward(params, x, key)[0]
-
     def backward(residuals, dy):
         dx, factors = layer.backward(residuals, dy)
-        return materialize(factors), dx, None
+        return factors, dx, None
 
-    f = jax.custom_vjp(f)
-    f.defvjp(layer.forward, backward)
+    differentiable = _differentiable(layer.forward, backward)
+
+    def f(params, x, key=None):
+        return differentiable(params, x, key)
+
     return f
 
 
@@ -188,20 +192,47 @@ def custom_vjp_rule(forward: Callable[..., Any], backward: Callable[..., Any], *
     """
     of_backward = without_residuals(options)
 
-    def f(*args):
-        return forward(*args, **options)[0]
-
     # JAX fills in defaults (linear's b=None) from the signature; the options are settled and no longer part of it.
     signature = inspect.signature(forward)
     arguments = [p for p in signature.parameters.values() if p.kind is not p.KEYWORD_ONLY]
-    f.__signature__ = signature.replace(parameters=arguments)
-    f.__name__ = getattr(forward, "__name__", "rule").removesuffix("_forward")
-
-    f = jax.custom_vjp(f)
-    f.defvjp(
+    f = _differentiable(
         lambda *args: forward(*args, **options),
-        lambda residuals, dY: materialize(backward(residuals, dY, **of_backward)),
+        lambda residuals, dY: backward(residuals, dY, **of_backward),
+        signature.replace(parameters=arguments),
     )
+    f.__name__ = getattr(forward, "__name__", "rule").removesuffix("_forward")
+    return f
+
+
+def _differentiable(
+    forward: Callable[..., Any], backward: Callable[..., Any], signature: inspect.Signature | None = None
+) -> Callable[..., Any]:
+    """The function of this forward pass, whose cotangents are the backward pass's, factors multiplied out."""
+
+    def value(*args):
+        return forward(*args)[0]
+
+    def forward_and_types(*args):
+        Y, residuals = forward(*args)
+        return Y, (residuals, Types.of(args))
+
+    def cotangents(kept, dY):
+        residuals, types = kept
+        return types.given_to(tuple(materialize(backward(residuals, dY))))
+
+    if signature is not None:
+        value.__signature__ = signature
+    primal = jax.custom_vjp(value)
+    primal.defvjp(forward_and_types, cotangents)
+
+    def f(*args, **kwargs):
+        # Inside shard_map, parameters that are the same everywhere meet examples that are not. Said out here, outside
+        # of the custom rule, JAX sums their cotangents as it does for any function.
+        args, kwargs = varying_together((args, kwargs))
+        return primal(*args, **kwargs)
+
+    if signature is not None:
+        f.__signature__ = signature
     return f
 
 

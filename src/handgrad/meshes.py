@@ -8,6 +8,7 @@ operation.
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -104,20 +105,34 @@ def replicated(tree: Any) -> Any:
     return jax.tree.map(lambda a: jax.sharding.reshard(a, placed((a,), [None] * a.ndim)) if any(spec(a)) else a, tree)
 
 
-def as_types(types: Any, values: Any) -> Any:
-    """Every array of `values` sharded, and varying, as the type in its place says."""
-    return jax.tree.map(lambda value, wanted: _as_type(value, wanted), values, types)
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class Types:
+    """The types of a pytree's arrays, which say how they are sharded; static, so that residuals may hold them."""
 
+    leaves: tuple[Any, ...]
+    structure: Any
 
-def types(tree: Any) -> Any:
-    """The type of every array."""
-    return jax.tree.map(jax.typeof, tree)
+    @classmethod
+    def of(cls, tree: Any) -> "Types":
+        leaves, structure = jax.tree.flatten(tree)
+        return cls(tuple(map(jax.typeof, leaves)), structure)
+
+    def given_to(self, values: Any) -> Any:
+        """Every array of `values` sharded, and varying at least, as the type in its place says; None stays None."""
+        types = jax.tree.unflatten(self.structure, self.leaves)
+        return jax.tree.map(
+            lambda value, wanted: None if value is None else _as_type(value, wanted),
+            values,
+            types,
+            is_leaf=lambda value: value is None,
+        )
 
 
 def varying_together(tree: Any) -> Any:
-    """Every array of `tree` varying along all the axes of shard_map that any of them varies along."""
+    """Every floating-point array of `tree` varying along all the axes of shard_map that any array varies along."""
     axes = frozenset().union(*(_varying(jax.typeof(leaf)) for leaf in jax.tree.leaves(tree)))
-    return jax.tree.map(lambda leaf: _vary(leaf, axes), tree)
+    return jax.tree.map(lambda leaf: _vary(leaf, axes) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, tree)
 
 
 def _letters(subscripts: str, ndim: int) -> list[str | int]:
@@ -128,17 +143,17 @@ def _letters(subscripts: str, ndim: int) -> list[str | int]:
 
 def _settled(step: Callable[[Any], Any], carry: Any) -> Any:
     """The carry as `step` hands it on; what it carries in may change that once more."""
-    found: Any = None
+    found = Types((), None)
 
     def record(carry):
         nonlocal found
         carry = step(carry)
-        found = types(carry)
+        found = Types.of(carry)
         return carry
 
     for _ in range(2):
         jax.eval_shape(record, carry)
-        carry = as_types(found, carry)
+        carry = found.given_to(carry)
     return carry
 
 

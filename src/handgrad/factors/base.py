@@ -127,11 +127,15 @@ class Factor(ABC):
         def of_some(start: Any, count: int) -> Array:
             return jnp.sum(pieces.of(self, start, count).per_example() ** 2, axis=0)
 
+        def add(i: Array, total: Array) -> Array:
+            return total + of_some(i * pieces.count, pieces.count)
+
         pieces = _Pieces.of_batch(self)
-        total = of_some(pieces.whole * pieces.count, pieces.rest)
-        return meshes.fori_loop(
-            pieces.whole, lambda i, total: total + of_some(i * pieces.count, pieces.count), total, self
-        )
+        if not pieces.whole:
+            return of_some(0, pieces.rest)
+        rest = pieces.whole * pieces.count, pieces.rest
+        zeros = jnp.zeros(self.shape, jax.eval_shape(self.accumulate).dtype)
+        return meshes.fori_loop(pieces.whole, add, of_some(*rest) if pieces.rest else zeros, self)
 
     def by_token(self) -> "Factor":
         """The same gradients with every token an example of its own: batch × tokens of them, each token's part of g_b.
@@ -174,11 +178,14 @@ class Factor(ABC):
             return jnp.sum(g * h, axis=tuple(range(1, g.ndim))).reshape(pieces.places, count)
 
         pieces = _Pieces.of_batch(self, other)
-        products = [of_some(pieces.whole * pieces.count, pieces.rest)]
-        if pieces.whole:
-            stacked = jax.lax.map(lambda i: of_some(i * pieces.count, pieces.count), jnp.arange(pieces.whole))
-            products.insert(0, jnp.moveaxis(stacked, 0, 1).reshape(pieces.places, -1))
-        return jnp.concatenate(products, axis=1).reshape(self.batch)
+        if not pieces.whole:
+            return of_some(0, pieces.rest).reshape(self.batch)
+        stacked = jax.lax.map(lambda i: of_some(i * pieces.count, pieces.count), jnp.arange(pieces.whole))
+        products = jnp.moveaxis(stacked, 0, 1).reshape(pieces.places, pieces.whole * pieces.count)
+        if pieces.rest:
+            of_rest = of_some(pieces.whole * pieces.count, pieces.rest)
+            products = jnp.concatenate([products, of_rest], axis=1)
+        return products.reshape(self.batch)
 
 
 class _Pieces(NamedTuple):
