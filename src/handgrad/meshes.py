@@ -14,7 +14,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 Array = jax.Array
 
@@ -100,6 +100,19 @@ def places(tree: Any, batch: int) -> int:
     return math.gcd(batch, meshes[0].size if meshes else jax.device_count())
 
 
+def beside(arrays: Any, tree: Any) -> Any:
+    """`tree` with arrays that lie on no mesh replicated on that of `arrays`, where its axes are Explicit: an update in
+    place wants both on one."""
+    meshes = [jax.typeof(a).sharding.mesh for a in jax.tree.leaves(arrays) if _has_explicit_axes(jax.typeof(a))]
+
+    def put(a: Array) -> Array:
+        if not meshes or not jax.typeof(a).sharding.mesh.empty:
+            return a
+        return jax.sharding.reshard(a, NamedSharding(meshes[0], PartitionSpec(*spec(a))))
+
+    return jax.tree.map(put, tree)
+
+
 def replicated(tree: Any) -> Any:
     """Every array whole on every device."""
     return jax.tree.map(lambda a: jax.sharding.reshard(a, placed((a,), [None] * a.ndim)) if any(spec(a)) else a, tree)
@@ -158,7 +171,7 @@ def _settled(step: Callable[[Any], Any], carry: Any) -> Any:
 
 
 def _as_type(value: Array, wanted: Any) -> Array:
-    if (any(wanted.sharding.spec) or any(spec(value))) and wanted.sharding != jax.typeof(value).sharding:
+    if _has_explicit_axes(wanted) and wanted.sharding != jax.typeof(value).sharding:
         value = jax.sharding.reshard(value, wanted.sharding)
     return _vary(value, _varying(wanted))
 
@@ -174,4 +187,9 @@ def _varying(of: Any) -> frozenset[str]:
 
 
 def _is_placed(tree: Any) -> bool:
-    return any(any(spec(leaf)) or _varying(jax.typeof(leaf)) for leaf in jax.tree.leaves(tree))
+    types = [jax.typeof(leaf) for leaf in jax.tree.leaves(tree)]
+    return any(_has_explicit_axes(of) or _varying(of) for of in types)
+
+
+def _has_explicit_axes(of: Any) -> bool:
+    return AxisType.Explicit in of.sharding.mesh.axis_types

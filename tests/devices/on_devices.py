@@ -30,7 +30,19 @@ def gathered_bytes(text: str) -> int:
     """Bytes of the results of all-gathers in a compiled program."""
     import re
 
-    sizes = {"f64": 8, "f32": 4, "s32": 4, "s64": 8, "u32": 4, "pred": 1, "bf16": 2, "f16": 2, "u8": 1, "s8": 1, "u64": 8}
+    sizes = {
+        "f64": 8,
+        "f32": 4,
+        "s32": 4,
+        "s64": 8,
+        "u32": 4,
+        "pred": 1,
+        "bf16": 2,
+        "f16": 2,
+        "u8": 1,
+        "s8": 1,
+        "u64": 8,
+    }
     total = 0
     for line in text.splitlines():
         if " all-gather" not in line or "all-gather-done" in line:

@@ -1,17 +1,15 @@
 """Every rule with its batch on several devices, under Explicit axes, is the rule on one device."""
 
 import jax
-import jax.numpy as jnp
 import pytest
 from cases import CASES
 from devices.on_devices import mesh_of, put
 from helpers import assert_same
-from rules.test_contracts import by_hand, drawn, first_of_each, grouped, rule_of
+from rules.test_contracts import by_hand, drawn, grouped, rule_of
 
-import handgrad as hg
 from handgrad.factors import is_factor
 
-ALL = [(case,) for case in CASES] 
+ALL = [(case,) for case in CASES]
 every = pytest.mark.parametrize("case", grouped(ALL))
 
 
@@ -19,9 +17,12 @@ every = pytest.mark.parametrize("case", grouped(ALL))
 def test_explicit_axes(case):
     dY, *arguments = drawn(case)
     forward, backward = rule_of(case)
-    _, cotangents = jax.eval_shape(lambda dY, *arguments: (lambda Y, r: (Y, backward(r, dY)))(*forward(*arguments)), dY, *arguments)
+    _, cotangents = jax.eval_shape(
+        lambda dY, *arguments: (lambda Y, r: (Y, backward(r, dY)))(*forward(*arguments)), dY, *arguments
+    )
     batch = next(a for a in arguments if a is not None and a.shape).shape[0]
-    if batch==0 or batch>8: pytest.skip("batch")
+    if batch == 0 or batch > 8:
+        pytest.skip("batch")
     mesh = mesh_of("explicit", batch)
 
     def place(a, cotangent=None):
@@ -33,5 +34,6 @@ def test_explicit_axes(case):
     dY_placed = jax.tree.map(place, dY)
     run = by_hand(case)
     found = jax.jit(run)(dY_placed, *placed)
-    with jax.set_mesh(mesh): found2= jax.jit(run)(dY_placed, *placed)
+    with jax.set_mesh(mesh):
+        found2 = jax.jit(run)(dY_placed, *placed)
     assert_same(jax.device_get(found), jax.device_get(jax.jit(run)(dY, *arguments)))

@@ -75,7 +75,7 @@ class Correlation(Factor):
         P, Delta = self._by_groups()
         dtype = accumulator(P, Delta)
         g = jnp.einsum("btkgi,btgo->bkigo", P, Delta, preferred_element_type=dtype)
-        return g.reshape(self.batch, *self.shape)
+        return meshes.along_batch(lambda g: g.reshape(self.batch, *self.shape), g)
 
     def norm_methods(self) -> dict[str, Cost]:
         """gram: ⟨P Pᵀ, Δ Δᵀ⟩ of the patches; direct: PᵀΔ written out. As for Outer, group by group."""
@@ -110,8 +110,9 @@ class Correlation(Factor):
         groups = self.window.groups
         P, Delta = patches(self.X, self.window), as_tokens(self.Delta)
         taps, n_in = P.shape[-2:]
+        P = P.reshape(self.batch, Delta.shape[1], taps, n_in)
         return (
-            P.reshape(self.batch, Delta.shape[1], taps, groups, n_in // groups),
+            P.reshape(*P.shape[:-1], groups, n_in // groups),
             Delta.reshape(*Delta.shape[:2], groups, Delta.shape[-1] // groups),
         )
 

@@ -58,7 +58,7 @@ class Outer(Factor):
     def per_example(self) -> Array:
         A, Delta = as_tokens(self.A), as_tokens(self.Delta)
         dtype = accumulator(A, Delta)
-        return jnp.einsum("bti,bto->bio", A, Delta, preferred_element_type=dtype)
+        return meshes.einsum("bti,bto->bio", A, Delta, dtype)
 
     def norm_methods(self) -> dict[str, Cost]:
         """gram: ‖AᵀΔ‖² = ⟨A Aᵀ, Δ Δᵀ⟩, from what the tokens have to do with one another; direct: AᵀΔ written out.
@@ -128,9 +128,7 @@ def _gram(one: Outer, two: Outer) -> Array:
     if _tokens(one) == _tokens(two) == 1:  # a product of two numbers, each a sum of products
         of_A, of_Delta = (jnp.sum(as_rows(a).astype(dtype) * as_rows(b).astype(dtype), axis=1) for a, b in sides)
         return of_A * of_Delta
-    of_A, of_Delta = (
-        jnp.einsum("bti,bsi->bts", as_tokens(a), as_tokens(b), preferred_element_type=dtype) for a, b in sides
-    )
+    of_A, of_Delta = (meshes.einsum("bti,bsi->bts", as_tokens(a), as_tokens(b), dtype) for a, b in sides)
     return jnp.sum(of_A * of_Delta, axis=(1, 2))
 
 

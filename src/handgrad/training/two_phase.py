@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from handgrad import meshes
 from handgrad.factors import Coupled, Factor, Outer, Stacked, is_factor
 from handgrad.factors.base import accumulator, as_rows, weighted
 from handgrad.shapes import InputError, check_positive, check_shape, describe
@@ -120,7 +121,9 @@ def _update(
             new = [step(i, _layer(parts[i], k), old, k) for i, old in zip(places, olds, strict=True)]
             return jax.tree.map(lambda stack, a: jax.lax.dynamic_update_index_in_dim(stack, a, k, 0), stacks, new)
 
-        stacks = jax.lax.fori_loop(0, layers, one_layer, [(params[i], own[i]) for i in places])
+        of_these = [parts[i] for i in places]
+        old = meshes.beside(of_these, [(params[i], own[i]) for i in places])
+        stacks = meshes.fori_loop(layers, one_layer, old, of_these)
         for i, new in zip(places, stacks, strict=True):
             params[i], own[i] = new
     states = list(states)
@@ -141,7 +144,7 @@ def _sq_norm(parts: list[Parts], weights: Weights, groups: dict[int, list[int]])
                 squares = (_sq_norm_of_one(_layer(parts[i], k), weights).astype(dtype) for i in places)
                 return functools.reduce(operator.add, squares, total)
 
-            total = jax.lax.fori_loop(0, layers, one_layer, total)
+            total = meshes.fori_loop(layers, one_layer, total, [parts[i] for i in places])
         else:
             for i in places:
                 square = functools.partial(_sq_norm_of_one, parts[i], weights)
