@@ -15,7 +15,7 @@ from handgrad.factors import is_factor
 from handgrad.layers import Layer, Loss
 from handgrad.layers.batch_norm import coupled
 from handgrad.layers.layer import check_layer, check_loss, without_residuals
-from handgrad.meshes import Types, varying_together
+from handgrad.meshes import Types, gathered, varying_together
 from handgrad.shapes import InputError, check_shape, describe
 
 Array = jax.Array
@@ -90,6 +90,7 @@ def _value_and_grad(
         raise InputError(f"{where}: argnums must be 0 (params), 1 (x) or a sequence of these, got {argnums!r}")
 
     def value_and_grads(params, x, target, weights=None, key=None):
+        of_params, of_x = Types.of(params), Types.of(x)
         params, x, target, weights = check_batches(where, params, x, target, weights)
         prediction, model_residuals = model.forward(params, x, key)
         losses, loss_residuals = loss.forward(prediction, target)
@@ -98,8 +99,7 @@ def _value_and_grad(
         total = weighted_sum(losses, weights)
         value = (total, prediction) if has_aux else total
         grads = tuple(
-            Types.of(params).given_to(materialize(factors)) if argnum == 0 else Types.of(x).given_to(dx)
-            for argnum in wanted
+            of_params.given_to(materialize(factors)) if argnum == 0 else of_x.given_to(dx) for argnum in wanted
         )
         return value, grads if isinstance(argnums, Sequence) else grads[0]
 
@@ -257,7 +257,8 @@ def check_batches(where: str, params: Any, x: Any, target: Any, weights: Any) ->
         raise InputError(f"{where}: x and target must have the same batch, got {sizes[0]} and {sizes[1]} examples")
     if weights is not None:
         check_shape(where, "weights", weights, (sizes[0],), "one for each example")
-    return jax.tree.map(jnp.asarray, (params, x, target, weights))
+    params, x, target, weights = jax.tree.map(jnp.asarray, (params, x, target, weights))
+    return gathered(params, x), x, target, weights
 
 
 def _batch(where: str, name: str, value: Any) -> int:

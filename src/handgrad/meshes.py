@@ -31,6 +31,13 @@ def einsum(subscripts: str, A: Array, B: Array, dtype: Any = None) -> Array:
     return along(out, partial(jnp.einsum, subscripts, preferred_element_type=dtype), A, B)
 
 
+def matmul(A: Array, B: Array, dtype: Any = None) -> Array:
+    """A B for A (..., n) and B (n, m), summed in `dtype`."""
+    if any(spec(A)) or any(spec(B)):
+        return einsum("...n,nm->...m", A, B, dtype)
+    return jnp.matmul(A, B, preferred_element_type=dtype)
+
+
 def take_rows(table: Array, ids: Array, **options: Any) -> Array:
     """table[ids] along the first axis; `options` as those of `table.at[ids].get`."""
     return along([*spec(ids), *spec(table)[1:]], lambda table, ids: table.at[ids].get(**options), table, ids)
@@ -80,17 +87,16 @@ def spec(A: Any) -> tuple[Any, ...]:
 def placed(arrays: Sequence[Any], axes: Sequence[Any]) -> NamedSharding | None:
     """The sharding of a result over these mesh axes, on the arrays' own mesh; None where they lie on none.
 
-    A mesh axis that is named twice shards the first of the two.
+    A mesh axis that is named twice shards the last of the two: of a weight's gradient the outputs, as the weight's.
     """
     meshes = [s.mesh for s in (jax.typeof(A).sharding for A in arrays) if not s.mesh.empty]
     if not meshes or not any(any(spec(A)) for A in arrays):
         return None
-    seen, once = set(), []
-    for names in axes:
-        several = names if isinstance(names, tuple) else (names,) if names else ()
-        once.append(tuple(name for name in several if name not in seen) or None)
-        seen.update(several)
-    return NamedSharding(meshes[0], PartitionSpec(*once))
+    seen, once = set[str](), []
+    for names in reversed(axes):
+        once.append(_without(names, seen))
+        seen.update(_names(names))
+    return NamedSharding(meshes[0], PartitionSpec(*reversed(once)))
 
 
 def places(tree: Any, batch: int) -> int:
@@ -98,6 +104,19 @@ def places(tree: Any, batch: int) -> int:
     Explicit, else those that there are, since a traced array does not say how Auto axes shard it."""
     meshes = [jax.typeof(leaf).sharding.mesh for leaf in jax.tree.leaves(tree) if any(spec(leaf))]
     return math.gcd(batch, meshes[0].size if meshes else jax.device_count())
+
+
+def gathered(params: Any, x: Any) -> Any:
+    """Parameters as a layer needs them, whole along the mesh axes that shard the batch: the all-gather of fully sharded
+    data parallelism. Auto axes leave it to the compiler."""
+    of_batch = {name for a in jax.tree.leaves(x) for name in _names(spec(a)[0])}
+
+    def gather(p: Array) -> Array:
+        if of_batch.isdisjoint(name for names in spec(p) for name in _names(names)):
+            return p
+        return jax.sharding.reshard(p, placed((p,), [_without(names, of_batch) for names in spec(p)]))
+
+    return jax.tree.map(gather, params)
 
 
 def beside(arrays: Any, tree: Any) -> Any:
@@ -146,6 +165,17 @@ def varying_together(tree: Any) -> Any:
     """Every floating-point array of `tree` varying along all the axes of shard_map that any array varies along."""
     axes = frozenset().union(*(_varying(jax.typeof(leaf)) for leaf in jax.tree.leaves(tree)))
     return jax.tree.map(lambda leaf: _vary(leaf, axes) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, tree)
+
+
+def _names(axis: Any) -> tuple[str, ...]:
+    """The mesh axes that one axis of an array is sharded over."""
+    return axis if isinstance(axis, tuple) else (axis,) if axis else ()
+
+
+def _without(axis: Any, names: set[str]) -> Any:
+    """The same but for some mesh axes, as a PartitionSpec writes it."""
+    left = tuple(name for name in _names(axis) if name not in names)
+    return left if len(left) > 1 else left[0] if left else None
 
 
 def _letters(subscripts: str, ndim: int) -> list[str | int]:

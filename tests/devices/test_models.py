@@ -2,6 +2,7 @@
 belongs to the whole batch ever gathered."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import numpy as np
 import optax
 import pytest
 from devices.on_devices import gathered_bytes, mesh_of, put
+from jax.sharding import PartitionSpec
 
 import handgrad as hg
 from handgrad.models import Gpt2Config, LlamaConfig, LstmLanguageModelConfig
@@ -93,3 +95,72 @@ def test_a_sharded_batch(name, axes):
         program = jax.jit(of_model(name)).lower(*arguments).compile()
         close(program(*arguments), on_one_device(name))
     assert gathered_bytes(program.as_text()) < x.nbytes
+
+
+@every_model
+def test_inside_shard_map(name):
+    """Local gradients, which the caller averages; and a function whose replicated parameters' cotangents JAX sums."""
+    model = MODELS[name][0]
+    mesh = mesh_of("auto", 4)
+    batch, whole = PartitionSpec("data"), PartitionSpec()
+    f = hg.custom_vjp(model)
+
+    def local(params, x, target):
+        mean = functools.partial(jax.lax.pmean, axis_name="data")
+        total = functools.partial(jax.lax.psum, axis_name="data")
+        norms = hg.sq_norms(hg.value_and_factors(model, LOSS)(params, x, target)[1])
+        return (
+            jax.tree.map(mean, hg.value_and_grad(model, LOSS)(params, x, target)),
+            norms,
+            jax.tree.map(total, hg.clipped_grad(model, LOSS, l2_clip_norm=0.1)(params, x, target)),
+        )
+
+    def objective(params, x, target):
+        losses, _ = LOSS.forward(f(params, x), target)
+        return jax.lax.pmean(jnp.mean(losses), "data")
+
+    over = functools.partial(jax.shard_map, mesh=mesh, in_specs=(whole, batch, batch))
+
+    @jax.jit
+    def run(params, x, target):
+        grads, norms, clipped = over(local, out_specs=(whole, batch, whole))(params, x, target)
+        by_custom_vjp = jax.grad(over(objective, out_specs=whole))(params, x, target)
+        return {"value_and_grad": grads, "sq_norms": norms, "clipped_grad": clipped, "custom_vjp": by_custom_vjp}
+
+    expected = {key: on_one_device(name)[key] for key in ("value_and_grad", "sq_norms", "clipped_grad", "custom_vjp")}
+    close(run(*drawn(name)), expected)
+
+
+def split_over(mesh, params, layout):
+    """Parameters whole, or each with the last (tensor parallel) or the first (fully sharded) axis that can be split."""
+
+    def place(p):
+        axis, over = (p.ndim - 1, "model") if layout == "tensor" else (0, "data")
+        names = [over if i == axis and p.shape[i] % mesh.shape[over] == 0 else None for i in range(p.ndim)]
+        return put(mesh, p, *names)
+
+    return put(mesh, params) if layout == "whole" else jax.tree.map(place, params)
+
+
+def collectives(text):
+    return sorted(re.findall(r" (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\(", text))
+
+
+@every_model
+@pytest.mark.parametrize("layout", ["whole", "tensor", "fully"])
+@pytest.mark.parametrize("axes", ["explicit", "auto"])
+def test_collectives_are_those_of_autodiff(name, layout, axes):
+    mesh = mesh_of(axes, 4, 2)
+    model = MODELS[name][0]
+    params, x, target = drawn(name)
+    arguments = split_over(mesh, params, layout), put(mesh, x, "data"), put(mesh, target, "data")
+    with jax.set_mesh(mesh):
+        try:
+            theirs = jax.jit(jax.value_and_grad(hg.objective(model, LOSS))).lower(*arguments).compile()
+        except Exception as e:
+            pytest.skip(f"AUTODIFF {type(e)} {str(e)[:200]}")
+        ours = jax.jit(hg.value_and_grad(model, LOSS)).lower(*arguments).compile()
+        (value, grads) = ours(*arguments)
+    close({"g": (value, grads)}, {"g": on_one_device(name)["value_and_grad"]})
+    shardings = [a.sharding.is_equivalent_to(b.sharding, a.ndim) for a, b in zip(jax.tree.leaves(grads), jax.tree.leaves(arguments[0]))]
+    print(collectives(ours.as_text()), collectives(theirs.as_text()), shardings)

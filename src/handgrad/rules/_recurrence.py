@@ -110,7 +110,7 @@ def halt(cut: Array | None, dstate: Array) -> Array:
 def project(X: Array, W: Array, b: Array) -> Array:
     """X W + 1 bᵀ for all time at once, in float32 at least."""
     dtype = accumulator(X, W, b)
-    return jnp.matmul(X, W, preferred_element_type=dtype) + as_row(b.astype(dtype), 3)
+    return meshes.matmul(X, W, dtype) + as_row(b.astype(dtype), 3)
 
 
 def time_first(A: Array) -> Array:

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from handgrad import meshes
 from handgrad.factors.base import accumulator
 from handgrad.shapes import InputError, check_array, check_count, check_positive, check_shape, describe
 
@@ -84,7 +85,7 @@ def grouped_scores(B: Array | None, kv_heads: int) -> Array | None:
 
 def product(subscripts: str, A: Array, B: Array) -> Array:
     """einsum with its sums in at least float32."""
-    return jnp.einsum(subscripts, A, B, preferred_element_type=accumulator(A, B))
+    return meshes.einsum(subscripts, A, B, accumulator(A, B))
 
 
 def scores(Q: Array, K: Array, options: Options) -> Array:

@@ -164,7 +164,7 @@ def tied_head_forward(X: Array, table: Array) -> tuple[Array, TiedHeadResiduals]
     check_array("tied_head_forward", "X", X, min_ndim=2)
     _check_table("tied_head_forward", table)
     check_shape("tied_head_forward", "X", X, (*X.shape[:-1], table.shape[1]), f"to meet the table {table.shape}")
-    return jnp.matmul(X, table.T), TiedHeadResiduals(X, table)
+    return meshes.matmul(X, table.T), TiedHeadResiduals(X, table)
 
 
 def tied_head_backward(residuals: TiedHeadResiduals, dY: Array) -> tuple[Array, Outer]:
@@ -183,7 +183,7 @@ def tied_head_backward(residuals: TiedHeadResiduals, dY: Array) -> tuple[Array, 
     """
     X, table = check_residuals("tied_head_backward", residuals, TiedHeadResiduals)
     check_cotangent("tied_head_backward", dY, (*X.shape[:-1], table.shape[0]), jnp.result_type(X, table))
-    return jnp.matmul(dY, table).astype(X.dtype), Outer(dY, X, table.dtype)
+    return meshes.matmul(dY, table).astype(X.dtype), Outer(dY, X, table.dtype)
 
 
 def _check_table(where: str, table: Array) -> None:

@@ -108,7 +108,7 @@ def gru_forward(
     def step(state: Array, inputs: Any) -> tuple[Array, Any]:
         Z, (inside, cut) = inputs
         H = uncut(cut, state)
-        _, z, n, _ = gates = _gates(Z, jnp.matmul(H.astype(dtype), U, preferred_element_type=Z.dtype), c)
+        _, z, n, _ = gates = _gates(Z, meshes.matmul(H.astype(dtype), U, Z.dtype), c)
         new = (1 - z) * n + z * H
         kept = jnp.concatenate(gates, axis=-1).astype(dtype) if residuals == "save" else None
         return keep(inside, new, state), (keep(inside, new, 0).astype(dtype), kept)
@@ -152,9 +152,7 @@ def gru_backward(
     check_cotangent(where, dH_last, H0.shape, H.dtype, "dH_last", "H_last")
     dtype, sums, H_prev = H.dtype, accumulator(H), entering(H, H0, lengths, reverse)
     if gates is None:  # every state is known by now: no scan
-        gates = jnp.concatenate(
-            _gates(project(X, W, b), jnp.matmul(H_prev, U, preferred_element_type=sums), c), axis=-1
-        )
+        gates = jnp.concatenate(_gates(project(X, W, b), meshes.matmul(H_prev, U, sums), c), axis=-1)
 
     def step(dstate: Array, inputs: Any) -> tuple[Array, Any]:
         *arrays, (inside, cut) = inputs
@@ -164,14 +162,14 @@ def gru_backward(
         dn = dH * (1 - z) * (1 - n) * (1 + n)
         dZ = (dn * a * r * (1 - r), dH * (H_prev - n) * z * (1 - z), dn)
         dZ = keep(inside, jnp.concatenate(dZ, axis=-1), 0).astype(dtype)
-        before = dH * z + jnp.matmul(_after_reset(dZ, r), U.T, preferred_element_type=sums)
+        before = dH * z + meshes.matmul(_after_reset(dZ, r), U.T, sums)
         return keep(inside, halt(cut, before), dstate), dZ
 
     walk = (*map(time_first, (dH, gates, H_prev)), mask_of(lengths, X.shape[1], reverse, truncate))
     dH0, Delta = meshes.scan(step, dH_last.astype(sums), walk, reverse=not reverse)
     Delta, n = time_first(Delta), U.shape[0]
     Epsilon = _after_reset(Delta, gates[..., :n])
-    dX, dW, dU = jnp.matmul(Delta, W.T).astype(X.dtype), Outer(X, Delta, W.dtype), Outer(H_prev, Epsilon, U.dtype)
+    dX, dW, dU = meshes.matmul(Delta, W.T).astype(X.dtype), Outer(X, Delta, W.dtype), Outer(H_prev, Epsilon, U.dtype)
     return dX, dW, dU, Total(Delta, b.dtype), Total(Epsilon[..., 2 * n :], c.dtype), dH0.astype(H0.dtype), None
 
 

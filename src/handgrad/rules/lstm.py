@@ -107,7 +107,7 @@ def lstm_forward(
     def step(state: tuple[Array, Array], inputs: Any) -> tuple[tuple[Array, Array], Any]:
         Z, (inside, cut) = inputs
         H_prev, C_prev = uncut(cut, state[0]), uncut(cut, state[1])
-        i, f, g, o = gates = _gates(Z + jnp.matmul(H_prev.astype(dtype), U, preferred_element_type=Z.dtype))
+        i, f, g, o = gates = _gates(Z + meshes.matmul(H_prev.astype(dtype), U, Z.dtype))
         C = f * C_prev + i * g
         H = o * jnp.tanh(C)
         outputs = keep(inside, H, 0).astype(dtype), keep(inside, C, 0).astype(dtype)
@@ -156,7 +156,7 @@ def lstm_backward(
     dtype, sums = H.dtype, accumulator(H)
     H_prev, C_prev = entering(H, H0, lengths, reverse), entering(C, C0, lengths, reverse)
     if gates is None:  # every state is known by now: no scan
-        gates = jnp.concatenate(_gates(project(X, W, b) + jnp.matmul(H_prev, U, preferred_element_type=sums)), axis=-1)
+        gates = jnp.concatenate(_gates(project(X, W, b) + meshes.matmul(H_prev, U, sums)), axis=-1)
 
     def step(dstate: tuple[Array, Array], inputs: Any) -> tuple[tuple[Array, Array], Array]:
         *arrays, (inside, cut) = inputs
@@ -166,14 +166,14 @@ def lstm_backward(
         dC = dstate[1] + dH * o * (1 - T) * (1 + T)
         dZ = (dC * g * i * (1 - i), dC * C_prev * f * (1 - f), dC * i * (1 - g) * (1 + g), dH * T * o * (1 - o))
         dZ = keep(inside, jnp.concatenate(dZ, axis=-1), 0).astype(dtype)
-        dH_prev, dC_prev = halt(cut, jnp.matmul(dZ, U.T, preferred_element_type=sums)), halt(cut, dC * f)
+        dH_prev, dC_prev = halt(cut, meshes.matmul(dZ, U.T, sums)), halt(cut, dC * f)
         return (keep(inside, dH_prev, dstate[0]), keep(inside, dC_prev, dstate[1])), dZ
 
     walk = (*map(time_first, (dH, gates, C, C_prev)), mask_of(lengths, X.shape[1], reverse, truncate))
     state = dH_last.astype(sums), dC_last.astype(sums)
     (dH0, dC0), Delta = meshes.scan(step, state, walk, reverse=not reverse)
     Delta = time_first(Delta)
-    dX, dH0, dC0 = jnp.matmul(Delta, W.T).astype(X.dtype), dH0.astype(H0.dtype), dC0.astype(C0.dtype)
+    dX, dH0, dC0 = meshes.matmul(Delta, W.T).astype(X.dtype), dH0.astype(H0.dtype), dC0.astype(C0.dtype)
     return dX, Outer(X, Delta, W.dtype), Outer(H_prev, Delta, U.dtype), Total(Delta, b.dtype), dH0, dC0, None
 
 

@@ -98,7 +98,7 @@ def rnn_forward(
 
     def step(H: Array, inputs: Any) -> tuple[Array, Array]:
         Z, (inside, cut) = inputs
-        new = phi(Z + jnp.matmul(uncut(cut, H).astype(dtype), U, preferred_element_type=Z.dtype))
+        new = phi(Z + meshes.matmul(uncut(cut, H).astype(dtype), U, Z.dtype))
         return keep(inside, new, H), keep(inside, new, 0).astype(dtype)
 
     Z = project(X, W, b).astype(accumulator(dtype))
@@ -144,13 +144,13 @@ def rnn_backward(
         dnew, H = dH.astype(sums) + dstate, H.astype(sums)
         dZ = dnew * (1 - H) * (1 + H) if activation == "tanh" else jnp.where(H > 0, dnew, 0)
         dZ = keep(inside, dZ, 0).astype(dtype)
-        dbefore = halt(cut, jnp.matmul(dZ, U.T, preferred_element_type=sums))
+        dbefore = halt(cut, meshes.matmul(dZ, U.T, sums))
         return keep(inside, dbefore, dstate), dZ
 
     walk = time_first(dH), time_first(H), mask_of(lengths, X.shape[1], reverse, truncate)
     dH0, Delta = meshes.scan(step, dH_last.astype(sums), walk, reverse=not reverse)
     Delta, H_prev = time_first(Delta), entering(H, H0, lengths, reverse)
-    dX = jnp.matmul(Delta, W.T).astype(X.dtype)
+    dX = meshes.matmul(Delta, W.T).astype(X.dtype)
     return (
         dX,
         Outer(X, Delta, W.dtype),
