@@ -1,39 +1,59 @@
-"""Every rule with its batch on several devices, under Explicit axes, is the rule on one device."""
+"""Every rule with its batch on several devices, under Explicit axes and inside shard_map, is the rule on one device."""
+
+import functools
 
 import jax
+import numpy as np
 import pytest
 from cases import CASES
 from devices.on_devices import mesh_of, put
 from helpers import assert_same
-from rules.test_contracts import by_hand, drawn, grouped, rule_of
+from jax.sharding import PartitionSpec
+from rules.test_contracts import by_hand, drawn, first_of_each, rule_of
 
+import handgrad as hg
 from handgrad.factors import is_factor
 
-ALL = [(case,) for case in CASES]
-every = pytest.mark.parametrize("case", grouped(ALL))
+# A row whose batch the eight devices can take; the others differ in numbers, not in programs.
+ROWS = [case for (case,) in first_of_each(lambda case: (case.op, repr(case.options)))]
+FIRST = {case for (case,) in first_of_each(lambda case: case.op)}
+COUPLED = {"batch_norm", "info_nce", "load_balancing_loss"}  # what one device makes of its part is not the whole's
 
 
-@every
-def test_explicit_axes(case):
-    dY, *arguments = drawn(case)
+def batch_of(arguments) -> int:
+    return next(a.shape[0] for a in arguments if a is not None and a.shape)
+
+
+def parameters_of(case, dY, arguments) -> list[bool]:
+    """Which arguments have no batch axis: those whose cotangent is a factor, random keys and tables."""
     forward, backward = rule_of(case)
-    _, cotangents = jax.eval_shape(
-        lambda dY, *arguments: (lambda Y, r: (Y, backward(r, dY)))(*forward(*arguments)), dY, *arguments
-    )
-    batch = next(a for a in arguments if a is not None and a.shape).shape[0]
-    if batch == 0 or batch > 8:
-        pytest.skip("batch")
+
+    def cotangents(dY, *arguments):
+        return backward(forward(*arguments)[1], dY)
+
+    found = jax.eval_shape(cotangents, dY, *arguments)
+    batch = batch_of(arguments)
+    return [a is None or is_factor(c) or a.shape[:1] != (batch,) for a, c in zip(arguments, found, strict=False)]
+
+
+def rows(test):
+    """Every row that fits; one of each rule by default, the others with what is slow."""
+    marked = []
+    for case in ROWS:
+        _, *arguments = drawn(case)
+        if any(a is not None and a.shape for a in arguments) and 1 < batch_of(arguments) <= 8:
+            marked.append(pytest.param(case, id=str(case), marks=[] if case in FIRST else [pytest.mark.slow]))
+    return pytest.mark.parametrize("case", marked)(test)
+
+
+@rows
+def test_a_rule_on_several_devices(case):
+    dY, *arguments = drawn(case)
+    batch, run = batch_of(arguments), by_hand(case)
+    whole = parameters_of(case, dY, arguments)
+    expected = jax.device_get(jax.jit(run)(dY, *arguments))
+
     mesh = mesh_of("explicit", batch)
-
-    def place(a, cotangent=None):
-        has_batch = a is not None and not is_factor(cotangent) and a.shape[:1] == (batch,)
-        return a if a is None else put(mesh, a, *(("data",) if has_batch else ()))
-
-    cotangents = (*cotangents, *(None for _ in arguments))
-    placed = [place(a, c) for a, c in zip(arguments, cotangents)]
-    dY_placed = jax.tree.map(place, dY)
-    run = by_hand(case)
-    found = jax.jit(run)(dY_placed, *placed)
+    placed = [None if a is None else put(mesh, a, *(() if w else ("data",))) for a, w in zip(arguments, whole, strict=True)]
     with jax.set_mesh(mesh):
-        found2 = jax.jit(run)(dY_placed, *placed)
-    assert_same(jax.device_get(found), jax.device_get(jax.jit(run)(dY, *arguments)))
+        assert_same(jax.device_get(jax.jit(run)(put(mesh, dY, "data"), *placed)), expected)

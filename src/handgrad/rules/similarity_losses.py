@@ -178,7 +178,7 @@ def info_nce_backward(
     U, V = _sides(A, Y, normalise, epsilon)
     L = _log_chances(U, V, temperature) if L is None else L
     dS = jnp.expand_dims(dC.astype(L.dtype), 1) * (jnp.exp(L) - jnp.eye(len(A), dtype=L.dtype)) / temperature
-    dU, dV = meshes.einsum("bc,cn->bn", dS, V), meshes.einsum("bc,bn->cn", dS, U)
+    dU, dV = meshes.einsum("bc,cn->bn", dS, meshes.replicated(V)), meshes.einsum("bc,bn->cn", dS, U)
     if normalise:
         dU, dV = _unit_backward(A, dU, epsilon), _unit_backward(Y, dV, epsilon)
     return dU.astype(A.dtype), dV.astype(Y.dtype)
@@ -192,7 +192,7 @@ def _sides(A: Array, Y: Array, normalise: bool, epsilon: float) -> tuple[Array, 
 
 
 def _log_chances(U: Array, V: Array, temperature: float) -> Array:
-    return log_softmax_forward(meshes.einsum("bn,cn->bc", U, V) / temperature)[0]
+    return log_softmax_forward(meshes.einsum("bn,cn->bc", U, meshes.replicated(V)) / temperature)[0]
 
 
 def _unit(A: Array, epsilon: float) -> Array:
