@@ -214,7 +214,8 @@ def far_down(dtype):
 def attention_of_rounded_logits(dY, Q, K, V, bias):
     """Value and gradients in float64, of logits that float32 has rounded: at −10⁹ that is to multiples of 64.
 
-    Queries and keys of small integers and a scale of ¼ have scores without rounding, and at −10⁴ they are kept whole."""
+    Queries and keys of small integers and a scale of ¼ have scores without rounding, and at −10⁴ they are kept whole.
+    """
 
     def primal(Q, K, V, bias):
         S = jnp.einsum("bthn,bshn->bhts", Q, jnp.repeat(K, 2, 2)) / 4

@@ -9,14 +9,7 @@ from handgrad.factors import Recomputed
 from handgrad.factors.base import accumulator, as_rows
 from handgrad.rules._losses import per_example
 from handgrad.rules.linear import LinearResiduals, linear_backward
-from handgrad.rules.softmax_cross_entropy import (
-    SoftmaxCrossEntropyResiduals,
-    capped,
-    check_options,
-    softmax_cross_entropy_backward,
-    softmax_cross_entropy_forward,
-    without_ignored,
-)
+from handgrad.rules.softmax_cross_entropy import capped, check_options
 from handgrad.shapes import (
     InputError,
     as_row,
@@ -38,21 +31,26 @@ Array = jax.Array
 
 
 class LinearCrossEntropyResiduals(NamedTuple):
-    """The arguments (references, no copies) and one number for each token; nothing of the logits' size.
+    """The arguments (references, no copies) and three numbers for each token; nothing of the logits' size.
 
     Attributes:
       X: (batch, ..., n_in) what is projected.
       W: (n_in, n) weights.
       b: (n,) bias or None.
       Y: (batch, ...) labels.
-      lse: (batch, ...) log Σ eˢ of each token's logits, in float32 at least: P = e^(S − lse) without a second sum.
+      M: (batch, ...) largest of each token's logits, in float32 at least.
+      total: (batch, ...) Σ e^(s − M), likewise: P = e^(S − M) / total without a second maximum and sum. Their
+        log-sum-exp, M + log total, would lose total's digits to M's size.
+      rest: (batch, ...) the same sum without the label's class: 1 − p_y is rest / total, and no difference.
     """
 
     X: Array
     W: Array
     b: Array | None
     Y: Array
-    lse: Array
+    M: Array
+    total: Array
+    rest: Array
 
 
 class _Options(NamedTuple):
@@ -63,11 +61,6 @@ class _Options(NamedTuple):
     ignore_index: int | None
     z_loss: float
     softcap: float | None
-
-    @property
-    def of_loss(self) -> dict[str, Any]:
-        """Those of softmax_cross_entropy."""
-        return {name: value for name, value in self._asdict().items() if name != "chunk"}
 
 
 def linear_cross_entropy_forward(
@@ -84,7 +77,10 @@ def linear_cross_entropy_forward(
 ) -> tuple[Array, LinearCrossEntropyResiduals]:
     """C = softmax_cross_entropy(X W + 1 bᵀ, Y), the logits of `chunk` tokens at a time.
 
-    Logits are in float32 at least, whatever X and W are in.
+        C = m − s_y + log t      t = Σ e^(s − m), m the largest of a token's logits
+
+    Logits are in float32 at least, whatever X and W are in. The loss has its digits at any size of the logits, and
+    where the label is all but sure: there m = s_y, and t − 1 is summed without the 1.
 
     Args:
       X: (batch, ..., n_in) floating point; the axes between the first and the last are tokens.
@@ -104,12 +100,22 @@ def linear_cross_entropy_forward(
 
     def one_chunk(_, rows):
         X, Y = rows
-        C, kept = softmax_cross_entropy_forward(_logits(X, W, b), Y, **options.of_loss)
-        return None, (C, kept.lse)
+        S = capped(_logits(X, W, b), softcap)
+        at_label = _at_label(Y, S)
+        M, s = jnp.max(S, axis=1), jnp.sum(jnp.where(at_label, S, 0), axis=1)
+        rest = jnp.sum(jnp.where(at_label, 0, jnp.exp(S - jnp.expand_dims(M, 1))), axis=1)
+        excess = rest + jnp.expm1(s - M)  # total − 1
+        log_total = jnp.log1p(excess)
+        C = (1 - label_smoothing) * (M - s + log_total)
+        if label_smoothing:
+            C = C + label_smoothing * (jnp.mean(jnp.expand_dims(M, 1) - S, axis=1) + log_total)
+        if z_loss:
+            C = C + z_loss * (M + log_total) ** 2
+        return None, (_counted(C, Y, S, ignore_index), M, 1 + excess, rest)
 
     _, of_tokens = jax.lax.scan(one_chunk, None, _in_chunks((as_rows(X), Y.reshape(-1)), chunk))
-    C, lse = (a.reshape(-1)[: Y.size].reshape(Y.shape) for a in of_tokens)
-    return per_example(C).astype(_dtype(X, W, b)), LinearCrossEntropyResiduals(X, W, b, Y, lse)
+    C, *kept = (a.reshape(-1)[: Y.size].reshape(Y.shape) for a in of_tokens)
+    return per_example(C).astype(_dtype(X, W, b)), LinearCrossEntropyResiduals(X, W, b, Y, *kept)
 
 
 def linear_cross_entropy_backward(
@@ -126,6 +132,8 @@ def linear_cross_entropy_backward(
 
         dZ = dC ∘ (P − Q), as in softmax_cross_entropy      dX = dZ Wᵀ      dW = Σ Xᵀ dZ      db = Σ dZᵀ 1
 
+    At the label P − Q is −rest / total, minus the other classes' P added up, which p_y − 1 would round away.
+
     Args:
       residuals: LinearCrossEntropyResiduals of linear_cross_entropy_forward.
       dC: (batch,) cotangent of C, any numbers.
@@ -138,10 +146,10 @@ def linear_cross_entropy_backward(
       InputError: residuals of another rule; dC not of C's shape and dtype.
     Derivation: docs/derivations/linear_cross_entropy.md
     """
-    X, W, b, Y, lse = check_residuals("linear_cross_entropy_backward", residuals, LinearCrossEntropyResiduals)
+    X, W, b, Y, *kept = check_residuals("linear_cross_entropy_backward", residuals, LinearCrossEntropyResiduals)
     check_cotangent("linear_cross_entropy_backward", dC, X.shape[:1], _dtype(X, W, b), name="dC", of="C")
     options = _Options(chunk, label_smoothing, ignore_index, z_loss, softcap)
-    rows, shared = (X, Y, lse, dC), (W, b)
+    rows, shared = (X, Y, *kept, dC), (W, b)
     dX, dW, db = _walk(rows, shared, None, options)
     dW = Recomputed(dW, rows, shared, _dW_again, options, W.dtype)
     return dX, dW, None if b is None else Recomputed(db, rows, shared, _db_again, options, b.dtype), None
@@ -149,26 +157,51 @@ def linear_cross_entropy_backward(
 
 def _walk(rows: Any, shared: Any, weights: Array | None, options: _Options) -> tuple[Array, Array, Any]:
     """dX, Σ dW and Σ db (None without a bias), both sums not yet rounded to the parameters' dtypes."""
-    (X, Y, lse, dC), (W, b) = rows, shared
-    dtype, delta_dtype = lse.dtype, _dtype(X, W, b)
+    (X, Y, *kept, dC), (W, b) = rows, shared
+    dtype, delta_dtype = kept[0].dtype, _dtype(X, W, b)
     dC = dC.astype(dtype) if weights is None else dC.astype(dtype) * weights.astype(dtype)
     dC_of_tokens = jnp.broadcast_to(jnp.expand_dims(dC, tuple(range(1, Y.ndim))), Y.shape)
 
     def one_chunk(sums, rows):
-        X, Y, lse, dC = rows
-        S = capped(_logits(X, W, b), options.softcap)
-        L, lse = without_ignored(S - jnp.expand_dims(lse, 1), lse, Y, options.ignore_index)
-        of_loss = SoftmaxCrossEntropyResiduals(L, lse, Y, None)
-        dZ, _, _ = softmax_cross_entropy_backward(of_loss, dC, **options.of_loss)
+        X, Y, *kept, dC = rows
+        dZ = _logits_cotangent(capped(_logits(X, W, b), options.softcap), Y, kept, dC, options)
         dX, dW, db = linear_backward(LinearResiduals(X, W, b), dZ.astype(delta_dtype))
         dW_sum, db_sum = sums
         return (dW_sum + dW.accumulate(), None if db is None else db_sum + db.accumulate()), dX
 
     zeros = jnp.zeros(W.shape, dtype), None if b is None else jnp.zeros(b.shape, dtype)
-    tokens = _in_chunks((as_rows(X), Y.reshape(-1), lse.reshape(-1)), options.chunk)
+    tokens = _in_chunks((as_rows(X), *(a.reshape(-1) for a in (Y, *kept))), options.chunk)
     dC_chunks = _in_chunks(dC_of_tokens.reshape(-1), options.chunk, mode="constant")  # 0 for what only fills up
     (dW, db), dX = jax.lax.scan(one_chunk, zeros, (*tokens, dC_chunks))
     return as_rows(dX)[: Y.size].reshape(X.shape), dW, db
+
+
+def _logits_cotangent(S: Array, Y: Array, kept: Any, dC: Array, options: _Options) -> Array:
+    """dZ (chunk, n) of a chunk's capped logits S, from what was kept of them: M, total and rest."""
+    M, total, rest = kept
+    at_label = _at_label(Y, S)
+    E = jnp.exp(S - jnp.expand_dims(M, 1))
+    dZ = jnp.expand_dims(dC / total, 1) * jnp.where(at_label, -jnp.expand_dims(rest, 1), E)
+    if options.label_smoothing:
+        dZ = dZ + jnp.expand_dims(dC * options.label_smoothing, 1) * (at_label - 1 / S.shape[1])
+    if options.z_loss:
+        dZ = dZ + jnp.expand_dims(dC / total * 2 * options.z_loss * (M + jnp.log(total)), 1) * E
+    if options.softcap is not None:
+        T = S / options.softcap
+        dZ = dZ * ((1 - T) * (1 + T))
+    return _counted(dZ, Y, S, options.ignore_index)
+
+
+def _at_label(Y: Array, S: Array) -> Array:
+    """Where each row's label is among its logits: booleans like S."""
+    return jnp.expand_dims(Y, 1) == jnp.expand_dims(jnp.arange(S.shape[1]), 0)
+
+
+def _counted(A: Array, Y: Array, S: Array, ignore_index: int | None) -> Array:
+    """A, row by row: 0 where it is to be ignored, whatever its logits S, and NaN for any other label of no class."""
+    labels = jnp.expand_dims(Y.astype(jnp.promote_types(Y.dtype, jnp.int32)), tuple(range(1, A.ndim)))
+    A = jnp.where((labels >= 0) & (labels < S.shape[1]), A, jnp.nan)
+    return A if ignore_index is None else jnp.where(labels == ignore_index, 0, A)
 
 
 def _dW_again(rows: Any, shared: Any, weights: Array | None, options: _Options) -> Array:
@@ -214,4 +247,4 @@ def _check(where: str, X: Any, W: Any, b: Any, Y: Any, options: _Options) -> Non
     if not jnp.issubdtype(Y.dtype, jnp.integer):
         raise InputError(f"{where}: the labels Y must be integers, got {describe(Y)}")
     check_count(where, "chunk", options.chunk)
-    check_options(where, **options.of_loss)
+    check_options(where, *options[1:])
