@@ -5,11 +5,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from handgrad.factors import Recomputed
+from handgrad.factors import Outer, Recomputed, Total
 from handgrad.factors.base import accumulator, as_rows
+from handgrad.rules._label_cross_entropy import Kept, Options, cotangent_of_logits, loss_of_logits
 from handgrad.rules._losses import per_example
 from handgrad.rules.linear import LinearResiduals, linear_backward
-from handgrad.rules.softmax_cross_entropy import capped, check_options
+from handgrad.rules.softmax_cross_entropy import check_options
 from handgrad.shapes import (
     InputError,
     as_row,
@@ -53,16 +54,6 @@ class LinearCrossEntropyResiduals(NamedTuple):
     rest: Array
 
 
-class _Options(NamedTuple):
-    """The rule's options, as the factors keep them: hashable."""
-
-    chunk: int
-    label_smoothing: float
-    ignore_index: int | None
-    z_loss: float
-    softcap: float | None
-
-
 def linear_cross_entropy_forward(
     X: Array,
     W: Array,
@@ -95,26 +86,15 @@ def linear_cross_entropy_forward(
       InputError: a wrong rank, width or dtype; Y is not of labels; an option outside its range.
     Derivation: docs/derivations/linear_cross_entropy.md (Wijmans et al. 2024)
     """
-    options = _Options(chunk, label_smoothing, ignore_index, z_loss, softcap)
+    options = Options(chunk, label_smoothing, ignore_index, z_loss, softcap)
     _check("linear_cross_entropy_forward", X, W, b, Y, options)
 
     def one_chunk(_, rows):
         X, Y = rows
-        S = capped(_logits(X, W, b), softcap)
-        at_label = _at_label(Y, S)
-        M, s = jnp.max(S, axis=1), jnp.sum(jnp.where(at_label, S, 0), axis=1)
-        rest = jnp.sum(jnp.where(at_label, 0, jnp.exp(S - jnp.expand_dims(M, 1))), axis=1)
-        excess = rest + jnp.expm1(s - M)  # total − 1
-        log_total = jnp.log1p(excess)
-        C = (1 - label_smoothing) * (M - s + log_total)
-        if label_smoothing:
-            C = C + label_smoothing * (jnp.mean(jnp.expand_dims(M, 1) - S, axis=1) + log_total)
-        if z_loss:
-            C = C + z_loss * (M + log_total) ** 2
-        return None, (_counted(C, Y, S, ignore_index), M, 1 + excess, rest)
+        return None, loss_of_logits(unrounded_logits(X, W, b), Y, options)
 
     _, of_tokens = jax.lax.scan(one_chunk, None, _in_chunks((as_rows(X), Y.reshape(-1)), chunk))
-    C, *kept = (a.reshape(-1)[: Y.size].reshape(Y.shape) for a in of_tokens)
+    C, *kept = (a.reshape(-1)[: Y.size].reshape(Y.shape) for a in jax.tree.leaves(of_tokens))
     return per_example(C).astype(_dtype(X, W, b)), LinearCrossEntropyResiduals(X, W, b, Y, *kept)
 
 
@@ -148,74 +128,66 @@ def linear_cross_entropy_backward(
     """
     X, W, b, Y, *kept = check_residuals("linear_cross_entropy_backward", residuals, LinearCrossEntropyResiduals)
     check_cotangent("linear_cross_entropy_backward", dC, X.shape[:1], _dtype(X, W, b), name="dC", of="C")
-    options = _Options(chunk, label_smoothing, ignore_index, z_loss, softcap)
+    options = Options(chunk, label_smoothing, ignore_index, z_loss, softcap)
     rows, shared = (X, Y, *kept, dC), (W, b)
     dX, dW, db = _walk(rows, shared, None, options)
-    dW = Recomputed(dW, rows, shared, _dW_again, options, W.dtype)
-    return dX, dW, None if b is None else Recomputed(db, rows, shared, _db_again, options, b.dtype), None
+    dW = Recomputed(dW, rows, shared, _dW_again, options, W.dtype, _dW_sides)
+    return dX, dW, None if b is None else Recomputed(db, rows, shared, _db_again, options, b.dtype, _db_sides), None
 
 
-def _walk(rows: Any, shared: Any, weights: Array | None, options: _Options) -> tuple[Array, Array, Any]:
+def _walk(rows: Any, shared: Any, weights: Array | None, options: Options) -> tuple[Array, Array, Any]:
     """dX, Σ dW and Σ db (None without a bias), both sums not yet rounded to the parameters' dtypes."""
     (X, Y, *kept, dC), (W, b) = rows, shared
     dtype, delta_dtype = kept[0].dtype, _dtype(X, W, b)
     dC = dC.astype(dtype) if weights is None else dC.astype(dtype) * weights.astype(dtype)
-    dC_of_tokens = jnp.broadcast_to(jnp.expand_dims(dC, tuple(range(1, Y.ndim))), Y.shape)
 
     def one_chunk(sums, rows):
         X, Y, *kept, dC = rows
-        dZ = _logits_cotangent(capped(_logits(X, W, b), options.softcap), Y, kept, dC, options)
+        dZ = cotangent_of_logits(unrounded_logits(X, W, b), Y, Kept(*kept), dC, options)
         dX, dW, db = linear_backward(LinearResiduals(X, W, b), dZ.astype(delta_dtype))
         dW_sum, db_sum = sums
         return (dW_sum + dW.accumulate(), None if db is None else db_sum + db.accumulate()), dX
 
     zeros = jnp.zeros(W.shape, dtype), None if b is None else jnp.zeros(b.shape, dtype)
     tokens = _in_chunks((as_rows(X), *(a.reshape(-1) for a in (Y, *kept))), options.chunk)
-    dC_chunks = _in_chunks(dC_of_tokens.reshape(-1), options.chunk, mode="constant")  # 0 for what only fills up
+    dC_chunks = _in_chunks(_of_tokens(dC, Y), options.chunk, mode="constant")  # 0 for what only fills up
     (dW, db), dX = jax.lax.scan(one_chunk, zeros, (*tokens, dC_chunks))
     return as_rows(dX)[: Y.size].reshape(X.shape), dW, db
 
 
-def _logits_cotangent(S: Array, Y: Array, kept: Any, dC: Array, options: _Options) -> Array:
-    """dZ (chunk, n) of a chunk's capped logits S, from what was kept of them: M, total and rest."""
-    M, total, rest = kept
-    at_label = _at_label(Y, S)
-    E = jnp.exp(S - jnp.expand_dims(M, 1))
-    dZ = jnp.expand_dims(dC / total, 1) * jnp.where(at_label, -jnp.expand_dims(rest, 1), E)
-    if options.label_smoothing:
-        dZ = dZ + jnp.expand_dims(dC * options.label_smoothing, 1) * (at_label - 1 / S.shape[1])
-    if options.z_loss:
-        dZ = dZ + jnp.expand_dims(dC / total * 2 * options.z_loss * (M + jnp.log(total)), 1) * E
-    if options.softcap is not None:
-        T = S / options.softcap
-        dZ = dZ * ((1 - T) * (1 + T))
-    return _counted(dZ, Y, S, options.ignore_index)
-
-
-def _at_label(Y: Array, S: Array) -> Array:
-    """Where each row's label is among its logits: booleans like S."""
-    return jnp.expand_dims(Y, 1) == jnp.expand_dims(jnp.arange(S.shape[1]), 0)
-
-
-def _counted(A: Array, Y: Array, S: Array, ignore_index: int | None) -> Array:
-    """A, row by row: 0 where it is to be ignored, whatever its logits S, and NaN for any other label of no class."""
-    labels = jnp.expand_dims(Y.astype(jnp.promote_types(Y.dtype, jnp.int32)), tuple(range(1, A.ndim)))
-    A = jnp.where((labels >= 0) & (labels < S.shape[1]), A, jnp.nan)
-    return A if ignore_index is None else jnp.where(labels == ignore_index, 0, A)
-
-
-def _dW_again(rows: Any, shared: Any, weights: Array | None, options: _Options) -> Array:
+def _dW_again(rows: Any, shared: Any, weights: Array | None, options: Options) -> Array:
     return _walk(rows, shared, weights, options)[1]
 
 
-def _db_again(rows: Any, shared: Any, weights: Array | None, options: _Options) -> Array:
+def _db_again(rows: Any, shared: Any, weights: Array | None, options: Options) -> Array:
     return _walk(rows, shared, weights, options)[2]
 
 
-def _logits(X: Array, W: Array, b: Array | None) -> Array:
-    """(chunk, n), in the dtype of sums: no logit is rounded to bfloat16 on its way to the exponential."""
+def _dW_sides(rows: Any, shared: Any, options: Options) -> Outer:
+    return Outer(rows[0], _whole_cotangent(rows, shared, options), shared[0].dtype)
+
+
+def _db_sides(rows: Any, shared: Any, options: Options) -> Total:
+    return Total(_whole_cotangent(rows, shared, options), shared[1].dtype)
+
+
+def _whole_cotangent(rows: Any, shared: Any, options: Options) -> Array:
+    """dZ (batch, ..., n), of the logits' size."""
+    X, Y, *kept, dC = rows
+    of_tokens = Y.reshape(-1), Kept(*(a.reshape(-1) for a in kept)), _of_tokens(dC.astype(kept[0].dtype), Y)
+    dZ = cotangent_of_logits(unrounded_logits(as_rows(X), *shared), *of_tokens, options)
+    return dZ.astype(_dtype(X, *shared)).reshape(*Y.shape, -1)
+
+
+def _of_tokens(dC: Array, Y: Array) -> Array:
+    """Each token's dC, that of its example: one long batch."""
+    return jnp.broadcast_to(jnp.expand_dims(dC, tuple(range(1, Y.ndim))), Y.shape).reshape(-1)
+
+
+def unrounded_logits(X: Array, W: Array, b: Array | None) -> Array:
+    """X W + 1 bᵀ in the dtype of sums: no logit is rounded to bfloat16 on its way to the exponential."""
     Z = jnp.matmul(X, W, preferred_element_type=accumulator(_dtype(X, W, b)))
-    return Z if b is None else Z + as_row(b.astype(Z.dtype), 2)
+    return Z if b is None else Z + as_row(b.astype(Z.dtype), Z.ndim)
 
 
 def _in_chunks(arrays: Any, chunk: int, mode: str = "edge") -> Any:
@@ -234,7 +206,7 @@ def _dtype(X: Array, W: Array, b: Array | None) -> Any:
     return jnp.result_type(X, W) if b is None else jnp.result_type(X, W, b)
 
 
-def _check(where: str, X: Any, W: Any, b: Any, Y: Any, options: _Options) -> None:
+def _check(where: str, X: Any, W: Any, b: Any, Y: Any, options: Options) -> None:
     check_array(where, "X", X, min_ndim=2)
     check_array(where, "W", W)
     if W.ndim != 2:
