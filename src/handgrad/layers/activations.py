@@ -56,14 +56,14 @@ def leaky_relu(negative_slope: float = 0.01, *, residuals: str = "save") -> Laye
     )
 
 
-def elu(alpha: float = 1.0) -> Layer:
+def elu(alpha: float = 1.0, *, residuals: str = "recompute") -> Layer:
     """Y = X where X > 0, alpha (eˣ − 1) elsewhere."""
-    return from_rule(rules.elu_forward, rules.elu_backward, alpha=alpha)
+    return from_rule(rules.elu_forward, rules.elu_backward, alpha=alpha, residuals=residuals)
 
 
-def selu() -> Layer:
+def selu(*, residuals: str = "recompute") -> Layer:
     """Y = λ elu(X, α) with the self-normalising constants."""
-    return from_rule(rules.selu_forward, rules.selu_backward)
+    return from_rule(rules.selu_forward, rules.selu_backward, residuals=residuals)
 
 
 def silu(*, residuals: str = "recompute") -> Layer:

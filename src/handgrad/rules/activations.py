@@ -1,10 +1,14 @@
-"""Smooth monotone activations, element by element. Each keeps its output: the slope is a short function of it."""
+"""Smooth monotone activations, element by element. Each keeps its output: the slope is a short function of it.
+
+Both are computed in float32 at least and rounded once.
+"""
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from handgrad.rules._elementwise import wide
 from handgrad.shapes import check_array, check_cotangent, check_residuals
 
 __all__ = [
@@ -83,7 +87,7 @@ def sigmoid_forward(X: Array) -> tuple[Array, SigmoidResiduals]:
     Derivation: docs/derivations/activations.md
     """
     check_array("sigmoid_forward", "X", X)
-    Y = jax.lax.logistic(X)
+    Y = jax.lax.logistic(wide(X)).astype(X.dtype)
     return Y, SigmoidResiduals(Y)
 
 
@@ -103,7 +107,8 @@ def sigmoid_backward(residuals: SigmoidResiduals, dY: Array) -> tuple[Array]:
     """
     (Y,) = check_residuals("sigmoid_backward", residuals, SigmoidResiduals)
     check_cotangent("sigmoid_backward", dY, Y.shape, Y.dtype)
-    return (dY * Y * (1 - Y),)
+    Yw = wide(Y)
+    return ((dY * Yw * (1 - Yw)).astype(Y.dtype),)
 
 
 class TanhResiduals(NamedTuple):
@@ -124,7 +129,7 @@ def tanh_forward(X: Array) -> tuple[Array, TanhResiduals]:
     Derivation: docs/derivations/activations.md
     """
     check_array("tanh_forward", "X", X)
-    Y = jnp.tanh(X)
+    Y = jnp.tanh(wide(X)).astype(X.dtype)
     return Y, TanhResiduals(Y)
 
 
@@ -144,7 +149,8 @@ def tanh_backward(residuals: TanhResiduals, dY: Array) -> tuple[Array]:
     """
     (Y,) = check_residuals("tanh_backward", residuals, TanhResiduals)
     check_cotangent("tanh_backward", dY, Y.shape, Y.dtype)
-    return (dY * (1 - Y) * (1 + Y),)
+    Yw = wide(Y)
+    return ((dY * (1 - Yw) * (1 + Yw)).astype(Y.dtype),)
 
 
 class SoftplusResiduals(NamedTuple):
@@ -165,7 +171,7 @@ def softplus_forward(X: Array) -> tuple[Array, SoftplusResiduals]:
     Derivation: docs/derivations/activations.md
     """
     check_array("softplus_forward", "X", X)
-    Y = jnp.logaddexp(X, 0)
+    Y = jnp.logaddexp(wide(X), 0).astype(X.dtype)
     return Y, SoftplusResiduals(Y)
 
 
@@ -185,4 +191,4 @@ def softplus_backward(residuals: SoftplusResiduals, dY: Array) -> tuple[Array]:
     """
     (Y,) = check_residuals("softplus_backward", residuals, SoftplusResiduals)
     check_cotangent("softplus_backward", dY, Y.shape, Y.dtype)
-    return (dY * -jnp.expm1(-Y),)
+    return ((dY * -jnp.expm1(-wide(Y))).astype(Y.dtype),)
