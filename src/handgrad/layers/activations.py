@@ -29,14 +29,14 @@ def identity() -> Layer:
     return from_rule(rules.identity_forward, rules.identity_backward)
 
 
-def sigmoid() -> Layer:
+def sigmoid(*, residuals: str = "save") -> Layer:
     """Y = 1 / (1 + e⁻ˣ)."""
-    return from_rule(rules.sigmoid_forward, rules.sigmoid_backward)
+    return from_rule(rules.sigmoid_forward, rules.sigmoid_backward, residuals=residuals)
 
 
-def tanh() -> Layer:
+def tanh(*, residuals: str = "save") -> Layer:
     """Y = tanh(X)."""
-    return from_rule(rules.tanh_forward, rules.tanh_backward)
+    return from_rule(rules.tanh_forward, rules.tanh_backward, residuals=residuals)
 
 
 def softplus() -> Layer:

@@ -148,7 +148,7 @@ def _mish(X: Array) -> tuple[Array, Array]:
     above = jnp.where(Xw < 0, E + 2, 1 + 2 * E)  # T = r² above / (r² above + below)
     below = jnp.where(Xw < 0, 2, 2 * E * E)
     whole = r * r * above + below
-    slope = r * (r * (above + 2 * Xw * below * (1 + E) / whole)) / whole
+    slope = r * (r * above + Xw * r * (2 * below * (1 + E) / whole)) / whole
     return (Xw * r * (r * above) / whole).astype(X.dtype), slope.astype(X.dtype)
 
 
@@ -212,7 +212,7 @@ def _gelu(X: Array, approximate: bool) -> tuple[Array, Array]:
         P = 2 * SQRT_2_OVER_PI * (Z + 0.044715 * Z**3)
         Y, slope = times_sigmoid(Xw, P, 2 * SQRT_2_OVER_PI * (Z + 3 * 0.044715 * Z**3))
     else:
-        distribution = jax.lax.erfc(-Xw * SQRT_HALF) / 2
-        root = jnp.exp(-(Xw**2) / 4)  # twice, so that x φ is there where φ alone underflows
-        Y, slope = Xw * distribution, distribution + Xw * root * (root * (SQRT_2_OVER_PI / 2))
+        twice = jax.lax.erfc(-Xw * SQRT_HALF)  # Φ itself underflows where x Φ does not
+        root = jnp.exp(-(Xw**2) / 4)  # and so does φ
+        Y, slope = Xw / 2 * twice, (twice + Xw * root * (root * SQRT_2_OVER_PI)) / 2
     return Y.astype(X.dtype), slope.astype(X.dtype)
