@@ -11,11 +11,9 @@ from handgrad.rules._losses import per_example
 from handgrad.rules.linear import LinearResiduals, linear_backward
 from handgrad.rules.softmax_cross_entropy import (
     SoftmaxCrossEntropyResiduals,
-    capped,
     check_options,
     softmax_cross_entropy_backward,
     softmax_cross_entropy_forward,
-    without_ignored,
 )
 from handgrad.shapes import (
     InputError,
@@ -38,21 +36,22 @@ Array = jax.Array
 
 
 class LinearCrossEntropyResiduals(NamedTuple):
-    """The arguments (references, no copies) and one number for each token; nothing of the logits' size.
+    """The arguments (references, no copies) and two numbers for each token; nothing of the logits' size.
 
     Attributes:
       X: (batch, ..., n_in) what is projected.
       W: (n_in, n) weights.
       b: (n,) bias or None.
       Y: (batch, ...) labels.
-      lse: (batch, ...) log Σ eˢ of each token's logits, in float32 at least: P = e^(S − lse) without a second sum.
+      M, rest: (batch, ..., 1) those of softmax_cross_entropy, of each token's logits: P without a second sum.
     """
 
     X: Array
     W: Array
     b: Array | None
     Y: Array
-    lse: Array
+    M: Array
+    rest: Array
 
 
 class _Options(NamedTuple):
@@ -105,11 +104,12 @@ def linear_cross_entropy_forward(
     def one_chunk(_, rows):
         X, Y = rows
         C, kept = softmax_cross_entropy_forward(_logits(X, W, b), Y, **options.of_loss)
-        return None, (C, kept.lse)
+        return None, (C, kept.M, kept.rest)
 
     _, of_tokens = jax.lax.scan(one_chunk, None, _in_chunks((as_rows(X), Y.reshape(-1)), chunk))
-    C, lse = (a.reshape(-1)[: Y.size].reshape(Y.shape) for a in of_tokens)
-    return per_example(C).astype(_dtype(X, W, b)), LinearCrossEntropyResiduals(X, W, b, Y, lse)
+    C, M, rest = (a.reshape(-1)[: Y.size].reshape(Y.shape) for a in of_tokens)
+    M, rest = M[..., None], rest[..., None]
+    return per_example(C, _dtype(X, W, b)), LinearCrossEntropyResiduals(X, W, b, Y, M, rest)
 
 
 def linear_cross_entropy_backward(
@@ -138,10 +138,10 @@ def linear_cross_entropy_backward(
       InputError: residuals of another rule; dC not of C's shape and dtype.
     Derivation: docs/derivations/linear_cross_entropy.md
     """
-    X, W, b, Y, lse = check_residuals("linear_cross_entropy_backward", residuals, LinearCrossEntropyResiduals)
+    X, W, b, Y, M, rest = check_residuals("linear_cross_entropy_backward", residuals, LinearCrossEntropyResiduals)
     check_cotangent("linear_cross_entropy_backward", dC, X.shape[:1], _dtype(X, W, b), name="dC", of="C")
     options = _Options(chunk, label_smoothing, ignore_index, z_loss, softcap)
-    rows, shared = (X, Y, lse, dC), (W, b)
+    rows, shared = (X, Y, M, rest, dC), (W, b)
     dX, dW, db = _walk(rows, shared, None, options)
     dW = Recomputed(dW, rows, shared, _dW_again, options, W.dtype)
     return dX, dW, None if b is None else Recomputed(db, rows, shared, _db_again, options, b.dtype), None
@@ -149,23 +149,21 @@ def linear_cross_entropy_backward(
 
 def _walk(rows: Any, shared: Any, weights: Array | None, options: _Options) -> tuple[Array, Array, Any]:
     """dX, Σ dW and Σ db (None without a bias), both sums not yet rounded to the parameters' dtypes."""
-    (X, Y, lse, dC), (W, b) = rows, shared
-    dtype, delta_dtype = lse.dtype, _dtype(X, W, b)
+    (X, Y, M, rest, dC), (W, b) = rows, shared
+    dtype, delta_dtype = M.dtype, _dtype(X, W, b)
     dC = dC.astype(dtype) if weights is None else dC.astype(dtype) * weights.astype(dtype)
     dC_of_tokens = jnp.broadcast_to(jnp.expand_dims(dC, tuple(range(1, Y.ndim))), Y.shape)
 
     def one_chunk(sums, rows):
-        X, Y, lse, dC = rows
-        S = capped(_logits(X, W, b), options.softcap)
-        L, lse = without_ignored(S - jnp.expand_dims(lse, 1), lse, Y, options.ignore_index)
-        of_loss = SoftmaxCrossEntropyResiduals(L, lse, Y, None)
+        X, Y, M, rest, dC = rows
+        of_loss = SoftmaxCrossEntropyResiduals(_logits(X, W, b), M, rest, Y, None)
         dZ, _, _ = softmax_cross_entropy_backward(of_loss, dC, **options.of_loss)
         dX, dW, db = linear_backward(LinearResiduals(X, W, b), dZ.astype(delta_dtype))
         dW_sum, db_sum = sums
         return (dW_sum + dW.accumulate(), None if db is None else db_sum + db.accumulate()), dX
 
     zeros = jnp.zeros(W.shape, dtype), None if b is None else jnp.zeros(b.shape, dtype)
-    tokens = _in_chunks((as_rows(X), Y.reshape(-1), lse.reshape(-1)), options.chunk)
+    tokens = _in_chunks((as_rows(X), Y.reshape(-1), as_rows(M), as_rows(rest)), options.chunk)
     dC_chunks = _in_chunks(dC_of_tokens.reshape(-1), options.chunk, mode="constant")  # 0 for what only fills up
     (dW, db), dX = jax.lax.scan(one_chunk, zeros, (*tokens, dC_chunks))
     return as_rows(dX)[: Y.size].reshape(X.shape), dW, db
