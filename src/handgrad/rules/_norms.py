@@ -47,24 +47,23 @@ def standardise(X: Array, axes: int | Sequence[int], eps: float) -> Standardised
     What the first pass's mean missed comes with the second, and corrects both (Chan, Golub and LeVeque, 1983).
     """
     shrink = shrinking(X, eps)
-    mean, deviations, missed = _deviations(X, axes, shrink)
-    variance = jnp.maximum(jnp.mean(jnp.square(deviations), axes, keepdims=True) - jnp.square(missed), 0)
-    root = reciprocal_root(variance, eps * shrink**2)
-    A = (deviations - missed) * root
-    return Standardised(A, mean + missed / shrink, variance / shrink / shrink, root * shrink)
+    mean, deviations, missed = _deviations(X, axes)
+    square = jnp.mean(jnp.square(deviations * shrink), axes, keepdims=True)
+    variance = jnp.maximum(square - jnp.square(missed * shrink), 0)  # shrunk twice
+    R = reciprocal_root(variance, eps * shrink**2) * shrink
+    return Standardised((deviations - missed) * R, mean + missed, variance / shrink / shrink, R)
 
 
-def recall(X: Any, A: Any, R: Array, axes: int | Sequence[int], eps: float) -> Array:
+def recall(X: Any, A: Any, R: Array, axes: int | Sequence[int]) -> Array:
     """X̂ in X's dtype: the A that was kept, or computed again from the X that was kept."""
     if A is not None:
         return A
-    shrink = shrinking(X, eps)
-    _, deviations, missed = _deviations(X, axes, shrink)
-    return ((deviations - missed) * (R / shrink)).astype(promoted(X))
+    _, deviations, missed = _deviations(X, axes)
+    return ((deviations - missed) * R).astype(promoted(X))
 
 
 def shrinking(X: Array, eps: float) -> float:
-    """A power of two that numbers are multiplied with before they are squared, so that large squares fit.
+    """A power of two that numbers are multiplied with where they are squared, so that large squares fit.
 
     The smallest one with which a square that underflows is nothing beside eps: 2⁻⁴² in float32 with eps = 1e-5, and n
     squares of numbers up to 8 · 10³¹ / √n add up to a number that fits.
@@ -74,13 +73,11 @@ def shrinking(X: Array, eps: float) -> float:
     return 2.0 ** min(0, math.ceil(least / 2))
 
 
-def _deviations(X: Array, axes: int | Sequence[int], shrink: float) -> tuple[Array, Array, Array]:
-    """The mean, X − mean, and what the mean missed: it is rounded to its own size, not to that of the deviations.
-
-    The last two are shrunk."""
+def _deviations(X: Array, axes: int | Sequence[int]) -> tuple[Array, Array, Array]:
+    """The mean, X − mean, and what the mean missed: it is rounded to its own size, not to that of the deviations."""
     X = X.astype(accumulator(X))
     mean = jnp.mean(X, axes, keepdims=True)
-    deviations = (X - mean) * shrink
+    deviations = X - mean
     missed = jnp.mean(deviations, axes, keepdims=True)
     return mean, deviations, missed
 

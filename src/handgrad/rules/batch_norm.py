@@ -103,7 +103,7 @@ def batch_norm_backward(
     X, A, _, _, R, gamma, beta = check_residuals("batch_norm_backward", residuals, BatchNormResiduals)
     kept: Any = X if A is None else A
     axes, R = _rows(kept.ndim), as_row(R, kept.ndim)
-    A = recall(X, A, R, axes, eps)
+    A = recall(X, A, R, axes)
     check_cotangent("batch_norm_backward", dY, A.shape, promoted(A, gamma, beta))
     dX = centred_slope(A, scaled(dY, gamma), R, axes).astype(A.dtype)
     return dX, *parameter_factors(A, dY, gamma, beta)

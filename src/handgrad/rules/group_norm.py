@@ -105,7 +105,7 @@ def group_norm_backward(
     """
     X, A, R, gamma, beta = check_residuals("group_norm_backward", residuals, GroupNormResiduals)
     axes = _of_a_group(R.ndim)
-    grouped = recall(_in_groups(X, groups), _in_groups(A, groups), R, axes, eps)
+    grouped = recall(_in_groups(X, groups), _in_groups(A, groups), R, axes)
     A = grouped.reshape(*grouped.shape[:-2], -1)
     check_cotangent("group_norm_backward", dY, A.shape, promoted(A, gamma, beta))
     G = _in_groups(scaled(dY, gamma), groups)
@@ -178,7 +178,7 @@ def instance_norm_backward(
     """
     X, A, R, gamma, beta = check_residuals("instance_norm_backward", residuals, InstanceNormResiduals)
     axes = _between(R.ndim)
-    A = recall(X, A, R, axes, eps)
+    A = recall(X, A, R, axes)
     check_cotangent("instance_norm_backward", dY, A.shape, promoted(A, gamma, beta))
     dX = centred_slope(A, scaled(dY, gamma), R, axes).astype(A.dtype)
     return dX, *parameter_factors(A, dY, gamma, beta)

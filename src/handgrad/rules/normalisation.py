@@ -95,7 +95,7 @@ def layer_norm_backward(
     Derivation: docs/derivations/normalisation.md
     """
     X, A, R, gamma, beta = check_residuals("layer_norm_backward", residuals, LayerNormResiduals)
-    A = recall(X, A, R, -1, eps)
+    A = recall(X, A, R, -1)
     check_cotangent("layer_norm_backward", dY, A.shape, promoted(A, gamma, beta))
     dX = centred_slope(A, scaled(dY, gamma), R, -1).astype(A.dtype)
     return dX, *parameter_factors(A, dY, gamma, beta)
