@@ -58,7 +58,7 @@ def test_quoted_code_stands_in_the_source(page):
 def test_the_exceptions_of_precision_are_those_of_the_page():
     """docs/precision.md has a row for each of precision.EXCEPTIONS, and no other."""
     rows = re.findall(r"^\| `(\w+)` \| (\w+) \| ([\w, ]+) \| (\d+) \| (.*) \|$", page("precision"), re.MULTILINE)
-    table = [(e.op, e.output, ", ".join(e.dtypes), f"{e.ulps:g}", e.reason) for e in EXCEPTIONS]
+    table = [(e.op, e.output, ", ".join(e.dtypes), f"{e.ulps:.0f}", e.reason) for e in EXCEPTIONS]
     assert sorted(rows) == sorted(table)
 
 
