@@ -83,6 +83,28 @@ def test_a_gradient_of_zero_is_not_divided_by():
     np.testing.assert_allclose(found[0].W, [[1.0]], rtol=1e-15)
 
 
+def test_a_mean_is_rounded_once_it_is_one():
+    """Its sum, −96000, is no float16."""
+    x, target = jnp.ones((16, 1), jnp.float16), jnp.full((16, 1), 3000.0, jnp.float16)
+    params = hg.LinearParams(jnp.zeros((1, 1), jnp.float16), None)
+    mean = hg.clipped_grad(hg.linear(1, bias=False), hg.squared_error(), l2_clip_norm=1e9, normalize_by=16.0)
+    found = mean(params, x, target).W
+    assert found.dtype == jnp.float16
+    assert found == -6000
+
+
+def test_norms_at_the_ends_of_the_range():
+    """A gradient of 10¹⁵ is clipped; one of 10³⁰, whose square is no float32, is left out; one of 10⁻³⁰ counts whole."""
+    x = jnp.asarray([[1e15], [1e30], [1e-30]], jnp.float32)
+    params, target = hg.LinearParams(jnp.zeros((1, 1), jnp.float32), None), jnp.full((3, 1), -0.5, jnp.float32)
+    function = hg.clipped_grad(hg.linear(1, bias=False), hg.squared_error(), l2_clip_norm=2.0, return_norms=True)
+    found, aux = function(params, x, target)
+    np.testing.assert_allclose(found.W, [[2.0]], rtol=1e-6)
+    np.testing.assert_array_equal(jnp.isinf(aux.grad_norms), [False, True, False])
+    alone, _ = function(params, x[2:], target[2:])
+    np.testing.assert_allclose(alone.W, [[1e-30]], rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

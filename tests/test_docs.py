@@ -6,6 +6,7 @@ import sys
 
 import pytest
 from conftest import REPOSITORY
+from precision import EXCEPTIONS
 
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
 PROGRAM = re.compile(r"```python\n((?:(?!```).)*)```\n\n```text\n((?:(?!```).)*)```", re.DOTALL)
@@ -52,3 +53,14 @@ def test_quoted_code_stands_in_the_source(page):
     assert quoted
     for line in quoted:
         assert not line or line in source, f"{page.name} quotes {line!r}"
+
+
+def test_the_exceptions_of_precision_are_those_of_the_page():
+    """docs/precision.md has a row for each of precision.EXCEPTIONS, and no other."""
+    rows = re.findall(r"^\| `(\w+)` \| (\w+) \| ([\w, ]+) \| (\d+) \| (.*) \|$", page("precision"), re.MULTILINE)
+    table = [(e.op, e.output, ", ".join(e.dtypes), f"{e.ulps:.0f}", e.reason) for e in EXCEPTIONS]
+    assert sorted(rows) == sorted(table)
+
+
+def page(stem):
+    return (REPOSITORY / f"docs/{stem}.md").read_text()

@@ -53,7 +53,8 @@ def clipped_grad(
       clip_fn: ‖g_b‖ (batch,) -> w_b (batch,), in min(1, C / ‖g_b‖)'s place; keeping w_b ‖g_b‖ ≤ C is then its business.
       normalize_by: a positive number, say the expected batch size.
       return_values, return_norms: True returns (grads, ClippedAux).
-      nan_safe: True leaves out examples whose norm is NaN or infinite; False lets them make the sum NaN.
+      nan_safe: True leaves out examples whose norm is NaN or infinite; False lets them make the sum NaN. A norm is the
+        root of a sum of squares, and infinite where that overflows: from about 10¹⁹ on in float32.
     Returns:
       (params, x, target, key=None, is_padding_example=None) -> grads like params; is_padding_example (batch,) of
       booleans leaves examples out, whatever they hold.
@@ -87,7 +88,8 @@ def clipped_grad(
             if nan_safe or is_padding_example is not None:
                 # A weight of 0 is not enough: 0 times NaN is NaN.
                 factor, weights = factor.pick(without), jnp.where(left_out, 0, weights)
-            return factor.sum(weights) / normalize_by
+            # Divided before it is rounded: a mean may fit where the sum does not.
+            return (factor.accumulate(weights) / normalize_by).astype(factor.dtype)
 
         def without(a: Array) -> Array:
             return jnp.where(jnp.expand_dims(left_out, tuple(range(1, a.ndim))), 0, a)

@@ -29,14 +29,14 @@ def identity() -> Layer:
     return from_rule(rules.identity_forward, rules.identity_backward)
 
 
-def sigmoid() -> Layer:
+def sigmoid(*, residuals: str = "save") -> Layer:
     """Y = 1 / (1 + e⁻ˣ)."""
-    return from_rule(rules.sigmoid_forward, rules.sigmoid_backward)
+    return from_rule(rules.sigmoid_forward, rules.sigmoid_backward, residuals=residuals)
 
 
-def tanh() -> Layer:
+def tanh(*, residuals: str = "save") -> Layer:
     """Y = tanh(X)."""
-    return from_rule(rules.tanh_forward, rules.tanh_backward)
+    return from_rule(rules.tanh_forward, rules.tanh_backward, residuals=residuals)
 
 
 def softplus() -> Layer:
@@ -56,14 +56,14 @@ def leaky_relu(negative_slope: float = 0.01, *, residuals: str = "save") -> Laye
     )
 
 
-def elu(alpha: float = 1.0) -> Layer:
+def elu(alpha: float = 1.0, *, residuals: str = "recompute") -> Layer:
     """Y = X where X > 0, alpha (eˣ − 1) elsewhere."""
-    return from_rule(rules.elu_forward, rules.elu_backward, alpha=alpha)
+    return from_rule(rules.elu_forward, rules.elu_backward, alpha=alpha, residuals=residuals)
 
 
-def selu() -> Layer:
+def selu(*, residuals: str = "recompute") -> Layer:
     """Y = λ elu(X, α) with the self-normalising constants."""
-    return from_rule(rules.selu_forward, rules.selu_backward)
+    return from_rule(rules.selu_forward, rules.selu_backward, residuals=residuals)
 
 
 def silu(*, residuals: str = "recompute") -> Layer:

@@ -38,8 +38,8 @@ class BatchNormResiduals(NamedTuple):
       X: (batch, ..., n) the input itself under "recompute", otherwise None.
       A: (batch, ..., n) the normalised input X̂ in X's dtype under "save", otherwise None.
       mean: (n,) of all rows, float32 at least, for running averages: no cotangent needs it.
-      variance: (n,) of all rows, divided by their number, float32 at least, for running averages, and for the slope,
-        1 / √(variance + eps).
+      variance: (n,) of all rows, divided by their number, float32 at least, for running averages.
+      R: (n,) the slope 1 / √(variance + eps), which fits where the variance doesn't.
       gamma: (n,) or None.
       beta: (n,) or None: whether there is a dbeta, and in which dtype.
     """
@@ -48,6 +48,7 @@ class BatchNormResiduals(NamedTuple):
     A: Array | None
     mean: Array
     variance: Array
+    R: Array
     gamma: Array | None
     beta: Array | None
 
@@ -72,10 +73,10 @@ def batch_norm_forward(
     Derivation: docs/derivations/batch_norm.md (Ioffe and Szegedy, 2015)
     """
     check_norm("batch_norm_forward", X, gamma, beta, eps, residuals)
-    A, mean, variance = standardise(X, _rows(X.ndim), eps)
+    A, *statistics = standardise(X, _rows(X.ndim), eps)
     kept = (X, None) if residuals == "recompute" else (None, A.astype(promoted(X)))
     Y = scale_and_shift(A, gamma, beta, X)
-    return Y, BatchNormResiduals(*kept, mean.reshape(-1), variance.reshape(-1), gamma, beta)
+    return Y, BatchNormResiduals(*kept, *(a.reshape(-1) for a in statistics), gamma, beta)
 
 
 def batch_norm_backward(
@@ -99,12 +100,12 @@ def batch_norm_backward(
       InputError: residuals of another rule; dY not of Y's shape and dtype.
     Derivation: docs/derivations/batch_norm.md
     """
-    X, A, _, variance, gamma, beta = check_residuals("batch_norm_backward", residuals, BatchNormResiduals)
+    X, A, _, _, R, gamma, beta = check_residuals("batch_norm_backward", residuals, BatchNormResiduals)
     kept: Any = X if A is None else A
-    axes, variance = _rows(kept.ndim), as_row(variance, kept.ndim)
-    A = recall(X, A, variance, axes, eps)
+    axes, R = _rows(kept.ndim), as_row(R, kept.ndim)
+    A = recall(X, A, R, axes)
     check_cotangent("batch_norm_backward", dY, A.shape, promoted(A, gamma, beta))
-    dX = centred_slope(A, scaled(dY, gamma), variance, eps, axes).astype(A.dtype)
+    dX = centred_slope(A, scaled(dY, gamma), R, axes).astype(A.dtype)
     return dX, *parameter_factors(A, dY, gamma, beta)
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from handgrad.rules._losses import per_example, target_cotangent, to_elements
+from handgrad.rules._losses import counted, per_example, pulled, target_cotangent, to_elements, wide
 from handgrad.shapes import check_array, check_positive, check_residuals, check_target
 
 __all__ = [
@@ -48,9 +48,9 @@ def kl_divergence_forward(L: Array, Y: Array, *, log_target: bool = False) -> tu
     """
     check_array("kl_divergence_forward", "the log-probabilities L", L, min_ndim=1)
     check_target("kl_divergence_forward", Y, L.shape, "like the log-probabilities L")
-    Q, log_Q = _probabilities(L, Y, log_target)
+    ell, Q, log_Q = _probabilities(L, Y, log_target)
     # A log-probability of −∞ costs nothing where the target never happens.
-    return per_example(Q * jnp.where((Q == 0) & jnp.isneginf(L), 0, log_Q - L)), KlDivergenceResiduals(L, Y)
+    return per_example(Q * counted(Q, log_Q - ell), jnp.result_type(L, Y)), KlDivergenceResiduals(L, Y)
 
 
 def kl_divergence_backward(
@@ -58,7 +58,9 @@ def kl_divergence_backward(
 ) -> tuple[Array, Array | None]:
     """Pull dC back through the divergence; where q = 0 the slope of q log q, −∞, counts as 0.
 
-        dL = −dC ∘ Q      dQ = dC ∘ (log Q + 1 − L)      of a log_target: dY = Q ∘ dQ
+        dL = −dC ∘ Q      dQ = dC ∘ (log Q − L + 1)      of a log_target: dY = Q ∘ dQ
+
+    dQ is 0 where q = 0 meets ℓ = −∞.
 
     Args:
       residuals: KlDivergenceResiduals of kl_divergence_forward.
@@ -72,10 +74,9 @@ def kl_divergence_backward(
     """
     L, Y = check_residuals("kl_divergence_backward", residuals, KlDivergenceResiduals)
     dC = to_elements("kl_divergence_backward", dC, L, jnp.result_type(L, Y))
-    Q, log_Q = _probabilities(L, Y, log_target)
-    dQ = jnp.where(Q == 0, -L, log_Q + 1 - L)
-    dY = dC * (jnp.where(Q == 0, 0, Q * dQ) if log_target else dQ)
-    return (-dC * Q).astype(L.dtype), target_cotangent(dY, Y)
+    ell, Q, log_Q = _probabilities(L, Y, log_target)
+    dQ = counted(Q, jnp.where(Q == 0, -ell, log_Q - ell + 1))
+    return pulled(-dC, Q, L), target_cotangent(dC, Q * dQ if log_target else dQ, Y)
 
 
 class PoissonLossResiduals(NamedTuple):
@@ -113,11 +114,13 @@ def poisson_loss_forward(
     check_array("poisson_loss_forward", "the prediction A", A, min_ndim=1)
     check_target("poisson_loss_forward", Y, A.shape, "like the prediction A")
     check_positive("poisson_loss_forward", "epsilon", epsilon)
-    C = jnp.exp(A) - Y * A if log_input else A - Y * jnp.log(A + epsilon)
+    a, y = wide(A, Y)
+    # A rate of 0, whose logarithm is −∞, costs nothing where no event came.
+    C = jnp.exp(a) - y * counted(y, a) if log_input else a - y * jnp.log(a + epsilon)
     if full:
-        y = _above_one(A, Y)
-        C = C + jnp.where(Y > 1, y * jnp.log(y) - y + jnp.log(2 * math.pi * y) / 2, 0)
-    return per_example(C), PoissonLossResiduals(A, Y)
+        n = jnp.where(y > 1, y, 1)
+        C = C + jnp.where(y > 1, n * (jnp.log(n) - 1) + (jnp.log(n) + math.log(2 * math.pi)) / 2, 0)
+    return per_example(C, jnp.result_type(A, Y)), PoissonLossResiduals(A, Y)
 
 
 def poisson_loss_backward(
@@ -131,8 +134,10 @@ def poisson_loss_backward(
     """Pull dC back through Poisson's loss.
 
         dA = dC ∘ (e^A − Y)              dY = −dC ∘ A
-        dA = dC ∘ (1 − Y / (A + ε))      dY = −dC ∘ log(A + ε)      where A holds counts
+        dA = dC ∘ (A − Y + ε) / (A + ε)      dY = −dC ∘ log(A + ε)      where A holds counts
         of Stirling's term: dY += dC ∘ (log Y + 1 / (2 Y)) where y > 1
+
+    Near a = 0, e^a − y is (e^a − 1) + (1 − y), which keeps its digits at y = 1. dY is 0 where y = 0 meets a = −∞.
 
     Args:
       residuals: PoissonLossResiduals of poisson_loss_forward.
@@ -146,23 +151,23 @@ def poisson_loss_backward(
     """
     A, Y = check_residuals("poisson_loss_backward", residuals, PoissonLossResiduals)
     dC = to_elements("poisson_loss_backward", dC, A, jnp.result_type(A, Y))
-    slope, log_rate = (jnp.exp(A) - Y, A) if log_input else (1 - Y / (A + epsilon), jnp.log(A + epsilon))
+    a, y = wide(A, Y)
+    if log_input:
+        slope = jnp.where(jnp.abs(a) < 0.5, jnp.expm1(a) + (1 - y), jnp.exp(a) - y)
+        log_rate = counted(y, a)
+    else:
+        slope, log_rate = (a - y + epsilon) / (a + epsilon), jnp.log(a + epsilon)
     dY = -log_rate
     if full:
-        y = _above_one(A, Y)
-        dY = dY + jnp.where(Y > 1, jnp.log(y) + 1 / (2 * y), 0)
-    return (dC * slope).astype(A.dtype), target_cotangent(dC * dY, Y)
+        n = jnp.where(y > 1, y, 1)
+        dY = jnp.where(y > 1, jnp.log(n) - log_rate + 0.5 / n, dY)
+    return pulled(dC, slope, A), target_cotangent(dC, dY, Y)
 
 
-def _probabilities(L: Array, Y: Array, log_target: bool) -> tuple[Array, Array]:
-    """Q, and log Q with 0 in the place of log 0."""
-    Y = Y.astype(jnp.result_type(L, Y))
+def _probabilities(L: Array, Y: Array, log_target: bool) -> tuple[Array, Array, Array]:
+    """ℓ, q, and log q with 0 in the place of log 0."""
+    ell, y = wide(L, Y)
     if not log_target:
-        return Y, jnp.log(jnp.where(Y == 0, 1, Y))
-    Q = jnp.exp(Y)
-    return Q, jnp.where(Q == 0, 0, Y)
-
-
-def _above_one(A: Array, Y: Array) -> Array:
-    """Y as numbers, 1 where it isn't above 1."""
-    return jnp.where(Y > 1, Y, 1).astype(jnp.result_type(A, Y))
+        return ell, y, jnp.log(jnp.where(y == 0, 1, y))
+    Q = jnp.exp(y)
+    return ell, Q, jnp.where(Q == 0, 0, y)

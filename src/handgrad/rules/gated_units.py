@@ -2,6 +2,7 @@
 
 Each keeps two arrays of U's size: U and V themselves, and the backward pass computes the gate again
 (residuals="recompute"), or what the two cotangents are dY's product with, computed by the forward pass ("save").
+Gates and slopes are computed in float32 at least, and so are their products; each output is rounded once.
 """
 
 from typing import Any, NamedTuple
@@ -9,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from handgrad.rules._elementwise import sigmoids, wide
 from handgrad.rules.self_gated import gelu_forward, silu_forward
 from handgrad.shapes import check_array, check_choice, check_cotangent, check_residuals, check_shape
 
@@ -34,7 +36,7 @@ class GluResiduals(NamedTuple):
 
     Attributes:
       U, V: (batch, ...) the arguments, where σ(U) is computed again.
-      slope: (batch, ...) dY/dU = V ∘ S ∘ (1 − S), S = σ(U), in U's dtype, where it was saved.
+      slope: (batch, ...) dY/dU = V ∘ S ∘ σ(−U), S = σ(U), in U's dtype, where it was saved.
       gate: (batch, ...) dY/dV = S, in V's dtype, where it was saved.
     """
 
@@ -58,16 +60,16 @@ def glu_forward(U: Array, V: Array, *, residuals: str = "recompute") -> tuple[Ar
     Derivation: docs/derivations/gated_units.md (Dauphin et al. 2017)
     """
     _check("glu_forward", U, V, residuals)
-    if residuals == "recompute":
-        return jax.lax.logistic(U) * V, GluResiduals(U, V, None, None)
     gate, slope = _sigmoid(U)
-    return gate * V, GluResiduals(None, None, *_slopes(U, V, gate, slope))
+    Y = (gate * V).astype(jnp.result_type(U, V))
+    kept = (U, V, None, None) if residuals == "recompute" else (None, None, *_slopes(U, V, gate, slope))
+    return Y, GluResiduals(*kept)
 
 
 def glu_backward(residuals: GluResiduals, dY: Array) -> tuple[Array, Array]:
     """Pull dY back through Y = S ∘ V with S = σ(U).
 
-        dU = dY ∘ V ∘ S ∘ (1 − S)      dV = dY ∘ S
+        dU = dY ∘ V ∘ S ∘ σ(−U)      dV = dY ∘ S
 
     Args:
       residuals: GluResiduals of glu_forward.
@@ -79,9 +81,10 @@ def glu_backward(residuals: GluResiduals, dY: Array) -> tuple[Array, Array]:
     Derivation: docs/derivations/gated_units.md
     """
     U, V, slope, gate = check_residuals("glu_backward", residuals, GluResiduals)
-    if U is not None:
-        slope, gate = _slopes(U, V, *_sigmoid(U))
-    return _pull_back("glu_backward", slope, gate, dY)
+    if U is None:
+        return _pull_back("glu_backward", dY, slope, gate, slope, gate)
+    gate, slope = _sigmoid(U)
+    return _pull_back("glu_backward", dY, slope * V, gate, U, V)
 
 
 class SwigluResiduals(NamedTuple):
@@ -89,7 +92,7 @@ class SwigluResiduals(NamedTuple):
 
     Attributes:
       U, V: (batch, ...) the arguments, where σ(U) is computed again.
-      slope: (batch, ...) dY/dU = V ∘ S ∘ (1 + U ∘ (1 − S)), S = σ(U), in U's dtype, where it was saved.
+      slope: (batch, ...) dY/dU = V ∘ S ∘ (1 + U ∘ σ(−U)), S = σ(U), in U's dtype, where it was saved.
       gate: (batch, ...) dY/dV = U ∘ S, in V's dtype, where it was saved.
     """
 
@@ -113,16 +116,16 @@ def swiglu_forward(U: Array, V: Array, *, residuals: str = "recompute") -> tuple
     Derivation: docs/derivations/gated_units.md (Shazeer 2020)
     """
     _check("swiglu_forward", U, V, residuals)
-    if residuals == "recompute":
-        return silu_forward(U)[0] * V, SwigluResiduals(U, V, None, None)
     gate, slope = _silu(U)
-    return gate * V, SwigluResiduals(None, None, *_slopes(U, V, gate, slope))
+    Y = (gate * V).astype(jnp.result_type(U, V))
+    kept = (U, V, None, None) if residuals == "recompute" else (None, None, *_slopes(U, V, gate, slope))
+    return Y, SwigluResiduals(*kept)
 
 
 def swiglu_backward(residuals: SwigluResiduals, dY: Array) -> tuple[Array, Array]:
     """Pull dY back through Y = U ∘ S ∘ V with S = σ(U).
 
-        dU = dY ∘ V ∘ S ∘ (1 + U ∘ (1 − S))      dV = dY ∘ U ∘ S
+        dU = dY ∘ V ∘ S ∘ (1 + U ∘ σ(−U))      dV = dY ∘ U ∘ S
 
     Args:
       residuals: SwigluResiduals of swiglu_forward.
@@ -134,16 +137,17 @@ def swiglu_backward(residuals: SwigluResiduals, dY: Array) -> tuple[Array, Array
     Derivation: docs/derivations/gated_units.md
     """
     U, V, slope, gate = check_residuals("swiglu_backward", residuals, SwigluResiduals)
-    if U is not None:
-        slope, gate = _slopes(U, V, *_silu(U))
-    return _pull_back("swiglu_backward", slope, gate, dY)
+    if U is None:
+        return _pull_back("swiglu_backward", dY, slope, gate, slope, gate)
+    gate, slope = _silu(U)
+    return _pull_back("swiglu_backward", dY, slope * V, gate, U, V)
 
 
 class GegluResiduals(NamedTuple):
     """Two arrays of the four: the first two, or the last two; the others are None.
 
     Attributes:
-      U, V: (batch, ...) the arguments, where Φ or tanh are computed again.
+      U, V: (batch, ...) the arguments, where Φ or σ are computed again.
       slope: (batch, ...) dY/dU = V ∘ (Φ + U ∘ φ), in U's dtype, where it was saved.
       gate: (batch, ...) dY/dV = U ∘ Φ, in V's dtype, where it was saved.
     """
@@ -171,10 +175,10 @@ def geglu_forward(
     Derivation: docs/derivations/gated_units.md (Shazeer 2020)
     """
     _check("geglu_forward", U, V, residuals)
-    if residuals == "recompute":
-        return gelu_forward(U, approximate=approximate)[0] * V, GegluResiduals(U, V, None, None)
     gate, slope = _gelu(U, approximate)
-    return gate * V, GegluResiduals(None, None, *_slopes(U, V, gate, slope))
+    Y = (gate * V).astype(jnp.result_type(U, V))
+    kept = (U, V, None, None) if residuals == "recompute" else (None, None, *_slopes(U, V, gate, slope))
+    return Y, GegluResiduals(*kept)
 
 
 def geglu_backward(residuals: GegluResiduals, dY: Array, *, approximate: bool = False) -> tuple[Array, Array]:
@@ -193,9 +197,10 @@ def geglu_backward(residuals: GegluResiduals, dY: Array, *, approximate: bool = 
     Derivation: docs/derivations/gated_units.md
     """
     U, V, slope, gate = check_residuals("geglu_backward", residuals, GegluResiduals)
-    if U is not None:
-        slope, gate = _slopes(U, V, *_gelu(U, approximate))
-    return _pull_back("geglu_backward", slope, gate, dY)
+    if U is None:
+        return _pull_back("geglu_backward", dY, slope, gate, slope, gate)
+    gate, slope = _gelu(U, approximate)
+    return _pull_back("geglu_backward", dY, slope * V, gate, U, V)
 
 
 def _check(where: str, U: Array, V: Array, residuals: str) -> None:
@@ -206,18 +211,18 @@ def _check(where: str, U: Array, V: Array, residuals: str) -> None:
 
 
 def _sigmoid(U: Array) -> tuple[Array, Array]:
-    """The gate g(U) and its slope g′(U)."""
-    S = jax.lax.logistic(U)
-    return S, S * (1 - S)
+    """The gate g(U) and its slope g′(U), float32 at least."""
+    S, complement = sigmoids(wide(U))
+    return S, S * complement
 
 
 def _silu(U: Array) -> tuple[Array, Any]:
-    gate, kept = silu_forward(U, residuals="save")
+    gate, kept = silu_forward(wide(U), residuals="save")
     return gate, kept.slope
 
 
 def _gelu(U: Array, approximate: bool) -> tuple[Array, Any]:
-    gate, kept = gelu_forward(U, approximate=approximate, residuals="save")
+    gate, kept = gelu_forward(wide(U), approximate=approximate, residuals="save")
     return gate, kept.slope
 
 
@@ -226,6 +231,8 @@ def _slopes(U: Array, V: Array, gate: Array, slope: Array) -> tuple[Array, Array
     return (V * slope).astype(U.dtype), gate.astype(V.dtype)
 
 
-def _pull_back(where: str, slope: Array, gate: Array, dY: Array) -> tuple[Array, Array]:
-    check_cotangent(where, dY, slope.shape, jnp.result_type(slope, gate))
-    return (dY * slope).astype(slope.dtype), (dY * gate).astype(gate.dtype)
+def _pull_back(where: str, dY: Array, slope: Array, gate: Array, U: Array, V: Array) -> tuple[Array, Array]:
+    """dU and dV like U and V, of which the dtypes are asked alone."""
+    check_cotangent(where, dY, slope.shape, jnp.result_type(U, V))
+    dY = wide(dY)
+    return (dY * slope).astype(U.dtype), (dY * gate).astype(V.dtype)

@@ -36,14 +36,14 @@ class GroupNormResiduals(NamedTuple):
     Attributes:
       X: (batch, ..., n) the input itself under "recompute", otherwise None.
       A: (batch, ..., n) the normalised input X̂ in X's dtype under "save", otherwise None.
-      variance: (batch, 1, ..., groups, 1) float32 at least: the slope is 1 / √(variance + eps).
+      R: (batch, 1, ..., groups, 1) the slope 1 / √(variance + eps), float32 at least.
       gamma: (n,) or None.
       beta: (n,) or None: whether there is a dbeta, and in which dtype.
     """
 
     X: Array | None
     A: Array | None
-    variance: Array
+    R: Array
     gamma: Array | None
     beta: Array | None
 
@@ -79,10 +79,10 @@ def group_norm_forward(
     if X.shape[-1] % groups:
         raise InputError(f"group_norm_forward: X must have a multiple of {groups} (groups) features, got {describe(X)}")
     grouped = _in_groups(X, groups)
-    A, _, variance = standardise(grouped, _of_a_group(grouped.ndim), eps)
+    A, _, _, R = standardise(grouped, _of_a_group(grouped.ndim), eps)
     A = A.reshape(X.shape)
     kept = (X, None) if residuals == "recompute" else (None, A.astype(promoted(X)))
-    return scale_and_shift(A, gamma, beta, X), GroupNormResiduals(*kept, variance, gamma, beta)
+    return scale_and_shift(A, gamma, beta, X), GroupNormResiduals(*kept, R, gamma, beta)
 
 
 def group_norm_backward(
@@ -103,13 +103,13 @@ def group_norm_backward(
       InputError: residuals of another rule; dY not of Y's shape and dtype.
     Derivation: docs/derivations/group_norm.md
     """
-    X, A, variance, gamma, beta = check_residuals("group_norm_backward", residuals, GroupNormResiduals)
-    axes = _of_a_group(variance.ndim)
-    grouped = recall(_in_groups(X, groups), _in_groups(A, groups), variance, axes, eps)
+    X, A, R, gamma, beta = check_residuals("group_norm_backward", residuals, GroupNormResiduals)
+    axes = _of_a_group(R.ndim)
+    grouped = recall(_in_groups(X, groups), _in_groups(A, groups), R, axes)
     A = grouped.reshape(*grouped.shape[:-2], -1)
     check_cotangent("group_norm_backward", dY, A.shape, promoted(A, gamma, beta))
     G = _in_groups(scaled(dY, gamma), groups)
-    dX = centred_slope(grouped, G, variance, eps, axes).reshape(A.shape)
+    dX = centred_slope(grouped, G, R, axes).reshape(A.shape)
     return dX.astype(A.dtype), *parameter_factors(A, dY, gamma, beta)
 
 
@@ -119,14 +119,14 @@ class InstanceNormResiduals(NamedTuple):
     Attributes:
       X: (batch, ..., n) the input itself under "recompute", otherwise None.
       A: (batch, ..., n) the normalised input X̂ in X's dtype under "save", otherwise None.
-      variance: (batch, 1, ..., n) float32 at least: the slope is 1 / √(variance + eps).
+      R: (batch, 1, ..., n) the slope 1 / √(variance + eps), float32 at least.
       gamma: (n,) or None.
       beta: (n,) or None: whether there is a dbeta, and in which dtype.
     """
 
     X: Array | None
     A: Array | None
-    variance: Array
+    R: Array
     gamma: Array | None
     beta: Array | None
 
@@ -153,9 +153,9 @@ def instance_norm_forward(
     check_norm("instance_norm_forward", X, gamma, beta, eps, residuals)
     if X.ndim < 3:
         raise InputError(f"instance_norm_forward: X must have shape (batch, tokens, ..., features), got {describe(X)}")
-    A, _, variance = standardise(X, _between(X.ndim), eps)
+    A, _, _, R = standardise(X, _between(X.ndim), eps)
     kept = (X, None) if residuals == "recompute" else (None, A.astype(promoted(X)))
-    return scale_and_shift(A, gamma, beta, X), InstanceNormResiduals(*kept, variance, gamma, beta)
+    return scale_and_shift(A, gamma, beta, X), InstanceNormResiduals(*kept, R, gamma, beta)
 
 
 def instance_norm_backward(
@@ -176,11 +176,11 @@ def instance_norm_backward(
       InputError: residuals of another rule; dY not of Y's shape and dtype.
     Derivation: docs/derivations/group_norm.md
     """
-    X, A, variance, gamma, beta = check_residuals("instance_norm_backward", residuals, InstanceNormResiduals)
-    axes = _between(variance.ndim)
-    A = recall(X, A, variance, axes, eps)
+    X, A, R, gamma, beta = check_residuals("instance_norm_backward", residuals, InstanceNormResiduals)
+    axes = _between(R.ndim)
+    A = recall(X, A, R, axes)
     check_cotangent("instance_norm_backward", dY, A.shape, promoted(A, gamma, beta))
-    dX = centred_slope(A, scaled(dY, gamma), variance, eps, axes).astype(A.dtype)
+    dX = centred_slope(A, scaled(dY, gamma), R, axes).astype(A.dtype)
     return dX, *parameter_factors(A, dY, gamma, beta)
 
 

@@ -9,9 +9,11 @@ neither.
 import jax
 import jax.numpy as jnp
 
+from handgrad.rules._losses import wide
+from handgrad.rules._softmax import sum_of_others
 from handgrad.rules.cross_entropy import SigmoidCrossEntropyResiduals
 from handgrad.rules.losses import L2LossResiduals, SquaredErrorResiduals
-from handgrad.rules.softmax_cross_entropy import SoftmaxCrossEntropyResiduals, row_weights
+from handgrad.rules.softmax_cross_entropy import SoftmaxCrossEntropyResiduals, row_chances, row_weights
 from handgrad.shapes import check_cotangent, check_residuals
 
 __all__ = [
@@ -37,7 +39,8 @@ def softmax_cross_entropy_root(
 ) -> Array:
     """S U of the cross-entropy of p = softmax(z), row by row.
 
-        H = ν (diag(p) − p pᵀ)      S = √ν (diag(√p) − p √pᵀ)      S u = √ν (√p ∘ u − ⟨√p, u⟩ p)
+        H = ν (diag(p) − p pᵀ)      S = √ν (diag(√p) − p √pᵀ)
+        S u = √ν (√p ∘ u − ⟨√p, u⟩ p) = √ν (√p ∘ u ∘ (1 − p) − p ∘ t)      t_k = Σ_{j ≠ k} √p_j u_j
 
     ν = Σ w ∘ q, the weight of the row's target: 1 without class weights, 0 for a row to ignore.
 
@@ -53,12 +56,12 @@ def softmax_cross_entropy_root(
     Derivation: docs/derivations/loss_curvature.md
     """
     where = "softmax_cross_entropy_root"
-    L, *_ = check_residuals(where, residuals, SoftmaxCrossEntropyResiduals)
-    check_cotangent(where, U, L.shape, L.dtype, name="U", of="the logits")
-    root = jnp.exp(L / 2)
-    along = jnp.sum(root * U, axis=-1, keepdims=True)
-    weights = row_weights(residuals, label_smoothing, ignore_index)
-    return (jnp.sqrt(weights) * (root * U - along * jnp.exp(L))).astype(L.dtype)
+    Z, *_ = check_residuals(where, residuals, SoftmaxCrossEntropyResiduals)
+    check_cotangent(where, U, Z.shape, Z.dtype, name="U", of="the logits")
+    D, P, others, largest = row_chances(residuals)
+    along = jnp.exp(D / 2) / jnp.sqrt(1 + residuals.rest) * U.astype(P.dtype)  # √p ∘ u
+    SU = along * others - P * sum_of_others(along, largest)
+    return _counting(residuals, SU, label_smoothing, ignore_index)
 
 
 def softmax_cross_entropy_draw(
@@ -78,14 +81,23 @@ def softmax_cross_entropy_draw(
       (batch, ..., n) like the logits.
     Derivation: docs/derivations/loss_curvature.md
     """
-    L, *_ = check_residuals("softmax_cross_entropy_draw", residuals, SoftmaxCrossEntropyResiduals)
-    drawn = jax.nn.one_hot(jax.random.categorical(key, L), L.shape[-1], dtype=L.dtype)
+    check_residuals("softmax_cross_entropy_draw", residuals, SoftmaxCrossEntropyResiduals)
+    D, P, others, _ = row_chances(residuals)
+    y = jax.random.categorical(key, D)
+    drawn = jnp.expand_dims(y, -1) == jnp.arange(P.shape[-1]).reshape((1,) * y.ndim + (-1,))
+    return _counting(residuals, jnp.where(drawn, -others, P), label_smoothing, ignore_index)
+
+
+def _counting(
+    residuals: SoftmaxCrossEntropyResiduals, rows: Array, label_smoothing: float, ignore_index: int | None
+) -> Array:
+    """√ν times each row, 0 where that is 0, in the logits' dtype."""
     weights = row_weights(residuals, label_smoothing, ignore_index)
-    return (jnp.sqrt(weights) * (jnp.exp(L) - drawn)).astype(L.dtype)
+    return jnp.where(weights == 0, 0, jnp.sqrt(weights) * rows).astype(residuals.Z.dtype)
 
 
 def sigmoid_cross_entropy_root(residuals: SigmoidCrossEntropyResiduals, U: Array) -> Array:
-    """S U = √(σ(z) (1 − σ(z))) ∘ U: the Hessian is diagonal.
+    """S U = √(σ(z) (1 − σ(z))) ∘ U = r / (1 + r²) ∘ U, r = e^(−|z| / 2): the Hessian is diagonal.
 
     Args:
       residuals: SigmoidCrossEntropyResiduals of sigmoid_cross_entropy_forward.
@@ -99,11 +111,13 @@ def sigmoid_cross_entropy_root(residuals: SigmoidCrossEntropyResiduals, U: Array
     where = "sigmoid_cross_entropy_root"
     Z, _ = check_residuals(where, residuals, SigmoidCrossEntropyResiduals)
     check_cotangent(where, U, Z.shape, Z.dtype, name="U", of="the logits")
-    return jnp.sqrt(jax.lax.logistic(Z) * jax.lax.logistic(-Z)) * U
+    z, u = wide(Z, U)
+    r = jnp.exp(-jnp.abs(z) / 2)
+    return (r / (1 + r**2) * u).astype(Z.dtype)
 
 
 def sigmoid_cross_entropy_draw(residuals: SigmoidCrossEntropyResiduals, key: Array) -> Array:
-    """σ(z) − y, y being 1 with probability σ(z) and 0 else.
+    """σ(z) − y, y being 1 with probability σ(z) and 0 else: σ(z) or −σ(−z).
 
     Args, Raises: as sigmoid_cross_entropy_root.
       key: a JAX random key.
@@ -113,7 +127,7 @@ def sigmoid_cross_entropy_draw(residuals: SigmoidCrossEntropyResiduals, key: Arr
     """
     Z, _ = check_residuals("sigmoid_cross_entropy_draw", residuals, SigmoidCrossEntropyResiduals)
     p = jax.lax.logistic(Z)
-    return p - jax.random.bernoulli(key, p).astype(Z.dtype)
+    return jnp.where(jax.random.bernoulli(key, p), -jax.lax.logistic(-Z), p)
 
 
 def squared_error_root(residuals: SquaredErrorResiduals, U: Array) -> Array:

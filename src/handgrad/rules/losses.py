@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from handgrad.rules._losses import per_example, target_cotangent, to_elements
+from handgrad.rules._losses import per_example, pulled, target_cotangent, to_elements, wide
 from handgrad.shapes import check_array, check_positive, check_residuals, check_target
 
 __all__ = [
@@ -55,7 +55,7 @@ def squared_error_forward(A: Array, Y: Array) -> tuple[Array, SquaredErrorResidu
     Derivation: docs/derivations/losses.md
     """
     E = _error("squared_error_forward", A, Y)
-    return per_example(E**2), SquaredErrorResiduals(A, Y)
+    return per_example(E**2, jnp.result_type(A, Y)), SquaredErrorResiduals(A, Y)
 
 
 def squared_error_backward(residuals: SquaredErrorResiduals, dC: Array) -> tuple[Array, Array | None]:
@@ -73,8 +73,7 @@ def squared_error_backward(residuals: SquaredErrorResiduals, dC: Array) -> tuple
     Derivation: docs/derivations/losses.md
     """
     A, Y = check_residuals("squared_error_backward", residuals, SquaredErrorResiduals)
-    slope = 2 * (A - Y)
-    return _cotangents("squared_error_backward", A, Y, slope, dC)
+    return _cotangents("squared_error_backward", A, Y, _difference(A, Y), dC, scale=2)
 
 
 class L2LossResiduals(NamedTuple):
@@ -102,7 +101,7 @@ def l2_loss_forward(A: Array, Y: Array) -> tuple[Array, L2LossResiduals]:
     Derivation: docs/derivations/losses.md
     """
     E = _error("l2_loss_forward", A, Y)
-    return per_example(E**2 / 2), L2LossResiduals(A, Y)
+    return per_example(E * (E / 2), jnp.result_type(A, Y)), L2LossResiduals(A, Y)
 
 
 def l2_loss_backward(residuals: L2LossResiduals, dC: Array) -> tuple[Array, Array | None]:
@@ -120,8 +119,7 @@ def l2_loss_backward(residuals: L2LossResiduals, dC: Array) -> tuple[Array, Arra
     Derivation: docs/derivations/losses.md
     """
     A, Y = check_residuals("l2_loss_backward", residuals, L2LossResiduals)
-    slope = A - Y
-    return _cotangents("l2_loss_backward", A, Y, slope, dC)
+    return _cotangents("l2_loss_backward", A, Y, _difference(A, Y), dC)
 
 
 class AbsoluteErrorResiduals(NamedTuple):
@@ -149,7 +147,7 @@ def absolute_error_forward(A: Array, Y: Array) -> tuple[Array, AbsoluteErrorResi
     Derivation: docs/derivations/losses.md
     """
     E = _error("absolute_error_forward", A, Y)
-    return per_example(E * jnp.sign(E)), AbsoluteErrorResiduals(A, Y)
+    return per_example(E * jnp.sign(E), jnp.result_type(A, Y)), AbsoluteErrorResiduals(A, Y)
 
 
 def absolute_error_backward(residuals: AbsoluteErrorResiduals, dC: Array) -> tuple[Array, Array | None]:
@@ -167,8 +165,7 @@ def absolute_error_backward(residuals: AbsoluteErrorResiduals, dC: Array) -> tup
     Derivation: docs/derivations/losses.md
     """
     A, Y = check_residuals("absolute_error_backward", residuals, AbsoluteErrorResiduals)
-    slope = jnp.sign(A - Y)
-    return _cotangents("absolute_error_backward", A, Y, slope, dC)
+    return _cotangents("absolute_error_backward", A, Y, jnp.sign(_difference(A, Y)), dC)
 
 
 class HuberLossResiduals(NamedTuple):
@@ -199,7 +196,7 @@ def huber_loss_forward(A: Array, Y: Array, *, delta: float = 1.0) -> tuple[Array
     check_positive("huber_loss_forward", "delta", delta)
     E = _error("huber_loss_forward", A, Y)
     inside = jnp.clip(E, -delta, delta)
-    return per_example(inside * (E - inside / 2)), HuberLossResiduals(A, Y)
+    return per_example(inside * (E - inside / 2), jnp.result_type(A, Y)), HuberLossResiduals(A, Y)
 
 
 def huber_loss_backward(residuals: HuberLossResiduals, dC: Array, *, delta: float = 1.0) -> tuple[Array, Array | None]:
@@ -218,17 +215,23 @@ def huber_loss_backward(residuals: HuberLossResiduals, dC: Array, *, delta: floa
     Derivation: docs/derivations/losses.md
     """
     A, Y = check_residuals("huber_loss_backward", residuals, HuberLossResiduals)
-    slope = jnp.clip(A - Y, -delta, delta)
-    return _cotangents("huber_loss_backward", A, Y, slope, dC)
+    return _cotangents("huber_loss_backward", A, Y, jnp.clip(_difference(A, Y), -delta, delta), dC)
 
 
 def _error(where: str, A: Array, Y: Array) -> Array:
     check_array(where, "the prediction A", A, min_ndim=1)
     check_target(where, Y, A.shape, "like the prediction A")
+    return _difference(A, Y)
+
+
+def _difference(A: Array, Y: Array) -> Array:
+    A, Y = wide(A, Y)
     return A - Y
 
 
-def _cotangents(where: str, A: Array, Y: Array, slope: Array, dC: Array) -> tuple[Array, Array | None]:
+def _cotangents(
+    where: str, A: Array, Y: Array, slope: Array, dC: Array, scale: float = 1
+) -> tuple[Array, Array | None]:
     """dA and dY of a loss that sees A − Y alone: dC times the slope, and the same with the other sign."""
-    dA = to_elements(where, dC, A, slope.dtype) * slope
-    return dA.astype(A.dtype), target_cotangent(-dA, Y)
+    dC = scale * to_elements(where, dC, A, jnp.result_type(A, Y))
+    return pulled(dC, slope, A), target_cotangent(-dC, slope, Y)

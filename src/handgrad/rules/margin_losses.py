@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from handgrad.rules._losses import per_example, target_cotangent, to_elements
+from handgrad.rules._losses import counted, per_example, pulled, target_cotangent, to_elements, wide
 from handgrad.rules.activations import softplus_forward
+from handgrad.rules.cross_entropy import sigmoid_minus, unless_right
 from handgrad.shapes import InputError, check_array, check_positive, check_residuals, check_target
 
 __all__ = [
@@ -47,7 +48,8 @@ def hinge_loss_forward(A: Array, Y: Array) -> tuple[Array, HingeLossResiduals]:
     """
     check_array("hinge_loss_forward", "the prediction A", A, min_ndim=1)
     check_target("hinge_loss_forward", Y, A.shape, "like the prediction A")
-    return per_example(jnp.maximum(0, 1 - Y * A)), HingeLossResiduals(A, Y)
+    a, y = wide(A, Y)
+    return per_example(jnp.maximum(0, 1 - y * a), jnp.result_type(A, Y)), HingeLossResiduals(A, Y)
 
 
 def hinge_loss_backward(residuals: HingeLossResiduals, dC: Array) -> tuple[Array, Array | None]:
@@ -66,8 +68,9 @@ def hinge_loss_backward(residuals: HingeLossResiduals, dC: Array) -> tuple[Array
     """
     A, Y = check_residuals("hinge_loss_backward", residuals, HingeLossResiduals)
     dC = to_elements("hinge_loss_backward", dC, A, jnp.result_type(A, Y))
-    H = (1 + jnp.sign(1 - Y * A)) / 2
-    return (-dC * Y * H).astype(A.dtype), target_cotangent(-dC * A * H, Y)
+    a, y = wide(A, Y)
+    H = (1 + jnp.sign(1 - y * a)) / 2
+    return pulled(-dC, y * H, A), target_cotangent(-dC, counted(H, a) * H, Y)
 
 
 class FocalLossResiduals(NamedTuple):
@@ -107,8 +110,10 @@ def focal_loss_forward(
         check_positive(where, "gamma", gamma)
     if alpha is not None and not 0 <= alpha <= 1:
         raise InputError(f"{where}: alpha must be in [0, 1] or None, got {alpha}")
-    C, D, _ = _cross_entropy_and_doubt(Z, Y)
-    return per_example(_balance(Y, alpha) * D**gamma * C), FocalLossResiduals(Z, Y)
+    z, y = wide(Z, Y)
+    C, D, _, _ = _cross_entropy_and_doubt(z, y)
+    C = _balance(y, alpha) * D**gamma * C
+    return per_example(C, jnp.result_type(Z, Y)), FocalLossResiduals(Z, Y)
 
 
 def focal_loss_backward(
@@ -116,7 +121,7 @@ def focal_loss_backward(
 ) -> tuple[Array, Array | None]:
     """Pull dC back through the focal loss.
 
-        dZ = dC ∘ α_y ∘ D^γ ∘ (P − Y + γ (1 − 2 Y) ∘ R ∘ c)      R = P ∘ (1 − P) / D
+        dZ = dC ∘ α_y ∘ D^γ ∘ (P − Y + γ (1 − 2 Y) ∘ R ∘ c)      R = P ∘ N / D, N = 1 − P
         dY = dC ∘ (α_y ∘ (γ (1 − 2 P) ∘ D^(γ−1) ∘ c − D^γ ∘ Z) + (2 α − 1) D^γ ∘ c)
 
     Args:
@@ -131,22 +136,23 @@ def focal_loss_backward(
     """
     Z, Y = check_residuals("focal_loss_backward", residuals, FocalLossResiduals)
     dC = to_elements("focal_loss_backward", dC, Z, jnp.result_type(Z, Y))
-    C, D, P = _cross_entropy_and_doubt(Z, Y)
-    balance, power = _balance(Y, alpha), D**gamma
-    # 1 / R, so that at a surely right answer, where P (1 − P) and D are both 0, their quotient is still 1.
-    R = 1 / (jnp.where(Y == 0, 0, Y / P) + jnp.where(Y == 1, 0, (1 - Y) / jax.lax.logistic(-Z)))
-    dZ = dC * balance * power * (P - Y + gamma * (1 - 2 * Y) * R * C)
+    z, y = wide(Z, Y)
+    C, D, P, N = _cross_entropy_and_doubt(z, y)
+    balance, power = _balance(y, alpha), D**gamma
+    # 1 / R, so that at a surely right answer, where P N and D are both 0, their quotient is still 1.
+    R = 1 / (jnp.where(y == 0, 0, y / P) + jnp.where(y == 1, 0, (1 - y) / N))
+    dZ = balance * power * (sigmoid_minus(z, y) + gamma * (1 - 2 * y) * (R * counted(R, C)))
     # Where D is 0, so is C, and with it the term.
-    from_doubt = gamma * (1 - 2 * P) * jnp.where(D == 0, 0, power / jnp.where(D == 0, 1, D)) * C
-    dY = balance * (from_doubt - power * Z) + (0 if alpha is None else 2 * alpha - 1) * power * C
-    return dZ.astype(Z.dtype), target_cotangent(dC * dY, Y)
+    from_doubt = -gamma * jnp.tanh(z / 2) * jnp.where(D == 0, 0, power / jnp.where(D == 0, 1, D)) * C
+    dY = balance * (from_doubt - power * unless_right(z, y)) + (0 if alpha is None else 2 * alpha - 1) * power * C
+    return pulled(dC, dZ, Z), target_cotangent(dC, dY, Y)
 
 
-def _cross_entropy_and_doubt(Z: Array, Y: Array) -> tuple[Array, Array, Array]:
-    """c, d and p of each element; no difference of large numbers, nor of 1 and a number near it, in any of them."""
-    P, N = jax.lax.logistic(Z), jax.lax.logistic(-Z)
-    C = Y * softplus_forward(-Z)[0] + (1 - Y) * softplus_forward(Z)[0]
-    return C, Y * N + (1 - Y) * P, P
+def _cross_entropy_and_doubt(z: Array, y: Array) -> tuple[Array, Array, Array, Array]:
+    """c, d, p and 1 − p of each element; no difference of large numbers, nor of 1 and a number near it, in any."""
+    P, N = jax.lax.logistic(z), jax.lax.logistic(-z)
+    C = y * counted(y, softplus_forward(-z)[0]) + (1 - y) * counted(1 - y, softplus_forward(z)[0])
+    return C, y * N + (1 - y) * P, P, N
 
 
 def _balance(Y: Array, alpha: float | None) -> Any:

@@ -1,6 +1,6 @@
 """Normalisation of every row for itself: layer norm and RMS norm."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,7 @@ from handgrad.rules._norms import (
     reciprocal_root,
     scale_and_shift,
     scaled,
+    shrinking,
     standardise,
 )
 from handgrad.shapes import check_cotangent, check_residuals
@@ -38,14 +39,14 @@ class LayerNormResiduals(NamedTuple):
     Attributes:
       X: (batch, ..., n) the input itself under "recompute", otherwise None.
       A: (batch, ..., n) the normalised input X̂ in X's dtype under "save", otherwise None.
-      variance: (batch, ..., 1) of each row, float32 at least: the slope is 1 / √(variance + eps).
+      R: (batch, ..., 1) the slope 1 / √(variance + eps) of each row, float32 at least.
       gamma: (n,) or None.
       beta: (n,) or None: whether there is a dbeta, and in which dtype.
     """
 
     X: Array | None
     A: Array | None
-    variance: Array
+    R: Array
     gamma: Array | None
     beta: Array | None
 
@@ -70,9 +71,9 @@ def layer_norm_forward(
     Derivation: docs/derivations/normalisation.md (Ba, Kiros and Hinton, 2016)
     """
     check_norm("layer_norm_forward", X, gamma, beta, eps, residuals)
-    A, _, variance = standardise(X, -1, eps)
+    A, _, _, R = standardise(X, -1, eps)
     kept = (X, None) if residuals == "recompute" else (None, A.astype(promoted(X)))
-    return scale_and_shift(A, gamma, beta, X), LayerNormResiduals(*kept, variance, gamma, beta)
+    return scale_and_shift(A, gamma, beta, X), LayerNormResiduals(*kept, R, gamma, beta)
 
 
 def layer_norm_backward(
@@ -93,10 +94,10 @@ def layer_norm_backward(
       InputError: residuals of another rule; dY not of Y's shape and dtype.
     Derivation: docs/derivations/normalisation.md
     """
-    X, A, variance, gamma, beta = check_residuals("layer_norm_backward", residuals, LayerNormResiduals)
-    A = recall(X, A, variance, -1, eps)
+    X, A, R, gamma, beta = check_residuals("layer_norm_backward", residuals, LayerNormResiduals)
+    A = recall(X, A, R, -1)
     check_cotangent("layer_norm_backward", dY, A.shape, promoted(A, gamma, beta))
-    dX = centred_slope(A, scaled(dY, gamma), variance, eps, -1).astype(A.dtype)
+    dX = centred_slope(A, scaled(dY, gamma), R, -1).astype(A.dtype)
     return dX, *parameter_factors(A, dY, gamma, beta)
 
 
@@ -106,13 +107,13 @@ class RmsNormResiduals(NamedTuple):
     Attributes:
       X: (batch, ..., n) the input itself under "recompute", otherwise None.
       A: (batch, ..., n) the normalised input X̂ in X's dtype under "save", otherwise None.
-      square: (batch, ..., 1) mean of each row's squares, float32 at least: the slope is 1 / √(square + eps).
+      R: (batch, ..., 1) the slope 1 / √(mean(X ∘ X) + eps) of each row, float32 at least.
       gamma: (n,) or None.
     """
 
     X: Array | None
     A: Array | None
-    square: Array
+    R: Array
     gamma: Array | None
 
 
@@ -133,10 +134,12 @@ def rms_norm_forward(
     Derivation: docs/derivations/normalisation.md (Zhang and Sennrich, 2019)
     """
     check_norm("rms_norm_forward", X, gamma, None, eps, residuals)
-    square = jnp.mean(jnp.square(X.astype(accumulator(X))), -1, keepdims=True)
-    A = X * reciprocal_root(square, eps)
+    shrink = shrinking(X, eps)
+    square = jnp.mean(jnp.square(X.astype(accumulator(X)) * shrink), -1, keepdims=True)
+    R = reciprocal_root(square, eps * shrink**2) * shrink
+    A = X * R
     kept = (X, None) if residuals == "recompute" else (None, A.astype(promoted(X)))
-    return scale_and_shift(A, gamma, None, X), RmsNormResiduals(*kept, square, gamma)
+    return scale_and_shift(A, gamma, None, X), RmsNormResiduals(*kept, R, gamma)
 
 
 def rms_norm_backward(residuals: RmsNormResiduals, dY: Array, *, eps: float = 1e-6) -> tuple[Array, Hadamard | None]:
@@ -155,15 +158,9 @@ def rms_norm_backward(residuals: RmsNormResiduals, dY: Array, *, eps: float = 1e
       InputError: residuals of another rule; dY not of Y's shape and dtype.
     Derivation: docs/derivations/normalisation.md
     """
-    X, A, square, gamma = check_residuals("rms_norm_backward", residuals, RmsNormResiduals)
-    R = reciprocal_root(square, eps)
-    A = _recall_rms(X, A, R)
+    X, A, R, gamma = check_residuals("rms_norm_backward", residuals, RmsNormResiduals)
+    A = (X * R).astype(promoted(X)) if A is None else A
     check_cotangent("rms_norm_backward", dY, A.shape, promoted(A, gamma))
     G = scaled(dY, gamma)
     dX = R * (G - A * jnp.mean(G * A, -1, keepdims=True))
     return dX.astype(A.dtype), parameter_factors(A, dY, gamma, None)[0]
-
-
-def _recall_rms(X: Any, A: Any, R: Array) -> Array:
-    """As `recall`, where nothing is subtracted."""
-    return (X * R).astype(promoted(X)) if A is None else A

@@ -1,7 +1,8 @@
-"""Activations that bend at zero. Each keeps its output alone, which the next linear keeps anyway as its input.
+"""Activations that bend at zero.
 
-Where nobody else keeps it (before a sum, a pool, a norm), relu and leaky_relu can keep a byte per element instead:
-residuals="mask".
+relu and leaky_relu keep their output, which the next linear keeps anyway as its input. Where nobody else keeps it
+(before a sum, a pool, a norm), they can keep a byte per element instead: residuals="mask". elu and selu keep their
+input, of which the slope has every digit, or with residuals="save" the output, of which it has less below zero.
 """
 
 from typing import Any, NamedTuple
@@ -9,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from handgrad.rules._elementwise import wide
 from handgrad.shapes import check_array, check_choice, check_cotangent, check_positive, check_residuals
 
 __all__ = [
@@ -29,6 +31,7 @@ __all__ = [
 Array = jax.Array
 
 POLICIES = ("save", "mask")
+EXPONENTIAL_POLICIES = ("recompute", "save")
 SELU_ALPHA = 1.6732632423543772  # the fixed point of mean 0 and variance 1: Klambauer et al. 2017, appendix A1
 SELU_SCALE = 1.0507009873554805
 
@@ -138,33 +141,36 @@ def leaky_relu_backward(residuals: LeakyReluResiduals, dY: Array, *, negative_sl
 
 
 class EluResiduals(NamedTuple):
-    """Y: (batch, ...) output; below zero the slope is Y + α."""
+    """X: (batch, ...) input, or Y: (batch, ...) output; the other is None. Below zero the slope is α eˣ = Y + α."""
 
-    Y: Array
+    X: Any
+    Y: Any
 
 
-def elu_forward(X: Array, *, alpha: float = 1.0) -> tuple[Array, EluResiduals]:
+def elu_forward(X: Array, *, alpha: float = 1.0, residuals: str = "recompute") -> tuple[Array, EluResiduals]:
     """Y = X where X > 0, α (eˣ − 1) elsewhere.
 
     Args:
       X: (batch, ...) floating point.
       alpha: α > 0, so that Y has the sign of X.
+      residuals: "recompute" keeps X; "save" keeps Y, nothing extra before a linear, but the slope is off by eps α.
     Returns:
       Y like X; residuals.
     Raises:
-      InputError: X is not floating point; α is not positive.
+      InputError: X is not floating point; α is not positive; residuals is neither of the two.
     Derivation: docs/derivations/rectifiers.md (Clevert et al. 2016)
     """
     check_array("elu_forward", "X", X)
     check_positive("elu_forward", "alpha", alpha)
-    Y = _elu(X, alpha)
-    return Y, EluResiduals(Y)
+    check_choice("elu_forward", "residuals", residuals, EXPONENTIAL_POLICIES)
+    Y = _elu(X, 1.0, alpha)
+    return Y, EluResiduals(X, None) if residuals == "recompute" else EluResiduals(None, Y)
 
 
 def elu_backward(residuals: EluResiduals, dY: Array, *, alpha: float = 1.0) -> tuple[Array]:
     """Pull dY back through elu, with slope α at zero.
 
-        dX = dY where Y > 0, dY ∘ (Y + α) elsewhere
+        dX = dY where X > 0, α dY ∘ eˣ elsewhere      α eˣ = Y + α
 
     Args:
       residuals: EluResiduals of elu_forward.
@@ -176,37 +182,39 @@ def elu_backward(residuals: EluResiduals, dY: Array, *, alpha: float = 1.0) -> t
       InputError: residuals of another rule; dY not of Y's shape and dtype.
     Derivation: docs/derivations/rectifiers.md
     """
-    (Y,) = check_residuals("elu_backward", residuals, EluResiduals)
-    check_cotangent("elu_backward", dY, Y.shape, Y.dtype)
-    return (jnp.where(Y > 0, dY, dY * (Y + alpha)),)
+    kept = check_residuals("elu_backward", residuals, EluResiduals)
+    return (_pull_back("elu_backward", *kept, dY, 1.0, alpha),)
 
 
 class SeluResiduals(NamedTuple):
-    """Y: (batch, ...) output; below zero the slope is Y + λα."""
+    """X: (batch, ...) input, or Y: (batch, ...) output, as in EluResiduals; the other is None."""
 
-    Y: Array
+    X: Any
+    Y: Any
 
 
-def selu_forward(X: Array) -> tuple[Array, SeluResiduals]:
+def selu_forward(X: Array, *, residuals: str = "recompute") -> tuple[Array, SeluResiduals]:
     """Y = λ elu(X, α) with the self-normalising constants λ = 1.0507…, α = 1.6732….
 
     Args:
       X: (batch, ...) floating point.
+      residuals: "recompute" keeps X, "save" keeps Y, as in elu_forward.
     Returns:
       Y like X; residuals.
     Raises:
-      InputError: X is not floating point.
+      InputError: X is not floating point; residuals is neither of the two.
     Derivation: docs/derivations/rectifiers.md (Klambauer et al. 2017)
     """
     check_array("selu_forward", "X", X)
-    Y = SELU_SCALE * _elu(X, SELU_ALPHA)
-    return Y, SeluResiduals(Y)
+    check_choice("selu_forward", "residuals", residuals, EXPONENTIAL_POLICIES)
+    Y = _elu(X, SELU_SCALE, SELU_ALPHA)
+    return Y, SeluResiduals(X, None) if residuals == "recompute" else SeluResiduals(None, Y)
 
 
 def selu_backward(residuals: SeluResiduals, dY: Array) -> tuple[Array]:
     """Pull dY back through selu, with slope λα at zero.
 
-        dX = λ dY where Y > 0, dY ∘ (Y + λα) elsewhere
+        dX = λ dY where X > 0, λα dY ∘ eˣ elsewhere      λα eˣ = Y + λα
 
     Args:
       residuals: SeluResiduals of selu_forward.
@@ -217,14 +225,23 @@ def selu_backward(residuals: SeluResiduals, dY: Array) -> tuple[Array]:
       InputError: residuals of another rule; dY not of Y's shape and dtype.
     Derivation: docs/derivations/rectifiers.md
     """
-    (Y,) = check_residuals("selu_backward", residuals, SeluResiduals)
-    check_cotangent("selu_backward", dY, Y.shape, Y.dtype)
-    return (dY * jnp.where(Y > 0, SELU_SCALE, Y + SELU_SCALE * SELU_ALPHA),)
+    kept = check_residuals("selu_backward", residuals, SeluResiduals)
+    return (_pull_back("selu_backward", *kept, dY, SELU_SCALE, SELU_ALPHA),)
 
 
-def _elu(X: Array, alpha: float) -> Array:
-    # The exponential sees no positive number: it can't overflow in the branch that `where` doesn't take.
-    return jnp.where(X > 0, X, alpha * jnp.expm1(jnp.where(X > 0, jnp.zeros_like(X), X)))
+def _elu(X: Array, scale: float, alpha: float) -> Array:
+    Xw = wide(X)  # and expm1 sees no positive number: it can't overflow in the branch that `where` doesn't take
+    return jnp.where(Xw > 0, scale * Xw, scale * alpha * jnp.expm1(jnp.where(Xw > 0, 0, Xw))).astype(X.dtype)
+
+
+def _pull_back(where: str, X: Any, Y: Any, dY: Array, scale: float, alpha: float) -> Array:
+    kept = Y if X is None else X
+    check_cotangent(where, dY, kept.shape, kept.dtype)
+    kept, dY = wide(kept), wide(dY)
+    if X is None:
+        return (dY * jnp.where(kept > 0, scale, kept + scale * alpha)).astype(Y.dtype)
+    root = jnp.exp(jnp.minimum(kept, 0) / 2)  # twice, so that λα eˣ is there where eˣ alone underflows
+    return jnp.where(kept > 0, scale * dY, scale * alpha * dY * root * root).astype(X.dtype)
 
 
 def _check_cotangent(where: str, dY: Array, Y: Any, mask: Any) -> None:

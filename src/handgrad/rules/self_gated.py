@@ -2,6 +2,7 @@
 
 Neither Y nor the gate alone tells the slope, so each keeps one array of X's size: X itself, and the backward pass
 computes the gate again (residuals="recompute"), or the slope, and the forward pass computes it at once ("save").
+Values and slopes are computed in float32 at least and rounded once.
 """
 
 import math
@@ -10,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from handgrad.rules.activations import softplus_forward
+from handgrad.rules._elementwise import halves, times_sigmoid, wide
 from handgrad.shapes import check_array, check_choice, check_cotangent, check_residuals
 
 __all__ = [
@@ -30,6 +31,7 @@ Array = jax.Array
 POLICIES = ("recompute", "save")
 SQRT_HALF = math.sqrt(0.5)
 SQRT_2_OVER_PI = math.sqrt(2 / math.pi)
+BEYOND = 32.0  # where the tanh form's gate is 0 or 1 in every dtype
 
 
 class SiluResiduals(NamedTuple):
@@ -58,14 +60,14 @@ def silu_forward(X: Array, *, residuals: str = "recompute") -> tuple[Array, Silu
     """
     check_array("silu_forward", "X", X)
     check_choice("silu_forward", "residuals", residuals, POLICIES)
-    Y = X * jax.lax.logistic(X)
-    return Y, SiluResiduals(X, None) if residuals == "recompute" else SiluResiduals(None, _silu_slope(X))
+    Y, slope = _silu(X)
+    return Y, SiluResiduals(X, None) if residuals == "recompute" else SiluResiduals(None, slope)
 
 
 def silu_backward(residuals: SiluResiduals, dY: Array) -> tuple[Array]:
     """Pull dY back through Y = X ∘ S with S = σ(X).
 
-        dX = dY ∘ S ∘ (1 + X ∘ (1 − S))
+        dX = dY ∘ S ∘ (1 + X ∘ σ(−X))
 
     Args:
       residuals: SiluResiduals of silu_forward.
@@ -77,21 +79,23 @@ def silu_backward(residuals: SiluResiduals, dY: Array) -> tuple[Array]:
     Derivation: docs/derivations/self_gated.md
     """
     X, slope = check_residuals("silu_backward", residuals, SiluResiduals)
-    slope = _silu_slope(X) if slope is None else slope
+    slope = _silu(X)[1] if slope is None else slope
     check_cotangent("silu_backward", dY, slope.shape, slope.dtype)
     return (dY * slope,)
 
 
-def _silu_slope(X: Array) -> Array:
-    S = jax.lax.logistic(X)
-    return S * (1 + X * (1 - S))
+def _silu(X: Array) -> tuple[Array, Array]:
+    """Y and its slope, in X's dtype."""
+    Xw = wide(X)
+    Y, slope = times_sigmoid(Xw, Xw, Xw)
+    return Y.astype(X.dtype), slope.astype(X.dtype)
 
 
 class MishResiduals(NamedTuple):
     """One of the two.
 
     Attributes:
-      X: (batch, ...) input, where tanh and σ are computed again.
+      X: (batch, ...) input, where the exponential is computed again.
       slope: (batch, ...) dY/dX, where it was saved.
     """
 
@@ -113,14 +117,14 @@ def mish_forward(X: Array, *, residuals: str = "recompute") -> tuple[Array, Mish
     """
     check_array("mish_forward", "X", X)
     check_choice("mish_forward", "residuals", residuals, POLICIES)
-    Y = X * jnp.tanh(softplus_forward(X)[0])
-    return Y, MishResiduals(X, None) if residuals == "recompute" else MishResiduals(None, _mish_slope(X))
+    Y, slope = _mish(X)
+    return Y, MishResiduals(X, None) if residuals == "recompute" else MishResiduals(None, slope)
 
 
 def mish_backward(residuals: MishResiduals, dY: Array) -> tuple[Array]:
     """Pull dY back through Y = X ∘ T with T = tanh(softplus(X)).
 
-        dX = dY ∘ (T + X ∘ (1 − T) ∘ (1 + T) ∘ σ(X))
+        dX = dY ∘ (T + X ∘ T′)      T = (n² + 2n) / (n² + 2n + 2),  T′ = 4n (n + 1) / (n² + 2n + 2)²,  n = eˣ
 
     Args:
       residuals: MishResiduals of mish_forward.
@@ -132,21 +136,27 @@ def mish_backward(residuals: MishResiduals, dY: Array) -> tuple[Array]:
     Derivation: docs/derivations/self_gated.md
     """
     X, slope = check_residuals("mish_backward", residuals, MishResiduals)
-    slope = _mish_slope(X) if slope is None else slope
+    slope = _mish(X)[1] if slope is None else slope
     check_cotangent("mish_backward", dY, slope.shape, slope.dtype)
     return (dY * slope,)
 
 
-def _mish_slope(X: Array) -> Array:
-    T = jnp.tanh(softplus_forward(X)[0])
-    return T + X * (1 - T) * (1 + T) * jax.lax.logistic(X)
+def _mish(X: Array) -> tuple[Array, Array]:
+    """Y and its slope, in X's dtype, from E = e^(−|x|); for x ≥ 0 both sides of T's fraction are divided by n²."""
+    Xw = wide(X)
+    E, r = halves(Xw)
+    above = jnp.where(Xw < 0, E + 2, 1 + 2 * E)  # T = r² above / (r² above + below)
+    below = jnp.where(Xw < 0, 2, 2 * E * E)
+    whole = r * r * above + below
+    slope = r * (r * above + Xw * r * (2 * below * (1 + E) / whole)) / whole
+    return (Xw * r * (r * above) / whole).astype(X.dtype), slope.astype(X.dtype)
 
 
 class GeluResiduals(NamedTuple):
     """One of the two.
 
     Attributes:
-      X: (batch, ...) input, where Φ or tanh are computed again.
+      X: (batch, ...) input, where Φ or σ are computed again.
       slope: (batch, ...) dY/dX, where it was saved.
     """
 
@@ -159,7 +169,7 @@ def gelu_forward(X: Array, *, approximate: bool = False, residuals: str = "recom
 
     Args:
       X: (batch, ...) floating point.
-      approximate: False for Φ(x) = ½ erfc(−x/√2), True for Φ(x) ≈ ½ (1 + tanh u), u = √(2/π) (x + 0.044715 x³).
+      approximate: False for Φ(x) = ½ erfc(−x/√2), True for Φ(x) ≈ ½ (1 + tanh u) = σ(2u), u = √(2/π) (x + 0.044715 x³).
       residuals: "recompute" keeps X, "save" the slope.
     Returns:
       Y like X; residuals.
@@ -169,9 +179,8 @@ def gelu_forward(X: Array, *, approximate: bool = False, residuals: str = "recom
     """
     check_array("gelu_forward", "X", X)
     check_choice("gelu_forward", "residuals", residuals, POLICIES)
-    distribution, density = _normal_distribution(X, approximate)
-    Y = X * distribution
-    return Y, GeluResiduals(X, None) if residuals == "recompute" else GeluResiduals(None, distribution + X * density)
+    Y, slope = _gelu(X, approximate)
+    return Y, GeluResiduals(X, None) if residuals == "recompute" else GeluResiduals(None, slope)
 
 
 def gelu_backward(residuals: GeluResiduals, dY: Array, *, approximate: bool = False) -> tuple[Array]:
@@ -190,16 +199,20 @@ def gelu_backward(residuals: GeluResiduals, dY: Array, *, approximate: bool = Fa
     Derivation: docs/derivations/self_gated.md
     """
     X, slope = check_residuals("gelu_backward", residuals, GeluResiduals)
-    if X is not None:
-        distribution, density = _normal_distribution(X, approximate)
-        slope = distribution + X * density
+    slope = _gelu(X, approximate)[1] if slope is None else slope
     check_cotangent("gelu_backward", dY, slope.shape, slope.dtype)
     return (dY * slope,)
 
 
-def _normal_distribution(X: Array, approximate: bool) -> tuple[Array, Array]:
-    """Φ(X) and its slope φ(X), exact or of the tanh form."""
-    if not approximate:
-        return jax.lax.erfc(-X * SQRT_HALF) / 2, jnp.exp(-(X**2) / 2) * (SQRT_2_OVER_PI / 2)
-    T = jnp.tanh(SQRT_2_OVER_PI * (X + 0.044715 * X**3))
-    return (1 + T) / 2, (1 - T) * (1 + T) / 2 * SQRT_2_OVER_PI * (1 + 3 * 0.044715 * X**2)
+def _gelu(X: Array, approximate: bool) -> tuple[Array, Array]:
+    """Y and its slope, in X's dtype, of the exact or of the tanh form."""
+    Xw = wide(X)
+    if approximate:
+        Z = jnp.clip(Xw, -BEYOND, BEYOND)  # so that no power overflows
+        P = 2 * SQRT_2_OVER_PI * (Z + 0.044715 * Z**3)
+        Y, slope = times_sigmoid(Xw, P, 2 * SQRT_2_OVER_PI * (Z + 3 * 0.044715 * Z**3))
+    else:
+        twice = jax.lax.erfc(-Xw * SQRT_HALF)  # Φ itself underflows where x Φ does not
+        root = jnp.exp(-(Xw**2) / 4)  # and so does φ
+        Y, slope = Xw / 2 * twice, (twice + Xw * root * (root * SQRT_2_OVER_PI)) / 2
+    return Y.astype(X.dtype), slope.astype(X.dtype)

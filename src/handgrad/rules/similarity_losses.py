@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from handgrad import meshes
 from handgrad.factors.base import accumulator
-from handgrad.rules._losses import per_example, target_cotangent, to_elements
+from handgrad.rules._losses import per_example, pulled, target_cotangent, to_elements, wide
 from handgrad.rules.softmax import log_softmax_forward
 from handgrad.shapes import (
     InputError,
@@ -50,6 +50,8 @@ class CosineDistanceResiduals(NamedTuple):
 def cosine_distance_forward(A: Array, Y: Array, *, epsilon: float = 1e-8) -> tuple[Array, CosineDistanceResiduals]:
     """C_b = Σ (1 − ⟨u, v⟩) for each example, u = a / max(‖a‖, ε) and v = y / max(‖y‖, ε) along the last axis.
 
+    1 − ⟨u, v⟩ is ½ ‖u − v‖² where both are of length 1: near 0 it keeps the digits that 1 − ⟨u, v⟩ loses.
+
     Args:
       A: (batch, ..., n) prediction, floating point.
       Y: (batch, ..., n) target of A's shape; of integers too.
@@ -63,9 +65,11 @@ def cosine_distance_forward(A: Array, Y: Array, *, epsilon: float = 1e-8) -> tup
     check_array("cosine_distance_forward", "the prediction A", A, min_ndim=2)
     check_target("cosine_distance_forward", Y, A.shape, "like the prediction A")
     check_positive("cosine_distance_forward", "epsilon", epsilon)
-    U, V = _unit(A, epsilon), _unit(Y.astype(jnp.result_type(A, Y)), epsilon)
-    C = per_example(1 - jnp.sum(U * V, axis=-1))
-    return C.astype(jnp.result_type(A, Y)), CosineDistanceResiduals(A, Y)
+    a, y = wide(A, Y)
+    U, V = _unit(a, epsilon), _unit(y, epsilon)
+    long = _lengths(a, epsilon)[2] & _lengths(y, epsilon)[2]
+    C = jnp.where(long, jnp.sum((U - V) ** 2, -1, keepdims=True) / 2, 1 - jnp.sum(U * V, -1, keepdims=True))
+    return per_example(C, jnp.result_type(A, Y)), CosineDistanceResiduals(A, Y)
 
 
 def cosine_distance_backward(
@@ -74,6 +78,8 @@ def cosine_distance_backward(
     """Pull dC back through the cosine distance.
 
         dU = −dC ∘ V      dV = −dC ∘ U      dA = (dU − ⟨dU, U⟩ 1ᵀ ∘ U) / ‖A‖, dY likewise
+
+    What points along U is taken away, so that dU = −dC ∘ (V − U) does as well, and keeps its digits where U and V meet.
 
     A vector no longer than ε counts as one that is divided by a constant: dA = dU / ε.
 
@@ -88,12 +94,13 @@ def cosine_distance_backward(
     Derivation: docs/derivations/similarity_losses.md
     """
     A, Y = check_residuals("cosine_distance_backward", residuals, CosineDistanceResiduals)
-    dtype = jnp.result_type(A, Y)
-    dC = to_elements("cosine_distance_backward", dC, A, dtype)
-    numbers = Y.astype(dtype)
-    dA = _unit_backward(A, -dC * _unit(numbers, epsilon), epsilon)
-    dY = _unit_backward(numbers, -dC * _unit(A, epsilon), epsilon)
-    return dA.astype(A.dtype), target_cotangent(dY, Y)
+    dC = to_elements("cosine_distance_backward", dC, A, jnp.result_type(A, Y))
+    a, y = wide(A, Y)
+    U, V = _unit(a, epsilon), _unit(y, epsilon)
+    near = jnp.sum(U * V, axis=-1, keepdims=True) > 0.5
+    dA = _unit_backward(a, jnp.where(near, V - U, V), V, epsilon)
+    dY = _unit_backward(y, jnp.where(near, U - V, U), U, epsilon)
+    return pulled(-dC, dA, A), target_cotangent(-dC, dY, Y)
 
 
 class InfoNceResiduals(NamedTuple):
@@ -180,7 +187,7 @@ def info_nce_backward(
     dS = jnp.expand_dims(dC.astype(L.dtype), 1) * (jnp.exp(L) - jnp.eye(len(A), dtype=L.dtype)) / temperature
     dU, dV = meshes.einsum("bc,cn->bn", dS, meshes.replicated(V)), meshes.einsum("bc,bn->cn", dS, U)
     if normalise:
-        dU, dV = _unit_backward(A, dU, epsilon), _unit_backward(Y, dV, epsilon)
+        dU, dV = _unit_backward(A, dU, dU, epsilon), _unit_backward(Y, dV, dV, epsilon)
     return dU.astype(A.dtype), dV.astype(Y.dtype)
 
 
@@ -198,20 +205,27 @@ def _log_chances(U: Array, V: Array, temperature: float) -> Array:
 def _unit(A: Array, epsilon: float) -> Array:
     """A / max(‖A‖, ε) along the last axis, in the dtype of sums."""
     A = A.astype(accumulator(A))
-    return A / _lengths(A, epsilon)[0]
+    scale, length, long = _lengths(A, epsilon)
+    return jnp.where(long, A / scale / length, A / epsilon)
 
 
-def _unit_backward(A: Array, dU: Array, epsilon: float) -> Array:
+def _unit_backward(A: Array, dU: Array, dU_of_short: Array, epsilon: float) -> Array:
     """dA = (dU − ⟨dU, U⟩ 1ᵀ ∘ U) / ‖A‖, or dU / ε."""
     A = A.astype(accumulator(A))
-    lengths, long = _lengths(A, epsilon)
-    U = A / lengths
-    along = jnp.where(long, jnp.sum(dU * U, axis=-1, keepdims=True), 0)
-    return (dU - along * U) / lengths
+    scale, length, long = _lengths(A, epsilon)
+    U = A / scale / length
+    across = dU - jnp.sum(dU * U, axis=-1, keepdims=True) * U
+    return jnp.where(long, across / length / scale, dU_of_short / epsilon)
 
 
-def _lengths(A: Array, epsilon: float) -> tuple[Array, Array]:
-    """max(‖A‖, ε), and where it is ‖A‖; the square root sees no 0, where its slope is infinite."""
-    squares = jnp.sum(A**2, axis=-1, keepdims=True)
-    long = squares > epsilon**2
-    return jnp.where(long, jnp.sqrt(jnp.where(long, squares, 1)), epsilon), long
+def _lengths(A: Array, epsilon: float) -> tuple[Array, Array, Array]:
+    """Two factors of ‖A‖, and where it is above ε.
+
+    The first is the largest element, so that no square overflows, or the largest number whose inverse is normal; a
+    constant, as it cancels. The second is a square root that sees no 0, where its slope is infinite.
+    """
+    scale = jax.lax.stop_gradient(jnp.max(jnp.abs(A), axis=-1, keepdims=True))
+    scale = jnp.where(scale == 0, 1, jnp.minimum(scale, 1 / float(jnp.finfo(A.dtype).tiny)))
+    squares = jnp.sum((A / scale) ** 2, axis=-1, keepdims=True)
+    long = scale * jnp.sqrt(squares) > epsilon
+    return scale, jnp.sqrt(jnp.where(long, squares, 1)), long

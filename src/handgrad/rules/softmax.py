@@ -1,10 +1,12 @@
-"""The softmax family, along the last axis."""
+"""The softmax family, along the last axis. Everything is computed in float32 at least and rounded once."""
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from handgrad.rules._elementwise import wide
+from handgrad.rules._softmax import rest_of
 from handgrad.shapes import check_array, check_cotangent, check_residuals
 
 __all__ = [
@@ -40,8 +42,9 @@ def softmax_forward(X: Array) -> tuple[Array, SoftmaxResiduals]:
     Derivation: docs/derivations/softmax.md
     """
     check_array("softmax_forward", "X", X, min_ndim=2)
-    E = jnp.exp(X - jnp.max(X, axis=-1, keepdims=True))
-    P = E / jnp.sum(E, axis=-1, keepdims=True)
+    Xw = wide(X)
+    E = jnp.exp(Xw - jnp.max(Xw, axis=-1, keepdims=True))
+    P = (E / jnp.sum(E, axis=-1, keepdims=True)).astype(X.dtype)
     return P, SoftmaxResiduals(P)
 
 
@@ -64,8 +67,9 @@ def softmax_backward(residuals: SoftmaxResiduals, dP: Array) -> tuple[Array]:
     # A row of P sums to 1, so a row of dP may be shifted: by the element where P is largest, so that a saturated row
     # keeps its digits.
     top = jnp.argmax(P, axis=-1, keepdims=True)
+    P, dP = wide(P), wide(dP)
     dP = dP - jnp.take_along_axis(dP, top, axis=-1)
-    return (P * (dP - jnp.sum(P * dP, axis=-1, keepdims=True)),)
+    return ((P * (dP - jnp.sum(P * dP, axis=-1, keepdims=True))).astype(residuals.P.dtype),)
 
 
 class LogSoftmaxResiduals(NamedTuple):
@@ -86,8 +90,10 @@ def log_softmax_forward(X: Array) -> tuple[Array, LogSoftmaxResiduals]:
     Derivation: docs/derivations/softmax.md
     """
     check_array("log_softmax_forward", "X", X, min_ndim=2)
-    shifted = X - jnp.max(X, axis=-1, keepdims=True)
-    L = shifted - jnp.log(jnp.sum(jnp.exp(shifted), axis=-1, keepdims=True))
+    Xw = wide(X)
+    M = jnp.max(Xw, axis=-1, keepdims=True)
+    D = Xw - M
+    L = (D - jnp.log1p(rest_of(D, Xw == M))).astype(X.dtype)
     return L, LogSoftmaxResiduals(L)
 
 
@@ -95,6 +101,7 @@ def log_softmax_backward(residuals: LogSoftmaxResiduals, dL: Array) -> tuple[Arr
     """Pull dL back through L = log softmax(X).
 
         dX = dL − P ∘ (dL 1) 1ᵀ      P = e^L
+        dx_k = (1 − p_k) dl_k − p_k Σ_{j ≠ k} dl_j      the same, where p_k > ½
 
     Args:
       residuals: LogSoftmaxResiduals of log_softmax_forward.
@@ -107,7 +114,13 @@ def log_softmax_backward(residuals: LogSoftmaxResiduals, dL: Array) -> tuple[Arr
     """
     (L,) = check_residuals("log_softmax_backward", residuals, LogSoftmaxResiduals)
     check_cotangent("log_softmax_backward", dL, L.shape, L.dtype, name="dL", of="L")
-    return (dL - jnp.exp(L) * jnp.sum(dL, axis=-1, keepdims=True),)
+    L, dL = wide(L), wide(dL)
+    P = jnp.exp(L)
+    sure = P > 0.5  # one of a row at most: its dl would meet p Σ dl
+    one = jnp.sum(jnp.where(sure, dL, 0), axis=-1, keepdims=True)
+    others = jnp.sum(jnp.where(sure, 0, dL), axis=-1, keepdims=True)
+    dX = jnp.where(sure, -jnp.expm1(L) * dL - P * others, dL - P * (one + others))
+    return (dX.astype(residuals.L.dtype),)
 
 
 class LogsumexpResiduals(NamedTuple):
@@ -129,10 +142,12 @@ def logsumexp_forward(X: Array) -> tuple[Array, LogsumexpResiduals]:
     Derivation: docs/derivations/softmax.md
     """
     check_array("logsumexp_forward", "X", X, min_ndim=2)
-    M = jnp.max(X, axis=-1, keepdims=True)
-    E = jnp.exp(X - M)
+    Xw = wide(X)
+    M = jnp.max(Xw, axis=-1, keepdims=True)
+    E = jnp.exp(Xw - M)
     S = jnp.sum(E, axis=-1, keepdims=True)
-    return jnp.squeeze(M + jnp.log(S), -1), LogsumexpResiduals(E / S)
+    Y = jnp.squeeze(M + jnp.log(S), -1)
+    return Y.astype(X.dtype), LogsumexpResiduals((E / S).astype(X.dtype))
 
 
 def logsumexp_backward(residuals: LogsumexpResiduals, dY: Array) -> tuple[Array]:

@@ -8,17 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from handgrad.factors.base import accumulator
-from handgrad.rules._losses import per_example, target_cotangent, to_elements
-from handgrad.rules.softmax import log_softmax_forward, logsumexp_forward
+from handgrad.rules._losses import counted, per_example, pulled, target_cotangent, to_elements
+from handgrad.rules._softmax import chances, rest_of, shifted
+from handgrad.rules._targets import as_distribution, check_labels_or_distributions, ignored, of_others, weighted
 from handgrad.shapes import (
     InputError,
-    as_row,
     check_array,
     check_positive,
     check_residuals,
     check_shape,
-    check_target,
-    describe,
 )
 
 __all__ = [
@@ -31,18 +29,20 @@ Array = jax.Array
 
 
 class SoftmaxCrossEntropyResiduals(NamedTuple):
-    """One array of the logits' size, one number for each row of it, and the arguments that are no logits.
+    """The arguments (references, no copies) and two numbers for each row of logits.
 
     Attributes:
-      L: (batch, ..., n) log softmax of the capped logits: e^L is dZ's first part, −L is dY. 0 where ignored.
-      lse: (batch, ...) log Σ eˢ of the same: the z-loss is made of it, and S = L + lse tells the cap's slope. 0 where
-        ignored.
-      Y: the target, as it came.
-      class_weights: (n,) as they came, or None.
+      Z: (batch, ..., n) logits.
+      M: (batch, ..., 1) the largest logit of each row, in float32 at least.
+      rest: like M, Σ e^(s − m) over all but one of the largest, s and m being capped: P = e^(S − m) / (1 + rest). Kept
+        apart, neither is rounded to the size of the other, as in log Σ eˢ = m + log(1 + rest).
+      Y: the target.
+      class_weights: (n,), or None.
     """
 
-    L: Array
-    lse: Array
+    Z: Array
+    M: Array
+    rest: Array
     Y: Array
     class_weights: Array | None
 
@@ -86,15 +86,17 @@ def softmax_cross_entropy_forward(
     if class_weights is not None:
         check_array(where, "class_weights", class_weights)
         check_shape(where, "class_weights", class_weights, Z.shape[-1:], "(one for each class)")
-    S = capped(Z, softcap)
-    L, lse = without_ignored(log_softmax_forward(S)[0], logsumexp_forward(S)[0], Y, ignore_index)
-    Q = _distribution(Y, Z.shape[-1], Z.dtype, label_smoothing, ignore_index)
-    V = _weighted(Q, class_weights)
+    dtype = _dtype(Z, Y, class_weights)
+    M = jnp.max(Z, axis=-1, keepdims=True).astype(accumulator(dtype))
+    D, largest = _shifted(Z, M, softcap)
+    rest = rest_of(D, largest)
+    L, lse = _logarithms(D, M, rest, Y, ignore_index, softcap)
+    V = weighted(as_distribution(Y, Z.shape[-1], M.dtype, label_smoothing, ignore_index), class_weights)
     # 0 log 0 = 0: a logit of −∞ costs nothing where the target never happens.
-    C = per_example(-V * jnp.where((V == 0) & jnp.isneginf(L), 0, L))
+    C = per_example(-V * counted(V, L))
     if z_loss:
-        C = C + z_loss * per_example(lse**2)
-    return C, SoftmaxCrossEntropyResiduals(L, lse, Y, class_weights)
+        C = C + per_example(z_loss * lse * lse)
+    return C.astype(dtype), SoftmaxCrossEntropyResiduals(Z, M, rest, Y, class_weights)
 
 
 def softmax_cross_entropy_backward(
@@ -109,7 +111,10 @@ def softmax_cross_entropy_backward(
     """Pull dC back through the cross-entropy of softmax(S) and the z-loss.
 
         dS = dC ∘ (P ∘ (V 1 + 2 ζ log Σ eˢ) 1ᵀ − V)      V = Q ∘ w, P = e^L; V 1 = 1 for a distribution without w
+           = dC ∘ (P ∘ (V⁻ + 2 ζ log Σ eˢ 1ᵀ) − V ∘ P⁻)      P⁻ = 1 − P and V⁻ = V 1 1ᵀ − V, sums of the others
         dZ = dS ∘ (1 − (S / κ)²)      dY = −(1 − ε) dC ∘ w ∘ L      dw = −Σ dC ∘ Q ∘ L
+
+    The second form keeps its digits where p rounds to 1. dY is 0 where a target of 0 meets a logit of −∞.
 
     Args:
       residuals: SoftmaxCrossEntropyResiduals of softmax_cross_entropy_forward.
@@ -122,28 +127,40 @@ def softmax_cross_entropy_backward(
     Derivation: docs/derivations/softmax_cross_entropy.md
     """
     where = "softmax_cross_entropy_backward"
-    L, lse, Y, class_weights = check_residuals(where, residuals, SoftmaxCrossEntropyResiduals)
-    Q = _distribution(Y, L.shape[-1], L.dtype, label_smoothing, ignore_index)
-    V = _weighted(Q, class_weights)
-    dC = to_elements(where, dC, L, jnp.result_type(V, L))
-    lse = jnp.expand_dims(lse, -1)
-    dZ = dC * (jnp.exp(L) * (jnp.sum(V, axis=-1, keepdims=True) + 2 * z_loss * lse) - V)
+    Z, M, rest, Y, class_weights = check_residuals(where, residuals, SoftmaxCrossEntropyResiduals)
+    dC = to_elements(where, dC, Z, _dtype(Z, Y, class_weights))
+    D, largest = _shifted(Z, M, softcap)
+    L, lse = _logarithms(D, M, rest, Y, ignore_index, softcap)
+    P, others = chances(D, largest, rest)
+    Q = as_distribution(Y, Z.shape[-1], M.dtype, label_smoothing, ignore_index)
+    V = weighted(Q, class_weights)
+    rest_of_target = of_others(Y, V, class_weights, largest, label_smoothing)
+    slope = P * (rest_of_target + 2 * z_loss * lse if z_loss else rest_of_target) - V * others
     if softcap is not None:
-        T = (L + lse) / softcap
-        dZ = dZ * ((1 - T) * (1 + T))
-    dY = target_cotangent(-(1 - label_smoothing) * _weighted(dC * L, class_weights), Y)
+        slope = slope * _slope_of_cap(Z.astype(M.dtype) / softcap)
+    if ignore_index is not None:
+        slope = jnp.where(ignored(Y, ignore_index), 0, slope)
+    L = counted(V, L)
+    dY = target_cotangent(-(1 - label_smoothing) * dC, weighted(L, class_weights), Y)
     if class_weights is None:
-        return dZ.astype(L.dtype), dY, None
-    of_rows = jnp.where(Q == 0, 0, -dC * Q * L)  # a class that no row asks for hears nothing of a row's NaN
-    dw = jnp.sum(of_rows, axis=tuple(range(L.ndim - 1)), dtype=accumulator(dC))
-    return dZ.astype(L.dtype), dY, dw.astype(class_weights.dtype)
+        return pulled(dC, slope, Z), dY, None
+    of_rows = jnp.where((Q == 0) | (dC == 0), 0, -dC * Q * L)  # a class that no row asks for hears nothing of its NaN
+    dw = jnp.sum(of_rows, axis=tuple(range(Z.ndim - 1)))
+    return pulled(dC, slope, Z), dY, dw.astype(class_weights.dtype)
 
 
 def row_weights(residuals: SoftmaxCrossEntropyResiduals, label_smoothing: float, ignore_index: int | None) -> Array:
     """ν = Σ w ∘ q, what each row of logits counts: (batch, ..., 1)."""
-    L, _, Y, class_weights = residuals
-    Q = _distribution(Y, L.shape[-1], L.dtype, label_smoothing, ignore_index)
-    return jnp.sum(_weighted(Q, class_weights), axis=-1, keepdims=True)
+    Z, M, _, Y, class_weights = residuals
+    Q = as_distribution(Y, Z.shape[-1], M.dtype, label_smoothing, ignore_index)
+    return jnp.sum(weighted(Q, class_weights), axis=-1, keepdims=True)
+
+
+def row_chances(residuals: SoftmaxCrossEntropyResiduals) -> tuple[Array, Array, Array, Array]:
+    """S − M, P, 1 − P and where P is largest, of logits without a cap."""
+    Z, M, rest, *_ = residuals
+    D, largest = _shifted(Z, M, None)
+    return D, *chances(D, largest, rest), largest
 
 
 def check_options(where: str, label_smoothing: Any, ignore_index: Any, z_loss: Any, softcap: Any) -> None:
@@ -158,51 +175,39 @@ def check_options(where: str, label_smoothing: Any, ignore_index: Any, z_loss: A
         check_positive(where, "softcap", softcap)
 
 
-def check_labels_or_distributions(where: str, Y: Any, shape: tuple[int, ...], ignore_index: int | None) -> None:
-    """Y is a target for logits of this shape."""
-    if hasattr(Y, "dtype") and jnp.issubdtype(Y.dtype, jnp.integer):
-        check_target(where, Y, shape[:-1], "(one label for each row of logits)")
-        return
-    check_target(where, Y, shape, "(one probability for each logit)")
-    if ignore_index is not None:
-        raise InputError(f"{where}: the target Y must be labels where there is an ignore_index, got {describe(Y)}")
-
-
 def capped(Z: Array, softcap: float | None) -> Array:
     """S = κ tanh(Z / κ), or Z itself."""
     return Z if softcap is None else softcap * jnp.tanh(Z / softcap)
 
 
-def without_ignored(L: Array, lse: Array, Y: Array, ignore_index: int | None) -> tuple[Array, Array]:
-    """L and lse with 0 in the rows that don't count, whatever their logits were."""
+def _shifted(Z: Array, M: Array, softcap: float | None) -> tuple[Array, Array]:
+    """S − M, in M's dtype, and where a row is largest."""
+    Z = Z.astype(M.dtype)
+    return shifted(capped(Z, softcap), capped(M, softcap)), Z == M
+
+
+def _logarithms(
+    D: Array, M: Array, rest: Array, Y: Array, ignore_index: int | None, softcap: float | None
+) -> tuple[Array, Array]:
+    """log softmax and log Σ eˢ, 0 in the rows that don't count, whatever their logits were."""
+    log_total = jnp.log1p(rest)
+    L, lse = D - log_total, capped(M, softcap) + log_total
     if ignore_index is None:
         return L, lse
-    ignored = _as_int32(Y) == ignore_index
-    return jnp.where(jnp.expand_dims(ignored, -1), 0, L), jnp.where(ignored, 0, lse)
+    skip = ignored(Y, ignore_index)
+    return jnp.where(skip, 0, L), jnp.where(skip, 0, lse)
 
 
-def _distribution(Y: Array, n: int, dtype: Any, label_smoothing: float, ignore_index: int | None) -> Array:
-    """The target as distributions over n classes: NaN for a label that names no class, 0 for one to ignore."""
-    if not jnp.issubdtype(Y.dtype, jnp.integer):
-        return _smoothed(Y, n, label_smoothing)
-    labels = jnp.expand_dims(_as_int32(Y), -1)
-    classes = jnp.arange(n).reshape((1,) * Y.ndim + (n,))
-    Q = jnp.where((labels >= 0) & (labels < n), labels == classes, jnp.nan).astype(dtype)
-    Q = _smoothed(Q, n, label_smoothing)
-    return Q if ignore_index is None else jnp.where(labels == ignore_index, 0, Q)
+def _slope_of_cap(T: Array) -> Array:
+    """1 − tanh² t = 4 e / (1 + e)², e = e^(−2|t|): no difference of 1 and what rounds to it."""
+    E = jnp.exp(-2 * jnp.abs(T))
+    return 4 * E / (1 + E) ** 2
 
 
-def _smoothed(Q: Array, n: int, label_smoothing: float) -> Array:
-    return (1 - label_smoothing) * Q + label_smoothing / n if label_smoothing else Q
-
-
-def _weighted(Q: Array, class_weights: Array | None) -> Array:
-    return Q if class_weights is None else Q * as_row(class_weights, Q.ndim)
-
-
-def _as_int32(Y: Array) -> Array:
-    """Labels wide enough for any class, and for any ignore_index."""
-    return Y.astype(jnp.promote_types(Y.dtype, jnp.int32))
+def _dtype(Z: Array, Y: Array, class_weights: Array | None) -> Any:
+    """The loss's dtype: labels have no part in it."""
+    numbers = [Z] if jnp.issubdtype(Y.dtype, jnp.integer) else [Z, Y]
+    return jnp.result_type(*numbers, *([] if class_weights is None else [class_weights]))
 
 
 def _is_index(value: Any) -> bool:
