@@ -143,7 +143,9 @@ def split_over(mesh, params, layout):
 
 
 def collectives(text):
-    return sorted(re.findall(r" (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\(", text))
+    return sorted(
+        re.findall(r" (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\(", text)
+    )
 
 
 @every_model
@@ -162,5 +164,8 @@ def test_collectives_are_those_of_autodiff(name, layout, axes):
         ours = jax.jit(hg.value_and_grad(model, LOSS)).lower(*arguments).compile()
         (value, grads) = ours(*arguments)
     close({"g": (value, grads)}, {"g": on_one_device(name)["value_and_grad"]})
-    shardings = [a.sharding.is_equivalent_to(b.sharding, a.ndim) for a, b in zip(jax.tree.leaves(grads), jax.tree.leaves(arguments[0]))]
+    shardings = [
+        a.sharding.is_equivalent_to(b.sharding, a.ndim)
+        for a, b in zip(jax.tree.leaves(grads), jax.tree.leaves(arguments[0]))
+    ]
     print(collectives(ours.as_text()), collectives(theirs.as_text()), shardings)

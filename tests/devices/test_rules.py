@@ -54,6 +54,8 @@ def test_a_rule_on_several_devices(case):
     expected = jax.device_get(jax.jit(run)(dY, *arguments))
 
     mesh = mesh_of("explicit", batch)
-    placed = [None if a is None else put(mesh, a, *(() if w else ("data",))) for a, w in zip(arguments, whole, strict=True)]
+    placed = [
+        None if a is None else put(mesh, a, *(() if w else ("data",))) for a, w in zip(arguments, whole, strict=True)
+    ]
     with jax.set_mesh(mesh):
         assert_same(jax.device_get(jax.jit(run)(put(mesh, dY, "data"), *placed)), expected)

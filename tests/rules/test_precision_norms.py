@@ -90,6 +90,8 @@ def test_large_rows(subject, dtype, size):
     assert np.isfinite(X).all() and np.abs(X).max() > size / 4
     dY = np.resize(COTANGENT, X.shape).astype(dtype)
     truth = subject.truth(*(np.asarray(a, np.float64) for a in (X, dY)))
-    for found, exact in zip(by_hand(subject.op, **subject.options)(jnp.asarray(X), jnp.asarray(dY)), truth, strict=True):
+    for found, exact in zip(
+        by_hand(subject.op, **subject.options)(jnp.asarray(X), jnp.asarray(dY)), truth, strict=True
+    ):
         bar = 8 * float(jnp.finfo(dtype).eps) * np.abs(exact).max()
         np.testing.assert_allclose(np.asarray(found, np.float64), exact, rtol=0, atol=max(bar, 1e-7))
