@@ -95,8 +95,6 @@ def test_an_array_of_another_shape():
     like = jax.eval_shape(model.init, jax.random.key(0), x)
     state = to_state(table, drawn("resnet"))
     wrong = state | {"layer2.1.conv1.weight": jnp.zeros((4, 4, 1, 3))}
-    said = (
-        r"layer2\.1\.conv1\.weight: its axes \(2, 3, 1, 0\) must have shape \(3, 3, 4, 4\), got float64 \(4, 4, 1, 3\)"
-    )
+    said = r"layer2\.1\.conv1\.weight must have shape \(4, 4, 3, 3\), got float64 \(4, 4, 1, 3\)"
     with pytest.raises(hg.InputError, match=said):
         from_state(table, like, wrong)

@@ -5,7 +5,7 @@ from handgrad.models.gpt2 import GPT2_STATE, Gpt2Config, gpt2
 from handgrad.models.llama import LLAMA_STATE, LlamaConfig, llama
 from handgrad.models.lstm_language_model import LstmLanguageModelConfig, lstm_language_model, lstm_language_model_state
 from handgrad.models.mlp import mlp
-from handgrad.models.published import Weight, from_state, load, save, to_state
+from handgrad.models.published import StateTable, Weight, from_state, load, save, to_state
 from handgrad.models.random_check import check_random_networks
 from handgrad.models.random_network import RandomNetwork, random_network
 
@@ -18,6 +18,7 @@ __all__ = [
     "LstmLanguageModelConfig",
     "RandomNetwork",
     "ResnetConfig",
+    "StateTable",
     "Weight",
     "check_random_networks",
     "from_state",
