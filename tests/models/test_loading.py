@@ -11,6 +11,7 @@ import pytest
 import handgrad as hg
 from handgrad.models import (
     GPT2_STATE,
+    LENET5_STATE,
     LLAMA_STATE,
     Gpt2Config,
     LlamaConfig,
@@ -18,6 +19,7 @@ from handgrad.models import (
     ResnetConfig,
     from_state,
     gpt2,
+    lenet5,
     llama,
     load,
     lstm_language_model,
@@ -34,6 +36,7 @@ LSTM = LstmLanguageModelConfig(vocabulary=7, width=3)
 MODELS = {
     "gpt2": (gpt2(Gpt2Config(vocabulary=11, tokens=6, width=4, blocks=2, heads=2)), GPT2_STATE, IDS),
     "llama": (llama(LlamaConfig(vocabulary=11, width=4, hidden=6, blocks=2, heads=2, kv_heads=1)), LLAMA_STATE, IDS),
+    "lenet5": (lenet5(), LENET5_STATE, np.zeros((1, 28, 28, 1))),
     "resnet": (resnet(RESNET), resnet_state(RESNET), IMAGES),
     "lstm": (lstm_language_model(LSTM), lstm_language_model_state(LSTM), IDS),
 }
@@ -46,6 +49,7 @@ BUFFERS = {
         for norm in ("bn1", "layer2.0.downsample.1", "layer2.1.bn2")
         for name in ("running_mean", "running_var", "num_batches_tracked")
     },
+    "lenet5": {},
     "lstm": {},
 }
 every_model = pytest.mark.parametrize("name", MODELS)

@@ -1,6 +1,6 @@
 """Whole networks, composed from layers."""
 
-from handgrad.models.convnet import Lenet5Config, ResnetConfig, lenet5, resnet, resnet_state
+from handgrad.models.convnet import LENET5_STATE, Lenet5Config, ResnetConfig, lenet5, resnet, resnet_state
 from handgrad.models.gpt2 import GPT2_STATE, Gpt2Config, gpt2
 from handgrad.models.llama import LLAMA_STATE, LlamaConfig, llama
 from handgrad.models.lstm_language_model import LstmLanguageModelConfig, lstm_language_model, lstm_language_model_state
@@ -11,6 +11,7 @@ from handgrad.models.random_network import RandomNetwork, random_network
 
 __all__ = [
     "GPT2_STATE",
+    "LENET5_STATE",
     "LLAMA_STATE",
     "Gpt2Config",
     "Lenet5Config",

@@ -74,6 +74,15 @@ def lenet5(config: Lenet5Config = Lenet5Config()) -> Layer:
     )
 
 
+# Where each parameter is in a state with the names of PyTorch's tutorial of this network. Images have their features in
+# front there, and the first linear layer counts its inputs in that order.
+LENET5_STATE = StateTable(
+    {f"conv{i}.K": Weight(f"conv{i}.weight", KERNEL) for i in (1, 2)}
+    | {f"fc{i}.W": Weight(f"fc{i}.weight", TRANSPOSED, image=(5, 5, 16) if i == 1 else None) for i in (1, 2, 3)}
+    | {f"{name}.b": Weight(f"{name}.bias") for name in ("conv1", "conv2", "fc1", "fc2", "fc3")}
+)
+
+
 @dataclass(frozen=True)
 class ResnetConfig:
     """Sizes of a residual network for small images; each stage after the first halves the image's sides.

@@ -35,6 +35,8 @@ class Weight(NamedTuple):
       added: another array there, which has to be added: two biases where one is enough. On the way back it is 0.
       tied: the array that stands for it where the state has none of its name: two names of one tied matrix. An array
         of this name that is no other parameter's must be equal to it.
+      image: (height, width, features) of what was made flat in front of a weight: our rows count them in this order,
+        the published ones features first.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Weight(NamedTuple):
     third: int | None = None
     added: str | None = None
     tied: str | None = None
+    image: tuple[int, int, int] | None = None
 
 
 class StateTable(dict[str, Weight]):
@@ -104,6 +107,8 @@ def to_state(table: Mapping[str, Weight], params: Any) -> dict[str, np.ndarray]:
         weight = table[path]
         for name, block in zip(_names(weight, leaf), leaf if _is_stack(weight) else [leaf], strict=True):
             array = np.asarray(block)
+            if weight.image:
+                array = array.reshape(*weight.image, -1).transpose(2, 0, 1, 3).reshape(array.shape)
             array = array if weight.axes is None else array.transpose(np.argsort(weight.axes))
             if weight.third is None:
                 state[name] = array
@@ -250,6 +255,9 @@ def _parameter(weight: Weight, name: str, state: Mapping[str, Any], found: Any, 
     array = _array(state[found[entry][0]])
     array = array if weight.axes is None else array.transpose(weight.axes)
     array = array if weight.third is None else jnp.split(array, 3, axis=-1)[weight.third]
+    if weight.image:
+        height, width, features = weight.image
+        array = array.reshape(features, height, width, -1).transpose(1, 2, 0, 3).reshape(array.shape)
     if weight.added not in found:
         return array
     return array.astype(jnp.promote_types(array.dtype, dtype)) + _array(state[found[weight.added][0]])
