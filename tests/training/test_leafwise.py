@@ -186,6 +186,13 @@ def test_what_needs_more_than_gradients(name):
     assert sentence.endswith(needed)
 
 
+def test_a_state_of_another_structure():
+    """optax.monitor starts with an empty one."""
+    optimizer = optax.chain(optax.monitor({"norm": lambda updates, **_: optax.tree.norm(updates)}), optax.sgd(0.1))
+    sentence = said(optimizer, FLAT, PARAMS)
+    assert sentence == "update: optimizer must keep its state's structure, got 0 leaves before and 1 after"
+
+
 def test_a_branch_with_an_effect_is_not_opened():
     """Both of its cases would be run."""
 

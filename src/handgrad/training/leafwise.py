@@ -121,7 +121,8 @@ def leafwise(where: str, optimizer: optax.GradientTransformation, params: Any, o
 
     Raises:
       InputError: a new parameter, or a leaf of the state, needs the gradients of several parameters; the optimizer
-        needs more than gradients, parameters and its state, as a line search needs the objective.
+        needs more than gradients, parameters and its state, as a line search needs the objective; its state changes
+        its structure.
     """
     names = tuple(
         jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in jax.tree.leaves_with_path(params)
@@ -137,6 +138,11 @@ def leafwise(where: str, optimizer: optax.GradientTransformation, params: Any, o
     except Exception as error:
         said = f"{type(error).__name__}: {error}".splitlines()[0]
         raise InputError(f"{where}: optimizer.update(gradients, state, parameters) must run, got {said}") from error
+    states, new_states = len(program.invars) - 2 * n, len(program.outvars) - n
+    if states != new_states:
+        raise InputError(
+            f"{where}: optimizer must keep its state's structure, got {states} leaves before and {new_states} after"
+        )
     needs = _owners(program, n)
     while branches := {
         place
