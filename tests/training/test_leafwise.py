@@ -148,6 +148,12 @@ def test_the_numbers_are_optaxs(kind):
             np.testing.assert_allclose(one, two, rtol=1e-9, atol=1e-12, err_msg=name)
 
 
+def test_a_branch_of_one_stack():
+    """It is opened too, where there is no other parameter."""
+    both = by_both({"W": STACK["W"]}, {"W": PARAMS_OF_STACK["W"]}, {"MultiSteps": BRANCHES["MultiSteps"]})
+    assert_same(*both["MultiSteps"], 1e-9)
+
+
 def numbers(leaf):
     return jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
 

@@ -6,7 +6,7 @@ their own, which can run as soon as that one gradient is there. And where each o
 program can run on a part of the parameter, as one layer of a stack.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -114,11 +114,17 @@ class Leafwise(NamedTuple):
         return [outvars[i], *(outvars[n + j] for j in self.states_of(i))]
 
 
-def leafwise(where: str, optimizer: optax.GradientTransformation, params: Any, opt_state: Any) -> Leafwise:
+def leafwise(
+    where: str, optimizer: optax.GradientTransformation, params: Any, opt_state: Any, stacks: Sequence[int] = ()
+) -> Leafwise:
     """Take an optimiser's step apart; nothing is computed.
 
-    A branch that all parameters go through together, as that of MultiSteps on its counter, is opened.
+    A branch that several parameters or a stack go through, as that of MultiSteps on its counter, is opened.
 
+    Args:
+      where: the function that errors name.
+      optimizer, params, opt_state: as for optax.
+      stacks: the numbers of the parameters that are updated one layer at a time.
     Raises:
       InputError: a new parameter, or a leaf of the state, needs the gradients of several parameters; the optimizer
         needs more than gradients, parameters and its state, as a line search needs the objective; its state changes
@@ -143,12 +149,14 @@ def leafwise(where: str, optimizer: optax.GradientTransformation, params: Any, o
         raise InputError(
             f"{where}: optimizer must keep its state's structure, got {states} leaves before and {new_states} after"
         )
+
+    def must_open(equation: Equation) -> bool:
+        owners = together(equation, needs)
+        is_pure_branch = equation.primitive.name == "cond" and not equation.effects
+        return is_pure_branch and (len(owners) > 1 or not owners.isdisjoint(stacks))
+
     needs = _owners(program, n)
-    while branches := {
-        place
-        for place, equation in enumerate(program.eqns)
-        if equation.primitive.name == "cond" and not equation.effects and len(together(equation, needs)) > 1
-    }:
+    while branches := {place for place, equation in enumerate(program.eqns) if must_open(equation)}:
         program = program.opened(branches)
         needs = _owners(program, n)
     of_outputs = [need(atom, needs) for atom in program.outvars]

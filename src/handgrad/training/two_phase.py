@@ -73,9 +73,10 @@ def update(
     else:
         _check_weights(weights, sum(batches), parts)
         of_batches = list(jnp.split(jnp.asarray(weights), [sum(batches[:m]) for m in range(1, len(batches))]))
-    program = leafwise("update", optimizer, params, opt_state)
     groups = _groups(parts)
-    for i in (i for layers, places in groups.items() if layers for i in places):
+    stacks = [i for layers, places in groups.items() if layers for i in places]
+    program = leafwise("update", optimizer, params, opt_state, stacks)
+    for i in stacks:
         program.check_elementwise("update", i)
 
     scale: Any = 1 / sum(batches) if weights is None else 1.0
