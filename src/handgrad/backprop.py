@@ -250,23 +250,33 @@ def weighted_sum(losses: Array, weights: Array | None) -> Array:
 
 def check_batches(where: str, params: Any, x: Any, target: Any, weights: Any) -> tuple[Any, Any, Any, Any]:
     """The four arguments as JAX arrays; x, target and weights are of one batch, and it isn't empty."""
-    sizes = [_batch(where, name, value) for name, value in (("x", x), ("target", target))]
-    if sizes[0] == 0:
+    examples = same_batch(where, x, target)
+    if examples == 0:
         raise InputError(f"{where}: x must have at least one example, got an empty batch")
-    if sizes[0] != sizes[1]:
-        raise InputError(f"{where}: x and target must have the same batch, got {sizes[0]} and {sizes[1]} examples")
     if weights is not None:
-        check_shape(where, "weights", weights, (sizes[0],), "one for each example")
+        check_shape(where, "weights", weights, (examples,), "one for each example")
     params, x, target, weights = jax.tree.map(jnp.asarray, (params, x, target, weights))
     return gathered(params, x), x, target, weights
 
 
+def same_batch(where: str, x: Any, target: Any) -> int:
+    """How many examples x and target have, along axis 0 of every leaf of theirs."""
+    sizes = [_batch(where, name, value) for name, value in (("x", x), ("target", target))]
+    if sizes[0] != sizes[1]:
+        raise InputError(f"{where}: x and target must have the same batch, got {sizes[0]} and {sizes[1]} examples")
+    return sizes[0]
+
+
 def _batch(where: str, name: str, value: Any) -> int:
-    """How many examples there are, along axis 0."""
-    leaves = jax.tree.leaves(value)
-    for leaf in leaves:
+    """How many examples there are, along axis 0 of every leaf."""
+    sizes: dict[int, str] = {}
+    for path, leaf in jax.tree.leaves_with_path(value):
         if not getattr(leaf, "shape", ()):
             raise InputError(f"{where}: {name} must have a batch axis in front, got {describe(leaf)}")
-    if not leaves:
+        sizes.setdefault(leaf.shape[0], name + jax.tree_util.keystr(path))
+    if not sizes:
         raise InputError(f"{where}: {name} must be an array with a batch axis in front, got {describe(value)}")
-    return leaves[0].shape[0]
+    if len(sizes) > 1:
+        found = " and ".join(f"{size} in {leaf}" for size, leaf in sizes.items())
+        raise InputError(f"{where}: {name} must have as many examples in every leaf, got {found}")
+    return next(iter(sizes))

@@ -165,7 +165,8 @@ def test_no_clipping_of_a_gradient_that_is_nothing():
         (
             optax.chain(optax.clip_by_global_norm(1.0), optax.adam(0.1)),
             "update: optimizer must update each parameter from its own gradient and state, got one that needs "
-            "0.b too for 0.W (for a global norm there is clip_global_norm)",
+            "0.b too for 0.W: they meet in clip_by_global_norm (add); update itself clips the whole gradient, by "
+            "clip_global_norm",
         ),
         (
             optax.apply_if_finite(optax.sgd(0.1), 3),

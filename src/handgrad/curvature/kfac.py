@@ -61,8 +61,9 @@ def kflr_factors(
     x: Any,
     target: Any,
     mode: str = "expand",
-    key: Array | None = None,
+    draw_key: Array | None = None,
     samples: int | None = None,
+    key: Array | None = None,
 ) -> Any:
     """K-FAC of the GGN 1/N Σ_b J_bᵀ H_b J_b: `kfac_factors` of each column of a root of the loss's Hessian, added up.
 
@@ -78,7 +79,7 @@ def kflr_factors(
       model, loss: as `objective`; the loss must have a `root`, or a `draw` where there are samples.
       params, x, target: as `objective`.
       mode: "expand" or "reduce".
-      key, samples: for an estimate, how many draws and where they come from; None for the exact one.
+      draw_key, samples, key: as `ggn_diagonal`.
     Returns, Raises: as `kfac_factors` and `ggn_diagonal`.
     Derivation: docs/curvature.md (Botev, Ritter & Barber 2017, https://arxiv.org/abs/1706.03662)
     """
@@ -87,7 +88,7 @@ def kflr_factors(
     def fold(factors):
         return map_factors("kflr_factors", partial(_block, mode=mode), factors)
 
-    mean, columns = mean_over_the_root("kflr_factors", model, loss, params, x, target, key, samples, fold)
+    mean, columns = mean_over_the_root("kflr_factors", model, loss, params, x, target, draw_key, samples, key, fold)
     return jax.tree.map(lambda block: _scaled(block, columns), mean, is_leaf=is_block)
 
 

@@ -54,15 +54,15 @@ def update(
         layer has summed already.
       params, opt_state: as for optax.
       optimizer: one that updates each parameter from its own gradient and state, and a stack element by element: sgd,
-        momentum, adam, adamw, rmsprop, schedules, chains of these.
+        momentum, adam, adamw, rmsprop, schedules, MultiSteps, chains of these.
       clip_global_norm: C, positive, in the place of optax.clip_by_global_norm; None doesn't clip.
       weights: (batch,) the w_b, those of micro-batches one behind the other; None stands for 1 / batch each, the mean.
     Returns:
       (params, opt_state), one step on. Donate the old ones to the compiled step, and they are written over.
     Raises:
       InputError: at trace time: clip_global_norm is not positive; weights of another length; weights for a gradient
-        that is summed already or Coupled; factors unlike params; an optimiser that needs several gradients at once, or
-        several layers of a stack.
+        that is summed already or Coupled; factors unlike params; an optimiser that needs several gradients at once,
+        several layers of a stack, or more than gradients, its state and params.
     Source: docs/two_phase.md
     """
     if clip_global_norm is not None:
@@ -74,9 +74,10 @@ def update(
     else:
         _check_weights(weights, sum(batches), parts)
         of_batches = list(jnp.split(jnp.asarray(weights), [sum(batches[:m]) for m in range(1, len(batches))]))
-    program = leafwise("update", optimizer, params, opt_state)
     groups = _groups(parts)
-    for i in (i for layers, places in groups.items() if layers for i in places):
+    stacks = [i for layers, places in groups.items() if layers for i in places]
+    program = leafwise("update", optimizer, params, opt_state, stacks)
+    for i in stacks:
         program.check_elementwise("update", i)
 
     scale: Any = 1 / sum(batches) if weights is None else 1.0
