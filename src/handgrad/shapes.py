@@ -39,6 +39,15 @@ def describe(value: Any) -> str:
     return type(value).__name__
 
 
+def path_name(path: Any) -> str:
+    """A leaf's path in a pytree as "blocks.0.W"; two paths never have one name.
+
+    A key that holds a dot itself is quoted: 'a.b'.W is not a.b.W.
+    """
+    keys = [jax.tree_util.keystr((key,), simple=True) for key in path]
+    return ".".join(repr(key) if not key or set(key) & set(".'\"") else key for key in keys)
+
+
 def check_array(where: str, name: str, value: Any, min_ndim: int = 0) -> None:
     """`value` has a shape, a floating-point dtype and at least `min_ndim` axes."""
     if not (hasattr(value, "shape") and hasattr(value, "dtype")):

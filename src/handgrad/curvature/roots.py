@@ -36,7 +36,7 @@ def sampled_factors(model: Layer, loss: Loss) -> Callable[..., Any]:
         params, x, target, _ = check_batches("sampled_factors", params, x, target, None)
         prediction, residuals = model.forward(params, x)
         _, of_loss = loss.forward(prediction, target)
-        return factors_of(model, residuals, draw(of_loss, key))
+        return factors_of(model, loss, residuals, draw(of_loss, key))
 
     return factors
 
@@ -81,7 +81,7 @@ def mean_over_the_root(
             return keys[c]
 
     def of_one(c):
-        return fold(factors_of(model, residuals, root_or_draw(of_loss, pulled_back(c))))
+        return fold(factors_of(model, loss, residuals, root_or_draw(of_loss, pulled_back(c))))
 
     return _mean(count, of_one), standing_for
 

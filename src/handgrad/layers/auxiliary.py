@@ -89,7 +89,7 @@ def carry_auxiliary(layer: Layer, *, skip: bool = False) -> Layer:
     def parts(params, x, key=None):
         yield "inside", layer, params, check_pair("carry_auxiliary", "x", x)[0], key
 
-    return Composed(init, forward, backward, parts)
+    return Composed(init, forward, backward, parts, layer.couples)
 
 
 def add_auxiliary(loss: Loss, coefficient: float) -> Loss:
@@ -112,7 +112,7 @@ def add_auxiliary(loss: Loss, coefficient: float) -> Loss:
     def backward(residuals, dloss):
         return loss.backward(residuals, dloss), coefficient * dloss
 
-    return Loss(forward, backward)
+    return Loss(forward, backward, couples=loss.couples)
 
 
 def check_pair(where: str, name: str, value: Any) -> tuple[Any, Any]:

@@ -1,11 +1,13 @@
 """What a layer and a loss are: small tuples of pure functions."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 
-from handgrad.shapes import InputError, describe
+from handgrad.factors.coupled import coupled, coupling_in, renamed
+from handgrad.shapes import InputError, describe, inside
 
 __all__ = [
     "Layer",
@@ -17,22 +19,32 @@ __all__ = [
 Array = jax.Array
 
 
-class Layer(NamedTuple):
+class _Functions(NamedTuple):
+    init: Callable[..., Any]
+    forward: Callable[..., tuple[Any, Any]]
+    backward: Callable[[Any, Any], tuple[Any, Any]]
+    couples: str | None = None
+
+
+class Layer(_Functions):
     """Parameters around rules: three pure functions that know nothing of the layers beside them.
 
     Attributes:
       init: (key, x) -> params. x is an array or a ShapeDtypeStruct, batch axis included.
       forward: (params, x, key=None) -> (y, residuals). Without a key there is no noise.
       backward: (residuals, dy) -> (dx, dparams). dparams has params' structure, a factor in each leaf's place.
+      couples: None where row b of y depends on row b of x alone. A layer whose examples see one another says so here,
+        in the words that errors have: "my_norm couples the examples of a batch". Its backward then returns Coupled
+        factors, and every layer that this one is part of says the same.
     """
 
-    init: Callable[..., Any]
-    forward: Callable[..., tuple[Any, Any]]
-    backward: Callable[[Any, Any], tuple[Any, Any]]
+    def __new__(cls, init: Any, forward: Any, backward: Any, couples: str | None = None) -> "Layer":
+        """The tuple, its backward made to say what couples."""
+        return super().__new__(cls, init, forward, _saying(backward, couples), couples)
 
 
 class Composed(Layer):
-    """A layer made of others.
+    """A layer made of others. Its backward tells which of its factors lie in or before a coupling: see `passed_back`.
 
     Attributes:
       parts: (params, x, key=None) -> (name, layer, its params, its input, its key) for each layer inside, in forward
@@ -41,9 +53,9 @@ class Composed(Layer):
 
     parts: Callable[..., Iterator[tuple[str, Layer, Any, Any, Any]]]
 
-    def __new__(cls, init: Any, forward: Any, backward: Any, parts: Any) -> "Composed":
+    def __new__(cls, init: Any, forward: Any, backward: Any, parts: Any, couples: str | None = None) -> "Composed":
         """As Layer, and the parts."""
-        self = super().__new__(cls, init, forward, backward)
+        self = cls._make((init, forward, backward, couples))
         self.parts = parts
         return self
 
@@ -58,12 +70,14 @@ class Loss(NamedTuple):
         root is known.
       draw: (residuals, key) -> the cotangent of the prediction at a target drawn from the distribution whose −log the
         loss is, mean 0 and variance S Sᵀ; None where there is none. Curvature alone asks for these two.
+      couples: None where loss b depends on row b of prediction and target alone; else as a Layer's.
     """
 
     forward: Callable[[Any, Any], tuple[Array, Any]]
     backward: Callable[[Any, Array], Any]
     root: Callable[[Any, Any], Any] | None = None
     draw: Callable[[Any, Array], Any] | None = None
+    couples: str | None = None
 
 
 def check_layer(where: str, layer: Any) -> None:
@@ -78,12 +92,64 @@ def check_loss(where: str, loss: Any) -> None:
         raise InputError(f"{where}: expected a Loss, as `squared_error()` makes one, got {describe(loss)}")
 
 
-def from_rule(forward: Callable[..., Any], backward: Callable[..., Any], **options: Any) -> Layer:
+def passed_back(layer: Layer, dparams: Any, by: str | None = None) -> tuple[Any, str | None]:
+    """What a composition makes of the dparams that `layer.backward` gave it, walking from the end.
+
+    Behind a coupling each loss depends on one row, so that a factor there is right row by row. In it and before it a
+    row of Delta is a part of the sum, and no example's gradient.
+
+    Args:
+      layer: the part.
+      dparams: its factors. Where some are Coupled though the layer says nothing, as of a user's layer around another,
+        the coupling may lie anywhere in it: then all are.
+      by: what couples behind the layer, or None.
+    Returns:
+      dparams, Coupled where that is due; what couples, seen from the layer before.
+    """
+    throughout = by or (None if layer.couples else coupling_in(dparams))
+    return coupled(dparams, throughout), throughout or layer.couples
+
+
+def placed(name: str, layer: Layer) -> Layer:
+    """`layer`, with its name in front of what its functions raise, and of what it says of a coupling."""
+
+    def backward(residuals, dy):
+        dx, dparams = layer.backward(residuals, dy)
+        return dx, renamed(dparams, partial(at, name))
+
+    functions = (inside(name)(function) for function in (layer.init, layer.forward, backward))
+    return Layer._make((*functions, at(name, layer.couples)))
+
+
+def at(name: str, couples: Any) -> Any:
+    """What a layer says of its coupling, its place in front as errors have it: "in layer encoder.0: ..."; None stays."""
+    if couples is None:
+        return None
+    place = "in layer "
+    return f"{place}{name}.{couples[len(place) :]}" if couples.startswith(place) else f"{place}{name}: {couples}"
+
+
+def _saying(backward: Any, couples: str | None) -> Any:
+    """`backward`, with every factor Coupled where the layer couples."""
+    if couples is None:
+        return backward
+
+    def of_coupling_layer(residuals, dy):
+        dx, dparams = backward(residuals, dy)
+        return dx, coupled(dparams, couples)
+
+    return of_coupling_layer
+
+
+def from_rule(
+    forward: Callable[..., Any], backward: Callable[..., Any], *, couples: str | None = None, **options: Any
+) -> Layer:
     """The layer without parameters whose forward and backward pass are this rule's.
 
     Args:
       forward: (X, **options) -> (Y, residuals).
       backward: (residuals, dY, **options) -> (dX,).
+      couples: as a Layer's.
       **options: handed to both, except `residuals`, the forward's choice of what to keep.
     """
     of_backward = without_residuals(options)
@@ -100,15 +166,18 @@ def from_rule(forward: Callable[..., Any], backward: Callable[..., Any], **optio
         (dx,) = backward(residuals, dy, **of_backward)
         return dx, ()
 
-    return Layer(init, layer_forward, layer_backward)
+    return Layer(init, layer_forward, layer_backward, couples)
 
 
-def loss_from_rule(forward: Callable[..., Any], backward: Callable[..., Any], **options: Any) -> Loss:
+def loss_from_rule(
+    forward: Callable[..., Any], backward: Callable[..., Any], *, couples: str | None = None, **options: Any
+) -> Loss:
     """The loss whose forward and backward pass are this rule's; the target's cotangent is left aside.
 
     Args:
       forward: (prediction, target, **options) -> (losses (batch,), residuals).
       backward: (residuals, dloss, **options) -> (dprediction, dtarget).
+      couples: as a Loss's.
       **options: handed to both, except `residuals`, the forward's choice of what to keep.
     """
     of_backward = without_residuals(options)
@@ -119,7 +188,7 @@ def loss_from_rule(forward: Callable[..., Any], backward: Callable[..., Any], **
     def loss_backward(residuals: Any, dloss: Array) -> Array:
         return backward(residuals, dloss, **of_backward)[0]
 
-    return Loss(loss_forward, loss_backward)
+    return Loss(loss_forward, loss_backward, couples=couples)
 
 
 def without_residuals(options: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from handgrad.shapes import InputError, describe
+from handgrad.shapes import InputError, describe, path_name
 
 TRANSPOSED = (1, 0)  # weights, (n_out, n_in) there
 KERNEL = (2, 3, 1, 0)  # of a convolution, (n_out, n_in, height, width) there
@@ -107,7 +107,7 @@ def save(table: Mapping[str, Weight], params: Any, path: str | Path) -> None:
 
 
 def _find(table: Mapping[str, Weight], path: Any) -> Weight:
-    name = jax.tree_util.keystr(path, simple=True, separator=".")
+    name = path_name(path)
     if name not in table:
         raise InputError(f"published: the table must have every parameter, got none for {name}")
     return table[name]

@@ -15,7 +15,7 @@ import jax
 import optax
 from jax.extend import core
 
-from handgrad.shapes import InputError
+from handgrad.shapes import InputError, path_name
 
 Array = jax.Array
 Values = dict[Any, Any]
@@ -124,9 +124,7 @@ def leafwise(where: str, optimizer: optax.GradientTransformation, params: Any, o
     Raises:
       InputError: a new parameter, or a leaf of the state, needs the gradients of several parameters.
     """
-    names = tuple(
-        jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in jax.tree.leaves_with_path(params)
-    )
+    names = tuple(path_name(path) for path, _ in jax.tree.leaves_with_path(params))
     n = len(names)
 
     def step(grads: Any, params: Any, opt_state: Any) -> Any:
