@@ -29,7 +29,7 @@ class InputError(ValueError):
         self.path = path
 
     def __str__(self) -> str:
-        return f"in layer {'.'.join(self.path)}: {self.sentence}" if self.path else self.sentence
+        return f"in layer {'.'.join(map(quoted, self.path))}: {self.sentence}" if self.path else self.sentence
 
 
 def describe(value: Any) -> str:
@@ -44,8 +44,12 @@ def path_name(path: Any) -> str:
 
     A key that holds a dot itself is quoted: 'a.b'.W is not a.b.W.
     """
-    keys = [jax.tree_util.keystr((key,), simple=True) for key in path]
-    return ".".join(repr(key) if not key or set(key) & set(".'\"") else key for key in keys)
+    return ".".join(quoted(jax.tree_util.keystr((key,), simple=True)) for key in path)
+
+
+def quoted(key: str) -> str:
+    """One key of a path, quoted where it might be taken for several."""
+    return repr(key) if not key or set(key) & set(".'\"") else key
 
 
 def check_array(where: str, name: str, value: Any, min_ndim: int = 0) -> None:

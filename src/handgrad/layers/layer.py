@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 
 from handgrad.factors.coupled import coupled, coupling_in, renamed
-from handgrad.shapes import InputError, describe, inside
+from handgrad.shapes import InputError, describe, inside, quoted
 
 __all__ = [
     "Layer",
@@ -44,7 +44,7 @@ class Layer(_Functions):
 
 
 class Composed(Layer):
-    """A layer made of others. Its backward tells which of its factors lie in or before a coupling: see `passed_back`.
+    """A layer made of others, whose backward tells which of its factors lie behind a coupling: see `passed_back`.
 
     Attributes:
       parts: (params, x, key=None) -> (name, layer, its params, its input, its key) for each layer inside, in forward
@@ -100,14 +100,12 @@ def passed_back(layer: Layer, dparams: Any, by: str | None = None) -> tuple[Any,
 
     Args:
       layer: the part.
-      dparams: its factors. Where some are Coupled though the layer says nothing, as of a user's layer around another,
-        the coupling may lie anywhere in it: then all are.
+      dparams: its factors, those in and before a coupling inside it Coupled already.
       by: what couples behind the layer, or None.
     Returns:
-      dparams, Coupled where that is due; what couples, seen from the layer before.
+      dparams, all Coupled where something couples behind; what couples, seen from the layer before.
     """
-    throughout = by or (None if layer.couples else coupling_in(dparams))
-    return coupled(dparams, throughout), throughout or layer.couples
+    return coupled(dparams, by), by or layer.couples or coupling_in(dparams)
 
 
 def placed(name: str, layer: Layer) -> Layer:
@@ -122,23 +120,25 @@ def placed(name: str, layer: Layer) -> Layer:
 
 
 def at(name: str, couples: Any) -> Any:
-    """What a layer says of its coupling, its place in front as errors have it: "in layer encoder.0: ..."; None stays."""
+    """What a layer says of its coupling, if anything, with its place in front: "in layer encoder.0: ..."."""
     if couples is None:
         return None
-    place = "in layer "
+    place, name = "in layer ", quoted(name)
     return f"{place}{name}.{couples[len(place) :]}" if couples.startswith(place) else f"{place}{name}: {couples}"
 
 
 def _saying(backward: Any, couples: str | None) -> Any:
-    """`backward`, with every factor Coupled where the layer couples."""
-    if couples is None:
-        return backward
+    """`backward`, with every factor Coupled where the layer couples, or a layer inside it does.
 
-    def of_coupling_layer(residuals, dy):
+    A user's layer around others may say nothing; a Coupled factor among its own then does, and where inside it the
+    coupling lies nobody knows.
+    """
+
+    def of_layer(residuals, dy):
         dx, dparams = backward(residuals, dy)
-        return dx, coupled(dparams, couples)
+        return dx, coupled(dparams, couples or coupling_in(dparams))
 
-    return of_coupling_layer
+    return of_layer
 
 
 def from_rule(
