@@ -1,4 +1,4 @@
-"""Coupled: a gradient whose examples can't be told apart."""
+"""Coupled: a gradient to which the examples of a batch contribute together."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from handgrad.shapes import InputError
 class Coupled(Factor):
     """Σ_b g_b, of which the unweighted sum alone has a meaning: the parameter lies in or before a coupling of examples.
 
-    What stands in row b of the factor is a part of the sum, but not the gradient of loss b.
+    What stands in row b of the factor is a part of the sum, but no gradient of example b alone: other examples enter it.
 
     Attributes:
       factor: the factor as the backward pass left it.

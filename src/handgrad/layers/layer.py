@@ -95,8 +95,8 @@ def check_loss(where: str, loss: Any) -> None:
 def passed_back(layer: Layer, dparams: Any, by: str | None = None) -> tuple[Any, str | None]:
     """What a composition makes of the dparams that `layer.backward` gave it, walking from the end.
 
-    Behind a coupling each loss depends on one row, so that a factor there is right row by row. In it and before it a
-    row of Delta is a part of the sum, and no example's gradient.
+    Behind a coupling each loss depends on one row, so that a factor there is right row by row. In it and before it
+    other examples enter a row of Delta: it is a part of the sum, and no gradient of that example alone.
 
     Args:
       layer: the part.
