@@ -31,6 +31,44 @@ def test_no_example_counts_more_than_the_bound(name):
     assert_same(aux, hg.ClippedAux(jax.jit(hg.value_and_factors(model, LOSS))(params, x, target)[0], norms), 1e-11)
 
 
+def balanced(counts):
+    experts = layers.mixture_of_experts(hg.linear(4), 3, k=1, softmax_over="all", balance=True, counts=counts)
+    model = hg.chain(hg.linear(4), layers.begin_auxiliary(), layers.carry_auxiliary(experts, skip=True))
+    return model, layers.add_auxiliary(LOSS, 5.0)
+
+
+@pytest.mark.parametrize("style", ["global", "layer"])
+def test_one_example_less_moves_the_sum_by_no_more_than_the_bound(style):
+    """Also under a loss of the experts' load, where it is counted in each example."""
+    model, loss = balanced("example")
+    params = model.init(jax.random.key(2, impl="unsafe_rbg"), POINTS)
+    function = jax.jit(hg.clipped_grad(model, loss, l2_clip_norm=0.5, style=style))
+    whole = function(params, POINTS, CLASSES)
+    for b in range(5):
+        without = function(params, np.delete(POINTS, b, 0), np.delete(CLASSES, b))
+        moved = np.sqrt(
+            sum(jnp.sum((a - b) ** 2) for a, b in zip(*map(jax.tree.leaves, (whole, without)), strict=True))
+        )
+        assert 0 < moved <= 0.5 + 1e-9
+
+
+@pytest.mark.parametrize(
+    ("model", "loss", "by"),
+    [
+        (*balanced("batch"), r"in layer 2: mixture_of_experts with counts=\"batch\" couples the examples"),
+        (hg.chain(hg.linear(4), hg.linear(6)), layers.info_nce(), "info_nce couples the examples"),
+        (hg.chain(layers.batch_norm(scale=False, shift=False), hg.linear(6)), LOSS, "in layer 0: batch_norm couples"),
+    ],
+)
+def test_no_bound_where_examples_meet(model, loss, by):
+    """Layers behind the coupling are refused too: what they see changes with every example."""
+    params = model.init(jax.random.key(2, impl="unsafe_rbg"), POINTS)
+    target = POINTS if by.startswith("info_nce") else CLASSES
+    for padding in (None, jnp.arange(5) == 1):
+        with pytest.raises(hg.InputError, match=f"^clipped_grad: no example may enter another's gradient, but {by}"):
+            hg.clipped_grad(model, loss, l2_clip_norm=1.0)(params, POINTS, target, is_padding_example=padding)
+
+
 MODEL, PARAMS, X, LABELS = drawn("mlp")
 
 
@@ -201,10 +239,6 @@ def test_bad_input():
     function = hg.clipped_grad(MODEL, LOSS, l2_clip_norm=1.0, clip_fn=jnp.sum)
     with pytest.raises(hg.InputError, match=r"^clipped_grad: what clip_fn gives must have shape \(5,\)"):
         function(PARAMS, X, LABELS)
-    coupled = hg.chain(hg.linear(4), layers.batch_norm(), hg.linear(3))
-    params = coupled.init(jax.random.key(0, impl="unsafe_rbg"), POINTS)
-    with pytest.raises(hg.InputError, match=r"^clipped_grad: no example may .* in layer 1: batch_norm couples"):
-        hg.clipped_grad(coupled, LOSS, l2_clip_norm=1.0)(params, POINTS, CLASSES)
     with pytest.raises(hg.InputError, match=r"^clipped_grad: expected a model with parameters, got none"):
         hg.clipped_grad(hg.tanh(), LOSS, l2_clip_norm=1.0)((), POINTS, CLASSES)
 

@@ -15,7 +15,7 @@ from handgrad.shapes import InputError
 class Coupled(Factor):
     """Σ_b g_b, of which the unweighted sum alone has a meaning: the parameter lies in or before a coupling of examples.
 
-    What stands in row b of the factor is a part of the sum, but no gradient of example b alone: other examples enter it.
+    What stands in row b of the factor is a part of the sum, but no gradient of example b alone: others enter it.
 
     Attributes:
       factor: the factor as the backward pass left it.
@@ -86,7 +86,7 @@ def renamed(dparams: Any, name: Callable[[str], str]) -> Any:
     def of_one(node: Any) -> Any:
         return Coupled(node.factor, name(node.by)) if isinstance(node, Coupled) else node
 
-    return jax.tree.map(of_one, dparams, is_leaf=_is_coupled)
+    return dparams if coupling_in(dparams) is None else jax.tree.map(of_one, dparams, is_leaf=_is_coupled)
 
 
 def _is_coupled(node: Any) -> bool:
