@@ -78,7 +78,7 @@ def clipped_grad(
         by = loss.couples or model.couples or coupling_in(factors)
         if by is not None:
             raise InputError(f"clipped_grad: no example may enter another's gradient, but {by}")
-        padding = jnp.zeros(losses.shape, bool)
+        padding = jnp.zeros_like(losses, dtype=bool)
         if is_padding_example is not None:
             check_shape(
                 "clipped_grad", "is_padding_example", is_padding_example, losses.shape, "(one for each example)"
@@ -124,11 +124,12 @@ def clipped_grad(
 
 def _norms(factors: Any, style: str) -> tuple[list[Any], dict[Any, Array]]:
     """The layer that each parameter belongs to, and ‖g_b‖ of each: (batch,), or (layers, batch) of a stack."""
-    squares = map_factors("sq_norms", _sq_norms if style == "layer" else Factor.sq_norms, factors)
+    by_layer = style == "layer"
+    squares = map_factors("sq_norms", _sq_norms if by_layer else lambda factor: factor.sq_norms(), factors)
     layers, sums = [], {}
     for path, square in jax.tree.leaves_with_path(squares):
         of_tuple = bool(path) and isinstance(path[-1], jax.tree_util.GetAttrKey)
-        layer = (path[:-1] if of_tuple else path, square.shape[:-1]) if style == "layer" else ((), ())
+        layer = (path[:-1] if of_tuple else path, square.shape[:-1]) if by_layer else ((), ())
         layers.append(layer)
         sums[layer] = sums[layer] + square if layer in sums else square
     if not sums:

@@ -59,6 +59,10 @@ class Composed(Layer):
         self.parts = parts
         return self
 
+    def __getnewargs__(self) -> tuple[Any, ...]:
+        """What copy makes it of."""
+        return self.init, self.forward, self.backward, self.parts, self.couples
+
 
 class Loss(NamedTuple):
     """What a prediction costs, example by example; how examples are weighted is left to the cotangent.
