@@ -1,7 +1,8 @@
 """The story on one page: a model and a loss become values, gradients, and factors.
 
 Weights are the w_b of Σ_b w_b loss_b. None stands for 1 / batch each, the mean; nothing else is normalised behind the
-caller's back. Whoever pads a batch gives the padding weight 0, and a valid target: 0 times NaN is NaN.
+caller's back. Whoever pads a batch gives the padding weight 0, and a valid target: 0 times NaN is NaN. Where a layer or
+the loss couples the examples (batch_norm, info_nce), padding still enters the losses of the others.
 """
 
 import inspect
@@ -13,8 +14,7 @@ import jax.numpy as jnp
 
 from handgrad.factors import is_factor
 from handgrad.layers import Layer, Loss
-from handgrad.layers.batch_norm import coupled
-from handgrad.layers.layer import check_layer, check_loss, without_residuals
+from handgrad.layers.layer import check_layer, check_loss, passed_back, without_residuals
 from handgrad.meshes import Types, gathered, varying_together
 from handgrad.shapes import InputError, check_shape, describe
 
@@ -112,7 +112,8 @@ def value_and_factors(model: Layer, loss: Loss) -> Callable[..., Any]:
     Returns:
       (params, x, target, key=None) -> (losses (batch,), factors); factors have params' structure, and
       `materialize(factors, weights)` is the gradient of Σ_b weights_b losses_b, for any weights, without a second pass.
-      Where a batch_norm couples the examples, factors are Coupled: the sum alone has a meaning.
+      In and before a layer that couples the examples, and everywhere under a loss that does, they are Coupled: the
+      unweighted sum alone has a meaning.
     Raises:
       InputError: at trace time, as `objective`.
     """
@@ -124,14 +125,15 @@ def value_and_factors(model: Layer, loss: Loss) -> Callable[..., Any]:
         params, x, target, _ = check_batches("value_and_factors", params, x, target, None)
         prediction, model_residuals = model.forward(params, x, key)
         losses, loss_residuals = loss.forward(prediction, target)
-        return losses, factors_of(model, model_residuals, loss.backward(loss_residuals, jnp.ones_like(losses)))
+        return losses, factors_of(model, loss, model_residuals, loss.backward(loss_residuals, jnp.ones_like(losses)))
 
     return losses_and_factors
 
 
-def factors_of(model: Layer, residuals: Any, dprediction: Any) -> Any:
-    """The factors of one backward pass; Coupled, where a batch_norm made every loss depend on every example."""
-    return coupled(residuals, model.backward(residuals, dprediction)[1])
+def factors_of(model: Layer, loss: Loss, residuals: Any, dprediction: Any) -> Any:
+    """The factors of one backward pass; Coupled, where a loss depends on other examples through them."""
+    _, factors = model.backward(residuals, dprediction)
+    return passed_back(model, factors, loss.couples)[0]
 
 
 def materialize(factors: Any, weights: Array | None = None) -> Any:

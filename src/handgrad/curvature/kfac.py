@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from handgrad.curvature.blocks import Diagonal, Kronecker, is_block
 from handgrad.curvature.roots import mean_over_the_root
-from handgrad.factors import Correlation, Factor, Outer, Recomputed, Shared, Stacked
+from handgrad.factors import Correlation, Factor, Outer, Recomputed, Shared
 from handgrad.factors.base import accumulator, as_tokens
 from handgrad.layers import Layer, Loss
 from handgrad.per_example import map_factors
@@ -103,15 +103,13 @@ def _block(factor: Factor, mode: str) -> Kronecker | Diagonal:
     """The curvature of one parameter."""
     if isinstance(factor, Recomputed):
         factor = factor.with_sides()
-    if isinstance(factor, Stacked):
-        return jax.vmap(partial(_block, mode=mode))(factor.factor)
+    layers = factor.layers()
+    if layers is not None:
+        return jax.vmap(partial(_block, mode=mode))(layers)
     if isinstance(factor, Outer):
         return _kronecker(as_tokens(factor.A), as_tokens(factor.Delta), mode)
     if isinstance(factor, Correlation):
         return _of_kernel(factor, mode)
-    if isinstance(factor, Shared) and all(isinstance(site, Stacked) for site in factor.sites):
-        layers = tuple(site.factor for site in factor.sites if isinstance(site, Stacked))
-        return jax.vmap(lambda sites: _block(Shared(sites), mode))(layers)
     if isinstance(factor, Shared) and all(isinstance(site, Outer) for site in factor.sites):
         outers = [site for site in factor.sites if isinstance(site, Outer)]
         A, Delta = (

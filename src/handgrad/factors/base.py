@@ -145,6 +145,11 @@ class Factor(ABC):
         """
         raise InputError(f"{type(self).__name__}.by_token: this gradient is not a sum over tokens")
 
+    def layers(self) -> "Factor | None":
+        """The factor of one layer, each of its arrays with an axis of layers in front, for jax.vmap; None where the
+        parameter is not a stack."""
+        return None
+
     def project(self, P: Array) -> "Factor":
         """The factor of Pᵀ g_b, P (n_in, r): every gradient in the small space of (r, n_out), none ever in the large.
 

@@ -117,11 +117,13 @@ def info_nce(
 ) -> Loss:
     """Each query finds its own key among the batch's; the target, the keys, is a constant to this loss.
 
+    The one loss whose examples meet: whatever asks for the gradient of a single one is refused.
     Where the keys are learned too, `info_nce_backward` has their cotangent, and `custom_vjp_rule` makes it a function.
     """
     return loss_from_rule(
         rules.info_nce_forward,
         rules.info_nce_backward,
+        couples="info_nce couples the examples of a batch (a loss of each example alone does not)",
         temperature=temperature,
         normalise=normalise,
         epsilon=epsilon,

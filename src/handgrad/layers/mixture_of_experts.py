@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from handgrad.factors import Stacked, is_factor
 from handgrad.factors.base import accumulator
+from handgrad.factors.coupled import coupled
+from handgrad.factors.stacked import stack
 from handgrad.layers.auxiliary import check_pair
 from handgrad.layers.chain import split_key
 from handgrad.layers.layer import Composed, Layer, check_layer
@@ -26,6 +27,7 @@ __all__ = [
 ]
 
 MIX = "b...e,eb...o->b...o"
+COUPLING = 'mixture_of_experts with counts="batch" couples the examples of a batch (counts="example" does not)'
 
 
 class MixtureOfExpertsParams(NamedTuple):
@@ -92,6 +94,7 @@ def mixture_of_experts(
     if k > n:
         raise InputError(f"mixture_of_experts: k must be at most n, {n}, got {k}")
     gate = linear(n, bias=False)
+    of_counts = COUPLING if balance and counts == "batch" else None
 
     def init(key, x):
         key_gate, key_experts = jax.random.split(key)
@@ -123,8 +126,8 @@ def mixture_of_experts(
             dZ = dZ + of_balance
         dx_gate, dgate = gate.backward(residuals.gate, dZ)
         dx = dx_gate + jnp.sum(dx, axis=0, dtype=accumulator(dx))
-        dexperts = jax.tree.map(lambda d: Stacked(d) if is_factor(d) else d, dexperts, is_leaf=is_factor)
-        return dx.astype(dx_gate.dtype), MixtureOfExpertsParams(dgate, dexperts)
+        dparams = MixtureOfExpertsParams(coupled(dgate, of_counts), coupled(stack(dexperts), of_counts))
+        return dx.astype(dx_gate.dtype), dparams
 
     def check_params(params):
         if not isinstance(params, MixtureOfExpertsParams):
@@ -139,4 +142,4 @@ def mixture_of_experts(
         yield "gate", gate, params.gate, x, None
         yield "experts", expert, jax.tree.map(lambda p: p[-1], params.experts), x, split_key(key, n)[-1]
 
-    return Composed(init, forward, backward, parts)
+    return Composed(init, forward, backward, parts, of_counts or expert.couples)

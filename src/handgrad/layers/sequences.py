@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from handgrad.layers.chain import split_key
-from handgrad.layers.layer import Composed, Layer, check_layer
-from handgrad.shapes import InputError, check_residuals, describe, inside
+from handgrad.layers.chain import last_coupling, split_key
+from handgrad.layers.layer import Composed, Layer, check_layer, passed_back, placed
+from handgrad.shapes import InputError, check_residuals, describe
 
 __all__ = [
     "BidirectionalParams",
@@ -71,7 +71,7 @@ def bidirectional(forwards: Layer, backwards: Layer) -> Layer:
     for layer in (forwards, backwards):
         check_layer("bidirectional", layer)
     one, other = (
-        _at(name, layer) for name, layer in zip(BidirectionalParams._fields, (forwards, backwards), strict=True)
+        placed(name, layer) for name, layer in zip(BidirectionalParams._fields, (forwards, backwards), strict=True)
     )
 
     def init(key: Array, x: Any) -> BidirectionalParams:
@@ -102,7 +102,7 @@ def bidirectional(forwards: Layer, backwards: Layer) -> Layer:
         xs, keys = _for_each("bidirectional", x, 2), split_key(key, 2)
         yield from zip(BidirectionalParams._fields, (forwards, backwards), params, xs, keys, strict=True)
 
-    return Composed(init, forward, backward, parts)
+    return Composed(init, forward, backward, parts, last_coupling((one, other)))
 
 
 def stacked(*layers: Layer) -> Layer:
@@ -123,7 +123,7 @@ def stacked(*layers: Layer) -> Layer:
     for layer in layers:
         check_layer("stacked", layer)
     names = tuple(str(i) for i in range(len(layers)))
-    steps = [_at(name, layer) for name, layer in zip(names, layers, strict=True)]
+    steps = [placed(name, layer) for name, layer in zip(names, layers, strict=True)]
 
     def init(key: Array, x: Any) -> tuple[Any, ...]:
         params, xs = [], _for_each("stacked", x, len(steps))
@@ -156,9 +156,10 @@ def stacked(*layers: Layer) -> Layer:
         if not (type(residuals) is tuple and len(residuals) == len(steps)):
             raise InputError(f"stacked: residuals must be a tuple of {len(steps)}, got {describe(residuals)}")
         dx, dlast = dy if type(dy) is tuple else (dy, None)
-        dparams, dstates = [], []
+        dparams, dstates, by = [], [], None
         for i in reversed(range(len(steps))):
             dx, dp = steps[i].backward(residuals[i], dx if dlast is None else (dx, dlast[i]))
+            dp, by = passed_back(steps[i], dp, by)
             dparams.append(dp)
             if isinstance(dx, Sequences):
                 dstates.append(dx.state)
@@ -174,7 +175,7 @@ def stacked(*layers: Layer) -> Layer:
             yield name, layer, p, x, k
             x, _ = _output(layer.forward(p, x, k)[0])
 
-    return Composed(init, forward, backward, parts)
+    return Composed(init, forward, backward, parts, last_coupling(steps))
 
 
 def each_step(layer: Layer) -> Layer:
@@ -200,12 +201,10 @@ def each_step(layer: Layer) -> Layer:
         dx, dparams = layer.backward(residuals, _only_X(dy))
         return Sequences(dx, None, dy.state) if isinstance(dy, Sequences) else dx, dparams
 
-    return Layer(init, forward, backward)
+    def parts(params: Any, x: Any, key: Array | None = None) -> Iterator[tuple[str, Layer, Any, Any, Any]]:
+        yield "inside", layer, params, _only_X(x), key
 
-
-def _at(name: str, layer: Layer) -> Layer:
-    """`layer`, with its name in front of what its functions raise."""
-    return Layer(*(inside(name)(function) for function in layer))
+    return Composed(init, forward, backward, parts, layer.couples)
 
 
 def _only_X(x: Any) -> Any:

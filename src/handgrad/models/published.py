@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from handgrad.shapes import InputError, describe
+from handgrad.shapes import InputError, describe, path_name
 
 TRANSPOSED = (1, 0)  # weights, (n_out, n_in) there
 KERNEL = (2, 3, 1, 0)  # of a convolution, (n_out, n_in, height, width) there
@@ -79,7 +79,7 @@ def from_state(table: Mapping[str, Weight], like: Any, state: Mapping[str, Any],
         without an entry where `like` has only shapes, and the last three.
     """
     paths, structure = jax.tree_util.tree_flatten_with_path(like)
-    leaves = {_path(path): leaf for path, leaf in paths}
+    leaves = {path_name(path): leaf for path, leaf in paths}
     _check_table("from_state", table, leaves)
     found = _check_state(table, leaves, state, strict)
     params = []
@@ -100,7 +100,7 @@ def to_state(table: Mapping[str, Weight], params: Any) -> dict[str, np.ndarray]:
     Raises:
       InputError: parameters that the table doesn't have.
     """
-    leaves = {_path(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
+    leaves = {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
     _check_table("to_state", table, leaves)
     state: dict[str, Any] = {}
     for path, leaf in leaves.items():
@@ -138,10 +138,6 @@ def save(table: Mapping[str, Weight], params: Any, path: str | Path) -> None:
     from safetensors.flax import save_file
 
     save_file({name: jnp.asarray(array) for name, array in to_state(table, params).items()}, path)
-
-
-def _path(path: Any) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator=".")
 
 
 def _bare(name: str) -> str:

@@ -13,7 +13,7 @@ import jax
 import optax
 from jax.extend import core
 
-from handgrad.shapes import InputError
+from handgrad.shapes import InputError, path_name
 from handgrad.training.equations import NOTHING, Equation, Needs, Program, Values, need, together, traced
 
 Array = jax.Array
@@ -130,9 +130,7 @@ def leafwise(
         needs more than gradients, parameters and its state, as a line search needs the objective; its state changes
         its structure.
     """
-    names = tuple(
-        jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in jax.tree.leaves_with_path(params)
-    )
+    names = tuple(path_name(path) for path, _ in jax.tree.leaves_with_path(params))
     n = len(names)
 
     def step(grads: Any, params: Any, opt_state: Any) -> Any:

@@ -17,7 +17,7 @@ import optax
 from handgrad import meshes
 from handgrad.factors import Coupled, Factor, Outer, Stacked, is_factor
 from handgrad.factors.base import accumulator, as_rows, weighted
-from handgrad.shapes import InputError, check_positive, check_shape, describe
+from handgrad.shapes import InputError, check_positive, check_shape, describe, path_name
 from handgrad.training.leafwise import Leafwise, leafwise
 
 Array = jax.Array
@@ -212,7 +212,7 @@ def _parts(factors: Any, params: Any) -> tuple[list[Parts], list[int]]:
         if jax.tree.structure(tree, is_leaf=is_factor) != jax.tree.structure(params):
             raise InputError(f"update: factors must have params' structure, got {len(leaves)} for {len(paths)} leaves")
         for (path, param), leaf in zip(paths, leaves, strict=True):
-            name = jax.tree_util.keystr(path, simple=True, separator=".")
+            name = path_name(path)
             check_shape("update", f"the gradient of {name}", leaf, param.shape, "(the parameter's)")
         sizes = {leaf.batch for leaf in leaves if isinstance(leaf, Factor)}
         if len(sizes) != 1:
