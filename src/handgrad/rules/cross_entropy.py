@@ -59,9 +59,10 @@ def sigmoid_cross_entropy_forward(Z: Array, Y: Array) -> tuple[Array, SigmoidCro
 def sigmoid_cross_entropy_backward(residuals: SigmoidCrossEntropyResiduals, dC: Array) -> tuple[Array, Array | None]:
     """Pull dC back through the binary cross-entropy of σ(Z).
 
-        dZ = dC ∘ (σ(Z) − Y) = dC ∘ ((1 − Y) ∘ σ(Z) − Y ∘ σ(−Z))      dY = −dC ∘ Z
+        dZ = dC ∘ (σ(Z) − Y)      dY = −dC ∘ Z
 
-    The second form keeps its digits where σ(z) rounds to 1. dY is 0 at a logit of ±∞ that is right.
+    σ(z) − y is written without a difference from 1, which would lose every digit where σ(z) rounds to 1. dY is 0 at a
+    logit of ±∞ that is right.
 
     Args:
       residuals: SigmoidCrossEntropyResiduals of sigmoid_cross_entropy_forward.
@@ -75,9 +76,24 @@ def sigmoid_cross_entropy_backward(residuals: SigmoidCrossEntropyResiduals, dC: 
     Z, Y = check_residuals("sigmoid_cross_entropy_backward", residuals, SigmoidCrossEntropyResiduals)
     dC = to_elements("sigmoid_cross_entropy_backward", dC, Z, jnp.result_type(Z, Y))
     z, y = wide(Z, Y)
-    slope = (1 - y) * jax.lax.logistic(z) - y * jax.lax.logistic(-z)
-    right = jnp.isinf(z) & (y == (z > 0))
-    return pulled(dC, slope, Z), target_cotangent(-dC, jnp.where(right, 0, z), Y)
+    return pulled(dC, sigmoid_minus(z, y), Z), target_cotangent(-dC, unless_right(z, y), Y)
+
+
+def unless_right(z: Array, y: Array) -> Array:
+    """z, but 0 at a logit of ±∞ that is right."""
+    return jnp.where(jnp.isinf(z) & (y == (z > 0)), 0, z)
+
+
+def sigmoid_minus(z: Array, y: Array) -> Array:
+    """σ(z) − y, to a few roundings of it wherever y and z determine it.
+
+    σ(z) − y = (u − t e) / (1 + e)      e = e^(−|z|), t = y, u = 1 − y at z ≥ 0; (t e − u) with t = 1 − y, u = y below
+    u − t e = (u − t) + t (1 − e)       where e > ½, so that a y of ½ leaves nothing but 1 − e
+    """
+    t, u = jnp.where(z >= 0, y, 1 - y), jnp.where(z >= 0, 1 - y, y)
+    e = jnp.exp(-jnp.abs(z))
+    size = jnp.where(e > 0.5, (u - t) - t * jnp.expm1(-jnp.abs(z)), u - t * e) / (1 + e)
+    return jnp.where(z >= 0, size, -size)
 
 
 class BinaryCrossEntropyResiduals(NamedTuple):

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from handgrad.rules._losses import counted, per_example, pulled, target_cotangent, to_elements, wide
 from handgrad.rules.activations import softplus_forward
+from handgrad.rules.cross_entropy import sigmoid_minus, unless_right
 from handgrad.shapes import InputError, check_array, check_positive, check_residuals, check_target
 
 __all__ = [
@@ -121,7 +122,6 @@ def focal_loss_backward(
     """Pull dC back through the focal loss.
 
         dZ = dC ∘ α_y ∘ D^γ ∘ (P − Y + γ (1 − 2 Y) ∘ R ∘ c)      R = P ∘ N / D, N = 1 − P
-        P − Y = (1 − Y) ∘ P − Y ∘ N, which keeps its digits where p rounds to 1
         dY = dC ∘ (α_y ∘ (γ (1 − 2 P) ∘ D^(γ−1) ∘ c − D^γ ∘ Z) + (2 α − 1) D^γ ∘ c)
 
     Args:
@@ -141,10 +141,10 @@ def focal_loss_backward(
     balance, power = _balance(y, alpha), D**gamma
     # 1 / R, so that at a surely right answer, where P N and D are both 0, their quotient is still 1.
     R = 1 / (jnp.where(y == 0, 0, y / P) + jnp.where(y == 1, 0, (1 - y) / N))
-    dZ = balance * power * ((1 - y) * P - y * N + gamma * (1 - 2 * y) * counted(R, C) * R)
+    dZ = balance * power * (sigmoid_minus(z, y) + gamma * (1 - 2 * y) * (R * counted(R, C)))
     # Where D is 0, so is C, and with it the term.
     from_doubt = -gamma * jnp.tanh(z / 2) * jnp.where(D == 0, 0, power / jnp.where(D == 0, 1, D)) * C
-    dY = balance * (from_doubt - power * counted(power, z)) + (0 if alpha is None else 2 * alpha - 1) * power * C
+    dY = balance * (from_doubt - power * unless_right(z, y)) + (0 if alpha is None else 2 * alpha - 1) * power * C
     return pulled(dC, dZ, Z), target_cotangent(dC, dY, Y)
 
 

@@ -78,7 +78,7 @@ def cosine_distance_backward(
 
         dU = −dC ∘ V      dV = −dC ∘ U      dA = (dU − ⟨dU, U⟩ 1ᵀ ∘ U) / ‖A‖, dY likewise
 
-    What points along U is taken away, so that dU = −dC ∘ (V − U) does as well; it keeps its digits where U and V meet.
+    What points along U is taken away, so that dU = −dC ∘ (V − U) does as well, and keeps its digits where U and V meet.
 
     A vector no longer than ε counts as one that is divided by a constant: dA = dU / ε.
 
@@ -96,7 +96,9 @@ def cosine_distance_backward(
     dC = to_elements("cosine_distance_backward", dC, A, jnp.result_type(A, Y))
     a, y = wide(A, Y)
     U, V = _unit(a, epsilon), _unit(y, epsilon)
-    dA, dY = _unit_backward(a, V - U, V, epsilon), _unit_backward(y, U - V, U, epsilon)
+    near = jnp.sum(U * V, axis=-1, keepdims=True) > 0.5
+    dA = _unit_backward(a, jnp.where(near, V - U, V), V, epsilon)
+    dY = _unit_backward(y, jnp.where(near, U - V, U), U, epsilon)
     return pulled(-dC, dA, A), target_cotangent(-dC, dY, Y)
 
 
@@ -218,11 +220,11 @@ def _unit_backward(A: Array, dU: Array, dU_of_short: Array, epsilon: float) -> A
 def _lengths(A: Array, epsilon: float) -> tuple[Array, Array, Array]:
     """Two factors of ‖A‖, and where it is above ε.
 
-    The first is the largest element, so that no square overflows; a constant, as it cancels. The second is a square
-    root that sees no 0, where its slope is infinite.
+    The first is the largest element, so that no square overflows, or the largest number whose inverse is normal; a
+    constant, as it cancels. The second is a square root that sees no 0, where its slope is infinite.
     """
     scale = jax.lax.stop_gradient(jnp.max(jnp.abs(A), axis=-1, keepdims=True))
-    scale = jnp.where(scale == 0, 1, scale)
+    scale = jnp.where(scale == 0, 1, jnp.minimum(scale, 1 / float(jnp.finfo(A.dtype).tiny)))
     squares = jnp.sum((A / scale) ** 2, axis=-1, keepdims=True)
     long = scale * jnp.sqrt(squares) > epsilon
     return scale, jnp.sqrt(jnp.where(long, squares, 1)), long
