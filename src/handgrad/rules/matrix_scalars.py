@@ -80,7 +80,7 @@ class DeterminantResiduals(NamedTuple):
 
 
 def determinant_forward(X: Array) -> tuple[Array, DeterminantResiduals]:
-    """Y = det X. Up to 35 rows and columns are scaled by powers of two first, so that nothing overflows on the way to Y.
+    """Y = det X. Up to n = 35, rows and columns are scaled by powers of two: nothing overflows on the way to Y.
 
     Args:
       X: (batch, ..., n, n) floating point.
