@@ -228,7 +228,7 @@ def test_a_mean_is_rounded_once_it_is_one():
 
 
 def test_norms_at_the_ends_of_the_range():
-    """A gradient of 10¹⁵ is clipped; one of 10³⁰, whose square is no float32, is left out; one of 10⁻³⁰ counts whole."""
+    """A gradient of 10¹⁵ is clipped; one of 10³⁰, whose square is no float32, is left out; one of 10⁻³⁰ is whole."""
     x = jnp.asarray([[1e15], [1e30], [1e-30]], jnp.float32)
     params, target = hg.LinearParams(jnp.zeros((1, 1), jnp.float32), None), jnp.full((3, 1), -0.5, jnp.float32)
     function = hg.clipped_grad(hg.linear(1, bias=False), hg.squared_error(), l2_clip_norm=2.0, return_norms=True)

@@ -91,3 +91,19 @@ def no_columns(X: Array) -> Array:
 def to_matrices(dY: Array) -> Array:
     """dY (batch, ...), one number for each matrix, against (batch, ..., m, n)."""
     return jnp.expand_dims(dY, (-2, -1))
+
+
+def exponent(X: Array) -> Array:
+    """e with 2ᵉ in X/2 … X, for X > 0; 0 for 0, ∞ and NaN. Integers: constants to whoever differentiates."""
+    _, e = jnp.frexp(jax.lax.stop_gradient(X))
+    return jnp.where((X > 0) & jnp.isfinite(X), e - 1, 0)
+
+
+def times_power(X: Array, e: Array) -> Array:
+    """X 2ᵉ, exactly: in two steps, as 2ᵉ alone may not fit, and from bits, as no exponential is exact."""
+    info, half = jnp.finfo(X.dtype), e // 2
+    bits = jnp.int32 if info.bits == 32 else jnp.int64
+    for part in (half, e - half):
+        biased = (jnp.clip(part, info.minexp, info.maxexp - 1) + (info.maxexp - 1)).astype(bits)
+        X = X * jax.lax.bitcast_convert_type(biased << info.nmant, X.dtype)
+    return X
