@@ -49,23 +49,29 @@ class Correlation(Factor):
     def accumulate(self, weights: Array | None = None) -> Array:
         """Σ_b w_b X_b ⋆ Δ_b: ONE convolution, the examples its features, Δ its kernel.
 
-        Strides and dilation change places: taps are d apart, and what one tap multiplies is s apart.
+        Strides and dilation change places: taps are d apart, and what one tap multiplies is s apart. Both sides are
+        turned to features last, the one form that XLA compiles well on CPU inside a branch or a loop. A group of these
+        features is the batch, seen through one group of X.
         """
         self._check_sides()
         window, axes = self.window, len(self.window.size)
         Delta = weighted(self.Delta, weights)
         dtype = jnp.result_type(self.X, Delta)
-        of_sides, of_kernel = (axes + 1, 0, *range(1, axes + 1)), (axes, axes + 1, *range(axes))
-        return jax.lax.conv_general_dilated(
-            self.X.astype(dtype),
-            Delta.astype(dtype),
+        space, n_in = self.X.shape[1:-1], self.X.shape[-1] // window.groups
+        X = self.X.reshape(self.batch, *space, window.groups, n_in)
+        X = X.transpose(axes + 2, *range(1, axes + 2), 0).reshape(n_in, *space, window.groups * self.batch)
+        of_sides, of_kernel = (0, axes + 1, *range(1, axes + 1)), (axes + 1, axes, *range(axes))
+        K = jax.lax.conv_general_dilated(
+            X.astype(dtype),
+            jnp.moveaxis(Delta, 0, -2).astype(dtype),
             window_strides=window.dilation,
-            padding=window.padding_met(self.X.shape[1:-1]),
+            padding=window.padding_met(space),
             rhs_dilation=window.strides,
-            dimension_numbers=jax.lax.ConvDimensionNumbers(of_sides, of_sides, of_kernel),
-            batch_group_count=window.groups,
+            dimension_numbers=jax.lax.ConvDimensionNumbers(of_sides, of_kernel, of_sides),
+            feature_group_count=window.groups,
             preferred_element_type=accumulator(dtype),
         )
+        return jnp.moveaxis(K, 0, -2)
 
     def per_example(self) -> Array:
         self._check_sides()
