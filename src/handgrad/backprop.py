@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from handgrad.factors import is_factor
+from handgrad.factors.base import counting
 from handgrad.layers import Layer, Loss
 from handgrad.layers.batch_norm import coupled
 from handgrad.layers.layer import check_layer, check_loss, without_residuals
@@ -120,14 +121,24 @@ def value_and_factors(model: Layer, loss: Loss) -> Callable[..., Any]:
         params, x, target, _ = check_batches("value_and_factors", params, x, target, None)
         prediction, model_residuals = model.forward(params, x, key)
         losses, loss_residuals = loss.forward(prediction, target)
-        return losses, factors_of(model, model_residuals, loss.backward(loss_residuals, jnp.ones_like(losses)))
+        dprediction = loss.backward(loss_residuals, jnp.ones_like(losses))
+        return losses, factors_of(model, model_residuals, dprediction, which_count(loss, loss_residuals))
 
     return losses_and_factors
 
 
-def factors_of(model: Layer, residuals: Any, dprediction: Any) -> Any:
-    """The factors of one backward pass; Coupled, where a batch_norm made every loss depend on every example."""
-    return coupled(residuals, model.backward(residuals, dprediction)[1])
+def factors_of(model: Layer, residuals: Any, dprediction: Any, seen: Array | None = None) -> Any:
+    """The factors of one backward pass; Coupled, where a batch_norm made every loss depend on every example.
+
+    `seen` says which tokens of the prediction have a loss, or None.
+    """
+    factors = coupled(residuals, model.backward(residuals, dprediction)[1])
+    return factors if seen is None else counting(factors, seen)
+
+
+def which_count(loss: Loss, residuals: Any) -> Array | None:
+    """Which tokens of the prediction have a loss; None for all."""
+    return None if loss.counts is None else loss.counts(residuals)
 
 
 def materialize(factors: Any, weights: Array | None = None) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from handgrad.backprop import check_batches, factors_of
+from handgrad.backprop import check_batches, factors_of, which_count
 from handgrad.layers import Layer, Loss
 from handgrad.layers.layer import check_layer, check_loss
 from handgrad.shapes import InputError, check_count, describe
@@ -36,7 +36,7 @@ def sampled_factors(model: Layer, loss: Loss) -> Callable[..., Any]:
         params, x, target, _ = check_batches("sampled_factors", params, x, target, None)
         prediction, residuals = model.forward(params, x)
         _, of_loss = loss.forward(prediction, target)
-        return factors_of(model, residuals, draw(of_loss, key))
+        return factors_of(model, residuals, draw(of_loss, key), which_count(loss, of_loss))
 
     return factors
 
@@ -81,7 +81,8 @@ def mean_over_the_root(
             return keys[c]
 
     def of_one(c):
-        return fold(factors_of(model, residuals, root_or_draw(of_loss, pulled_back(c))))
+        dprediction = root_or_draw(of_loss, pulled_back(c))
+        return fold(factors_of(model, residuals, dprediction, which_count(loss, of_loss)))
 
     return _mean(count, of_one), standing_for
 

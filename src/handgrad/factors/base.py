@@ -138,6 +138,13 @@ class Factor(ABC):
         """
         raise InputError(f"{type(self).__name__}.by_token: this gradient is not a sum over tokens")
 
+    def counting(self, seen: Array) -> "Factor":
+        """The same gradients, `seen` (batch, ...) saying which tokens count in a mean over tokens: not padding.
+
+        A factor that no such mean is taken of, or whose tokens are others, is returned as it is.
+        """
+        return self
+
     def project(self, P: Array) -> "Factor":
         """The factor of Pᵀ g_b, P (n_in, r): every gradient in the small space of (r, n_out), none ever in the large.
 
@@ -174,6 +181,11 @@ class Factor(ABC):
         if at_once == self.batch:
             return some(0)
         return jax.lax.map(some, jnp.arange(0, self.batch, at_once)).reshape(self.batch)
+
+
+def counting(factors: Any, seen: Array) -> Any:
+    """A tree of factors, `seen` saying which of their tokens count; arrays among them stay as they are."""
+    return jax.tree.map(lambda leaf: leaf.counting(seen) if is_factor(leaf) else leaf, factors, is_leaf=is_factor)
 
 
 def cheapest(methods: dict[str, Cost]) -> str:
@@ -219,6 +231,14 @@ def weighted(Delta: Array, weights: Array | None) -> Array:
         return Delta
     dtype = accumulator(Delta)
     return Delta.astype(dtype) * jnp.expand_dims(weights.astype(dtype), tuple(range(1, Delta.ndim)))
+
+
+def seen_too(before: Array | None, seen: Array, tokens: tuple[int, ...]) -> Array | None:
+    """Which of a factor's tokens (batch, ...) are in both; as before, where `seen` is of other tokens."""
+    if tokens[: seen.ndim] != seen.shape:
+        return before
+    seen = jnp.broadcast_to(jnp.expand_dims(seen, tuple(range(seen.ndim, len(tokens)))), tokens)
+    return seen if before is None else before & seen
 
 
 def as_rows(A: Array) -> Array:

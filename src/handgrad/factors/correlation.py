@@ -1,13 +1,13 @@
 """Correlation: the gradient of every convolution's kernel, Σ_b X_b ⋆ Δ_b."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from handgrad.factors.base import Array, Cost, Factor, accumulator, as_tokens, weighted
+from handgrad.factors.base import Array, Cost, Factor, accumulator, as_tokens, seen_too, weighted
 from handgrad.shapes import check_shape
 from handgrad.windows import Window, patches
 
@@ -26,6 +26,7 @@ class Correlation(Factor):
       Delta: (batch, *outputs, n_out) cotangent of the products.
       window: how it slid.
       param_dtype: the parameter's dtype; None stands for the promoted dtype of X and Delta.
+      seen: (batch, *outputs) booleans, which outputs count, as for Outer; None stands for all.
     Derivation: docs/derivations/convolution.md
     """
 
@@ -33,6 +34,7 @@ class Correlation(Factor):
     Delta: Array
     window: Window = field(metadata={"static": True})
     param_dtype: Any = field(default=None, metadata={"static": True})
+    seen: Array | None = None
 
     @property
     def batch(self) -> int:
@@ -97,7 +99,11 @@ class Correlation(Factor):
         Delta = self.Delta.reshape(len(P), *(1 for _ in size), self.Delta.shape[-1])
         one = tuple(1 for _ in size)
         window = Window(size, one, tuple((0, 0) for _ in size), one, self.window.groups)
-        return Correlation(P, Delta, window, self.param_dtype)
+        seen = None if self.seen is None else self.seen.reshape(Delta.shape[:-1])
+        return Correlation(P, Delta, window, self.param_dtype, seen)
+
+    def counting(self, seen: Array) -> "Correlation":
+        return replace(self, seen=seen_too(self.seen, seen, self.Delta.shape[:-1]))
 
     def _sq_norms(self, method: str) -> Array:
         return jnp.maximum(_gram(self, self), 0) if method == "gram" else self._written_out(self)

@@ -67,6 +67,9 @@ class Shared(Factor):
         """A token's gradient is the sum over the sites it passed: all must have the same tokens."""
         return Shared(tuple(site.by_token() for site in self.sites))
 
+    def counting(self, seen: Array) -> "Shared":
+        return Shared(tuple(site.counting(seen) for site in self.sites))
+
     def project(self, P: Array) -> "Shared":
         return Shared(tuple(site.project(P) for site in self.sites))
 

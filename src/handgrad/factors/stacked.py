@@ -62,6 +62,9 @@ class Stacked(Factor):
     def by_token(self) -> "Stacked":
         return Stacked(jax.vmap(lambda layer: layer.by_token())(self.factor))
 
+    def counting(self, seen: Array) -> "Stacked":
+        return Stacked(jax.vmap(lambda layer: layer.counting(seen))(self.factor))
+
     def project(self, P: Array) -> "Stacked":
         """Every layer with a P of its own: (layers, n_in, r)."""
         if jnp.ndim(P) != 3 or P.shape[0] != self.shape[0]:

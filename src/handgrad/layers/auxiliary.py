@@ -112,7 +112,7 @@ def add_auxiliary(loss: Loss, coefficient: float) -> Loss:
     def backward(residuals, dloss):
         return loss.backward(residuals, dloss), coefficient * dloss
 
-    return Loss(forward, backward)
+    return Loss(forward, backward, counts=loss.counts)
 
 
 def check_pair(where: str, name: str, value: Any) -> tuple[Any, Any]:

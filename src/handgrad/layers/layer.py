@@ -57,13 +57,16 @@ class Loss(NamedTuple):
       root: (residuals, U) -> S U, where the Hessian of each example's loss by its prediction is S Sᵀ; None where no
         root is known.
       draw: (residuals, key) -> the cotangent of the prediction at a target drawn from the distribution whose −log the
-        loss is, mean 0 and variance S Sᵀ; None where there is none. Curvature alone asks for these two.
+        loss is, mean 0 and variance S Sᵀ; None where there is none.
+      counts: residuals -> (batch, ...) booleans, which tokens of the prediction have a loss; None where all have one.
+        Curvature alone asks for these three.
     """
 
     forward: Callable[[Any, Any], tuple[Array, Any]]
     backward: Callable[[Any, Array], Any]
     root: Callable[[Any, Any], Any] | None = None
     draw: Callable[[Any, Array], Any] | None = None
+    counts: Callable[[Any], Array] | None = None
 
 
 def check_layer(where: str, layer: Any) -> None:

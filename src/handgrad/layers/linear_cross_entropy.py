@@ -7,6 +7,7 @@ import jax
 from handgrad import rules
 from handgrad.layers.layer import Layer, Loss
 from handgrad.layers.linear import Initializer, LinearParams, linear
+from handgrad.rules.softmax_cross_entropy import is_ignored
 from handgrad.shapes import InputError, describe
 
 __all__ = [
@@ -100,4 +101,7 @@ def linear_cross_entropy(
         *of_prediction, _ = rules.linear_cross_entropy_backward(residuals, dloss, **options)
         return Projection(*of_prediction)
 
-    return Loss(forward, backward)
+    loss = Loss(forward, backward)
+    if ignore_index is not None:
+        loss = loss._replace(counts=lambda residuals: ~is_ignored(residuals.Y, ignore_index))
+    return loss

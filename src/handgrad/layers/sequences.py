@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from handgrad.factors.base import counting
 from handgrad.layers.chain import split_key
 from handgrad.layers.layer import Composed, Layer, check_layer
-from handgrad.shapes import InputError, check_residuals, describe, inside
+from handgrad.shapes import InputError, check_residuals, check_shape, describe, inside
 
 __all__ = [
     "BidirectionalParams",
@@ -45,6 +46,13 @@ class BidirectionalParams(NamedTuple):
 
     forwards: Any
     backwards: Any
+
+
+class EachStepResiduals(NamedTuple):
+    """own: (batch, time) booleans, which steps are not past their example's end, or None; kept: the layer's own."""
+
+    own: Any
+    kept: Any
 
 
 class BidirectionalResiduals(NamedTuple):
@@ -180,10 +188,11 @@ def stacked(*layers: Layer) -> Layer:
 def each_step(layer: Layer) -> Layer:
     """`layer` on the X of Sequences, lengths and state going past it: an embedding before, or a linear after.
 
-    On an array it is the layer itself.
+    On an array it is the layer itself. Past an example's length X is read as 0, whatever it holds, and the output is 0:
+    padding has no part in any gradient, nor in a mean over tokens.
 
     Args:
-      layer: any layer that treats steps alike, or doesn't know time.
+      layer: any layer that treats steps alike, or doesn't know time. One whose steps see each other sees the zeros.
     Raises:
       InputError: not a layer; at trace time, whatever it raises.
     """
@@ -193,11 +202,16 @@ def each_step(layer: Layer) -> Layer:
         return layer.init(key, _only_X(x))
 
     def forward(params: Any, x: Any, key: Array | None = None) -> tuple[Any, Any]:
-        y, residuals = layer.forward(params, _only_X(x), key)
-        return x._replace(X=y) if isinstance(x, Sequences) else y, residuals
+        own = _own_steps(x)
+        y, kept = layer.forward(params, _zeroed(_only_X(x), own), key)
+        y = _zeroed(y, own)
+        return x._replace(X=y) if isinstance(x, Sequences) else y, EachStepResiduals(own, kept)
 
     def backward(residuals: Any, dy: Any) -> tuple[Any, Any]:
-        dx, dparams = layer.backward(residuals, _only_X(dy))
+        own, kept = check_residuals("each_step", residuals, EachStepResiduals)
+        dx, dparams = layer.backward(kept, _zeroed(_only_X(dy), own))
+        dx = _zeroed(dx, own)
+        dparams = dparams if own is None else counting(dparams, own)
         return Sequences(dx, None, dy.state) if isinstance(dy, Sequences) else dx, dparams
 
     return Layer(init, forward, backward)
@@ -206,6 +220,27 @@ def each_step(layer: Layer) -> Layer:
 def _at(name: str, layer: Layer) -> Layer:
     """`layer`, with its name in front of what its functions raise."""
     return Layer(*(inside(name)(function) for function in layer))
+
+
+def _own_steps(x: Any) -> Array | None:
+    """Which steps are not past their example's end: (batch, time), or None for all."""
+    if not isinstance(x, Sequences) or x.lengths is None:
+        return None
+    if len(getattr(x.X, "shape", ())) < 2:
+        raise InputError(f"each_step: x.X must have shape (batch, time, ...), got {describe(x.X)}")
+    check_shape("each_step", "x.lengths", x.lengths, x.X.shape[:1], "(one for each example)")
+    return jnp.expand_dims(jnp.arange(x.X.shape[1]), 0) < jnp.expand_dims(jnp.asarray(x.lengths), 1)
+
+
+def _zeroed(A: Any, own: Array | None) -> Any:
+    """A, with zeros past each example's end; an array without steps as it is."""
+
+    def of_one(a: Any) -> Any:
+        if own is None or a.shape[:2] != own.shape:
+            return a
+        return jnp.where(jnp.expand_dims(own, tuple(range(2, a.ndim))), a, jnp.zeros((), a.dtype))
+
+    return jax.tree.map(of_one, A)
 
 
 def _only_X(x: Any) -> Any:

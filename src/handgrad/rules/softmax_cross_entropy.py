@@ -177,8 +177,13 @@ def without_ignored(L: Array, lse: Array, Y: Array, ignore_index: int | None) ->
     """L and lse with 0 in the rows that don't count, whatever their logits were."""
     if ignore_index is None:
         return L, lse
-    ignored = _as_int32(Y) == ignore_index
+    ignored = is_ignored(Y, ignore_index)
     return jnp.where(jnp.expand_dims(ignored, -1), 0, L), jnp.where(ignored, 0, lse)
+
+
+def is_ignored(Y: Array, ignore_index: int) -> Array:
+    """Which labels don't count."""
+    return _as_int32(Y) == ignore_index
 
 
 def _distribution(Y: Array, n: int, dtype: Any, label_smoothing: float, ignore_index: int | None) -> Array:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from handgrad.backprop import check_batches, factors_of, materialize, mean_weights, weighted_sum
+from handgrad.backprop import check_batches, factors_of, materialize, mean_weights, weighted_sum, which_count
 from handgrad.curvature import kfac_factors
 from handgrad.curvature.blocks import is_block
 from handgrad.curvature.roots import draw_of
@@ -132,8 +132,9 @@ def kfac_step(
         of_layers, of_draw = jax.random.split(key)
         prediction, residuals = model.forward(params, x, of_layers)
         losses, of_loss = loss.forward(prediction, target)
-        factors = factors_of(model, residuals, loss.backward(of_loss, jnp.ones_like(losses)))
-        seen = factors if draw is None else factors_of(model, residuals, draw(of_loss, of_draw))
+        counted = which_count(loss, of_loss)
+        factors = factors_of(model, residuals, loss.backward(of_loss, jnp.ones_like(losses)), counted)
+        seen = factors if draw is None else factors_of(model, residuals, draw(of_loss, of_draw), counted)
         weights = mean_weights(losses) if weights is None else weights.astype(losses.dtype)
         grads, blocks = materialize(factors, weights), kfac_factors(seen, mode)
         updates, opt_state = optimizer.update(grads, state.opt_state, params, kfac_factors=blocks)
