@@ -27,11 +27,11 @@ def kfac_factors(factors: Any, mode: str = "expand") -> Any:
     δ_bt one of its right side:
 
         expand    A = 1/(Σ_b T_b) Σ_b Σ_t a_bt a_btᵀ     G = 1/N Σ_b Σ_t δ_bt δ_btᵀ
-        reduce    A = 1/N Σ_b ā_b ā_bᵀ                   G = 1/N Σ_b δ̄_b δ̄_bᵀ        ā_b = 1/T_b Σ_t a_bt, δ̄_b = Σ_t δ_bt
+        reduce    A = 1/N Σ_b ā_b ā_bᵀ                   G = 1/N Σ_b δ̄_b δ̄_bᵀ
+                  ā_b = 1/T_b Σ_t a_bt                   δ̄_b = Σ_t δ_bt
 
-    The tokens of an example are its own: padding of `Sequences` and of `ctc_loss` doesn't count, whatever it holds, nor
-    does a token whose label is to be ignored, where it has no part in another's loss; in A an example with none counts
-    no more than these.
+    Padding does not count: steps past the length of `Sequences` or `ctc_loss`, and tokens with the label ignore_index,
+    unless another token's loss reads them. An example without a token that counts is left out of A's mean.
 
     "expand" takes each token for an example of its own: where each has a loss of its own. "reduce" takes the example's
     mean input and summed cotangent: where tokens are pooled before the loss. For T_b = 1 they are one, and exact for a

@@ -188,8 +188,8 @@ def stacked(*layers: Layer) -> Layer:
 def each_step(layer: Layer) -> Layer:
     """`layer` on the X of Sequences, lengths and state going past it: an embedding before, or a linear after.
 
-    On an array it is the layer itself. Past an example's length X is read as 0, whatever it holds, and the output is 0:
-    padding has no part in any gradient, nor in a mean over tokens.
+    On an array it is the layer itself. Past an example's length X is read as 0, whatever it holds, NaN too. What comes
+    out there is what the layer makes of 0; where nothing asks for it, it has no part in a mean over tokens either.
 
     Args:
       layer: any layer that treats steps alike, or doesn't know time. One whose steps see each other sees the zeros.
@@ -204,14 +204,13 @@ def each_step(layer: Layer) -> Layer:
     def forward(params: Any, x: Any, key: Array | None = None) -> tuple[Any, Any]:
         own = _own_steps(x)
         y, kept = layer.forward(params, _zeroed(_only_X(x), own), key)
-        y = _zeroed(y, own)
         return x._replace(X=y) if isinstance(x, Sequences) else y, EachStepResiduals(own, kept)
 
     def backward(residuals: Any, dy: Any) -> tuple[Any, Any]:
         own, kept = check_residuals("each_step", residuals, EachStepResiduals)
-        dx, dparams = layer.backward(kept, _zeroed(_only_X(dy), own))
-        dx = _zeroed(dx, own)
-        dparams = dparams if own is None else counting(dparams, own)
+        dx, dparams = layer.backward(kept, _only_X(dy))
+        if own is not None:
+            dx, dparams = _zeroed(dx, own), counting(dparams, own)
         return Sequences(dx, None, dy.state) if isinstance(dy, Sequences) else dx, dparams
 
     return Layer(init, forward, backward)
@@ -232,15 +231,11 @@ def _own_steps(x: Any) -> Array | None:
     return jnp.expand_dims(jnp.arange(x.X.shape[1]), 0) < jnp.expand_dims(jnp.asarray(x.lengths), 1)
 
 
-def _zeroed(A: Any, own: Array | None) -> Any:
-    """A, with zeros past each example's end; an array without steps as it is."""
-
-    def of_one(a: Any) -> Any:
-        if own is None or a.shape[:2] != own.shape:
-            return a
-        return jnp.where(jnp.expand_dims(own, tuple(range(2, a.ndim))), a, jnp.zeros((), a.dtype))
-
-    return jax.tree.map(of_one, A)
+def _zeroed(X: Any, own: Array | None) -> Any:
+    """X, or its cotangent, with zeros past each example's end; None, the cotangent of integers, stays."""
+    if own is None or X is None:
+        return X
+    return jnp.where(jnp.expand_dims(own, tuple(range(2, X.ndim))), X, jnp.zeros((), X.dtype))
 
 
 def _only_X(x: Any) -> Any:
