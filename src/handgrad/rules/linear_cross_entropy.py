@@ -13,6 +13,7 @@ from handgrad.rules.softmax_cross_entropy import (
     SoftmaxCrossEntropyResiduals,
     capped,
     check_options,
+    is_ignored,
     softmax_cross_entropy_backward,
     softmax_cross_entropy_forward,
     without_ignored,
@@ -156,6 +157,8 @@ def _walk(rows: Any, shared: Any, weights: Array | None, options: _Options) -> t
 
     def one_chunk(sums, rows):
         X, Y, lse, dC = rows
+        if options.ignore_index is not None:  # a token that doesn't count may hold anything, and 0 · NaN is NaN
+            X = jnp.where(jnp.expand_dims(is_ignored(Y, options.ignore_index), 1), 0, X)
         S = capped(_logits(X, W, b), options.softcap)
         L, lse = without_ignored(S - jnp.expand_dims(lse, 1), lse, Y, options.ignore_index)
         of_loss = SoftmaxCrossEntropyResiduals(L, lse, Y, None)
