@@ -7,9 +7,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import assert_same
+from jax.flatten_util import ravel_pytree
 
 import handgrad as hg
-from handgrad.curvature import ggn_diagonal, kfac_factors, kflr_factors, sampled_factors
+from handgrad import layers
+from handgrad.curvature import (
+    empirical_fisher_diagonal,
+    ggn_diagonal,
+    ggn_vector_product,
+    hessian_vector_product,
+    kfac_factors,
+    kflr_factors,
+    sampled_factors,
+)
 
 RNG = np.random.default_rng(0)
 KEY = jax.random.key(0)
@@ -30,6 +40,78 @@ def test_sampled_factors_are_those_of_a_target_drawn():
         return sampled_factors(MODEL, loss)(params, X, LABELS, KEY), expected
 
     assert_same(*both(jax.tree.map(lambda p: jnp.ones(p.shape) / 2, jax.eval_shape(MODEL.init, KEY, X))))
+
+
+BODY = {"hidden": hg.linear(2), "tanh": hg.tanh()}
+WHOLE, CHUNKED = (hg.chain(**BODY, head=head(N)) for head in (hg.linear, layers.projection))
+
+
+def with_auxiliary(head):
+    """The same head, an auxiliary loss carried past it."""
+    carried = (layers.carry_auxiliary(layer) for layer in (*BODY.values(), head(N)))
+    return hg.chain(layers.begin_auxiliary(), *carried)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("options", [{"ignore_index": 1}, {"z_loss": 0.1, "softcap": 2.0, "label_smoothing": 0.1}])
+def test_a_projection_has_the_curvature_of_its_logits(options, bias):
+    """The weights that a Projection carries are no prediction: every matrix is that of linear and its logits' loss."""
+    whole, chunked = (hg.chain(**BODY, head=head(N, bias=bias)) for head in (hg.linear, layers.projection))
+    loss, in_chunks = hg.softmax_cross_entropy(**options), layers.linear_cross_entropy(chunk=4, **options)
+
+    def questions(model, loss, params, v):
+        _, factors = hg.value_and_factors(model, loss)(params, X, LABELS)
+        found = [f(model, loss, params, X, LABELS)(v) for f in (ggn_vector_product, hessian_vector_product)]
+        found += [empirical_fisher_diagonal(factors), kfac_factors(factors), kfac_factors(factors, "reduce")]
+        if loss.root or (loss.through and loss.through[1].root):
+            found += [f(model, loss, params, X, LABELS) for f in (ggn_diagonal, kflr_factors)]
+            found += [kfac_factors(sampled_factors(model, loss)(params, X, LABELS, KEY))]
+        return found
+
+    params, v = (
+        jax.tree.map(lambda p: jnp.asarray(RNG.standard_normal(p.shape)), jax.eval_shape(whole.init, KEY, X))
+        for _ in range(2)
+    )
+    both = jax.jit(lambda *args: (questions(chunked, in_chunks, *args), questions(whole, loss, *args)))
+    assert_same(*both(params, v))
+
+
+@pytest.mark.parametrize("wrap", [False, True], ids=["plain", "with an auxiliary loss"])
+def test_the_ggn_of_a_projection_is_positive(wrap):
+    model = with_auxiliary(layers.projection) if wrap else CHUNKED
+    loss = layers.linear_cross_entropy(chunk=4)
+    loss = layers.add_auxiliary(loss, 0.1) if wrap else loss
+    flat, unravel = ravel_pytree(
+        jax.tree.map(lambda p: jnp.asarray(RNG.standard_normal(p.shape)), jax.eval_shape(model.init, KEY, X))
+    )
+
+    @jax.jit
+    def ggn(flat):
+        product = ggn_vector_product(model, loss, unravel(flat), X, LABELS)
+        return jax.vmap(lambda v: ravel_pytree(product(unravel(v)))[0])(jnp.eye(flat.size))
+
+    matrix = ggn(flat)
+    assert_same(matrix, matrix.T)
+    eigenvalues = np.linalg.eigvalsh(matrix)
+    assert eigenvalues.min() > -1e-14 * eigenvalues.max()
+
+
+def test_a_projection_needs_a_loss_that_says_how_it_is_multiplied():
+    params = jax.tree.map(lambda p: jnp.ones(p.shape), jax.eval_shape(CHUNKED.init, KEY, X))
+    of_somebody = layers.linear_cross_entropy()._replace(through=None, root=lambda *_: None, draw=lambda *_: None)
+    calls = {
+        "ggn_vector_product": ggn_vector_product,
+        "ggn_diagonal": ggn_diagonal,
+        "kflr_factors": kflr_factors,
+        "sampled_factors": lambda model, loss, params, x, y: sampled_factors(model, loss)(params, x, y, KEY),
+    }
+    for name, call in calls.items():
+        with pytest.raises(hg.InputError, match=rf"^{name}: loss must have a `through` .* as linear_cross_entropy has"):
+            call(CHUNKED, of_somebody, params, X, LABELS)
+    with pytest.raises(hg.InputError, match=r"^linear_cross_entropy: prediction must be a Projection, got float64"):
+        ggn_vector_product(WHOLE, layers.linear_cross_entropy(), params, X, LABELS)
+    with pytest.raises(hg.InputError, match=r"^ggn_diagonal: loss must have a root"):
+        ggn_diagonal(CHUNKED, layers.linear_cross_entropy(z_loss=0.1), params, X, LABELS)
 
 
 def test_bad_input():

@@ -51,6 +51,22 @@ def test_every_fold_is_the_written_out_gradients():
     assert_same(alone, expected_alone)
 
 
+def test_its_sides_where_it_has_any():
+    """Written out for a question that needs them; a gradient that has none is asked as it is."""
+
+    def sides(rows, shared, options):
+        return Outer(rows[0], rows[1] * shared * options[0])
+
+    def total(rows, shared, weights, options):
+        return sides(rows, shared, options).accumulate(weights)
+
+    factor = recomputed()
+    assert factor.with_sides() is factor
+    factor = Recomputed(total((A, DELTA), 2.0, None, (3.0,)), (A, DELTA), 2.0, total, (3.0,), np.dtype(float), sides)
+    assert_same(jax.tree.leaves(factor.with_sides()), [A, 6 * DELTA])
+    assert_same(factor.examples(1, 2).with_sides().sum(), factor.examples(1, 2).sum())
+
+
 def test_one_factor_for_each_layer():
     factors = [recomputed(), jax.tree.map(lambda a: 3 * a, recomputed())]
     stacked = Stacked(jax.tree.map(lambda *a: jnp.stack(a), *factors))

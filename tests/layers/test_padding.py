@@ -171,7 +171,7 @@ def test_kfac_where_the_loss_knows_what_is_padding(name):
 
 
 def test_kfac_counts_a_token_without_a_loss_that_another_reads():
-    """A prompt's tokens have labels to ignore, but the answer's losses read them: all but the last example's padding."""
+    """A prompt's tokens have labels to ignore, but the answer's losses read them: all count but the last padding."""
     model = hg.chain(lstm(2), hg.linear(2))
     labels = np.array([[-1, -1, 0, 1], [-1, 1, 1, 0], [-1, 1, -1, -1]])
     params, loss = drawn(model, jnp.asarray(X)), hg.softmax_cross_entropy(ignore_index=-1)

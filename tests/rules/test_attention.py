@@ -191,6 +191,62 @@ def test_large_scores(form, dtype):
     assert all(c is None or jnp.isfinite(c).all() for c in (Y, *cotangents))
 
 
+def hidden_by_addition(low):
+    """Biases of five examples, (5, 1, 7, 7), that hide keys by adding a finite `low`; some hide a whole row."""
+    causal = np.triu(np.full((7, 7), low), 1)
+    first_row, left, everything, slopes = (causal.copy() for _ in range(4))
+    first_row[0] = low  # a row of which nothing is left
+    left[:3], left[:, :3] = low, low  # left padding: rows of padding, and its columns
+    everything[:] = low
+    slopes += np.maximum(low, -np.abs(np.subtract.outer(np.arange(7), np.arange(7))) / 2.0)
+    slopes[:, :2] = low
+    mixed = np.where(np.arange(7) == 1, -np.inf, left)
+    return np.stack([first_row, left, everything, slopes, mixed])[:, None]
+
+
+def far_down(dtype):
+    """Numbers that are used to hide a key, as far as the dtype has them."""
+    lows = np.array([-3e4, -1e4, -1e9, float(jnp.finfo(dtype).min), 3e4])
+    return lows[np.abs(lows) <= float(jnp.finfo(dtype).max)]
+
+
+@jax.jit
+def attention_of_rounded_logits(dY, Q, K, V, bias):
+    """Value and gradients in float64, of logits that float32 has rounded: at −10⁹ that is to multiples of 64.
+
+    Queries and keys of small integers and a scale of ¼ have scores without rounding, and at −10⁴ they are kept whole.
+    """
+
+    def primal(Q, K, V, bias):
+        S = jnp.einsum("bthn,bshn->bhts", Q, jnp.repeat(K, 2, 2)) / 4
+        Z = S + bias
+        rounded = jax.lax.reduce_precision(Z, exponent_bits=8, mantissa_bits=23)
+        Z = Z + jax.lax.stop_gradient(jnp.where(jnp.isneginf(Z), 0, rounded - Z))
+        E = jnp.exp(Z - jax.lax.stop_gradient(Z.max(axis=-1, keepdims=True)))
+        return jnp.einsum("bhts,bshn->bthn", E / E.sum(axis=-1, keepdims=True), jnp.repeat(V, 2, 2))
+
+    Y, pullback = jax.vjp(primal, Q, K, V, bias)
+    return Y, *pullback(dY)
+
+
+@both_forms
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_rows_hidden_by_a_large_finite_bias(form, dtype):
+    """All of a row may be far down: what counts is the differences in it, and they are all there, in both passes."""
+    lows = far_down(dtype)
+    bias = jnp.asarray(np.concatenate([hidden_by_addition(low) for low in lows])).astype(dtype)
+    rng = np.random.default_rng(2)
+    integers = (rng.integers(-2, 3, (len(bias), 7, heads, 3)) for heads in (4, 2))
+    numbers = (rng.standard_normal((len(bias), 7, heads, 2)) for heads in (2, 4))
+    *arrays, dY = (jnp.asarray(a).astype(dtype) for a in (*integers, *numbers))
+    Y, cotangents = run(form, *arrays, bias, dY=dY, scale=0.25)
+    expected = attention_of_rounded_logits(*(a.astype("float64") for a in (dY, *arrays, bias)))
+    for found, truth in zip((Y, *cotangents[:4]), expected, strict=True):
+        found, truth = (np.asarray(a, np.float64).reshape(len(bias), -1) for a in (found, truth))
+        error = np.abs(found - truth).max(axis=1) / np.abs(truth).max(axis=1)
+        assert error.max() < 16 * float(jnp.finfo(dtype).eps), (error.argmax(), error.max())
+
+
 @both_forms
 def test_mixed_dtypes(form):
     """The output is of the promoted dtype of Q, K and V, a cotangent of its argument's; a bias promotes nothing."""

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import assert_same
 
 import handgrad as hg
 from handgrad import layers, rules
@@ -84,6 +85,42 @@ def test_large_logits_in_float32(ignore):
     C, cotangents = both(*(a.astype(jnp.float32) for a in (X, W, B + 200)), LABELS, chunk=5, ignore_index=ignore)
     assert np.isfinite(C).all()
     assert all(np.isfinite(cotangent).all() for cotangent in cotangents[:3])
+
+
+@pytest.mark.parametrize("options", [{}, {"label_smoothing": 0.1, "ignore_index": 3}], ids=str)
+def test_a_common_offset(options):
+    """Softmax doesn't see what all logits of a row have in common: float32 gives what its rounded logits give.
+
+    X W is a multiple of ¼ without rounding, so that both ways have the same logits at every offset."""
+    x, w = (np.random.default_rng(1).integers(-2, 3, shape).astype(np.float32) / 2 for shape in ((16, 4), (4, 7)))
+    labels = jnp.asarray(np.arange(16) % 7)
+
+    @jax.jit
+    def two_ways(b):
+        C, residuals = rules.linear_cross_entropy_forward(x, w, b, labels, chunk=5, **options)
+        chunked = hg.materialize(rules.linear_cross_entropy_backward(residuals, jnp.ones_like(C), chunk=5, **options))
+        Z, of_linear = rules.linear_forward(x, w, b)
+        whole, of_loss = rules.softmax_cross_entropy_forward(Z, labels, **options)
+        dZ, *_ = rules.softmax_cross_entropy_backward(of_loss, jnp.ones_like(whole), **options)
+        return (C, *chunked[:3]), (whole, *hg.materialize(rules.linear_backward(of_linear, dZ)))
+
+    for offset in (0, 1e4, -1e4, 1e6, -1e6, 1e8, -1e8, -3e38):
+        found, expected = two_ways(jnp.full(7, offset, jnp.float32))
+        assert_same(found, expected, rtol=1e-6)
+        np.testing.assert_allclose(found[3].sum(), 0, atol=3e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_label_that_is_all_but_sure(dtype):
+    """Logits (x, 0, 0) and label 0: the loss is log(1 + 2 / e^x) and its slope −2 / (2 + e^x), down to e^-80."""
+    x = np.linspace(-80, 80, 65).astype(dtype)
+    C, residuals = rules.linear_cross_entropy_forward(
+        jnp.asarray(x)[:, None], jnp.asarray([[1, 0, 0]], dtype), None, jnp.zeros(65, int)
+    )
+    dX, *_ = rules.linear_cross_entropy_backward(residuals, jnp.ones_like(C))
+    x = x.astype(np.float64)
+    np.testing.assert_allclose(np.asarray(C, np.float64), np.logaddexp(0, np.log(2) - x), rtol=4 * jnp.finfo(dtype).eps)
+    np.testing.assert_allclose(np.asarray(dX[:, 0], np.float64), -2 / (2 + np.exp(x)), rtol=4 * jnp.finfo(dtype).eps)
 
 
 def test_bfloat16_logits_are_not_rounded():

@@ -172,3 +172,22 @@ def test_bad_input():
         kfac_step(MODEL, hg.l2_loss(), optimizer, fisher="true")
     with pytest.raises(hg.InputError, match=r"^kfac_step: mode must be 'expand' or 'reduce', got 'all'"):
         kfac_step(MODEL, hg.l2_loss(), optimizer, mode="all")
+
+
+@pytest.mark.parametrize("fisher", ["sampled", "empirical"])
+def test_a_step_under_linear_cross_entropy(fisher):
+    """The step of linear and softmax_cross_entropy, whose params and state are the same."""
+    x, labels = normal(6, 4), jnp.asarray(RNG.integers(0, 3, 6))
+    heads = (hg.linear(3), hg.softmax_cross_entropy()), (hg.layers.projection(3), hg.linear_cross_entropy(chunk=4))
+    stepped = []
+    params = None
+    for head, loss in heads:
+        model = hg.chain(hg.linear(5), hg.tanh(), head)
+        params = model.init(KEY, x) if params is None else params
+        like = jax.eval_shape(
+            lambda p, model=model, loss=loss: kfac_factors(hg.value_and_factors(model, loss)(p, x, labels)[1]), params
+        )
+        optimizer = optax.chain(scale_by_kfac(like, damping=DAMPING), optax.scale_by_learning_rate(0.1))
+        step = jax.jit(kfac_step(model, loss, optimizer, fisher=fisher))
+        stepped.append(step(init_state(params, optimizer), x, labels, KEY))
+    assert_same(stepped[1], stepped[0], rtol=1e-11)

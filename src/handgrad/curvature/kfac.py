@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from handgrad.curvature.blocks import Diagonal, Kronecker, is_block
 from handgrad.curvature.roots import mean_over_the_root
-from handgrad.factors import Correlation, Factor, Outer, Shared, Stacked
+from handgrad.factors import Correlation, Factor, Outer, Recomputed, Shared, Stacked
 from handgrad.factors.base import accumulator, as_tokens
 from handgrad.layers import Layer, Loss
 from handgrad.per_example import map_factors
@@ -39,7 +39,8 @@ def kfac_factors(factors: Any, mode: str = "expand") -> Any:
 
     A dense, projection or recurrent weight (`Outer`) and a kernel (`Correlation`: a token for each output, its patch
     the input) have A and G; so has a weight that is used at several such places (`Shared`), each use counting as
-    further tokens (Martens, Ba & Johnson 2018), and each layer under `repeat` (`Stacked`). Biases, scales, tables and
+    further tokens (Martens, Ba & Johnson 2018), and each layer under `repeat` (`Stacked`). A `Recomputed` weight's
+    cotangents are written out for it. Biases, scales, tables and
     whatever else have the diagonal of the same matrix, which is exact: `empirical_fisher_diagonal`. The curvature
     between two parameters, a layer's weight and its bias too, is left out.
 
@@ -103,6 +104,8 @@ def _scaled(block: Kronecker | Diagonal, count: int) -> Kronecker | Diagonal:
 
 def _block(factor: Factor, mode: str) -> Kronecker | Diagonal:
     """The curvature of one parameter."""
+    if isinstance(factor, Recomputed):
+        factor = factor.with_sides()
     if isinstance(factor, Stacked):
         return jax.vmap(partial(_block, mode=mode))(factor.factor)
     if isinstance(factor, Outer):

@@ -9,6 +9,7 @@ from jax.tree_util import Partial
 
 from handgrad.backprop import check_batches, grad, materialize, mean_weights
 from handgrad.curvature._tangents import check_like_params
+from handgrad.curvature.roots import check_prediction, through_logits
 from handgrad.layers import Layer, Loss
 from handgrad.layers.layer import check_layer, check_loss
 
@@ -29,7 +30,8 @@ def ggn_vector_product(
     parameters, compile the linearisation too: `jax.jit(partial(ggn_vector_product, model, loss))(params, x, target)`.
 
     Args:
-      model, loss: as `objective`. The GGN is positive semi-definite where the loss is convex in the prediction.
+      model, loss: as `objective`. The GGN is positive semi-definite where the loss is convex in the prediction; of
+        `linear_cross_entropy` that is the logits, which stand in memory here.
       params, x, target: as `objective`.
       weights: (batch,) the w_b; None stands for 1 / batch each.
       key: for the noise of layers that draw some: one draw, the same in every product.
@@ -41,6 +43,7 @@ def ggn_vector_product(
     """
     check_layer("ggn_vector_product", model)
     check_loss("ggn_vector_product", loss)
+    model, loss = through_logits(model, loss)
     params, x, target, weights = check_batches("ggn_vector_product", params, x, target, weights)
 
     def slope(prediction):
@@ -48,6 +51,7 @@ def ggn_vector_product(
         return loss.backward(residuals, mean_weights(losses) if weights is None else weights.astype(losses.dtype))
 
     prediction, of_model, residuals = jax.linearize(lambda p: model.forward(p, x, key), params, has_aux=True)
+    check_prediction("ggn_vector_product", prediction)
     _, of_slope = jax.linearize(slope, prediction)
 
     def product(kept, v):

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from handgrad.backprop import check_batches, factors_of, which_count
-from handgrad.layers import Layer, Loss
+from handgrad.layers import Layer, Loss, Projection
 from handgrad.layers.layer import check_layer, check_loss
 from handgrad.shapes import InputError, check_count, describe
 
@@ -30,11 +30,14 @@ def sampled_factors(model: Layer, loss: Loss) -> Callable[..., Any]:
     Derivation: docs/curvature.md (Martens & Grosse 2015, section 5; Kunstner, Balles & Hennig 2019)
     """
     check_layer("sampled_factors", model)
+    check_loss("sampled_factors", loss)
+    model, loss = through_logits(model, loss)
     draw = draw_of("sampled_factors", loss)
 
     def factors(params, x, target, key):
         params, x, target, _ = check_batches("sampled_factors", params, x, target, None)
         prediction, residuals = model.forward(params, x)
+        check_prediction("sampled_factors", prediction)
         _, of_loss = loss.forward(prediction, target)
         return factors_of(model, residuals, draw(of_loss, key), which_count(loss, of_loss))
 
@@ -61,9 +64,12 @@ def mean_over_the_root(
         check_count(where, "samples", samples)
     if (samples is None) != (key is None):
         raise InputError(f"{where}: key must come with samples, got key {describe(key)} and samples {samples!r}")
+    check_loss(where, loss)
+    model, loss = through_logits(model, loss)
     root_or_draw = root_of(where, loss) if samples is None else draw_of(where, loss)
     params, x, target, _ = check_batches(where, params, x, target, None)
     prediction, residuals = model.forward(params, x)
+    check_prediction(where, prediction)
     _, of_loss = loss.forward(prediction, target)
     if samples is None or key is None:
         shape, dtype = prediction.shape, prediction.dtype
@@ -85,6 +91,42 @@ def mean_over_the_root(
         return fold(factors_of(model, residuals, dprediction, which_count(loss, of_loss)))
 
     return _mean(count, of_one), standing_for
+
+
+def through_logits(model: Layer, loss: Loss) -> tuple[Layer, Loss]:
+    """The same objective, of a model whose prediction carries no parameters: the loss's first step belongs to it.
+
+    A matrix of curvature is one by the prediction, pulled back to the parameters. Of a loss that multiplies by some of
+    them itself, as `linear_cross_entropy` does, the prediction is what it multiplies to: logits.
+    """
+    if loss.through is None:
+        return model, loss
+    last, of_logits = loss.through
+
+    def forward(params, x, key=None):
+        y, of_model = model.forward(params, x, key)
+        y, of_last = last.forward((), y)
+        return y, (of_model, of_last)
+
+    def backward(residuals, dy):
+        of_model, of_last = residuals
+        dy, _ = last.backward(of_last, dy)
+        return model.backward(of_model, dy)
+
+    return Layer(model.init, forward, backward), of_logits
+
+
+def check_prediction(where: str, prediction: Any) -> None:
+    """`prediction` carries no parameters: a loss that has no `through` was not made for a Projection."""
+
+    def is_projection(node: Any) -> bool:
+        return isinstance(node, Projection)
+
+    if any(is_projection(node) for node in jax.tree.leaves(prediction, is_leaf=is_projection)):
+        raise InputError(
+            f"{where}: loss must have a `through` where the prediction is a Projection, as linear_cross_entropy has: "
+            "curvature is by the logits, not by the weights that a Projection carries"
+        )
 
 
 def root_of(where: str, loss: Any) -> Callable[[Any, Any], Any]:

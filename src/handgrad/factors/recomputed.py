@@ -1,7 +1,7 @@
 """Recomputed: a gradient whose sides are too large to keep, summed once and computed again for any other question."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -24,6 +24,7 @@ class Recomputed(Factor):
       again: (rows, shared, weights or None, options) -> Σ_b w_b g_b like total, for any number of examples.
       options: what `again` takes besides arrays, hashable.
       param_dtype: the parameter's dtype.
+      sides: (rows, shared, options) -> the factor with its sides, written out; None where there is none.
     Derivation: docs/derivations/linear_cross_entropy.md
     """
 
@@ -33,6 +34,7 @@ class Recomputed(Factor):
     again: Callable[..., Array] = field(metadata={"static": True})
     options: Any = field(metadata={"static": True})
     param_dtype: Any = field(metadata={"static": True})
+    sides: Callable[..., Factor] | None = field(default=None, metadata={"static": True})
 
     @property
     def batch(self) -> int:
@@ -59,4 +61,8 @@ class Recomputed(Factor):
         """The factor of other examples, their sum computed again."""
         picked = jax.tree.map(rows, self.rows)
         total = self.again(picked, self.shared, None, self.options)
-        return Recomputed(total, picked, self.shared, self.again, self.options, self.param_dtype)
+        return replace(self, total=total, rows=picked)
+
+    def with_sides(self) -> Factor:
+        """The same gradients as the factor whose sides were too large to keep, where a question needs them; or self."""
+        return self if self.sides is None else self.sides(self.rows, self.shared, self.options)

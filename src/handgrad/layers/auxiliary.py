@@ -70,7 +70,7 @@ def carry_auxiliary(layer: Layer, *, skip: bool = False) -> Layer:
     def forward(params, x, key=None):
         x, c = check_pair("carry_auxiliary", "x", x)
         y, kept = layer.forward(params, x, key)
-        added = isinstance(y, tuple)
+        added = type(y) is tuple  # a NamedTuple, such as Projection, is one prediction
         y, c = (y[0], c + y[1]) if added else (y, c)
         if skip:
             check_like("carry_auxiliary", x, y)
@@ -112,7 +112,11 @@ def add_auxiliary(loss: Loss, coefficient: float) -> Loss:
     def backward(residuals, dloss):
         return loss.backward(residuals, dloss), coefficient * dloss
 
-    return Loss(forward, backward, counts=loss.counts)
+    through = None
+    if loss.through is not None:
+        layer, of_logits = loss.through
+        through = carry_auxiliary(layer), add_auxiliary(of_logits, coefficient)
+    return Loss(forward, backward, through=through, counts=loss.counts)
 
 
 def check_pair(where: str, name: str, value: Any) -> tuple[Any, Any]:

@@ -57,15 +57,19 @@ class Loss(NamedTuple):
       root: (residuals, U) -> S U, where the Hessian of each example's loss by its prediction is S Sᵀ; None where no
         root is known.
       draw: (residuals, key) -> the cotangent of the prediction at a target drawn from the distribution whose −log the
-        loss is, mean 0 and variance S Sᵀ; None where there is none.
+        loss is, mean 0 and variance S Sᵀ; None where there is none. Curvature alone asks for these two, and for those
+        that follow.
+      through: (layer, loss), the same loss in two steps, where the prediction carries parameters: a layer without
+        parameters of its own, from the prediction to logits, and a loss of these. Curvature takes the two, since the
+        GGN has the Hessian of a loss by what it doesn't multiply itself. None where the prediction carries none.
       counts: residuals -> (batch, ...) booleans, which tokens of the prediction have a loss; None where all have one.
-        Curvature alone asks for these three.
     """
 
     forward: Callable[[Any, Any], tuple[Array, Any]]
     backward: Callable[[Any, Array], Any]
     root: Callable[[Any, Any], Any] | None = None
     draw: Callable[[Any, Array], Any] | None = None
+    through: tuple[Layer, Any] | None = None
     counts: Callable[[Any], Array] | None = None
 
 

@@ -3,10 +3,13 @@
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from handgrad import rules
 from handgrad.layers.layer import Layer, Loss
 from handgrad.layers.linear import Initializer, LinearParams, linear
+from handgrad.layers.losses import softmax_cross_entropy
+from handgrad.rules.linear_cross_entropy import unrounded_logits
 from handgrad.rules.softmax_cross_entropy import is_ignored
 from handgrad.shapes import InputError, describe
 
@@ -76,7 +79,7 @@ def linear_cross_entropy(
     """softmax_cross_entropy of a `projection`'s logits against labels, `chunk` tokens' logits at a time.
 
     `chain(..., projection(n))` under this loss is `chain(..., linear(n))` under softmax_cross_entropy, and (tokens, n)
-    never stands in memory.
+    never stands in memory. Curvature is that of the two as well, of logits: it writes them out whole.
 
     Args:
       chunk, label_smoothing, ignore_index, z_loss, softcap: as for linear_cross_entropy_forward.
@@ -85,7 +88,6 @@ def linear_cross_entropy(
     Derivation: docs/derivations/linear_cross_entropy.md
     """
     options = {
-        "chunk": chunk,
         "label_smoothing": label_smoothing,
         "ignore_index": ignore_index,
         "z_loss": z_loss,
@@ -93,15 +95,33 @@ def linear_cross_entropy(
     }
 
     def forward(prediction, target):
-        if not isinstance(prediction, Projection):
-            raise InputError(f"linear_cross_entropy: prediction must be a Projection, got {describe(prediction)}")
-        return rules.linear_cross_entropy_forward(*prediction, target, **options)
+        return rules.linear_cross_entropy_forward(*_checked(prediction), target, chunk=chunk, **options)
 
     def backward(residuals, dloss):
-        *of_prediction, _ = rules.linear_cross_entropy_backward(residuals, dloss, **options)
+        *of_prediction, _ = rules.linear_cross_entropy_backward(residuals, dloss, chunk=chunk, **options)
         return Projection(*of_prediction)
 
-    loss = Loss(forward, backward)
+    loss = Loss(forward, backward, through=(_multiplied(), softmax_cross_entropy(**options)))
     if ignore_index is not None:
         loss = loss._replace(counts=lambda residuals: ~is_ignored(residuals.Y, ignore_index))
     return loss
+
+
+def _multiplied() -> Layer:
+    """A Projection's logits, unrounded: what curvature puts between a `projection` and its loss."""
+
+    def forward(params, prediction, key=None):
+        X, W, b = _checked(prediction)
+        return unrounded_logits(X, W, b), rules.LinearResiduals(X, W, b)
+
+    def backward(residuals, dy):
+        dtype = jnp.result_type(*jax.tree.leaves(residuals))
+        return Projection(*rules.linear_backward(residuals, dy.astype(dtype))), ()
+
+    return Layer(lambda key, x: (), forward, backward)
+
+
+def _checked(prediction: Any) -> Projection:
+    if not isinstance(prediction, Projection):
+        raise InputError(f"linear_cross_entropy: prediction must be a Projection, got {describe(prediction)}")
+    return prediction

@@ -120,6 +120,11 @@ def exponential(Z: Array, M: Array) -> Array:
     return jnp.where(nothing, 0, jnp.exp(Z - jnp.where(jnp.isneginf(M), 0, M)))
 
 
+def normalized(E: Array, total: Array) -> Array:
+    """E / total, and 0 where E is 0: also where total is 0, in a row that sees nothing, and where total is NaN."""
+    return jnp.where(E == 0, 0, E / jnp.where(total == 0, 1, total))
+
+
 def dropped(P: Array, key: Array | None, columns: Array, options: Options) -> Array:
     """P ∘ R, with R = 0 or 1 / (1 − dropout). Each key's column of R has a random key of its own, so that a tile can
     make its part alone, and both forms drop the same."""

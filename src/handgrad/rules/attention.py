@@ -87,8 +87,7 @@ def attention_forward(
     S = shared.scores(shared.grouped(Q, kv_heads), K, options)
     Z = shared.logits(S, B, seen, columns, keys, options)
     E = shared.exponential(Z, jnp.max(Z, axis=-1, keepdims=True))
-    total = jnp.sum(E, axis=-1, keepdims=True)
-    P = jnp.where(E == 0, 0, E / jnp.where(total == 0, 1, total)).astype(dtype)
+    P = shared.normalized(E, jnp.sum(E, axis=-1, keepdims=True)).astype(dtype)
     Y = product("bgrts,bsgn->btgrn", shared.dropped(P, key, columns, options), V)
     return Y.reshape(*Q.shape[:3], V.shape[3]).astype(dtype), AttentionResiduals(Q, K, V, bias, P, key)
 

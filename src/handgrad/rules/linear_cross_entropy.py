@@ -5,19 +5,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from handgrad.factors import Recomputed
+from handgrad.factors import Outer, Recomputed, Total
 from handgrad.factors.base import accumulator, as_rows
+from handgrad.rules._label_cross_entropy import Kept, Options, cotangent_of_logits, loss_of_logits
 from handgrad.rules._losses import per_example
 from handgrad.rules.linear import LinearResiduals, linear_backward
-from handgrad.rules.softmax_cross_entropy import (
-    SoftmaxCrossEntropyResiduals,
-    capped,
-    check_options,
-    is_ignored,
-    softmax_cross_entropy_backward,
-    softmax_cross_entropy_forward,
-    without_ignored,
-)
+from handgrad.rules.softmax_cross_entropy import check_options, is_ignored
 from handgrad.shapes import (
     InputError,
     as_row,
@@ -39,36 +32,26 @@ Array = jax.Array
 
 
 class LinearCrossEntropyResiduals(NamedTuple):
-    """The arguments (references, no copies) and one number for each token; nothing of the logits' size.
+    """The arguments (references, no copies) and three numbers for each token; nothing of the logits' size.
 
     Attributes:
       X: (batch, ..., n_in) what is projected.
       W: (n_in, n) weights.
       b: (n,) bias or None.
       Y: (batch, ...) labels.
-      lse: (batch, ...) log Σ eˢ of each token's logits, in float32 at least: P = e^(S − lse) without a second sum.
+      M: (batch, ...) largest of each token's logits, in float32 at least.
+      total: (batch, ...) Σ e^(s − M), likewise: P = e^(S − M) / total without a second maximum and sum. Their
+        log-sum-exp, M + log total, would lose total's digits to M's size.
+      rest: (batch, ...) the same sum without the label's class: 1 − p_y is rest / total, and no difference.
     """
 
     X: Array
     W: Array
     b: Array | None
     Y: Array
-    lse: Array
-
-
-class _Options(NamedTuple):
-    """The rule's options, as the factors keep them: hashable."""
-
-    chunk: int
-    label_smoothing: float
-    ignore_index: int | None
-    z_loss: float
-    softcap: float | None
-
-    @property
-    def of_loss(self) -> dict[str, Any]:
-        """Those of softmax_cross_entropy."""
-        return {name: value for name, value in self._asdict().items() if name != "chunk"}
+    M: Array
+    total: Array
+    rest: Array
 
 
 def linear_cross_entropy_forward(
@@ -85,7 +68,10 @@ def linear_cross_entropy_forward(
 ) -> tuple[Array, LinearCrossEntropyResiduals]:
     """C = softmax_cross_entropy(X W + 1 bᵀ, Y), the logits of `chunk` tokens at a time.
 
-    Logits are in float32 at least, whatever X and W are in.
+        C = m − s_y + log t      t = Σ e^(s − m), m the largest of a token's logits
+
+    Logits are in float32 at least, whatever X and W are in. The loss has its digits at any size of the logits, and
+    where the label is all but sure: there m = s_y, and t − 1 is summed without the 1.
 
     Args:
       X: (batch, ..., n_in) floating point; the axes between the first and the last are tokens.
@@ -100,17 +86,16 @@ def linear_cross_entropy_forward(
       InputError: a wrong rank, width or dtype; Y is not of labels; an option outside its range.
     Derivation: docs/derivations/linear_cross_entropy.md (Wijmans et al. 2024)
     """
-    options = _Options(chunk, label_smoothing, ignore_index, z_loss, softcap)
+    options = Options(chunk, label_smoothing, ignore_index, z_loss, softcap)
     _check("linear_cross_entropy_forward", X, W, b, Y, options)
 
     def one_chunk(_, rows):
         X, Y = rows
-        C, kept = softmax_cross_entropy_forward(_logits(X, W, b), Y, **options.of_loss)
-        return None, (C, kept.lse)
+        return None, loss_of_logits(unrounded_logits(X, W, b), Y, options)
 
     _, of_tokens = jax.lax.scan(one_chunk, None, _in_chunks((as_rows(X), Y.reshape(-1)), chunk))
-    C, lse = (a.reshape(-1)[: Y.size].reshape(Y.shape) for a in of_tokens)
-    return per_example(C).astype(_dtype(X, W, b)), LinearCrossEntropyResiduals(X, W, b, Y, lse)
+    C, *kept = (a.reshape(-1)[: Y.size].reshape(Y.shape) for a in jax.tree.leaves(of_tokens))
+    return per_example(C).astype(_dtype(X, W, b)), LinearCrossEntropyResiduals(X, W, b, Y, *kept)
 
 
 def linear_cross_entropy_backward(
@@ -127,6 +112,8 @@ def linear_cross_entropy_backward(
 
         dZ = dC ∘ (P − Q), as in softmax_cross_entropy      dX = dZ Wᵀ      dW = Σ Xᵀ dZ      db = Σ dZᵀ 1
 
+    At the label P − Q is −rest / total, minus the other classes' P added up, which p_y − 1 would round away.
+
     Args:
       residuals: LinearCrossEntropyResiduals of linear_cross_entropy_forward.
       dC: (batch,) cotangent of C, any numbers.
@@ -139,53 +126,78 @@ def linear_cross_entropy_backward(
       InputError: residuals of another rule; dC not of C's shape and dtype.
     Derivation: docs/derivations/linear_cross_entropy.md
     """
-    X, W, b, Y, lse = check_residuals("linear_cross_entropy_backward", residuals, LinearCrossEntropyResiduals)
+    X, W, b, Y, *kept = check_residuals("linear_cross_entropy_backward", residuals, LinearCrossEntropyResiduals)
     check_cotangent("linear_cross_entropy_backward", dC, X.shape[:1], _dtype(X, W, b), name="dC", of="C")
-    options = _Options(chunk, label_smoothing, ignore_index, z_loss, softcap)
-    rows, shared = (X, Y, lse, dC), (W, b)
+    options = Options(chunk, label_smoothing, ignore_index, z_loss, softcap)
+    rows, shared = (X, Y, *kept, dC), (W, b)
     dX, dW, db = _walk(rows, shared, None, options)
-    dW = Recomputed(dW, rows, shared, _dW_again, options, W.dtype)
-    return dX, dW, None if b is None else Recomputed(db, rows, shared, _db_again, options, b.dtype), None
+    dW = Recomputed(dW, rows, shared, _dW_again, options, W.dtype, _dW_sides)
+    return dX, dW, None if b is None else Recomputed(db, rows, shared, _db_again, options, b.dtype, _db_sides), None
 
 
-def _walk(rows: Any, shared: Any, weights: Array | None, options: _Options) -> tuple[Array, Array, Any]:
+def _walk(rows: Any, shared: Any, weights: Array | None, options: Options) -> tuple[Array, Array, Any]:
     """dX, Σ dW and Σ db (None without a bias), both sums not yet rounded to the parameters' dtypes."""
-    (X, Y, lse, dC), (W, b) = rows, shared
-    dtype, delta_dtype = lse.dtype, _dtype(X, W, b)
+    (X, Y, *kept, dC), (W, b) = rows, shared
+    dtype, delta_dtype = kept[0].dtype, _dtype(X, W, b)
     dC = dC.astype(dtype) if weights is None else dC.astype(dtype) * weights.astype(dtype)
-    dC_of_tokens = jnp.broadcast_to(jnp.expand_dims(dC, tuple(range(1, Y.ndim))), Y.shape)
 
     def one_chunk(sums, rows):
-        X, Y, lse, dC = rows
-        if options.ignore_index is not None:  # a token that doesn't count may hold anything, and 0 · NaN is NaN
-            X = jnp.where(jnp.expand_dims(is_ignored(Y, options.ignore_index), 1), 0, X)
-        S = capped(_logits(X, W, b), options.softcap)
-        L, lse = without_ignored(S - jnp.expand_dims(lse, 1), lse, Y, options.ignore_index)
-        of_loss = SoftmaxCrossEntropyResiduals(L, lse, Y, None)
-        dZ, _, _ = softmax_cross_entropy_backward(of_loss, dC, **options.of_loss)
+        X, Y, *kept, dC = rows
+        X, _ = _counted(X, Y, options)
+        dZ = cotangent_of_logits(unrounded_logits(X, W, b), Y, Kept(*kept), dC, options)
         dX, dW, db = linear_backward(LinearResiduals(X, W, b), dZ.astype(delta_dtype))
         dW_sum, db_sum = sums
         return (dW_sum + dW.accumulate(), None if db is None else db_sum + db.accumulate()), dX
 
     zeros = jnp.zeros(W.shape, dtype), None if b is None else jnp.zeros(b.shape, dtype)
-    tokens = _in_chunks((as_rows(X), Y.reshape(-1), lse.reshape(-1)), options.chunk)
-    dC_chunks = _in_chunks(dC_of_tokens.reshape(-1), options.chunk, mode="constant")  # 0 for what only fills up
+    tokens = _in_chunks((as_rows(X), *(a.reshape(-1) for a in (Y, *kept))), options.chunk)
+    dC_chunks = _in_chunks(_of_tokens(dC, Y), options.chunk, mode="constant")  # 0 for what only fills up
     (dW, db), dX = jax.lax.scan(one_chunk, zeros, (*tokens, dC_chunks))
     return as_rows(dX)[: Y.size].reshape(X.shape), dW, db
 
 
-def _dW_again(rows: Any, shared: Any, weights: Array | None, options: _Options) -> Array:
+def _dW_again(rows: Any, shared: Any, weights: Array | None, options: Options) -> Array:
     return _walk(rows, shared, weights, options)[1]
 
 
-def _db_again(rows: Any, shared: Any, weights: Array | None, options: _Options) -> Array:
+def _db_again(rows: Any, shared: Any, weights: Array | None, options: Options) -> Array:
     return _walk(rows, shared, weights, options)[2]
 
 
-def _logits(X: Array, W: Array, b: Array | None) -> Array:
-    """(chunk, n), in the dtype of sums: no logit is rounded to bfloat16 on its way to the exponential."""
+def _dW_sides(rows: Any, shared: Any, options: Options) -> Outer:
+    X, seen = _counted(rows[0], rows[1], options)
+    return Outer(X, _whole_cotangent(rows, shared, options), shared[0].dtype, seen)
+
+
+def _db_sides(rows: Any, shared: Any, options: Options) -> Total:
+    return Total(_whole_cotangent(rows, shared, options), shared[1].dtype)
+
+
+def _whole_cotangent(rows: Any, shared: Any, options: Options) -> Array:
+    """dZ (batch, ..., n), of the logits' size."""
+    X, Y, *kept, dC = rows
+    of_tokens = Y.reshape(-1), Kept(*(a.reshape(-1) for a in kept)), _of_tokens(dC.astype(kept[0].dtype), Y)
+    dZ = cotangent_of_logits(unrounded_logits(as_rows(X), *shared), *of_tokens, options)
+    return dZ.astype(_dtype(X, *shared)).reshape(*Y.shape, -1)
+
+
+def _counted(X: Array, Y: Array, options: Options) -> tuple[Array, Array | None]:
+    """X with zeros for tokens to ignore, which may hold anything (0 · NaN is NaN), and which tokens these are not."""
+    if options.ignore_index is None:
+        return X, None
+    seen = ~is_ignored(Y, options.ignore_index)
+    return jnp.where(jnp.expand_dims(seen, -1), X, 0), seen
+
+
+def _of_tokens(dC: Array, Y: Array) -> Array:
+    """Each token's dC, that of its example: one long batch."""
+    return jnp.broadcast_to(jnp.expand_dims(dC, tuple(range(1, Y.ndim))), Y.shape).reshape(-1)
+
+
+def unrounded_logits(X: Array, W: Array, b: Array | None) -> Array:
+    """X W + 1 bᵀ in the dtype of sums: no logit is rounded to bfloat16 on its way to the exponential."""
     Z = jnp.matmul(X, W, preferred_element_type=accumulator(_dtype(X, W, b)))
-    return Z if b is None else Z + as_row(b.astype(Z.dtype), 2)
+    return Z if b is None else Z + as_row(b.astype(Z.dtype), Z.ndim)
 
 
 def _in_chunks(arrays: Any, chunk: int, mode: str = "edge") -> Any:
@@ -204,7 +216,7 @@ def _dtype(X: Array, W: Array, b: Array | None) -> Any:
     return jnp.result_type(X, W) if b is None else jnp.result_type(X, W, b)
 
 
-def _check(where: str, X: Any, W: Any, b: Any, Y: Any, options: _Options) -> None:
+def _check(where: str, X: Any, W: Any, b: Any, Y: Any, options: Options) -> None:
     check_array(where, "X", X, min_ndim=2)
     check_array(where, "W", W)
     if W.ndim != 2:
@@ -217,4 +229,4 @@ def _check(where: str, X: Any, W: Any, b: Any, Y: Any, options: _Options) -> Non
     if not jnp.issubdtype(Y.dtype, jnp.integer):
         raise InputError(f"{where}: the labels Y must be integers, got {describe(Y)}")
     check_count(where, "chunk", options.chunk)
-    check_options(where, **options.of_loss)
+    check_options(where, *options[1:])

@@ -20,7 +20,7 @@ Array = jax.Array
 
 
 class TiledAttentionResiduals(NamedTuple):
-    """The arguments and the output, by reference, and one number for each query: all of it linear in the tokens.
+    """The arguments and the output, by reference, and two numbers for each query: all of it linear in the tokens.
 
     Attributes:
       Q: (batch, tokens, heads, n) queries.
@@ -30,8 +30,11 @@ class TiledAttentionResiduals(NamedTuple):
       mask: as it came, or None.
       key: the random key or None.
       Y: (batch, tokens, heads, n_v) output: ⟨P, dP⟩ is ⟨Y, dY⟩.
-      L: (batch, kv_heads, heads / kv_heads, tokens) log-sum-exp of each query's logits, in at least float32, so that
-        P = e^(Z − L 1ᵀ).
+      M: (batch, kv_heads, heads / kv_heads, tokens) largest of each query's logits, in at least float32; −∞ where it
+        sees no key.
+      total: like M, Σ e^(z − M) over each query's logits, so that P = e^(Z − M 1ᵀ) / (total 1ᵀ). Their log-sum-exp
+        M + log total would be one number, but rounded to its own size: at a row of logits of −10⁹, all of total is
+        lost.
     """
 
     Q: Array
@@ -41,7 +44,8 @@ class TiledAttentionResiduals(NamedTuple):
     mask: Array | None
     key: Array | None
     Y: Array
-    L: Array
+    M: Array
+    total: Array
 
 
 def tiled_attention_forward(
@@ -104,7 +108,7 @@ def tiled_attention_forward(
     (M, total, Y), _ = jax.lax.scan(one_tile, nothing_yet, tiles(K, V, bias, mask, tile))
     Y = Y / jnp.where(total == 0, 1, total)[..., None]
     Y = jnp.moveaxis(Y, 3, 1).reshape(*Q.shape[:3], V.shape[3]).astype(dtype)
-    return Y, TiledAttentionResiduals(Q, K, V, bias, mask, key, Y, M + jnp.log(total))
+    return Y, TiledAttentionResiduals(Q, K, V, bias, mask, key, Y, M, total)
 
 
 def tiled_attention_backward(
@@ -120,7 +124,7 @@ def tiled_attention_backward(
 ) -> tuple[Array, Array, Array, Array | None, None, None]:
     """Pull dY back through Y = softmax(scale Q Kᵀ + B) V, `tile` keys at a time.
 
-        P = e^(Z − L 1ᵀ)      dP = dY Vᵀ      dB = dS = P ∘ (dP − D 1ᵀ)      D = (dY ∘ Y) 1
+        P = e^(Z − M 1ᵀ) / (total 1ᵀ)      dP = dY Vᵀ      dB = dS = P ∘ (dP − D 1ᵀ)      D = (dY ∘ Y) 1
         dV = Pᵀ dY      dQ = scale dS K      dK = scale dSᵀ Q
 
     Each tile of keys makes its own columns of P again, hence its own rows of dK and dV; dQ adds up over the tiles.
@@ -137,7 +141,7 @@ def tiled_attention_backward(
     Derivation: docs/derivations/tiled_attention.md
     """
     where = "tiled_attention_backward"
-    Q, K, V, bias, mask, key, Y, L = check_residuals(where, residuals, TiledAttentionResiduals)
+    Q, K, V, bias, mask, key, Y, M, total = check_residuals(where, residuals, TiledAttentionResiduals)
     check_cotangent(where, dY, Y.shape, Y.dtype)
     options = shared.check_options(where, Q.shape[3], scale, causal, window, softcap, dropout)
     check_count(where, "tile", tile)
@@ -148,7 +152,8 @@ def tiled_attention_backward(
     def one_tile(dQ: Array, of_tile: Any) -> tuple[Array, Any]:
         K_j, V_j, B_j, seen_j, columns = of_tile
         S = shared.scores(Q_, K_j, options)
-        P = shared.exponential(shared.logits(S, B_j, seen_j, columns, keys, options), L[..., None])
+        E = shared.exponential(shared.logits(S, B_j, seen_j, columns, keys, options), M[..., None])
+        P = shared.normalized(E, total[..., None])
         dV = product("bgrts,btgrn->bsgn", shared.dropped(P, key, columns, options).astype(dtype), dY)
         dP = shared.dropped(product("btgrn,bsgn->bgrts", dY, V_j), key, columns, options)
         dZ = jnp.where(P == 0, 0, P * (dP - D))

@@ -10,7 +10,7 @@ import optax
 from handgrad.backprop import check_batches, factors_of, materialize, mean_weights, weighted_sum, which_count
 from handgrad.curvature import kfac_factors
 from handgrad.curvature.blocks import is_block
-from handgrad.curvature.roots import draw_of
+from handgrad.curvature.roots import draw_of, through_logits
 from handgrad.layers import Layer, Loss
 from handgrad.layers.layer import check_layer, check_loss
 from handgrad.shapes import InputError, check_choice, check_count, check_positive, describe
@@ -125,6 +125,7 @@ def kfac_step(
     check_choice("kfac_step", "mode", mode, ("expand", "reduce"))
     check_choice("kfac_step", "fisher", fisher, ("sampled", "empirical"))
     check_loss("kfac_step", loss)
+    model, loss = through_logits(model, loss)
     draw = draw_of("kfac_step", loss) if fisher == "sampled" else None
 
     def step(state: TrainState, x, target, key, weights=None) -> tuple[TrainState, Array]:
