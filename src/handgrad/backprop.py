@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from handgrad.factors import is_factor
+from handgrad.factors.base import counting
 from handgrad.layers import Layer, Loss
 from handgrad.layers.layer import check_layer, check_loss, passed_back, without_residuals
 from handgrad.meshes import Types, gathered, varying_together
@@ -125,15 +126,18 @@ def value_and_factors(model: Layer, loss: Loss) -> Callable[..., Any]:
         params, x, target, _ = check_batches("value_and_factors", params, x, target, None)
         prediction, model_residuals = model.forward(params, x, key)
         losses, loss_residuals = loss.forward(prediction, target)
-        return losses, factors_of(model, loss, model_residuals, loss.backward(loss_residuals, jnp.ones_like(losses)))
+        dprediction = loss.backward(loss_residuals, jnp.ones_like(losses))
+        return losses, factors_of(model, loss, model_residuals, dprediction, loss_residuals)
 
     return losses_and_factors
 
 
-def factors_of(model: Layer, loss: Loss, residuals: Any, dprediction: Any) -> Any:
-    """The factors of one backward pass; Coupled, where a loss depends on other examples through them."""
+def factors_of(model: Layer, loss: Loss, residuals: Any, dprediction: Any, loss_residuals: Any) -> Any:
+    """The factors of one backward pass; Coupled, where a loss depends on other examples through them. Where the loss
+    says which tokens of the prediction have one, they count and no others."""
     _, factors = model.backward(residuals, dprediction)
-    return passed_back(model, factors, loss.couples)[0]
+    factors = passed_back(model, factors, loss.couples)[0]
+    return factors if loss.counts is None else counting(factors, loss.counts(loss_residuals))
 
 
 def materialize(factors: Any, weights: Array | None = None) -> Any:

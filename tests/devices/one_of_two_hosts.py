@@ -35,7 +35,9 @@ def main(port: str, rank: int) -> None:
     with jax.set_mesh(mesh):
         found = jax.jit(run)(jax.device_put(params, whole), *batch)
     off = jax.tree.map(lambda a, b: float(jnp.max(jnp.abs(np.asarray(a) - np.asarray(b)))), found, expected)
-    print(json.dumps({"devices": jax.device_count(), "processes": jax.process_count(), "off": max(jax.tree.leaves(off))}))
+    print(
+        json.dumps({"devices": jax.device_count(), "processes": jax.process_count(), "off": max(jax.tree.leaves(off))})
+    )
 
 
 if __name__ == "__main__":

@@ -1,17 +1,11 @@
 """Every rule with its batch on several devices, under Explicit axes and inside shard_map, is the rule on one device."""
 
-import functools
-
 import jax
-import numpy as np
 import pytest
-from cases import CASES
 from devices.on_devices import mesh_of, put
 from helpers import assert_same
-from jax.sharding import PartitionSpec
 from rules.test_contracts import by_hand, drawn, first_of_each, rule_of
 
-import handgrad as hg
 from handgrad.factors import is_factor
 
 # A row whose batch the eight devices can take; the others differ in numbers, not in programs.

@@ -41,7 +41,7 @@ def sampled_factors(model: Layer, loss: Loss) -> Callable[..., Any]:
         prediction, residuals = model.forward(params, x, key)
         check_prediction("sampled_factors", prediction)
         _, of_loss = loss.forward(prediction, target)
-        return factors_of(model, loss, residuals, draw(of_loss, draw_key))
+        return factors_of(model, loss, residuals, draw(of_loss, draw_key), of_loss)
 
     return factors
 
@@ -92,7 +92,7 @@ def mean_over_the_root(
             return keys[c]
 
     def of_one(c):
-        return fold(factors_of(model, loss, residuals, root_or_draw(of_loss, pulled_back(c))))
+        return fold(factors_of(model, loss, residuals, root_or_draw(of_loss, pulled_back(c)), of_loss))
 
     return _mean(count, of_one), standing_for
 

@@ -150,6 +150,13 @@ class Factor(ABC):
         parameter is not a stack."""
         return None
 
+    def counting(self, seen: Array) -> "Factor":
+        """The same gradients, `seen` (batch, ...) saying which tokens count in a mean over tokens: not padding.
+
+        A factor that no such mean is taken of, or whose tokens are others, is returned as it is.
+        """
+        return self
+
     def project(self, P: Array) -> "Factor":
         """The factor of Pᵀ g_b, P (n_in, r): every gradient in the small space of (r, n_out), none ever in the large.
 
@@ -237,6 +244,11 @@ class _Pieces(NamedTuple):
         return factor if not self.whole else factor.pick(rows)
 
 
+def counting(factors: Any, seen: Array) -> Any:
+    """A tree of factors, `seen` saying which of their tokens count; arrays among them stay as they are."""
+    return jax.tree.map(lambda leaf: leaf.counting(seen) if is_factor(leaf) else leaf, factors, is_leaf=is_factor)
+
+
 def cheapest(methods: dict[str, Cost]) -> str:
     """The method of fewest operations; of two like, the first."""
     return min(methods, key=lambda name: methods[name].flops)
@@ -270,6 +282,14 @@ def weighted(Delta: Array, weights: Array | None) -> Array:
         return Delta
     dtype = accumulator(Delta)
     return Delta.astype(dtype) * jnp.expand_dims(weights.astype(dtype), tuple(range(1, Delta.ndim)))
+
+
+def seen_too(before: Array | None, seen: Array, tokens: tuple[int, ...]) -> Array | None:
+    """Which of a factor's tokens (batch, ...) are in both; as before, where `seen` is of other tokens."""
+    if tokens[: seen.ndim] != seen.shape:
+        return before
+    seen = jnp.broadcast_to(jnp.expand_dims(seen, tuple(range(seen.ndim, len(tokens)))), tokens)
+    return seen if before is None else before & seen
 
 
 def as_rows(A: Array) -> Array:

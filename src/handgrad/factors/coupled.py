@@ -53,6 +53,9 @@ class Coupled(Factor):
     def pick(self, rows: Callable[[Array], Array]) -> NoReturn:
         self._refuse()
 
+    def counting(self, seen: Array) -> "Coupled":
+        return Coupled(self.factor.counting(seen), self.by)
+
     def project(self, P: Array) -> "Coupled":
         return Coupled(self.factor.project(P), self.by)
 

@@ -2,7 +2,7 @@
 
 import math
 import string
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -18,6 +18,7 @@ from handgrad.factors.base import (
     as_tokens,
     check_projection,
     check_sides,
+    seen_too,
     weighted,
 )
 
@@ -31,12 +32,15 @@ class Outer(Factor):
       A: (batch, ..., n_in) what the weight was multiplied with.
       Delta: (batch, ..., n_out) cotangent of the product.
       param_dtype: the parameter's dtype; None stands for the promoted dtype of A and Delta.
+      seen: (batch, ...) booleans, which tokens count: False for padding, where Delta is 0. None stands for all. Sums
+        don't ask; means over tokens, as those of K-FAC, do.
     Derivation: docs/derivations/linear.md
     """
 
     A: Array
     Delta: Array
     param_dtype: Any = field(default=None, metadata={"static": True})
+    seen: Array | None = None
 
     @property
     def batch(self) -> int:
@@ -90,12 +94,16 @@ class Outer(Factor):
 
     def by_token(self) -> "Outer":
         check_sides(self)
-        return Outer(as_rows(self.A), as_rows(self.Delta), self.param_dtype)
+        seen = None if self.seen is None else self.seen.reshape(-1)
+        return Outer(as_rows(self.A), as_rows(self.Delta), self.param_dtype, seen)
+
+    def counting(self, seen: Array) -> "Outer":
+        return replace(self, seen=seen_too(self.seen, seen, self.Delta.shape[:-1]))
 
     def project(self, P: Array) -> "Outer":
         """Pᵀ AᵀΔ = (A P)ᵀ Δ."""
         check_projection("Outer", P, self.shape)
-        return Outer(jnp.matmul(self.A, P), self.Delta, self.param_dtype)
+        return Outer(jnp.matmul(self.A, P), self.Delta, self.param_dtype, self.seen)
 
     def _sq_norms(self, method: str) -> Array:
         # Where rounding has the last word, a square would be a little below zero and its root no number.

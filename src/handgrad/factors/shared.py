@@ -72,6 +72,9 @@ class Shared(Factor):
         layers = tuple(site.layers() for site in self.sites)
         return None if None in layers else Shared(tuple(layer for layer in layers if layer is not None))
 
+    def counting(self, seen: Array) -> "Shared":
+        return Shared(tuple(site.counting(seen) for site in self.sites))
+
     def project(self, P: Array) -> "Shared":
         return Shared(tuple(site.project(P) for site in self.sites))
 

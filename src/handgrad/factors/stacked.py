@@ -8,8 +8,13 @@ import jax
 import jax.numpy as jnp
 
 from handgrad.factors.base import Array, Cost, Factor, is_factor
+from handgrad.factors.correlation import Correlation
 from handgrad.factors.coupled import Coupled
 from handgrad.shapes import InputError, describe
+
+
+def _all_at_once(f: Callable[[Any], Any], layers: Any) -> Any:
+    return jax.vmap(f)(layers)
 
 
 @jax.tree_util.register_dataclass
@@ -36,8 +41,10 @@ class Stacked(Factor):
         return self.one_layer().dtype
 
     def accumulate(self, weights: Array | None = None) -> Array:
-        """Σ_b w_b g_b, layer by layer: (layers, *shape)."""
-        return jax.vmap(lambda layer: layer.accumulate(weights))(self.factor)
+        """Σ_b w_b g_b, layer by layer: (layers, *shape). Kernels one after the other: their convolutions side by side
+        are one with groups, which takes longer."""
+        each = jax.lax.map if isinstance(self.factor, Correlation) else _all_at_once
+        return each(lambda layer: layer.accumulate(weights), self.factor)
 
     def per_example(self) -> Array:
         return jax.vmap(lambda layer: layer.per_example(), out_axes=1)(self.factor)
@@ -58,6 +65,9 @@ class Stacked(Factor):
 
     def layers(self) -> Factor:
         return self.factor
+
+    def counting(self, seen: Array) -> "Stacked":
+        return Stacked(jax.vmap(lambda layer: layer.counting(seen))(self.factor))
 
     def project(self, P: Array) -> "Stacked":
         """Every layer with a P of its own: (layers, n_in, r)."""

@@ -116,7 +116,7 @@ def add_auxiliary(loss: Loss, coefficient: float) -> Loss:
     if loss.through is not None:
         layer, of_logits = loss.through
         through = carry_auxiliary(layer), add_auxiliary(of_logits, coefficient)
-    return Loss(forward, backward, through=through, couples=loss.couples)
+    return Loss(forward, backward, through=through, couples=loss.couples, counts=loss.counts)
 
 
 def check_pair(where: str, name: str, value: Any) -> tuple[Any, Any]:

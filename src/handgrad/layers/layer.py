@@ -73,11 +73,13 @@ class Loss(NamedTuple):
       root: (residuals, U) -> S U, where the Hessian of each example's loss by its prediction is S Sᵀ; None where no
         root is known.
       draw: (residuals, key) -> the cotangent of the prediction at a target drawn from the distribution whose −log the
-        loss is, mean 0 and variance S Sᵀ; None where there is none. Curvature alone asks for these two.
+        loss is, mean 0 and variance S Sᵀ; None where there is none. Curvature alone asks for these two, and for those
+        that follow.
       through: (layer, loss), the same loss in two steps, where the prediction carries parameters: a layer without
         parameters of its own, from the prediction to logits, and a loss of these. Curvature takes the two, since the
         GGN has the Hessian of a loss by what it doesn't multiply itself. None where the prediction carries none.
       couples: None where loss b depends on row b of prediction and target alone; else as a Layer's.
+      counts: residuals -> (batch, ...) booleans, which tokens of the prediction have a loss; None where all have one.
     """
 
     forward: Callable[[Any, Any], tuple[Array, Any]]
@@ -86,6 +88,7 @@ class Loss(NamedTuple):
     draw: Callable[[Any, Array], Any] | None = None
     through: tuple[Layer, Any] | None = None
     couples: str | None = None
+    counts: Callable[[Any], Array] | None = None
 
 
 def check_layer(where: str, layer: Any) -> None:

@@ -6,6 +6,7 @@ import jax
 
 from handgrad import rules
 from handgrad.layers.layer import Loss, loss_from_rule
+from handgrad.rules._targets import is_ignored
 
 __all__ = [
     "absolute_error",
@@ -71,6 +72,8 @@ def softmax_cross_entropy(
         z_loss=z_loss,
         softcap=softcap,
     )
+    if ignore_index is not None:
+        loss = loss._replace(counts=lambda residuals: ~is_ignored(residuals.Y, ignore_index))
     if z_loss or softcap is not None:
         return loss  # its Hessian is another one, which need not be positive
     target = {"label_smoothing": label_smoothing, "ignore_index": ignore_index}

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from handgrad.factors.base import accumulator
+from handgrad.factors.base import accumulator, counting
 from handgrad.factors.coupled import coupled
 from handgrad.factors.stacked import stack
 from handgrad.layers.auxiliary import check_pair
@@ -73,7 +73,7 @@ def mixture_of_experts(
 
     Every expert sees every token, and G takes k of their answers: exact, without a capacity that drops tokens, for
     n / k times the work of a layer that sends each token to its own experts alone. An expert's gradient is a Stacked
-    factor; a token that was not sent to an expert has a zero cotangent there.
+    factor; a token that was not sent to an expert has a zero cotangent there, and doesn't count in K-FAC's mean.
 
     Args:
       expert: a layer; each expert has parameters of its own.
@@ -113,13 +113,18 @@ def mixture_of_experts(
         residuals = MixtureOfExpertsResiduals(of_gate, of_route, of_balance, of_experts, of_mix)
         return (y, C) if balance else y, residuals
 
+    def of_one(kept, dH, sent):
+        dx, dparams = expert.backward(kept, dH)
+        return dx, counting(dparams, sent)
+
     def backward(residuals, dy):
         residuals = check_residuals("mixture_of_experts", residuals, MixtureOfExpertsResiduals)
         dC: Any = None
         if balance:
             dy, dC = check_pair("mixture_of_experts", "dy", dy)
         dG, dH = einsum_backward(residuals.mix, dy, subscripts=MIX)
-        dx, dexperts = jax.vmap(expert.backward)(residuals.experts, dH)
+        P, M = residuals.route
+        dx, dexperts = jax.vmap(of_one)(residuals.experts, dH, jnp.moveaxis(P != 0 if M is None else M, -1, 0))
         (dZ,) = top_k_gate_backward(residuals.route, dG, k=k, softmax_over=softmax_over)
         if balance:
             (of_balance,) = load_balancing_loss_backward(residuals.balance, dC, k=k, counts=counts)

@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from handgrad.factors.base import counting
 from handgrad.layers.chain import last_coupling, split_key
 from handgrad.layers.layer import Composed, Layer, check_layer, passed_back, placed
-from handgrad.shapes import InputError, check_residuals, describe
+from handgrad.shapes import InputError, check_residuals, check_shape, describe
 
 __all__ = [
     "BidirectionalParams",
@@ -45,6 +46,13 @@ class BidirectionalParams(NamedTuple):
 
     forwards: Any
     backwards: Any
+
+
+class EachStepResiduals(NamedTuple):
+    """own: (batch, time) booleans, which steps are not past their example's end, or None; kept: the layer's own."""
+
+    own: Any
+    kept: Any
 
 
 class BidirectionalResiduals(NamedTuple):
@@ -181,10 +189,11 @@ def stacked(*layers: Layer) -> Layer:
 def each_step(layer: Layer) -> Layer:
     """`layer` on the X of Sequences, lengths and state going past it: an embedding before, or a linear after.
 
-    On an array it is the layer itself.
+    On an array it is the layer itself. Past an example's length X is read as 0, whatever it holds, NaN too. What comes
+    out there is what the layer makes of 0; where nothing asks for it, it has no part in a mean over tokens either.
 
     Args:
-      layer: any layer that treats steps alike, or doesn't know time.
+      layer: any layer that treats steps alike, or doesn't know time. One whose steps see each other sees the zeros.
     Raises:
       InputError: not a layer; at trace time, whatever it raises.
     """
@@ -194,17 +203,38 @@ def each_step(layer: Layer) -> Layer:
         return layer.init(key, _only_X(x))
 
     def forward(params: Any, x: Any, key: Array | None = None) -> tuple[Any, Any]:
-        y, residuals = layer.forward(params, _only_X(x), key)
-        return x._replace(X=y) if isinstance(x, Sequences) else y, residuals
+        own = _own_steps(x)
+        y, kept = layer.forward(params, _zeroed(_only_X(x), own), key)
+        return x._replace(X=y) if isinstance(x, Sequences) else y, EachStepResiduals(own, kept)
 
     def backward(residuals: Any, dy: Any) -> tuple[Any, Any]:
-        dx, dparams = layer.backward(residuals, _only_X(dy))
+        own, kept = check_residuals("each_step", residuals, EachStepResiduals)
+        dx, dparams = layer.backward(kept, _only_X(dy))
+        if own is not None:
+            dx, dparams = _zeroed(dx, own), counting(dparams, own)
         return Sequences(dx, None, dy.state) if isinstance(dy, Sequences) else dx, dparams
 
     def parts(params: Any, x: Any, key: Array | None = None) -> Iterator[tuple[str, Layer, Any, Any, Any]]:
         yield "inside", layer, params, _only_X(x), key
 
     return Composed(init, forward, backward, parts, layer.couples)
+
+
+def _own_steps(x: Any) -> Array | None:
+    """Which steps are not past their example's end: (batch, time), or None for all."""
+    if not isinstance(x, Sequences) or x.lengths is None:
+        return None
+    if len(getattr(x.X, "shape", ())) < 2:
+        raise InputError(f"each_step: x.X must have shape (batch, time, ...), got {describe(x.X)}")
+    check_shape("each_step", "x.lengths", x.lengths, x.X.shape[:1], "(one for each example)")
+    return jnp.expand_dims(jnp.arange(x.X.shape[1]), 0) < jnp.expand_dims(jnp.asarray(x.lengths), 1)
+
+
+def _zeroed(X: Any, own: Array | None) -> Any:
+    """X, or its cotangent, with zeros past each example's end; None, the cotangent of integers, stays."""
+    if own is None or X is None:
+        return X
+    return jnp.where(jnp.expand_dims(own, tuple(range(2, X.ndim))), X, jnp.zeros((), X.dtype))
 
 
 def _only_X(x: Any) -> Any:

@@ -92,6 +92,14 @@ def mask_of(lengths: Array | None, time: int, reverse: bool, truncate: int | Non
     return Mask(None if lengths is None else t < length, cut)
 
 
+def own_steps(A: Array, lengths: Array | None) -> tuple[Array, Array | None]:
+    """A (batch, time, n) with zeros past each example's end, whatever it had there, and which steps are its own."""
+    if lengths is None:
+        return A, None
+    own = jnp.expand_dims(jnp.arange(A.shape[1]), 0) < jnp.expand_dims(lengths, 1)
+    return jnp.where(jnp.expand_dims(own, 2), A, 0), own
+
+
 def keep(inside: Array | None, new: Array, old: Array | float) -> Array:
     """`new` at the steps of an example, `old` past its end."""
     return new if inside is None else jnp.where(inside, new, old)

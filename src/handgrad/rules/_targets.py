@@ -51,7 +51,12 @@ def one_hot(Y: Array, n: int, dtype: Any) -> Array:
 
 def ignored(Y: Array, ignore_index: int) -> Array:
     """(batch, ..., 1): which rows of logits don't count."""
-    return jnp.expand_dims(_as_int32(Y) == ignore_index, -1)
+    return jnp.expand_dims(is_ignored(Y, ignore_index), -1)
+
+
+def is_ignored(Y: Array, ignore_index: int) -> Array:
+    """(batch, ...): which labels don't count."""
+    return _as_int32(Y) == ignore_index
 
 
 def _smoothed(Q: Array, n: int, label_smoothing: float) -> Array:

@@ -16,6 +16,7 @@ from handgrad.rules._recurrence import (
     halt,
     keep,
     mask_of,
+    own_steps,
     project,
     settle,
     time_first,
@@ -76,7 +77,7 @@ def gru_forward(
     r = σ(x_t W_r + h_{t−1} U_r + b_r) resets; z, made likewise, updates. W, U and b hold r, z, n side by side, in
     PyTorch's order; its weights are Wᵀ and Uᵀ, its two biases add up in b for r and z and are b_n and c for n. Past an
     example's length the output is 0 and the state goes on unchanged. A traced length can't be read: outside 1 … time it
-    makes its example's outputs NaN. X must be finite past the length too: 0 · NaN is NaN in dW.
+    makes its example's outputs NaN. What X holds past the length, NaN too, is in no output or cotangent.
 
     Args:
       X: (batch, time, n_in) floating point.
@@ -168,8 +169,9 @@ def gru_backward(
     walk = (*map(time_first, (dH, gates, H_prev)), mask_of(lengths, X.shape[1], reverse, truncate))
     dH0, Delta = meshes.scan(step, dH_last.astype(sums), walk, reverse=not reverse)
     Delta, n = time_first(Delta), U.shape[0]
-    Epsilon = _after_reset(Delta, gates[..., :n])
-    dX, dW, dU = meshes.matmul(Delta, W.T).astype(X.dtype), Outer(X, Delta, W.dtype), Outer(H_prev, Epsilon, U.dtype)
+    Epsilon, own = own_steps(_after_reset(Delta, gates[..., :n]), lengths)
+    dX, dW = meshes.matmul(Delta, W.T).astype(X.dtype), Outer(own_steps(X, lengths)[0], Delta, W.dtype, own)
+    dU = Outer(H_prev, Epsilon, U.dtype, own)
     return dX, dW, dU, Total(Delta, b.dtype), Total(Epsilon[..., 2 * n :], c.dtype), dH0.astype(H0.dtype), None
 
 

@@ -10,6 +10,7 @@ from handgrad.factors import Outer, Recomputed, Total
 from handgrad.factors.base import accumulator, as_rows
 from handgrad.rules._label_cross_entropy import Kept, Options, cotangent_of_logits, loss_of_logits
 from handgrad.rules._losses import per_example
+from handgrad.rules._targets import is_ignored
 from handgrad.rules.linear import LinearResiduals, linear_backward
 from handgrad.rules.softmax_cross_entropy import check_options
 from handgrad.shapes import (
@@ -144,6 +145,7 @@ def _walk(rows: Any, shared: Any, weights: Array | None, options: Options) -> tu
 
     def one_chunk(sums, rows):
         X, Y, *kept, dC = rows
+        X, _ = _counted(X, Y, options)
         dZ = cotangent_of_logits(unrounded_logits(X, W, b), Y, Kept(*kept), dC, options)
         dX, dW, db = linear_backward(LinearResiduals(X, W, b), dZ.astype(delta_dtype))
         dW_sum, db_sum = sums
@@ -165,7 +167,8 @@ def _db_again(rows: Any, shared: Any, weights: Array | None, options: Options) -
 
 
 def _dW_sides(rows: Any, shared: Any, options: Options) -> Outer:
-    return Outer(rows[0], _whole_cotangent(rows, shared, options), shared[0].dtype)
+    X, seen = _counted(rows[0], rows[1], options)
+    return Outer(X, _whole_cotangent(rows, shared, options), shared[0].dtype, seen)
 
 
 def _db_sides(rows: Any, shared: Any, options: Options) -> Total:
@@ -179,6 +182,14 @@ def _whole_cotangent(rows: Any, shared: Any, options: Options) -> Array:
     of_tokens = Y.reshape(-1), Kept(*(a.reshape(-1) for a in kept)), dC
     dZ = cotangent_of_logits(unrounded_logits(as_rows(X), *shared), *of_tokens, options)
     return dZ.astype(_dtype(X, *shared)).reshape(*Y.shape, -1)
+
+
+def _counted(X: Array, Y: Array, options: Options) -> tuple[Array, Array | None]:
+    """X with zeros for tokens to ignore, which may hold anything (0 · NaN is NaN), and which tokens these are not."""
+    if options.ignore_index is None:
+        return X, None
+    seen = ~is_ignored(Y, options.ignore_index)
+    return jnp.where(jnp.expand_dims(seen, -1), X, 0), seen
 
 
 def _of_tokens(dC: Array, Y: Array) -> Array:

@@ -16,6 +16,7 @@ from handgrad.rules._recurrence import (
     halt,
     keep,
     mask_of,
+    own_steps,
     project,
     settle,
     time_first,
@@ -77,8 +78,8 @@ def lstm_forward(
 
     i, f, o = σ(z_i), σ(z_f), σ(z_o) and g = tanh(z_g). The order i, f, g, o is PyTorch's; its weights are Wᵀ and Uᵀ,
     and b is the sum of its two biases. Past an example's length the output is 0 and the state goes on unchanged. A
-    traced length can't be read: outside 1 … time it makes its example's outputs NaN. X must be finite past the length
-    too: 0 · NaN is NaN in dW.
+    traced length can't be read: outside 1 … time it makes its example's outputs NaN. What X holds past the length,
+    NaN too, is in no output or cotangent.
 
     Args:
       X: (batch, time, n_in) floating point.
@@ -174,7 +175,9 @@ def lstm_backward(
     (dH0, dC0), Delta = meshes.scan(step, state, walk, reverse=not reverse)
     Delta = time_first(Delta)
     dX, dH0, dC0 = meshes.matmul(Delta, W.T).astype(X.dtype), dH0.astype(H0.dtype), dC0.astype(C0.dtype)
-    return dX, Outer(X, Delta, W.dtype), Outer(H_prev, Delta, U.dtype), Total(Delta, b.dtype), dH0, dC0, None
+    X, own = own_steps(X, lengths)
+    dW, dU, db = Outer(X, Delta, W.dtype, own), Outer(H_prev, Delta, U.dtype, own), Total(Delta, b.dtype)
+    return dX, dW, dU, db, dH0, dC0, None
 
 
 def _gates(Z: Array) -> tuple[Array, Array, Array, Array]:

@@ -16,6 +16,7 @@ from handgrad.rules._recurrence import (
     halt,
     keep,
     mask_of,
+    own_steps,
     project,
     settle,
     time_first,
@@ -69,7 +70,7 @@ def rnn_forward(
     """h_t = φ(x_t W + h_{t−1} U + b), φ = tanh or relu.
 
     Past an example's length the output is 0 and the state goes on unchanged. A traced length can't be read: outside
-    1 … time it makes its example's outputs NaN. X must be finite past the length too: 0 · NaN is NaN in dW.
+    1 … time it makes its example's outputs NaN. What X holds past the length, NaN too, is in no output or cotangent.
 
     Args:
       X: (batch, time, n_in) floating point.
@@ -151,10 +152,11 @@ def rnn_backward(
     dH0, Delta = meshes.scan(step, dH_last.astype(sums), walk, reverse=not reverse)
     Delta, H_prev = time_first(Delta), entering(H, H0, lengths, reverse)
     dX = meshes.matmul(Delta, W.T).astype(X.dtype)
+    X, own = own_steps(X, lengths)
     return (
         dX,
-        Outer(X, Delta, W.dtype),
-        Outer(H_prev, Delta, U.dtype),
+        Outer(X, Delta, W.dtype, own),
+        Outer(H_prev, Delta, U.dtype, own),
         Total(Delta, b.dtype),
         dH0.astype(H0.dtype),
         None,

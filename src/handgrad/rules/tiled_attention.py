@@ -74,7 +74,7 @@ def tiled_attention_forward(
       K: (batch, keys, kv_heads, n); kv_heads divides heads.
       V: (batch, keys, kv_heads, n_v).
       bias: (batch, heads, tokens, keys) floating point, or None; each of the first three axes may be 1.
-      mask: booleans, likewise: True where the query may see the key.
+      mask: booleans, likewise: True where the query may see the key; padding as for attention_forward.
       key: random key for dropout; None drops nothing.
       scale, causal, window, softcap, dropout: as attention_forward.
       tile: how many keys at a time; the keys need not be a multiple of it.
@@ -89,6 +89,7 @@ def tiled_attention_forward(
     options = shared.check_options(where, Q.shape[3], scale, causal, window, softcap, dropout)
     check_count(where, "tile", tile)
     dtype, (keys, kv_heads) = jnp.result_type(Q, K, V), K.shape[1:3]
+    arguments, (Q, K, V) = (Q, K, V), shared.without_hidden(Q, K, V, mask)
     Q_ = shared.grouped(Q, kv_heads)
 
     def one_tile(carry: Any, of_tile: Any) -> tuple[Any, None]:
@@ -109,7 +110,7 @@ def tiled_attention_forward(
     (M, total, Y), _ = meshes.scan(one_tile, nothing_yet, tiles(K, V, bias, mask, tile))
     Y = Y / jnp.where(total == 0, 1, total)[..., None]
     Y = jnp.moveaxis(Y, 3, 1).reshape(*Q.shape[:3], V.shape[3]).astype(dtype)
-    return Y, TiledAttentionResiduals(Q, K, V, bias, mask, key, Y, M, total)
+    return Y, TiledAttentionResiduals(*arguments, bias, mask, key, Y, M, total)
 
 
 def tiled_attention_backward(
@@ -144,6 +145,7 @@ def tiled_attention_backward(
     where = "tiled_attention_backward"
     Q, K, V, bias, mask, key, Y, M, total = check_residuals(where, residuals, TiledAttentionResiduals)
     check_cotangent(where, dY, Y.shape, Y.dtype)
+    Q, K, V = shared.without_hidden(Q, K, V, mask)
     options = shared.check_options(where, Q.shape[3], scale, causal, window, softcap, dropout)
     check_count(where, "tile", tile)
     dtype, (keys, kv_heads) = Y.dtype, K.shape[1:3]

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from handgrad import meshes
-from handgrad.factors import Coupled, Factor, Outer, Stacked, is_factor
+from handgrad.factors import Correlation, Coupled, Factor, Outer, Stacked, is_factor
 from handgrad.factors.base import accumulator, as_rows, weighted
 from handgrad.shapes import InputError, check_positive, check_shape, describe, path_name
 from handgrad.training.leafwise import Leafwise, leafwise
@@ -23,6 +23,12 @@ from handgrad.training.leafwise import Leafwise, leafwise
 Array = jax.Array
 Parts = tuple[Any, ...]
 Weights = list[Array | None]
+
+
+class _Sum(NamedTuple):
+    """In the place of a parameter's factors: dW, multiplied out."""
+
+    dW: Array
 
 
 class MicroBatches(NamedTuple):
@@ -47,7 +53,8 @@ def update(
 
     What `optimizer.update` on `materialize(factors, weights)` computes, with the gradient of one parameter, or of one
     layer of a stack, in memory. ‖G‖² = Σ ‖dW‖² comes first, one dW after the other too: of an Outer over few rows
-    ‖AᵀΔ‖² = ⟨A Aᵀ, Δ Δᵀ⟩ without a dW, else dW is multiplied out, reduced to its number, and multiplied again later.
+    ‖AᵀΔ‖² = ⟨A Aᵀ, Δ Δᵀ⟩ without a dW, else dW is multiplied out, reduced to its number, and multiplied again later;
+    but a kernel's, and any that is smaller than its factor, once, for both.
 
     Args:
       factors: from `value_and_factors`, or MicroBatches of them. An array in a factor's place is Σ_b g_b, which its
@@ -77,6 +84,7 @@ def update(
     groups = _groups(parts)
     stacks = [i for layers, places in groups.items() if layers for i in places]
     program = leafwise("update", optimizer, params, opt_state, stacks)
+    parts = [_at_once(of_one, of_batches, clip_global_norm is not None) for of_one in parts]
     for i in stacks:
         program.check_elementwise("update", i)
 
@@ -108,7 +116,8 @@ def _update(
     for layers, places in groups.items():
         if not layers:
             for i in places:
-                grad = _in_turn(done, functools.partial(gradient, parts[i], params[i].dtype))
+                make = functools.partial(gradient, parts[i], params[i].dtype)
+                grad = make() if isinstance(parts[i], _Sum) else _in_turn(done, make)
                 params[i], own[i] = program.update(common, i, grad, params[i], own[i])
                 done = jnp.sum(params[i].reshape(-1)[:1])
             continue
@@ -149,7 +158,8 @@ def _sq_norm(parts: list[Parts], weights: Weights, groups: dict[int, list[int]])
         else:
             for i in places:
                 square = functools.partial(_sq_norm_of_one, parts[i], weights)
-                total = total + _in_turn(total, square).astype(dtype)
+                square = square() if isinstance(parts[i], _Sum) else _in_turn(total, square)
+                total = total + square.astype(dtype)
     return total
 
 
@@ -166,7 +176,7 @@ def _in_turn(before: Array, make: Callable[[], Array]) -> Array:
 
 def _sq_norm_of_one(parts: Parts, weights: Weights) -> Array:
     """‖dW‖². Seen as the tokens of one example, the rows of an Outer have its norm without AᵀΔ, where that is less."""
-    if not all(isinstance(part, Outer) for part in parts):
+    if isinstance(parts, _Sum) or not all(isinstance(part, Outer) for part in parts):
         return jnp.sum(_multiply(parts, weights) ** 2)
     A = jnp.concatenate([as_rows(part.A) for part in parts])
     Delta = jnp.concatenate([as_rows(weighted(part.Delta, w)) for part, w in zip(parts, weights, strict=True)])
@@ -175,11 +185,29 @@ def _sq_norm_of_one(parts: Parts, weights: Weights) -> Array:
 
 def _multiply(parts: Parts, weights: Weights) -> Array:
     """dW = Σ over the micro-batches, in the dtype of the sum."""
+    if isinstance(parts, _Sum):
+        return parts.dW
     sums = (
         part.accumulate(w) if is_factor(part) else part.astype(accumulator(part))
         for part, w in zip(parts, weights, strict=True)
     )
     return functools.reduce(operator.add, sums)
+
+
+def _at_once(parts: Parts, weights: Weights, clipped: bool) -> Parts:
+    """dW multiplied out, where a second product or a branch gains nothing.
+
+    So it is where dW is no larger than what it is a product of: a scale, a bias, most convolution kernels. A kernel's
+    norm, too, takes as long as its gradient, which is then kept for phase two. An Outer stays a product whatever its
+    size, since its sides are often kept for other parameters too.
+    """
+    kinds = jax.tree.leaves(parts, is_leaf=lambda node: isinstance(node, Outer | Correlation))
+    if all(isinstance(kind, Outer) for kind in kinds):
+        return parts
+    is_kernel = any(isinstance(kind, Correlation) for kind in kinds)
+    like = jax.eval_shape(_multiply, parts, weights)
+    small = like.size * like.dtype.itemsize <= sum(a.nbytes for a in jax.tree.leaves(parts))
+    return _Sum(_multiply(parts, weights)) if small or (clipped and is_kernel) else parts
 
 
 def _layer(stacks: Any, k: Array) -> Any:
