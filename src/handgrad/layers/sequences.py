@@ -26,7 +26,7 @@ class Sequences(NamedTuple):
     """The input of a recurrent layer that has more than X to say; an X alone runs all of time from a state of zeros.
 
     Attributes:
-      X: (batch, time, ...) a step each.
+      X: (batch, time, ...) a step each. What stands past an example's length is not read and may be anything.
       lengths: (batch,) integers in 1 … time, or None for all of time.
       state: what the layer starts from: H0 (batch, n) for rnn and gru, (H0, C0) for lstm, a pair of states for
         bidirectional, one for each layer for stacked; None for zeros. Its cotangent stands in the same place of dx.
