@@ -175,8 +175,9 @@ def _in_turn(before: Array, make: Callable[[], Array]) -> Array:
 
 
 def _sq_norm_of_one(parts: Parts, weights: Weights) -> Array:
-    """‖dW‖². Seen as the tokens of one example, the rows of an Outer have its norm without AᵀΔ, where that is less."""
-    if isinstance(parts, _Sum) or not all(isinstance(part, Outer) for part in parts):
+    """‖dW‖². Seen as the tokens of one example, the rows of an Outer have its norm without AᵀΔ, where that is less and
+    they lie on one device: every row meets every other."""
+    if isinstance(parts, _Sum) or not all(isinstance(p, Outer) and meshes.places(p, p.batch) == 1 for p in parts):
         return jnp.sum(_multiply(parts, weights) ** 2)
     A = jnp.concatenate([as_rows(part.A) for part in parts])
     Delta = jnp.concatenate([as_rows(weighted(part.Delta, w)) for part, w in zip(parts, weights, strict=True)])
