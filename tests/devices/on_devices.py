@@ -1,6 +1,7 @@
 """A batch on several of the eight simulated devices: placing arguments, and collecting what comes back."""
 
 import functools
+import re
 from typing import Any
 
 import jax
@@ -26,10 +27,19 @@ def put(mesh: Mesh, value: Any, *names: Any) -> Any:
     return jax.tree.map(place, value)
 
 
+def close(found: Any, expected: Any, rtol: float = 1e-12) -> None:
+    """Of each quantity, within rtol of its largest number: a gradient that is 0 is 0 to the others' rounding."""
+    assert found.keys() == expected.keys()
+    for name in expected:
+        one, two = (
+            np.concatenate([np.ravel(a) for a in jax.tree.leaves(jax.device_get(tree[name]))])
+            for tree in (found, expected)
+        )
+        np.testing.assert_allclose(one, two, rtol=0, atol=rtol * np.abs(two).max(), err_msg=name)
+
+
 def gathered_bytes(text: str) -> int:
     """Bytes of the results of all-gathers in a compiled program."""
-    import re
-
     sizes = {
         "f64": 8,
         "f32": 4,

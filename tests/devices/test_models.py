@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from devices.on_devices import gathered_bytes, mesh_of, put
+from devices.on_devices import close, gathered_bytes, mesh_of, put
 from jax.sharding import PartitionSpec
 
 import handgrad as hg
@@ -73,16 +73,6 @@ def of_model(name):
 @functools.cache
 def on_one_device(name):
     return jax.device_get(jax.jit(of_model(name))(*drawn(name)))
-
-
-def close(found, expected):
-    """Of each quantity, within 1e-12 of its largest number: a gradient that is 0 is 0 to the others' rounding."""
-    for name in expected:
-        one, two = (
-            np.concatenate([np.ravel(a) for a in jax.tree.leaves(jax.device_get(tree[name]))])
-            for tree in (found, expected)
-        )
-        np.testing.assert_allclose(one, two, rtol=0, atol=1e-12 * np.abs(two).max(), err_msg=name)
 
 
 @every_model

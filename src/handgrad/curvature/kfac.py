@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from handgrad import meshes
 from handgrad.curvature.blocks import Diagonal, Kronecker, is_block
 from handgrad.curvature.roots import mean_over_the_root
 from handgrad.factors import Correlation, Factor, Outer, Recomputed, Shared
@@ -129,8 +130,12 @@ def _of_kernel(factor: Correlation, mode: str) -> Kronecker:
     groups, Delta = factor.window.groups, as_tokens(factor.Delta)
     P = patches(factor.X, factor.window)
     taps, n_in = P.shape[-2], P.shape[-1] // groups
-    P = jnp.moveaxis(P.reshape(*Delta.shape[:2], taps, groups, n_in), 3, 0)
-    P = P.reshape(groups, *Delta.shape[:2], taps * n_in)
+
+    def by_group(P: Array) -> Array:
+        P = jnp.moveaxis(P.reshape(*Delta.shape[:2], taps, groups, n_in), 3, 1)
+        return P.reshape(len(P), groups, Delta.shape[1], taps * n_in)
+
+    P = jnp.moveaxis(meshes.along_batch(by_group, P), 1, 0)
     if groups == 1:
         return _kronecker(P[0], Delta, _seen(factor), mode)
     Delta = jnp.moveaxis(Delta.reshape(*Delta.shape[:2], groups, -1), 2, 0)
@@ -172,4 +177,4 @@ def _kronecker(A: Array, Delta: Array, seen: Array | None, mode: str) -> Kroneck
 def _gram(A: Array) -> Array:
     """Σ a aᵀ over examples and tokens."""
     rows = A.reshape(-1, A.shape[-1])
-    return jnp.matmul(rows.T, rows, preferred_element_type=accumulator(rows))
+    return meshes.einsum("ri,rj->ij", rows, rows, accumulator(rows))
