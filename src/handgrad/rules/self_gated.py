@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from handgrad.rules._elementwise import sigmoids, wide
+from handgrad.rules._elementwise import wide
 from handgrad.shapes import check_array, check_choice, check_cotangent, check_residuals
 
 __all__ = [
@@ -67,7 +67,7 @@ def silu_forward(X: Array, *, residuals: str = "recompute") -> tuple[Array, Silu
 def silu_backward(residuals: SiluResiduals, dY: Array) -> tuple[Array]:
     """Pull dY back through Y = X ∘ S with S = σ(X).
 
-        dX = dY ∘ S ∘ (1 + X ∘ σ(−X))
+        dX = dY ∘ S ∘ (1 + X ∘ (1 − S))
 
     Args:
       residuals: SiluResiduals of silu_forward.
@@ -87,8 +87,8 @@ def silu_backward(residuals: SiluResiduals, dY: Array) -> tuple[Array]:
 def _silu(X: Array) -> tuple[Array, Array]:
     """Y and its slope, in X's dtype."""
     Xw = wide(X)
-    S, complement = sigmoids(Xw)
-    return (Xw * S).astype(X.dtype), (S * (1 + Xw * complement)).astype(X.dtype)
+    S = jax.lax.logistic(Xw)
+    return (Xw * S).astype(X.dtype), (S * (1 + Xw * (1 - S))).astype(X.dtype)
 
 
 class MishResiduals(NamedTuple):
@@ -210,8 +210,8 @@ def _gelu(X: Array, approximate: bool) -> tuple[Array, Array]:
     if approximate:
         Z = jnp.clip(Xw, -BEYOND, BEYOND)  # so that no power overflows
         cubic = 0.044715 * Z * Z
-        S, complement = sigmoids(2 * SQRT_2_OVER_PI * Z * (1 + cubic))
-        Y, slope = Xw * S, S * (1 + 2 * SQRT_2_OVER_PI * Z * (1 + 3 * cubic) * complement)
+        S = jax.lax.logistic(2 * SQRT_2_OVER_PI * Z * (1 + cubic))
+        Y, slope = Xw * S, S * (1 + 2 * SQRT_2_OVER_PI * Z * (1 + 3 * cubic) * (1 - S))
     else:
         twice = jax.lax.erfc(-Xw * SQRT_HALF)  # Φ itself underflows where x Φ does not
         root = jnp.exp(-(Xw**2) / 4)  # and so does φ
