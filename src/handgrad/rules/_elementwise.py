@@ -15,6 +15,6 @@ def wide(X: Array) -> Array:
 
 def sigmoids(X: Array) -> tuple[Array, Array]:
     """σ(x) and σ(−x), which 1 − σ(x) would round to 0 for a large x, from one exponential, which never overflows."""
-    E = jnp.exp(jnp.minimum(X, -X))
+    E = jnp.exp(jnp.where(X < 0, X, -X))  # with a slope at 0, of which a minimum would make two halves
     share = 1 / (1 + E)
     return jnp.where(X < 0, E, 1) * share, jnp.where(X < 0, 1, E) * share

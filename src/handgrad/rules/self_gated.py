@@ -144,7 +144,7 @@ def mish_backward(residuals: MishResiduals, dY: Array) -> tuple[Array]:
 def _mish(X: Array) -> tuple[Array, Array]:
     """Y and its slope, in X's dtype, from E = e^(−|x|): T = above / (above + below), divided by n² for x ≥ 0."""
     Xw = wide(X)
-    E = jnp.exp(jnp.minimum(Xw, -Xw))
+    E = jnp.exp(jnp.where(Xw < 0, Xw, -Xw))
     above = jnp.where(Xw < 0, E * (E + 2), 1 + 2 * E)
     below = jnp.where(Xw < 0, 2, 2 * E * E)
     share = 1 / (above + below)
