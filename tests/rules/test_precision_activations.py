@@ -40,9 +40,9 @@ FLUSHED = {"silu": (-92, -87), "swiglu": (-92, -87), "mish": (-92, -87), "tanh-f
 
 
 def inputs_of(op, name, dtype, dense=4001):
-    X = grid(dtype, dense)
-    low, high = FLUSHED.get(op, FLUSHED.get(name, (0, 0)))
-    return X[~((X > low) & (X < high))]
+    numbers = grid(dtype, dense)
+    low, high = FLUSHED.get(op) or FLUSHED.get(name) or (0, 0)
+    return numbers[~((numbers > low) & (numbers < high))]
 
 
 def activation(op, primal, of_torch, truth=None, name="grid", **options):
