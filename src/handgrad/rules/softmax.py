@@ -90,10 +90,9 @@ def log_softmax_forward(X: Array) -> tuple[Array, LogSoftmaxResiduals]:
     """
     check_array("log_softmax_forward", "X", X, min_ndim=2)
     Xw = wide(X)
-    D = Xw - jnp.max(Xw, axis=-1, keepdims=True)
-    others = jnp.sum(jnp.where(D < 0, jnp.exp(D), 0), axis=-1, keepdims=True)
-    largest = jnp.sum(jnp.where(D < 0, 0, jnp.ones_like(D)), axis=-1, keepdims=True)
-    L = (D - jnp.log1p(others + (largest - 1))).astype(X.dtype)
+    M = jnp.max(Xw, axis=-1, keepdims=True)
+    D = Xw - M
+    L = (D - jnp.log1p(rest_of(D))).astype(X.dtype)
     return L, LogSoftmaxResiduals(L)
 
 
