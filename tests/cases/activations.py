@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from cases.case import elementwise
+from cases.case import Case, elementwise, normal
 from handgrad import layers
 
 
@@ -19,6 +19,8 @@ CASES = [
     *elementwise("sigmoid", sigmoid),
     *elementwise("tanh", jnp.tanh),
     *elementwise("softplus", softplus),
+    Case("sigmoid", "recompute", normal((3, 4), scale=2.0), sigmoid, {"residuals": "recompute"}),
+    Case("tanh", "recompute", normal((3, 4), scale=2.0), jnp.tanh, {"residuals": "recompute"}),
 ]
 
 

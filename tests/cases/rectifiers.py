@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from cases.case import Case, elementwise, fixed
+from cases.case import Case, elementwise, fixed, normal
 from handgrad import layers
 
 
@@ -33,6 +33,8 @@ CASES = [
     *elementwise("elu", elu),
     *elementwise("elu", elu, alpha=0.5),
     *elementwise("selu", selu),
+    Case("elu", "save", normal((3, 4), scale=2.0), elu, {"alpha": 0.5, "residuals": "save"}),
+    Case("selu", "save", normal((3, 4), scale=2.0), selu, {"residuals": "save"}),
 ]
 
 

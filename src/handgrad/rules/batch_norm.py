@@ -73,10 +73,10 @@ def batch_norm_forward(
     Derivation: docs/derivations/batch_norm.md (Ioffe and Szegedy, 2015)
     """
     check_norm("batch_norm_forward", X, gamma, beta, eps, residuals)
-    A, *statistics = standardise(X, _rows(X.ndim), eps)
+    A, mean, variance, R = standardise(X, _rows(X.ndim), eps)
     kept = (X, None) if residuals == "recompute" else (None, A.astype(promoted(X)))
     Y = scale_and_shift(A, gamma, beta, X)
-    return Y, BatchNormResiduals(*kept, *(a.reshape(-1) for a in statistics), gamma, beta)
+    return Y, BatchNormResiduals(*kept, mean.reshape(-1), variance.reshape(-1), R.reshape(-1), gamma, beta)
 
 
 def batch_norm_backward(

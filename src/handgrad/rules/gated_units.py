@@ -92,7 +92,7 @@ class SwigluResiduals(NamedTuple):
 
     Attributes:
       U, V: (batch, ...) the arguments, where σ(U) is computed again.
-      slope: (batch, ...) dY/dU = V ∘ S ∘ (1 + U ∘ σ(−U)), S = σ(U), in U's dtype, where it was saved.
+      slope: (batch, ...) dY/dU = V ∘ S ∘ (1 + U ∘ (1 − S)), S = σ(U), in U's dtype, where it was saved.
       gate: (batch, ...) dY/dV = U ∘ S, in V's dtype, where it was saved.
     """
 
@@ -125,7 +125,7 @@ def swiglu_forward(U: Array, V: Array, *, residuals: str = "recompute") -> tuple
 def swiglu_backward(residuals: SwigluResiduals, dY: Array) -> tuple[Array, Array]:
     """Pull dY back through Y = U ∘ S ∘ V with S = σ(U).
 
-        dU = dY ∘ V ∘ S ∘ (1 + U ∘ σ(−U))      dV = dY ∘ U ∘ S
+        dU = dY ∘ V ∘ S ∘ (1 + U ∘ (1 − S))      dV = dY ∘ U ∘ S
 
     Args:
       residuals: SwigluResiduals of swiglu_forward.

@@ -1,6 +1,6 @@
 """Normalisation of every row for itself: layer norm and RMS norm."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -159,7 +159,8 @@ def rms_norm_backward(residuals: RmsNormResiduals, dY: Array, *, eps: float = 1e
     Derivation: docs/derivations/normalisation.md
     """
     X, A, R, gamma = check_residuals("rms_norm_backward", residuals, RmsNormResiduals)
-    A = (X * R).astype(promoted(X)) if A is None else A
+    kept: Any = X if A is None else A
+    A = (kept * R).astype(promoted(kept)) if A is None else kept
     check_cotangent("rms_norm_backward", dY, A.shape, promoted(A, gamma))
     G = scaled(dY, gamma)
     dX = R * (G - A * jnp.mean(G * A, -1, keepdims=True))

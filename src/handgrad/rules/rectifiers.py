@@ -240,7 +240,7 @@ def _pull_back(where: str, X: Any, Y: Any, dY: Array, scale: float, alpha: float
     kept, dY = wide(kept), wide(dY)
     if X is None:
         return (dY * jnp.where(kept > 0, scale, kept + scale * alpha)).astype(Y.dtype)
-    root = jnp.exp(jnp.minimum(kept, 0) / 2)  # twice, so that λα eˣ is there where eˣ alone underflows
+    root = jnp.exp(jnp.where(kept > 0, 0, kept) / 2)  # twice, so that λα eˣ is there where eˣ alone underflows
     return jnp.where(kept > 0, scale * dY, scale * alpha * dY * root * root).astype(X.dtype)
 
 

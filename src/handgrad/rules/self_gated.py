@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from handgrad.rules._elementwise import halves, times_sigmoid, wide
+from handgrad.rules._elementwise import wide
 from handgrad.shapes import check_array, check_choice, check_cotangent, check_residuals
 
 __all__ = [
@@ -67,7 +67,7 @@ def silu_forward(X: Array, *, residuals: str = "recompute") -> tuple[Array, Silu
 def silu_backward(residuals: SiluResiduals, dY: Array) -> tuple[Array]:
     """Pull dY back through Y = X ∘ S with S = σ(X).
 
-        dX = dY ∘ S ∘ (1 + X ∘ σ(−X))
+        dX = dY ∘ S ∘ (1 + X ∘ (1 − S))
 
     Args:
       residuals: SiluResiduals of silu_forward.
@@ -87,8 +87,8 @@ def silu_backward(residuals: SiluResiduals, dY: Array) -> tuple[Array]:
 def _silu(X: Array) -> tuple[Array, Array]:
     """Y and its slope, in X's dtype."""
     Xw = wide(X)
-    Y, slope = times_sigmoid(Xw, Xw, Xw)
-    return Y.astype(X.dtype), slope.astype(X.dtype)
+    S = jax.lax.logistic(Xw)
+    return (Xw * S).astype(X.dtype), (S * (1 + Xw * (1 - S))).astype(X.dtype)
 
 
 class MishResiduals(NamedTuple):
@@ -142,14 +142,14 @@ def mish_backward(residuals: MishResiduals, dY: Array) -> tuple[Array]:
 
 
 def _mish(X: Array) -> tuple[Array, Array]:
-    """Y and its slope, in X's dtype, from E = e^(−|x|); for x ≥ 0 both sides of T's fraction are divided by n²."""
+    """Y and its slope, in X's dtype, from E = e^(−|x|): T = above / (above + below), divided by n² for x ≥ 0."""
     Xw = wide(X)
-    E, r = halves(Xw)
-    above = jnp.where(Xw < 0, E + 2, 1 + 2 * E)  # T = r² above / (r² above + below)
+    E = jnp.exp(jnp.where(Xw < 0, Xw, -Xw))
+    above = jnp.where(Xw < 0, E * (E + 2), 1 + 2 * E)
     below = jnp.where(Xw < 0, 2, 2 * E * E)
-    whole = r * r * above + below
-    slope = r * (r * above + Xw * r * (2 * below * (1 + E) / whole)) / whole
-    return (Xw * r * (r * above) / whole).astype(X.dtype), slope.astype(X.dtype)
+    share = 1 / (above + below)
+    slope = above + Xw * (2 * below * (1 + E) * jnp.where(Xw < 0, E, 1) * share)
+    return (Xw * above * share).astype(X.dtype), (slope * share).astype(X.dtype)
 
 
 class GeluResiduals(NamedTuple):
@@ -209,8 +209,9 @@ def _gelu(X: Array, approximate: bool) -> tuple[Array, Array]:
     Xw = wide(X)
     if approximate:
         Z = jnp.clip(Xw, -BEYOND, BEYOND)  # so that no power overflows
-        P = 2 * SQRT_2_OVER_PI * (Z + 0.044715 * Z**3)
-        Y, slope = times_sigmoid(Xw, P, 2 * SQRT_2_OVER_PI * (Z + 3 * 0.044715 * Z**3))
+        cubic = 0.044715 * Z * Z
+        S = jax.lax.logistic(2 * SQRT_2_OVER_PI * Z * (1 + cubic))
+        Y, slope = Xw * S, S * (1 + 2 * SQRT_2_OVER_PI * Z * (1 + 3 * cubic) * (1 - S))
     else:
         twice = jax.lax.erfc(-Xw * SQRT_HALF)  # Φ itself underflows where x Φ does not
         root = jnp.exp(-(Xw**2) / 4)  # and so does φ

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 
 from handgrad.rules._elementwise import wide
-from handgrad.rules._softmax import rest_of
 from handgrad.shapes import check_array, check_cotangent, check_residuals
 
 __all__ = [
@@ -100,8 +99,7 @@ def log_softmax_forward(X: Array) -> tuple[Array, LogSoftmaxResiduals]:
 def log_softmax_backward(residuals: LogSoftmaxResiduals, dL: Array) -> tuple[Array]:
     """Pull dL back through L = log softmax(X).
 
-        dX = dL − P ∘ (dL 1) 1ᵀ      P = e^L
-        dx_k = (1 − p_k) dl_k − p_k Σ_{j ≠ k} dl_j      the same, where p_k > ½
+        dX = dL − P ∘ (dL 1) 1ᵀ = (1 − P) ∘ dL − P ∘ ((dL 1) 1ᵀ − dL)      P = e^L
 
     Args:
       residuals: LogSoftmaxResiduals of log_softmax_forward.
@@ -115,11 +113,7 @@ def log_softmax_backward(residuals: LogSoftmaxResiduals, dL: Array) -> tuple[Arr
     (L,) = check_residuals("log_softmax_backward", residuals, LogSoftmaxResiduals)
     check_cotangent("log_softmax_backward", dL, L.shape, L.dtype, name="dL", of="L")
     L, dL = wide(L), wide(dL)
-    P = jnp.exp(L)
-    sure = P > 0.5  # one of a row at most: its dl would meet p Σ dl
-    one = jnp.sum(jnp.where(sure, dL, 0), axis=-1, keepdims=True)
-    others = jnp.sum(jnp.where(sure, 0, dL), axis=-1, keepdims=True)
-    dX = jnp.where(sure, -jnp.expm1(L) * dL - P * others, dL - P * (one + others))
+    dX = -jnp.expm1(L) * dL - jnp.exp(L) * (jnp.sum(dL, axis=-1, keepdims=True) - dL)
     return (dX.astype(residuals.L.dtype),)
 
 
