@@ -13,10 +13,6 @@ from handgrad.factors.coupled import Coupled
 from handgrad.shapes import InputError, describe
 
 
-def _all_at_once(f: Callable[[Any], Any], layers: Any) -> Any:
-    return jax.vmap(f)(layers)
-
-
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class Stacked(Factor):
@@ -41,10 +37,14 @@ class Stacked(Factor):
         return self.one_layer().dtype
 
     def accumulate(self, weights: Array | None = None) -> Array:
-        """Σ_b w_b g_b, layer by layer: (layers, *shape). Kernels one after the other: their convolutions side by side
-        are one with groups, which takes longer."""
-        each = jax.lax.map if isinstance(self.factor, Correlation) else _all_at_once
-        return each(lambda layer: layer.accumulate(weights), self.factor)
+        """Σ_b w_b g_b, layer by layer: (layers, *shape)."""
+
+        def of_one(layer: Any) -> Array:
+            return layer.accumulate(weights)
+
+        if isinstance(self.factor, Correlation):  # side by side they would be one convolution with groups, a slow one
+            return jax.lax.map(of_one, self.factor)
+        return jax.vmap(of_one)(self.factor)
 
     def per_example(self) -> Array:
         return jax.vmap(lambda layer: layer.per_example(), out_axes=1)(self.factor)
