@@ -183,7 +183,8 @@ def info_nce_backward(
     check_cotangent("info_nce_backward", dC, A.shape[:1], jnp.result_type(A, Y), name="dC", of="C")
     U, V = _sides(A, Y, normalise, epsilon)
     L = _log_chances(U, V, temperature) if L is None else L
-    dS = jnp.expand_dims(dC.astype(L.dtype), 1) * (jnp.exp(L) - jnp.eye(len(A), dtype=L.dtype)) / temperature
+    P_I = jnp.where(jnp.eye(len(A), dtype=bool), jnp.expm1(L), jnp.exp(L))  # p − 1 keeps its digits where p is near 1
+    dS = jnp.expand_dims(dC.astype(L.dtype), 1) * P_I / temperature
     dU, dV = jnp.matmul(dS, V), jnp.matmul(dS.T, U)
     if normalise:
         dU, dV = _unit_backward(A, dU, dU, epsilon), _unit_backward(Y, dV, dV, epsilon)
