@@ -6,6 +6,7 @@ from pathlib import Path
 import jax
 import pytest
 
+os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count=8 {os.environ.get('XLA_FLAGS', '')}"
 if jax.__version_info__ < (0, 11):
     # XLA's older code generator, right as well and a third quicker to compile, which is what the suite spends its time
     # on. Newer JAX has no such choice, so that the newest runs the suite on the other one.

@@ -7,6 +7,18 @@ import torch
 F = torch.nn.functional
 
 
+def lenet5(state, images):
+    """Images (batch, height, width, 1)."""
+    x = images.permute(0, 3, 1, 2)
+    for name, padding in (("conv1", 2), ("conv2", 0)):
+        x = torch.tanh(F.conv2d(x, state[f"{name}.weight"], state[f"{name}.bias"], padding=padding))
+        x = F.avg_pool2d(x, 2)
+    x = x.flatten(1)
+    for name in ("fc1", "fc2"):
+        x = torch.tanh(F.linear(x, state[f"{name}.weight"], state[f"{name}.bias"]))
+    return F.linear(x, state["fc3.weight"], state["fc3.bias"])
+
+
 def resnet(state, images, blocks):
     """Images (batch, height, width, features), batch norm with the batch's statistics."""
 

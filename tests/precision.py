@@ -45,7 +45,9 @@ class Exempt:
     reason: str
 
 
-OF_THE_OUTPUT = "it keeps its output, which the next layer keeps anyway, and where that rounds to 1 nothing tells the slope"
+OF_THE_OUTPUT = (
+    "it keeps its output, which the next layer keeps anyway, and where that rounds to 1 nothing tells the slope"
+)
 THROUGH_ZERO = "the slope goes through 0 between -2 and 0: a rounding of its terms is many ulps of their sum"
 
 EXCEPTIONS: tuple[Exempt, ...] = (

@@ -1,7 +1,5 @@
 """Every fold over whole models, against the gradients of each example that vmap(jax.grad) writes out."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -221,38 +219,12 @@ def test_bad_input(call, message):
     assert str(raised.value) == message
 
 
-@pytest.mark.parametrize("layered", [False, True], ids=["alone", "repeated"])
-def test_batch_norm_couples_the_examples(layered):
-    """The sum is right, as autodiff has it; what is asked of single examples is refused, with the reason."""
-    inner = hg.chain(hg.linear(4, bias=False), layers.batch_norm())
-    model = hg.chain(hg.linear(4, bias=False), hg.repeat(inner, 2) if layered else inner, hg.linear(3))
-    params = model.init(jax.random.key(0, impl="unsafe_rbg"), POINTS)
-    _, factors = hg.value_and_factors(model, LOSS)(params, POINTS, CLASSES)
-    grads = jax.tree.map(lambda g: g / 5, hg.materialize(factors))
-    assert_same(grads, jax.jit(jax.grad(hg.objective(model, LOSS)))(params, POINTS, CLASSES), 1e-11)
-    folds = (per_example.sq_norms, per_example.gram, per_example.second_moment, per_example.per_example_grads)
-    for fold in (*folds, functools.partial(hg.materialize, weights=jnp.ones(5))):
-        with pytest.raises(hg.InputError, match=r"^batch_norm couples the examples of a batch: "):
-            fold(factors)
-
-
-@pytest.mark.parametrize("sequence", [False, True])
-def test_batch_norm_inside_a_reversible_block(sequence):
-    """Whose residuals are computed again and shown to nobody: the layers around it are refused as well."""
-    inner = hg.chain(hg.linear(2), layers.batch_norm())
-    block = (
-        layers.reversible_sequence(inner, inner, 2, gradients="factors")
-        if sequence
-        else layers.reversible(inner, inner)
-    )
-    model = hg.chain(hg.linear(4), block, hg.linear(3))
-    params = model.init(jax.random.key(0, impl="unsafe_rbg"), POINTS)
-    _, factors = hg.value_and_factors(model, LOSS)(params, POINTS, CLASSES)
-    for fold in (hg.sq_norms, hg.gram, functools.partial(hg.materialize, weights=jnp.ones(5))):
-        for part in (factors, factors[0]):
-            with pytest.raises(hg.InputError, match=r"^batch_norm couples the examples of a batch: "):
-                fold(part)
-    assert jax.tree.structure(hg.materialize(factors)) == jax.tree.structure(params)
+def test_names_of_keys_with_dots():
+    """Which of two parameters a name means: a key that holds a dot is quoted."""
+    factors = {"a.b": FACTORS["b"], "a": {"b": FACTORS["a"]["W"]}}
+    assert [row.path for row in hg.explain(factors)] == ["a.b", "'a.b'"]
+    projected = per_example.project(factors, {"a.b": jnp.ones((2, 1))})
+    assert (projected["a"]["b"].shape, projected["a.b"].shape) == ((1, 4), (4,))
 
 
 def test_inference_does_not_couple():

@@ -1,7 +1,8 @@
 """The story on one page: a model and a loss become values, gradients, and factors.
 
 Weights are the w_b of Σ_b w_b loss_b. None stands for 1 / batch each, the mean; nothing else is normalised behind the
-caller's back. Whoever pads a batch gives the padding weight 0, and a valid target: 0 times NaN is NaN.
+caller's back. Whoever pads a batch gives the padding weight 0, and a valid target: 0 times NaN is NaN. Where a layer or
+the loss couples the examples (batch_norm, info_nce), padding still enters the losses of the others.
 """
 
 import inspect
@@ -12,9 +13,10 @@ import jax
 import jax.numpy as jnp
 
 from handgrad.factors import is_factor
+from handgrad.factors.base import counting
 from handgrad.layers import Layer, Loss
-from handgrad.layers.batch_norm import coupled
-from handgrad.layers.layer import check_layer, check_loss, without_residuals
+from handgrad.layers.layer import check_layer, check_loss, passed_back, without_residuals
+from handgrad.meshes import Types, gathered, varying_together
 from handgrad.shapes import InputError, check_shape, describe
 
 Array = jax.Array
@@ -89,6 +91,7 @@ def _value_and_grad(
         raise InputError(f"{where}: argnums must be 0 (params), 1 (x) or a sequence of these, got {argnums!r}")
 
     def value_and_grads(params, x, target, weights=None, key=None):
+        of_params, of_x = Types.of(params), Types.of(x)
         params, x, target, weights = check_batches(where, params, x, target, weights)
         prediction, model_residuals = model.forward(params, x, key)
         losses, loss_residuals = loss.forward(prediction, target)
@@ -96,7 +99,9 @@ def _value_and_grad(
         dx, factors = model.backward(model_residuals, loss.backward(loss_residuals, dloss))
         total = weighted_sum(losses, weights)
         value = (total, prediction) if has_aux else total
-        grads = tuple(materialize(factors) if argnum == 0 else dx for argnum in wanted)
+        grads = tuple(
+            of_params.given_to(materialize(factors)) if argnum == 0 else of_x.given_to(dx) for argnum in wanted
+        )
         return value, grads if isinstance(argnums, Sequence) else grads[0]
 
     return value_and_grads
@@ -108,7 +113,8 @@ def value_and_factors(model: Layer, loss: Loss) -> Callable[..., Any]:
     Returns:
       (params, x, target, key=None) -> (losses (batch,), factors); factors have params' structure, and
       `materialize(factors, weights)` is the gradient of Σ_b weights_b losses_b, for any weights, without a second pass.
-      Where a batch_norm couples the examples, factors are Coupled: the sum alone has a meaning.
+      In and before a layer that couples the examples, and everywhere under a loss that does, they are Coupled: the
+      unweighted sum alone has a meaning.
     Raises:
       InputError: at trace time, as `objective`.
     """
@@ -120,14 +126,18 @@ def value_and_factors(model: Layer, loss: Loss) -> Callable[..., Any]:
         params, x, target, _ = check_batches("value_and_factors", params, x, target, None)
         prediction, model_residuals = model.forward(params, x, key)
         losses, loss_residuals = loss.forward(prediction, target)
-        return losses, factors_of(model, model_residuals, loss.backward(loss_residuals, jnp.ones_like(losses)))
+        dprediction = loss.backward(loss_residuals, jnp.ones_like(losses))
+        return losses, factors_of(model, loss, model_residuals, dprediction, loss_residuals)
 
     return losses_and_factors
 
 
-def factors_of(model: Layer, residuals: Any, dprediction: Any) -> Any:
-    """The factors of one backward pass; Coupled, where a batch_norm made every loss depend on every example."""
-    return coupled(residuals, model.backward(residuals, dprediction)[1])
+def factors_of(model: Layer, loss: Loss, residuals: Any, dprediction: Any, loss_residuals: Any) -> Any:
+    """The factors of one backward pass; Coupled, where a loss depends on other examples through them. Where the loss
+    says which tokens of the prediction have one, they count and no others."""
+    _, factors = model.backward(residuals, dprediction)
+    factors = passed_back(model, factors, loss.couples)[0]
+    return factors if loss.counts is None else counting(factors, loss.counts(loss_residuals))
 
 
 def materialize(factors: Any, weights: Array | None = None) -> Any:
@@ -163,15 +173,15 @@ def custom_vjp(layer: Layer) -> Callable[..., Any]:
 
     check_layer("custom_vjp", layer)
 
-    def f(params, x, key=None):
-        return layer.forward(params, x, key)[0]
-
     def backward(residuals, dy):
         dx, factors = layer.backward(residuals, dy)
-        return materialize(factors), dx, None
+        return factors, dx, None
 
-    f = jax.custom_vjp(f)
-    f.defvjp(layer.forward, backward)
+    differentiable = _differentiable(layer.forward, backward)
+
+    def f(params, x, key=None):
+        return differentiable(params, x, key)
+
     return f
 
 
@@ -188,20 +198,47 @@ def custom_vjp_rule(forward: Callable[..., Any], backward: Callable[..., Any], *
     """
     of_backward = without_residuals(options)
 
-    def f(*args):
-        return forward(*args, **options)[0]
-
     # JAX fills in defaults (linear's b=None) from the signature; the options are settled and no longer part of it.
     signature = inspect.signature(forward)
     arguments = [p for p in signature.parameters.values() if p.kind is not p.KEYWORD_ONLY]
-    f.__signature__ = signature.replace(parameters=arguments)
-    f.__name__ = getattr(forward, "__name__", "rule").removesuffix("_forward")
-
-    f = jax.custom_vjp(f)
-    f.defvjp(
+    f = _differentiable(
         lambda *args: forward(*args, **options),
-        lambda residuals, dY: materialize(backward(residuals, dY, **of_backward)),
+        lambda residuals, dY: backward(residuals, dY, **of_backward),
+        signature.replace(parameters=arguments),
     )
+    f.__name__ = getattr(forward, "__name__", "rule").removesuffix("_forward")
+    return f
+
+
+def _differentiable(
+    forward: Callable[..., Any], backward: Callable[..., Any], signature: inspect.Signature | None = None
+) -> Callable[..., Any]:
+    """The function of this forward pass, whose cotangents are the backward pass's, factors multiplied out."""
+
+    def value(*args):
+        return forward(*args)[0]
+
+    def forward_and_types(*args):
+        Y, residuals = forward(*args)
+        return Y, (residuals, Types.of(args))
+
+    def cotangents(kept, dY):
+        residuals, types = kept
+        return types.given_to(tuple(materialize(backward(residuals, dY))))
+
+    if signature is not None:
+        value.__signature__ = signature
+    primal = jax.custom_vjp(value)
+    primal.defvjp(forward_and_types, cotangents)
+
+    def f(*args, **kwargs):
+        # Inside shard_map, parameters that are the same everywhere meet examples that are not. Said out here, outside
+        # of the custom rule, JAX sums their cotangents as it does for any function.
+        args, kwargs = varying_together((args, kwargs))
+        return primal(*args, **kwargs)
+
+    if signature is not None:
+        f.__signature__ = signature
     return f
 
 
@@ -219,22 +256,33 @@ def weighted_sum(losses: Array, weights: Array | None) -> Array:
 
 def check_batches(where: str, params: Any, x: Any, target: Any, weights: Any) -> tuple[Any, Any, Any, Any]:
     """The four arguments as JAX arrays; x, target and weights are of one batch, and it isn't empty."""
-    sizes = [_batch(where, name, value) for name, value in (("x", x), ("target", target))]
-    if sizes[0] == 0:
+    examples = same_batch(where, x, target)
+    if examples == 0:
         raise InputError(f"{where}: x must have at least one example, got an empty batch")
+    if weights is not None:
+        check_shape(where, "weights", weights, (examples,), "one for each example")
+    params, x, target, weights = jax.tree.map(jnp.asarray, (params, x, target, weights))
+    return gathered(params, x), x, target, weights
+
+
+def same_batch(where: str, x: Any, target: Any) -> int:
+    """How many examples x and target have, along axis 0 of every leaf of theirs."""
+    sizes = [_batch(where, name, value) for name, value in (("x", x), ("target", target))]
     if sizes[0] != sizes[1]:
         raise InputError(f"{where}: x and target must have the same batch, got {sizes[0]} and {sizes[1]} examples")
-    if weights is not None:
-        check_shape(where, "weights", weights, (sizes[0],), "one for each example")
-    return jax.tree.map(jnp.asarray, (params, x, target, weights))
+    return sizes[0]
 
 
 def _batch(where: str, name: str, value: Any) -> int:
-    """How many examples there are, along axis 0."""
-    leaves = jax.tree.leaves(value)
-    for leaf in leaves:
+    """How many examples there are, along axis 0 of every leaf."""
+    sizes: dict[int, str] = {}
+    for path, leaf in jax.tree.leaves_with_path(value):
         if not getattr(leaf, "shape", ()):
             raise InputError(f"{where}: {name} must have a batch axis in front, got {describe(leaf)}")
-    if not leaves:
+        sizes.setdefault(leaf.shape[0], name + jax.tree_util.keystr(path))
+    if not sizes:
         raise InputError(f"{where}: {name} must be an array with a batch axis in front, got {describe(value)}")
-    return leaves[0].shape[0]
+    if len(sizes) > 1:
+        found = " and ".join(f"{size} in {leaf}" for size, leaf in sizes.items())
+        raise InputError(f"{where}: {name} must have as many examples in every leaf, got {found}")
+    return next(iter(sizes))

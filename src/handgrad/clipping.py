@@ -9,9 +9,10 @@ import jax.numpy as jnp
 
 from handgrad.backprop import value_and_factors
 from handgrad.factors import Factor, is_factor
+from handgrad.factors.coupled import coupling_in
 from handgrad.layers import Layer, Loss
-from handgrad.per_example import sq_norms
-from handgrad.shapes import InputError, check_choice, check_positive, check_shape
+from handgrad.per_example import map_factors
+from handgrad.shapes import InputError, check_choice, check_positive, check_shape, path_name
 
 Array = jax.Array
 
@@ -20,8 +21,9 @@ class ClippedAux(NamedTuple):
     """What is known of each example before clipping; it is not private.
 
     Attributes:
-      values: (batch,) losses, or None.
-      grad_norms: (batch,) ‖g_b‖, or None; with style="layer" a dict of these, by the layer's path.
+      values: (batch,) losses, 0 for padding; or None.
+      grad_norms: (batch,) ‖g_b‖, 0 for padding; or None. With style="layer" a dict of these, by the layer's path;
+        (layers, batch) for a layer under `repeat`.
     """
 
     values: Array | None
@@ -46,21 +48,25 @@ def clipped_grad(
     the place of a function: one forward and one backward pass, and no example's gradient in memory.
 
     Args:
-      model, loss: what to compose; a model that couples examples (batch_norm) has no such gradients.
+      model, loss: what to compose. Where one of them couples the examples (batch_norm, info_nce) no bound holds: an
+        example also moves the others' gradients, of the layers behind the coupling too.
       l2_clip_norm: C, positive.
       style: "global" clips all parameters together; "layer" each layer's to C / √layers, which bounds the whole by C
-        too. A layer is the parameters of one NamedTuple, as W and b of LinearParams.
+        too. A layer is the parameters of one NamedTuple, as W and b of LinearParams, or an array that stands in none;
+        under `repeat`, each of the n layers is one.
       clip_fn: ‖g_b‖ (batch,) -> w_b (batch,), in min(1, C / ‖g_b‖)'s place; keeping w_b ‖g_b‖ ≤ C is then its business.
+        An example that is left out has norm 0 there, and its weight is not used.
       normalize_by: a positive number, say the expected batch size.
       return_values, return_norms: True returns (grads, ClippedAux).
       nan_safe: True leaves out examples whose norm is NaN or infinite; False lets them make the sum NaN. A norm is the
         root of a sum of squares, and infinite where that overflows: from about 10¹⁹ on in float32.
     Returns:
       (params, x, target, key=None, is_padding_example=None) -> grads like params; is_padding_example (batch,) of
-      booleans leaves examples out, whatever they hold.
+      booleans leaves examples out, whatever they hold: grads and ClippedAux are those of the batch without them, with
+      0 in their places.
     Raises:
-      InputError: C or normalize_by is not positive; an unknown style; at trace time, as `value_and_factors` and
-        `sq_norms`.
+      InputError: C or normalize_by is not positive; an unknown style; at trace time, a model or a loss that couples
+        the examples, and as `value_and_factors` and `sq_norms`.
     Source: docs/factors.md (Abadi et al. 2016; Bu et al. 2022)
     """
     check_positive("clipped_grad", "l2_clip_norm", l2_clip_norm)
@@ -70,52 +76,75 @@ def clipped_grad(
 
     def grads_of_clipped(params, x, target, key=None, is_padding_example=None):
         losses, factors = losses_and_factors(params, x, target, key)
-        left_out = jnp.zeros(losses.shape, bool)
+        by = loss.couples or model.couples or coupling_in(factors)
+        if by is not None:
+            raise InputError(f"clipped_grad: no example may enter another's gradient, but {by}")
+        padding = jnp.zeros_like(losses, dtype=bool)
         if is_padding_example is not None:
             check_shape(
                 "clipped_grad", "is_padding_example", is_padding_example, losses.shape, "(one for each example)"
             )
-            left_out = jnp.asarray(is_padding_example, bool)
-        norms = _norms(factors, style)
+            padding = jnp.asarray(is_padding_example, bool)
+        layers, norms = _norms(factors, style)
+        norms = {layer: jnp.where(padding, 0, norm) for layer, norm in norms.items()}
+        left_out = padding
         if nan_safe:
-            left_out = left_out | ~jnp.all(jnp.isfinite(jnp.stack(list(norms.values()))), axis=0)
-        bound = l2_clip_norm / math.sqrt(len(norms))
+            for norm in norms.values():
+                left_out = left_out | ~jnp.all(jnp.isfinite(norm), axis=tuple(range(norm.ndim - 1)))
+        bound = l2_clip_norm / math.sqrt(sum(math.prod(norm.shape[:-1]) for norm in norms.values()))
 
-        def of_leaf(path, factor: Factor) -> Array:
-            norm = norms[_layer(path, style)]
+        def weights_of(norm: Array) -> Array:
+            if norm.ndim > 1:
+                return jax.vmap(weights_of)(norm)
+            norm = jnp.where(left_out, 0, norm)
             weights = jnp.minimum(1, bound / norm) if clip_fn is None else clip_fn(norm)
             check_shape("clipped_grad", "what clip_fn gives", weights, losses.shape, "(one for each example)")
-            if nan_safe or is_padding_example is not None:
-                # A weight of 0 is not enough: 0 times NaN is NaN.
-                factor, weights = factor.pick(without), jnp.where(left_out, 0, weights)
-            # Divided before it is rounded: a mean may fit where the sum does not.
-            return (factor.accumulate(weights) / normalize_by).astype(factor.dtype)
+            return jnp.where(left_out, 0, weights)
 
         def without(a: Array) -> Array:
             return jnp.where(jnp.expand_dims(left_out, tuple(range(1, a.ndim))), 0, a)
 
-        grads = jax.tree_util.tree_map_with_path(of_leaf, factors, is_leaf=is_factor)
+        def clipped(factor: Factor, layer: Any) -> Array:
+            if nan_safe or is_padding_example is not None:
+                factor = factor.pick(without)  # a weight of 0 is not enough: 0 times NaN is NaN
+            return _weighted_sum(factor, weights[layer]) / normalize_by
+
+        weights = {layer: weights_of(norm) for layer, norm in norms.items()}
+        leaves, structure = jax.tree.flatten(factors, is_leaf=is_factor)
+        grads = jax.tree.unflatten(structure, map(clipped, leaves, layers))
         if not (return_values or return_norms):
             return grads
+        by_name = {path_name(path): norm for (path, _), norm in norms.items()}
         return grads, ClippedAux(
-            losses if return_values else None,
-            (norms[""] if style == "global" else norms) if return_norms else None,
+            jnp.where(padding, 0, losses) if return_values else None,
+            (by_name if style == "layer" else by_name[""]) if return_norms else None,
         )
 
     return grads_of_clipped
 
 
-def _norms(factors: Any, style: str) -> dict[str, Array]:
-    """‖g_b‖ of each layer, or of all of them under the name ""."""
-    squares: dict[str, Array] = {}
-    for path, square in jax.tree.leaves_with_path(sq_norms(factors, per_leaf=True)):
-        name = _layer(path, style)
-        squares[name] = squares[name] + square if name in squares else square
-    if not squares:
+def _norms(factors: Any, style: str) -> tuple[list[Any], dict[Any, Array]]:
+    """The layer that each parameter belongs to, and ‖g_b‖ of each: (batch,), or (layers, batch) of a stack."""
+    by_layer = style == "layer"
+    squares = map_factors("sq_norms", _sq_norms if by_layer else lambda factor: factor.sq_norms(), factors)
+    layers, sums = [], {}
+    for path, square in jax.tree.leaves_with_path(squares):
+        of_tuple = bool(path) and isinstance(path[-1], jax.tree_util.GetAttrKey)
+        layer = (path[:-1] if of_tuple else path, square.shape[:-1]) if by_layer else ((), ())
+        layers.append(layer)
+        sums[layer] = sums[layer] + square if layer in sums else square
+    if not sums:
         raise InputError("clipped_grad: expected a model with parameters, got none")
-    return {name: jnp.sqrt(square) for name, square in squares.items()}
+    return layers, {layer: jnp.sqrt(square) for layer, square in sums.items()}
 
 
-def _layer(path: Any, style: str) -> str:
-    """The layer that a parameter belongs to: its path without the last name."""
-    return jax.tree_util.keystr(path[:-1], simple=True, separator=".") if style == "layer" else ""
+def _sq_norms(factor: Factor) -> Array:
+    """(batch,), with an axis in front for the layers of a stack."""
+    layers = factor.layers()
+    return factor.sq_norms() if layers is None else jax.vmap(_sq_norms)(layers)
+
+
+def _weighted_sum(factor: Factor, weights: Array) -> Array:
+    """Σ_b w_b g_b, where `weights` are for each layer of a stack."""
+    layers = factor.layers() if weights.ndim > 1 else None
+    return factor.sum(weights) if layers is None else jax.vmap(_weighted_sum)(layers, weights)

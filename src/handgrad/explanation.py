@@ -8,7 +8,8 @@ import jax
 
 from handgrad.factors import Factor, Shared, Stacked, is_factor
 from handgrad.factors.base import Cost, cheapest
-from handgrad.per_example import check_factors
+from handgrad.per_example import check_apart
+from handgrad.shapes import path_name
 
 
 class Row(NamedTuple):
@@ -77,13 +78,12 @@ def explain(factors: Any) -> Explanation:
     Returns:
       One Row for each parameter.
     Raises:
-      InputError: an array in a factor's place.
+      InputError: an array or a Coupled factor in a factor's place.
     Source: docs/factors.md
     """
-    check_factors("explain", factors)
+    check_apart("explain", factors)
     return Explanation(
-        _row(jax.tree_util.keystr(path, simple=True, separator="."), factor)
-        for path, factor in jax.tree.leaves_with_path(factors, is_leaf=is_factor)
+        _row(path_name(path), factor) for path, factor in jax.tree.leaves_with_path(factors, is_leaf=is_factor)
     )
 
 
@@ -108,5 +108,7 @@ def _tokens(factor: Any) -> int:
     """Rows that one example brings."""
     if isinstance(factor, Shared):
         return sum(_tokens(site) for site in factor.sites)
-    one = jax.tree.leaves(factor)[-1]  # Delta
-    return math.prod(one.shape[2 if isinstance(factor, Stacked) else 1 : -1])
+    if isinstance(factor, Stacked):
+        return _tokens(factor.one_layer())
+    *_, Delta = jax.tree.leaves(factor)
+    return math.prod(Delta.shape[1:-1])

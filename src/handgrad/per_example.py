@@ -2,6 +2,9 @@
 
 g_b is the gradient of example b's own loss. Every function here takes the factors of `value_and_factors` and multiplies
 only what it is asked for; what each costs, and which way a factor chooses, `explain` says.
+
+A parameter in or before a layer that couples the examples has no such gradient, and every function but `project` says
+so; those behind it have, and can be asked for by themselves: `sq_norms(factors[2])`.
 """
 
 import functools
@@ -13,7 +16,8 @@ import jax
 import jax.numpy as jnp
 
 from handgrad.factors import Factor, is_factor
-from handgrad.shapes import InputError, check_choice, describe
+from handgrad.factors.coupled import coupling_in
+from handgrad.shapes import InputError, check_choice, describe, path_name
 
 Array = jax.Array
 
@@ -29,8 +33,8 @@ def sq_norms(factors: Any, *, per_leaf: bool = False, unit: str = "example", met
     Returns:
       (batch,), or (batch × tokens,) in the order of the tokens; a pytree of these with per_leaf.
     Raises:
-      InputError: an array in a factor's place; an unknown unit or method; tokens of a gradient that has none, or of
-        parameters that see different tokens.
+      InputError: an array or a Coupled factor in a factor's place; an unknown unit or method; tokens of a gradient that
+        has none, or of parameters that see different tokens.
     Source: docs/factors.md (Goodfellow 2015; Bu et al. 2022)
     """
     check_choice("sq_norms", "unit", unit, ("example", "token"))
@@ -47,7 +51,7 @@ def per_example_grads(factors: Any) -> Any:
     """g_b written out: (batch, *shape) for each parameter. For small models and for tests.
 
     Raises:
-      InputError: an array in a factor's place.
+      InputError: an array or a Coupled factor in a factor's place.
     """
     return map_factors("per_example_grads", lambda factor: factor.per_example(), factors)
 
@@ -56,7 +60,7 @@ def second_moment(factors: Any) -> Any:
     """Σ_b g_b∘g_b for each parameter; divided by the batch, it is the empirical Fisher's diagonal.
 
     Raises:
-      InputError: an array in a factor's place.
+      InputError: an array or a Coupled factor in a factor's place.
     Source: docs/factors.md
     """
     return map_factors("second_moment", lambda factor: factor.second_moment(), factors)
@@ -72,7 +76,7 @@ def variance(factors: Any, *, ddof: int = 1) -> Any:
       factors: a pytree of factors.
       ddof: 1 for the unbiased variance, 0 for the batch's own.
     Raises:
-      InputError: an array in a factor's place; a batch of no more than ddof examples.
+      InputError: an array or a Coupled factor in a factor's place; a batch of no more than ddof examples.
     Source: docs/factors.md
     """
 
@@ -92,7 +96,7 @@ def gram(factors: Any, *, per_leaf: bool = False) -> Any:
       factors: a pytree of factors.
       per_leaf: True keeps the parameters apart.
     Raises:
-      InputError: an array in a factor's place.
+      InputError: an array or a Coupled factor in a factor's place.
     Source: docs/factors.md
     """
     return _over_leaves("gram", lambda factor: factor.gram(), factors, per_leaf)
@@ -114,13 +118,13 @@ def project(factors: Any, P: Mapping[str, Array]) -> Any:
     Source: docs/factors.md (Zhao et al. 2024)
     """
     check_factors("project", factors)
-    paths = [_name(path) for path, _ in jax.tree.leaves_with_path(factors, is_leaf=is_factor)]
+    paths = [path_name(path) for path, _ in jax.tree.leaves_with_path(factors, is_leaf=is_factor)]
     for name in P:
         if name not in paths:
             raise InputError(f"project: P must name parameters, as {paths[0]!r}, got {name!r}")
 
     def of_leaf(path: Any, factor: Factor) -> Factor:
-        return factor.project(P[_name(path)]) if _name(path) in P else factor
+        return factor.project(P[path_name(path)]) if path_name(path) in P else factor
 
     return jax.tree_util.tree_map_with_path(of_leaf, factors, is_leaf=is_factor)
 
@@ -151,7 +155,7 @@ def noise_scale(factors: Any, *, per_leaf: bool = False) -> Any:
     Returns:
       NoiseScale of scalars; a pytree of these with per_leaf.
     Raises:
-      InputError: an array in a factor's place; a batch of one.
+      InputError: an array or a Coupled factor in a factor's place; a batch of one.
     Source: docs/factors.md (McCandlish et al. 2018, appendix A)
     """
 
@@ -183,7 +187,7 @@ def _over_leaves(where: str, fold: Callable[[Factor], Array], factors: Any, per_
 
 def map_factors(where: str, fold: Callable[[Factor], Any], factors: Any) -> Any:
     """`fold` of each factor, in the factor's place."""
-    check_factors(where, factors)
+    check_apart(where, factors)
     return jax.tree.map(fold, factors, is_leaf=is_factor)
 
 
@@ -192,15 +196,20 @@ def check_factors(where: str, factors: Any) -> None:
     for path, leaf in jax.tree.leaves_with_path(factors, is_leaf=is_factor):
         if not is_factor(leaf):
             got = f"a gradient that is summed already, {describe(leaf)}"
-            raise InputError(f"{where}: {_name(path) or 'the leaf'} must be a factor, got {got}")
+            raise InputError(f"{where}: {path_name(path) or 'the leaf'} must be a factor, got {got}")
+
+
+def check_apart(where: str, factors: Any) -> None:
+    """Every leaf is a factor, of a parameter that lies behind whatever couples the examples."""
+    check_factors(where, factors)
+    for path, leaf in jax.tree.leaves_with_path(factors, is_leaf=is_factor):
+        by = coupling_in(leaf)
+        if by is not None:
+            name = path_name(path) or "the leaf"
+            raise InputError(f"{where}: {name} must have a gradient of each example, but {by}")
 
 
 def _check_more_than(where: str, least: int, factor: Factor) -> None:
     if factor.batch <= least:
         examples = "1 example" if least == 1 else f"{least} examples"
         raise InputError(f"{where}: the batch must have more than {examples}, got {factor.batch}")
-
-
-def _name(path: Any) -> str:
-    """A leaf's readable path."""
-    return jax.tree_util.keystr(path, simple=True, separator=".")

@@ -29,7 +29,7 @@ class InputError(ValueError):
         self.path = path
 
     def __str__(self) -> str:
-        return f"in layer {'.'.join(self.path)}: {self.sentence}" if self.path else self.sentence
+        return f"in layer {'.'.join(map(quoted, self.path))}: {self.sentence}" if self.path else self.sentence
 
 
 def describe(value: Any) -> str:
@@ -37,6 +37,19 @@ def describe(value: Any) -> str:
     if hasattr(value, "shape") and hasattr(value, "dtype"):
         return f"{value.dtype} {tuple(value.shape)}"
     return type(value).__name__
+
+
+def path_name(path: Any) -> str:
+    """A leaf's path in a pytree as "blocks.0.W"; two paths never have one name.
+
+    A key that holds a dot itself is quoted: 'a.b'.W is not a.b.W.
+    """
+    return ".".join(quoted(jax.tree_util.keystr((key,), simple=True)) for key in path)
+
+
+def quoted(key: str) -> str:
+    """One key of a path, quoted where it might be taken for several."""
+    return repr(key) if not key or set(key) & set(".'\"") else key
 
 
 def check_array(where: str, name: str, value: Any, min_ndim: int = 0) -> None:

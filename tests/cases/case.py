@@ -1,11 +1,17 @@
-"""What a row of the table is, and the draws that rows share."""
+"""What a row of the table is, the draws that rows share, and a row as a program: by hand and by autodiff."""
 
+import functools
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+
+import handgrad as hg
+from handgrad import rules
 
 Draw = Callable[[np.random.Generator], tuple[Any, ...]]
 
@@ -105,3 +111,56 @@ def along_rows(op: str, reference: Callable[..., Any]) -> list[Case]:
         Case(op, "ties", fixed(np.array([[1.0, 1.0, 1.0], [0.0, 2.0, 2.0]])), reference),
         Case(op, "1e4", fixed(np.array([[1e4, -1e4, 1e4 - 1.0], [-1e4, -1e4 + 2.0, 0.0]])), reference),
     ]
+
+
+def is_floating(a) -> bool:
+    return a is not None and jnp.issubdtype(a.dtype, jnp.floating)
+
+
+def in_dtype(a, dtype):
+    """A drawn argument as a JAX array: numbers in a dtype, whatever else as it is."""
+    if a is None or isinstance(a, jax.Array):
+        return a
+    a = np.asarray(a)
+    return jnp.asarray(a, dtype if np.issubdtype(a.dtype, np.floating) else None)
+
+
+def rule_of(case: Case):
+    """The forward and the backward pass of a row, its options settled."""
+    return (
+        functools.partial(getattr(rules, f"{case.op}_forward"), **case.options),
+        functools.partial(getattr(rules, f"{case.op}_backward"), **case.of_values),
+    )
+
+
+def by_hand(case: Case):
+    """(dY, *arguments) -> (Y, cotangents), factors multiplied out."""
+    forward, backward = rule_of(case)
+
+    def run(dY, *arguments):
+        Y, residuals = forward(*arguments)
+        cotangents = hg.materialize(backward(residuals, dY))
+        assert all(c is None for c in cotangents[len(arguments) :])  # of arguments left to their defaults
+        return Y, cotangents[: len(arguments)]
+
+    return run
+
+
+def by_autodiff(case: Case):
+    """The same of the row's reference, by jax.vjp; None for an integer argument, as a rule says it."""
+
+    def run(dY, *arguments):
+        Y, pullback = jax.vjp(functools.partial(case.reference, **case.of_values), *arguments)
+        cotangents = pullback(jax.tree.map(lambda dy, y: dy.astype(y.dtype), dY, Y))
+        return Y, tuple(None if c is None or c.dtype == jax.dtypes.float0 else c for c in cotangents)
+
+    return run
+
+
+@functools.cache
+def drawn(case: Case, dtype=jnp.float64):
+    """The row's arguments in a dtype, and a cotangent that is neither ones nor constant."""
+    rng = np.random.default_rng(zlib.crc32(str(case).encode()))
+    arguments = tuple(in_dtype(a, dtype) for a in case.draw(rng))
+    Y = jax.eval_shape(functools.partial(case.reference, **case.of_values), *arguments)
+    return jax.tree.map(lambda y: jnp.asarray(rng.standard_normal(y.shape), y.dtype), Y), *arguments

@@ -11,6 +11,7 @@ from jax.flatten_util import ravel_pytree
 
 import handgrad as hg
 from handgrad.curvature import ggn_vector_product, hessian_vector_product
+from handgrad.curvature._tangents import check_like_params
 
 RNG = np.random.default_rng(0)
 KEY = jax.random.key(0)
@@ -206,3 +207,17 @@ def test_bad_input(f):
         f(SMALL, hg.l2_loss(), SMALL_PARAMS, x, target, jnp.ones(3))
     with pytest.raises(hg.InputError, match="x and target must have the same batch, got 2 and 3 examples"):
         f(SMALL, hg.l2_loss(), SMALL_PARAMS, x, jnp.ones((3, 1)))
+
+
+def test_a_name_with_a_dot_hides_no_other():
+    """ "a.b" beside a → b: each is compared with its own."""
+    params = {"a.b": jnp.ones(2), "a": {"b": jnp.ones(3)}}
+    check_like_params("here", params, params)
+    with pytest.raises(
+        hg.InputError, match=r"^here: v must be like params, float64 \(3,\) at a\.b, got float64 \(2,\)$"
+    ):
+        check_like_params("here", {"a.b": jnp.ones(2), "a": {"b": jnp.ones(2)}}, params)
+    with pytest.raises(
+        hg.InputError, match=r"^here: v must be like params, float64 \(2,\) at 'a\.b', got float64 \(3,\)$"
+    ):
+        check_like_params("here", {"a.b": jnp.ones(3), "a": {"b": jnp.ones(3)}}, params)

@@ -114,6 +114,37 @@ def test_a_projection_needs_a_loss_that_says_how_it_is_multiplied():
         ggn_diagonal(CHUNKED, layers.linear_cross_entropy(z_loss=0.1), params, X, LABELS)
 
 
+def test_the_noise_is_that_of_the_models_key():
+    """Two keys: with the model's, every function has the mask of `value_and_factors`; the draw has its own."""
+    model, loss = hg.chain(hg.linear(8), hg.dropout(0.5), hg.linear(2)), hg.squared_error()
+    x, target = X[:, 0], jnp.asarray(RNG.standard_normal((BATCH, 2)))
+    shapes = jax.eval_shape(model.init, KEY, x)
+    params = jax.tree.map(lambda p: jnp.asarray(RNG.standard_normal(p.shape)), shapes)
+    noise_key, of_draws = jax.random.split(KEY)
+    (draw_key,) = jax.random.split(of_draws, 1)
+
+    @jax.jit
+    def run(params):
+        prediction = model.forward(params, x, noise_key)[0]
+        # C = Σ (a − y)²: the target drawn is the prediction minus half the cotangent that it gives.
+        drawn = prediction - loss.draw(loss.forward(prediction, target)[1], draw_key) / 2
+        expected = hg.value_and_factors(model, loss)(params, x, drawn, noise_key)[1]
+        found = sampled_factors(model, loss)(params, x, target, draw_key, noise_key)
+        J = jax.jacobian(lambda p: model.forward(p, x, noise_key)[0])(params)
+        arguments = (model, loss, params, x, target)
+        exact = ggn_diagonal(*arguments, key=noise_key), kflr_factors(*arguments, key=noise_key)
+        one_draw = {"draw_key": of_draws, "samples": 1, "key": noise_key}
+        estimated = ggn_diagonal(*arguments, **one_draw), kflr_factors(*arguments, **one_draw)
+        return found, expected, J, exact, estimated
+
+    found, expected, J, exact, estimated = run(params)
+    assert_same(found, expected, 1e-11)
+    assert (np.asarray(found[2].W.A) == 0).any()  # a mask
+    assert_same(exact[0], jax.tree.map(lambda j: 2 * jnp.sum(j**2, axis=(0, 1)) / BATCH, J), 1e-11)  # H = 2 I
+    assert_same(estimated, (empirical_fisher_diagonal(expected), kfac_factors(expected)), 1e-11)
+    np.testing.assert_allclose(exact[1][2].W.A, estimated[1][2].W.A, rtol=1e-11)
+
+
 def test_bad_input():
     params = jax.eval_shape(MODEL.init, KEY, X)
     without = hg.softmax_cross_entropy(z_loss=0.1)
@@ -123,15 +154,14 @@ def test_bad_input():
         with pytest.raises(hg.InputError, match=where + "loss must have a root, as softmax_cross_entropy .* got none$"):
             call(loss=without)
         with pytest.raises(hg.InputError, match=where + "loss must have a draw"):
-            call(loss=hg.absolute_error(), key=KEY, samples=2)
+            call(loss=hg.absolute_error(), draw_key=KEY, samples=2)
         with pytest.raises(hg.InputError, match=where + "samples must be a positive integer, got 0"):
-            call(loss=hg.softmax_cross_entropy(), key=KEY, samples=0)
-        with pytest.raises(hg.InputError, match=where + "key must come with samples, got key NoneType and samples 3"):
-            call(loss=hg.softmax_cross_entropy(), samples=3)
-        with pytest.raises(
-            hg.InputError, match=where + r"key must come with samples, got key key<fry> \(\) and samples None"
-        ):
-            call(loss=hg.softmax_cross_entropy(), key=KEY)
+            call(loss=hg.softmax_cross_entropy(), draw_key=KEY, samples=0)
+        must = where + "draw_key must come with samples, got draw_key "
+        with pytest.raises(hg.InputError, match=must + "NoneType and samples 3"):
+            call(loss=hg.softmax_cross_entropy(), key=KEY, samples=3)
+        with pytest.raises(hg.InputError, match=must + r"key<fry> \(\) and samples None"):
+            call(loss=hg.softmax_cross_entropy(), draw_key=KEY)
         with pytest.raises(hg.InputError, match=where + "expected a Loss"):
             call(loss=hg.softmax_cross_entropy)
         with pytest.raises(hg.InputError, match=where + "expected a Layer"):

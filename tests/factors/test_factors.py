@@ -330,6 +330,22 @@ def test_low_precision(name, dtype):
         assert relative_error(found[fold], value) <= last_rounding + 1e-6, fold
 
 
+@pytest.mark.parametrize(("dtype", "size"), [("float16", 1e4), ("float32", 1e15)])
+@pytest.mark.parametrize("name", ["outer", "outer-tokens-gram", "outer-tokens-direct", "hadamard-tokens"])
+def test_a_large_and_a_small_side(name, dtype, size):
+    """The gradients are about 1: no fold overflows or underflows on the way. The squares of a side must fit float32."""
+    row = ROWS[name]
+    run = jax.jit(lambda *sides: folds(row.make(*sides), 0))
+    A, Delta = row.draw(np.random.default_rng(0), BATCH)
+    for scale in (size, 1 / size):
+        sides = jnp.asarray((scale * A).astype(dtype)), jnp.asarray((Delta / scale).astype(dtype))
+        found, expected = run(*sides), expected_folds(row.gradients(sides))
+        for fold, value in expected.items():
+            is_sum = fold in ("sum", "weighted", "example_weighted")
+            last_rounding = 2.0**-11 if is_sum and dtype == "float16" else 0
+            assert relative_error(found[fold], value) <= last_rounding + 2e-6, fold
+
+
 @pytest.mark.parametrize(
     "make",
     [

@@ -184,3 +184,13 @@ def test_refusals():
     for wrong in (layers.carry_auxiliary(hg.tanh()).forward, layers.add_auxiliary(hg.l2_loss(), 1.0).forward):
         with pytest.raises(hg.InputError, match=r"_auxiliary: \w+ must be a pair, \(array, auxiliary loss\), got "):
             wrong(X, X)
+
+
+def test_an_experts_kfac_is_that_of_its_own_tokens():
+    layer = layers.mixture_of_experts(EXPERT, N, k=K)
+    params = drawn(layer)
+    _, factors = jax.jit(hg.value_and_factors(layer, hg.squared_error()))(params, X, TARGET)
+    _, chosen = jax.lax.top_k(X @ params.gate.W, K)
+    rows = [X[np.any(chosen == e, axis=-1)] for e in range(N)]
+    found = hg.kfac_factors(factors).experts[0].W.A
+    assert_same(found, np.stack([a.T @ a / len(a) for a in map(np.asarray, rows)]))

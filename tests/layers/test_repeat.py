@@ -259,3 +259,29 @@ def test_a_layer_that_has_summed_its_gradient():
 def test_forgotten_parentheses(combinator):
     with pytest.raises(hg.InputError, match=r"expected a Layer, as `relu\(\)` makes one, got function"):
         combinator(hg.relu)
+
+
+def test_a_stack_of_stacks_is_a_stack():
+    """Every fold sees the same layers."""
+    block, loss = hg.residual(hg.chain(hg.linear(4), hg.tanh())), hg.softmax_cross_entropy()
+    flat, nested = hg.repeat(block, 4), hg.repeat(hg.repeat(block, 2), 2)
+    rng = np.random.default_rng(0)
+    x, target, P = rng.standard_normal((3, 5, 4)), rng.integers(0, 4, (3, 5)), rng.standard_normal((4, 4, 2))
+    params = flat.init(jax.random.key(0, impl="unsafe_rbg"), x)
+
+    def in_pairs(tree):
+        return jax.tree.map(lambda a: a.reshape(2, 2, *a.shape[1:]), tree)
+
+    def folds(model, params, P):
+        _, factors = hg.value_and_factors(model, loss)(params, x, target)
+        sums = (hg.second_moment(factors), hg.kfac_factors(factors), hg.materialize(hg.project(factors, {"0.W": P})))
+        return (hg.sq_norms(factors), hg.sq_norms(factors, unit="token"), hg.gram(factors)), sums, factors
+
+    @jax.jit
+    def both(params):
+        return folds(flat, params, P), folds(nested, in_pairs(params), in_pairs(P))
+
+    (of_examples, sums, factors), (of_examples_too, sums_too, factors_too) = both(params)
+    assert_same(of_examples, of_examples_too, 1e-12)
+    assert_same(in_pairs(sums), sums_too, 1e-12)
+    assert [row[4:] for row in hg.explain(factors)] == [row[4:] for row in hg.explain(factors_too)]

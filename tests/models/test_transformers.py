@@ -168,10 +168,12 @@ def test_states_that_do_not_fit():
     like = jax.eval_shape(model.init, jax.random.key(0), IDS)
     state = to_state(GPT2_STATE, params)
     missing = {name: array for name, array in state.items() if name != "h.1.ln_1.bias"}
-    with pytest.raises(hg.InputError, match=r"the state must have h\.1\.ln_1\.bias, got \d+ other names"):
+    with pytest.raises(
+        hg.InputError, match=r"got no entry for h\.1\.ln_1\.bias \(body\.blocks\.attention\.norm\.beta\)$"
+    ):
         from_state(GPT2_STATE, like, missing)
     wrong = state | {"h.0.mlp.c_fc.weight": np.zeros((32, 8))}
-    said = r"h\.0\.mlp\.c_fc\.weight: it must have shape \(8, 32\), got float64 \(32, 8\)"
+    said = r"h\.0\.mlp\.c_fc\.weight must have shape \(8, 32\), got float64 \(32, 8\)"
     with pytest.raises(hg.InputError, match=said):
         from_state(GPT2_STATE, like, wrong)
     with pytest.raises(hg.InputError, match="the table must have every parameter, got none for"):

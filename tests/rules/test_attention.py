@@ -187,6 +187,23 @@ def test_a_query_that_sees_nothing(form, hide):
 
 
 @both_forms
+@pytest.mark.parametrize("of_queries", [False, True])
+def test_nan_in_what_the_mask_hides_altogether_changes_nothing(form, of_queries):
+    """Keys that no query may see; queries that may see no key."""
+    keys, queries = np.arange(7) < np.array([[7], [4]]), np.arange(7) < np.array([[5], [7 - 4 * of_queries]])
+    mask = keys[:, None, None, :] & (queries[:, None, :, None] if of_queries else True)
+    own_keys, own_queries = keys[:, :, None, None], queries[:, :, None, None] if of_queries else True
+
+    def of(fill):
+        filled = (jnp.where(own, A, fill) for own, A in ((own_queries, Q), (own_keys, K), (own_keys, V)))
+        return run(form, *filled, None, jnp.asarray(mask), dY=jnp.where(own_queries, DY, 0))
+
+    found, expected = of(jnp.nan), of(0.0)
+    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(expected))
+    assert_same(found, expected)
+
+
+@both_forms
 def test_a_nan_stays_with_the_keys_that_its_query_sees(form):
     """In the bias's gradient: query 2 sees keys 0, 1 and 2."""
     _, (_, dK, _, dbias, *_) = run(form, Q.at[0, 2].set(jnp.nan), K, V, BIAS, causal=True)

@@ -1,13 +1,13 @@
 """Every contract of a rule on every row of tests/cases/."""
 
 import functools
-import zlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from cases import CASES, Case
+from cases.case import by_autodiff, by_hand, drawn, is_floating, rule_of
 
 import handgrad as hg
 from handgrad import rules
@@ -53,59 +53,6 @@ REDUCED = [
     if dtype == jnp.float32 or (case,) in PROGRAMS
 ]
 every_reduced_case = pytest.mark.parametrize(("case", "dtype"), grouped(REDUCED))
-
-
-def is_floating(a) -> bool:
-    return a is not None and jnp.issubdtype(a.dtype, jnp.floating)
-
-
-def in_dtype(a, dtype):
-    """A drawn argument as a JAX array: numbers in a dtype, whatever else as it is."""
-    if a is None or isinstance(a, jax.Array):
-        return a
-    a = np.asarray(a)
-    return jnp.asarray(a, dtype if np.issubdtype(a.dtype, np.floating) else None)
-
-
-def rule_of(case: Case):
-    """The forward and the backward pass of a row, its options settled."""
-    return (
-        functools.partial(getattr(rules, f"{case.op}_forward"), **case.options),
-        functools.partial(getattr(rules, f"{case.op}_backward"), **case.of_values),
-    )
-
-
-def by_hand(case: Case):
-    """(dY, *arguments) -> (Y, cotangents), factors multiplied out."""
-    forward, backward = rule_of(case)
-
-    def run(dY, *arguments):
-        Y, residuals = forward(*arguments)
-        cotangents = hg.materialize(backward(residuals, dY))
-        assert all(c is None for c in cotangents[len(arguments) :])  # of arguments left to their defaults
-        return Y, cotangents[: len(arguments)]
-
-    return run
-
-
-def by_autodiff(case: Case):
-    """The same of the row's reference, by jax.vjp; None for an integer argument, as a rule says it."""
-
-    def run(dY, *arguments):
-        Y, pullback = jax.vjp(functools.partial(case.reference, **case.of_values), *arguments)
-        cotangents = pullback(jax.tree.map(lambda dy, y: dy.astype(y.dtype), dY, Y))
-        return Y, tuple(None if c is None or c.dtype == jax.dtypes.float0 else c for c in cotangents)
-
-    return run
-
-
-@functools.cache
-def drawn(case: Case, dtype=jnp.float64):
-    """The row's arguments in a dtype, and a cotangent that is neither ones nor constant."""
-    rng = np.random.default_rng(zlib.crc32(str(case).encode()))
-    arguments = tuple(in_dtype(a, dtype) for a in case.draw(rng))
-    Y = jax.eval_shape(functools.partial(case.reference, **case.of_values), *arguments)
-    return jax.tree.map(lambda y: jnp.asarray(rng.standard_normal(y.shape), y.dtype), Y), *arguments
 
 
 def by_autodiff_of_ours(case: Case):

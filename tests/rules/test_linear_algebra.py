@@ -341,3 +341,42 @@ def test_brute_force_of_the_cofactors_oracle():
         )
 
     np.testing.assert_allclose(jax.grad(leibniz)(M), minors(M), rtol=1e-12)
+
+
+@pytest.mark.parametrize("size", [1e-36, 1e-30, 1e30, 1e37])
+def test_frobenius_norm_of_any_size(size):
+    """The squares don't fit, the norm does; nor does dY / Y where dY is large and Y small."""
+    X = jnp.asarray([[[3.0, 0.0], [0.0, -4.0]]], jnp.float32)
+    Y, residuals = rules.frobenius_norm_forward(X * jnp.float32(size))
+    np.testing.assert_allclose(Y, [5 * size], rtol=1e-6)
+    (dX,) = rules.frobenius_norm_backward(residuals, jnp.asarray([1e30], jnp.float32))
+    np.testing.assert_allclose(dX, 1e30 / 5 * X, rtol=1e-6)
+
+
+@pytest.mark.parametrize("n", [3, 5])
+def test_determinant_of_rows_of_any_size(n):
+    """Products of some of the pivots don't fit, the determinant and some cofactors do."""
+    rng = np.random.default_rng(0)
+    sizes = 10.0 ** np.array([25, 25, -25, -24, 0])[[0, 1, 3] if n == 3 else slice(None)]
+    X = jnp.asarray(sizes[:, None] * rng.standard_normal((2, n, n)), jnp.float32)
+    exact = np.asarray(X, np.float64)
+    det = np.linalg.det(exact)
+    Y, residuals = rules.determinant_forward(X)
+    np.testing.assert_allclose(Y, det, rtol=1e-5)
+    (dX,) = rules.determinant_backward(residuals, jnp.ones_like(Y))
+    cofactors = det[:, None, None] * np.swapaxes(np.linalg.inv(exact), -1, -2)
+    with np.errstate(over="ignore"):
+        np.testing.assert_allclose(dX, cofactors.astype(np.float32), rtol=1e-4)
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e30])
+def test_svd_backward_of_any_size(size):
+    """F has the square of X's size; dX, of the size of 1 / X, fits."""
+    X = jnp.asarray(np.random.default_rng(0).standard_normal((2, 3, 3)), jnp.float32)
+    dY = tuple(
+        jnp.asarray(np.random.default_rng(1).standard_normal(s), jnp.float32) for s in ((2, 3, 3), (2, 3), (2, 3, 3))
+    )
+    no_dS = dY[0], jnp.zeros_like(dY[1]), dY[2]
+    (one,) = rules.svd_backward(rules.svd_forward(X)[1], no_dS)
+    (other,) = rules.svd_backward(rules.svd_forward(X * jnp.float32(size))[1], no_dS)
+    np.testing.assert_allclose(other * jnp.float32(size), one, rtol=0, atol=1e-4 * float(jnp.abs(one).max()))

@@ -52,6 +52,23 @@ def test_any_chunk_gives_the_same(chunk):
         np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-13)
 
 
+def test_a_token_to_ignore_may_hold_anything():
+    """NaN there is in no loss, no cotangent, no example's gradient and no side that curvature asks for."""
+    ignored = np.array([[1, 0, 0], [0, 1, 1], [0, 0, 0], [1, 1, 1]], bool)
+    labels, options = np.where(ignored, -1, LABELS), {"chunk": 5, "ignore_index": -1, "z_loss": 0.1, "softcap": 3.0}
+
+    @jax.jit
+    def run(X):
+        C, residuals = rules.linear_cross_entropy_forward(X, W, B, labels, **options)
+        dX, dW, db, _ = rules.linear_cross_entropy_backward(residuals, DC, **options)
+        each = [(factor.sum(), factor.sum(DC), factor.per_example(), factor.with_sides().sum()) for factor in (dW, db)]
+        return C, dX, each
+
+    found, expected = (run(jnp.where(ignored[..., None], fill, X)) for fill in (jnp.nan, 0.0))
+    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(expected))
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
 @pytest.mark.parametrize("bad", [7, -1, -100, np.iinfo(np.int32).max])
 def test_a_gpt2_heads_bad_label(bad):
     """NaN in its example's loss and its token's dX; the other examples don't notice. As the label to ignore it is 0."""

@@ -92,8 +92,8 @@ def test_bad_input(wrong, message):
     assert str(caught.value) == message
 
 
-def test_x_and_target_of_different_length():
-    with pytest.raises(hg.InputError, match="fit: x and target must have the same length, got 10 and 9"):
+def test_x_and_target_of_different_batches():
+    with pytest.raises(hg.InputError, match="fit: x and target must have the same batch, got 10 and 9 examples"):
         fit(MODEL, LOSS, optax.sgd(1.0), None, (X, Y[:9]), batch_size=1, epochs=1, key=jax.random.key(0))
 
 

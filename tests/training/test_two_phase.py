@@ -27,6 +27,11 @@ MODELS = {
         RNG.standard_normal((5, 4, 4, 1)),
         CLASSES,
     ),
+    "kernels": (
+        hg.chain(hg.repeat(hg.residual(hg.chain(hg.convolution(2, 2, groups=2), hg.tanh())), 3), hg.flatten()),
+        RNG.standard_normal((5, 2, 2, 2)),
+        CLASSES,
+    ),
     "tied": (hg.tied_embedding(7, 4, BLOCKS), IDS, NEXT_IDS),
     "batch_norm": (hg.chain(hg.linear(4, bias=False), hg.batch_norm(), hg.linear(3)), POINTS, CLASSES),
 }
@@ -95,6 +100,7 @@ def in_two_phases(name, optimizer, clip=None, steps=4):
         ("repeat", "masked", None),
         ("repeat", "rmsprop", 1e6),
         ("convolution", "momentum", 0.05),
+        ("kernels", "adam", 0.05),
         ("tied", "adamw", 0.05),
         ("batch_norm", "momentum", 0.05),
     ],
@@ -165,7 +171,8 @@ def test_no_clipping_of_a_gradient_that_is_nothing():
         (
             optax.chain(optax.clip_by_global_norm(1.0), optax.adam(0.1)),
             "update: optimizer must update each parameter from its own gradient and state, got one that needs "
-            "0.b too for 0.W (for a global norm there is clip_global_norm)",
+            "0.b too for 0.W: they meet in clip_by_global_norm (add); update itself clips the whole gradient, by "
+            "clip_global_norm",
         ),
         (
             optax.apply_if_finite(optax.sgd(0.1), 3),
@@ -243,6 +250,19 @@ def test_weights_where_a_batch_norm_couples():
     _, params, *_ = drawn("batch_norm")
     with pytest.raises(hg.InputError, match="batch_norm couples the examples of a batch"):
         update(factors_of("batch_norm"), params, *SGD(params), weights=jnp.ones(5))
+
+
+@pytest.mark.parametrize("stacked", [True, False])
+def test_a_kernel_is_multiplied_once(stacked):
+    """Its norm would take as long as its gradient: as many convolutions as in a plain step, in the form that XLA
+    compiles alike inside a loop and outside, features last on both sides."""
+    loss, block = hg.squared_error(), hg.residual(hg.chain(hg.convolution(4, 2, groups=2), hg.tanh()))
+    model, x = hg.repeat(block, 2) if stacked else block, jax.ShapeDtypeStruct((3, 5, 5, 4), np.float32)
+    state = jax.eval_shape(lambda: init_state(model.init(jax.random.key(0), x), optax.sgd(0.1)))
+    ways = two_phase_step(model, loss, optax.sgd(0.1), 0.1), train_step(model, loss, optax.sgd(0.1))
+    ours, plain = (str(jax.make_jaxpr(step)(state, x, x)) for step in ways)
+    assert ours.count("conv_general_dilated[") == plain.count("conv_general_dilated[") == 3
+    assert ours.count("lhs_spec=(0, 3, 1, 2), rhs_spec=(3, 2, 0, 1), out_spec=(0, 3, 1, 2)") == 3
 
 
 @pytest.mark.parametrize("optimizer", [optax.sgd(0.1), optax.adam(0.1)])

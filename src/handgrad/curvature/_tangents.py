@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 
-from handgrad.shapes import InputError, describe
+from handgrad.shapes import InputError, describe, path_name
 
 
 def check_like_params(where: str, v: Any, params: Any) -> None:
@@ -26,8 +26,4 @@ def check_like_params(where: str, v: Any, params: Any) -> None:
 
 
 def _named(tree: Any) -> dict[str, Any]:
-    return {_name(path): leaf for path, leaf in jax.tree.leaves_with_path(tree)}
-
-
-def _name(path: Any) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator=".")
+    return {path_name(path): leaf for path, leaf in jax.tree.leaves_with_path(tree)}

@@ -26,7 +26,14 @@ def empirical_fisher_diagonal(factors: Any) -> Any:
 
 
 def ggn_diagonal(
-    model: Layer, loss: Loss, params: Any, x: Any, target: Any, key: Array | None = None, samples: int | None = None
+    model: Layer,
+    loss: Loss,
+    params: Any,
+    x: Any,
+    target: Any,
+    draw_key: Array | None = None,
+    samples: int | None = None,
+    key: Array | None = None,
 ) -> Any:
     """The diagonal of the GGN 1/N Σ_b J_bᵀ H_b J_b: 1/N Σ_b Σ_c g_bc ∘ g_bc, with g_bc = J_bᵀ s_bc.
 
@@ -37,20 +44,21 @@ def ggn_diagonal(
     Args:
       model, loss: as `objective`; the loss must have a `root`, or a `draw` where there are samples.
       params, x, target: as `objective`.
-      key, samples: for an estimate, how many draws and where they come from; None for the exact diagonal.
+      draw_key, samples: for an estimate, where the draws come from and how many; None for the exact diagonal.
+      key: for the noise of layers that draw some: that of `value_and_factors` with this key, the same in every pass.
     Returns:
       An array in each parameter's place, in float32 at least.
     Raises:
-      InputError: model is not a Layer; loss is not a Loss, or has no root (draw); a key without samples or samples
-        without a key; samples is not a positive integer; at trace time, as `objective`, and a gradient that its layer
-        has summed already, with its name.
+      InputError: model is not a Layer; loss is not a Loss, or has no root (draw); a draw_key without samples or samples
+        without a draw_key; samples is not a positive integer; at trace time, as `objective`, and a gradient that its
+        layer has summed already, with its name.
     Derivation: docs/curvature.md (Dangel, Kunstner & Hennig 2020, https://arxiv.org/abs/1912.10985)
     """
 
     def fold(factors):
         return map_factors("ggn_diagonal", _mean_square, factors)
 
-    mean, columns = mean_over_the_root("ggn_diagonal", model, loss, params, x, target, key, samples, fold)
+    mean, columns = mean_over_the_root("ggn_diagonal", model, loss, params, x, target, draw_key, samples, key, fold)
     return jax.tree.map(lambda d: columns * d, mean)
 
 

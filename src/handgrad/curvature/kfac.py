@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from handgrad.curvature.blocks import Diagonal, Kronecker, is_block
 from handgrad.curvature.roots import mean_over_the_root
-from handgrad.factors import Correlation, Factor, Outer, Recomputed, Shared, Stacked
+from handgrad.factors import Correlation, Factor, Outer, Recomputed, Shared
 from handgrad.factors.base import accumulator, as_tokens
 from handgrad.layers import Layer, Loss
 from handgrad.per_example import map_factors
@@ -23,14 +23,18 @@ MODES = ("expand", "reduce")
 def kfac_factors(factors: Any, mode: str = "expand") -> Any:
     """1/N Σ_b g_b g_bᵀ, the empirical Fisher, parameter by parameter: A ⊗ G for a weight matrix, else its diagonal.
 
-    With N examples of T tokens each (a layer without tokens has T = 1), a_bt a row of the factor's left side and δ_bt
-    one of its right side:
+    With N examples of T_b tokens each (a layer without tokens has T_b = 1), a_bt a row of the factor's left side and
+    δ_bt one of its right side:
 
-        expand    A = 1/(N T) Σ_b Σ_t a_bt a_btᵀ         G = 1/N Σ_b Σ_t δ_bt δ_btᵀ
-        reduce    A = 1/N Σ_b ā_b ā_bᵀ                   G = 1/N Σ_b δ̄_b δ̄_bᵀ        ā_b = 1/T Σ_t a_bt, δ̄_b = Σ_t δ_bt
+        expand    A = 1/(Σ_b T_b) Σ_b Σ_t a_bt a_btᵀ     G = 1/N Σ_b Σ_t δ_bt δ_btᵀ
+        reduce    A = 1/N Σ_b ā_b ā_bᵀ                   G = 1/N Σ_b δ̄_b δ̄_bᵀ
+                  ā_b = 1/T_b Σ_t a_bt                   δ̄_b = Σ_t δ_bt
+
+    Padding does not count: steps past the length of `Sequences` or `ctc_loss`, and tokens with the label ignore_index,
+    unless another token's loss reads them. An example without a token that counts is left out of A's mean.
 
     "expand" takes each token for an example of its own: where each has a loss of its own. "reduce" takes the example's
-    mean input and summed cotangent: where tokens are pooled before the loss. For T = 1 they are one, and exact for a
+    mean input and summed cotangent: where tokens are pooled before the loss. For T_b = 1 they are one, and exact for a
     batch of one.
 
     A dense, projection or recurrent weight (`Outer`) and a kernel (`Correlation`: a token for each output, its patch
@@ -61,8 +65,9 @@ def kflr_factors(
     x: Any,
     target: Any,
     mode: str = "expand",
-    key: Array | None = None,
+    draw_key: Array | None = None,
     samples: int | None = None,
+    key: Array | None = None,
 ) -> Any:
     """K-FAC of the GGN 1/N Σ_b J_bᵀ H_b J_b: `kfac_factors` of each column of a root of the loss's Hessian, added up.
 
@@ -78,7 +83,7 @@ def kflr_factors(
       model, loss: as `objective`; the loss must have a `root`, or a `draw` where there are samples.
       params, x, target: as `objective`.
       mode: "expand" or "reduce".
-      key, samples: for an estimate, how many draws and where they come from; None for the exact one.
+      draw_key, samples, key: as `ggn_diagonal`.
     Returns, Raises: as `kfac_factors` and `ggn_diagonal`.
     Derivation: docs/curvature.md (Botev, Ritter & Barber 2017, https://arxiv.org/abs/1706.03662)
     """
@@ -87,7 +92,7 @@ def kflr_factors(
     def fold(factors):
         return map_factors("kflr_factors", partial(_block, mode=mode), factors)
 
-    mean, columns = mean_over_the_root("kflr_factors", model, loss, params, x, target, key, samples, fold)
+    mean, columns = mean_over_the_root("kflr_factors", model, loss, params, x, target, draw_key, samples, key, fold)
     return jax.tree.map(lambda block: _scaled(block, columns), mean, is_leaf=is_block)
 
 
@@ -102,22 +107,20 @@ def _block(factor: Factor, mode: str) -> Kronecker | Diagonal:
     """The curvature of one parameter."""
     if isinstance(factor, Recomputed):
         factor = factor.with_sides()
-    if isinstance(factor, Stacked):
-        return jax.vmap(partial(_block, mode=mode))(factor.factor)
+    layers = factor.layers()
+    if layers is not None:
+        return jax.vmap(partial(_block, mode=mode))(layers)
     if isinstance(factor, Outer):
-        return _kronecker(as_tokens(factor.A), as_tokens(factor.Delta), mode)
+        return _kronecker(as_tokens(factor.A), as_tokens(factor.Delta), _seen(factor), mode)
     if isinstance(factor, Correlation):
         return _of_kernel(factor, mode)
-    if isinstance(factor, Shared) and all(isinstance(site, Stacked) for site in factor.sites):
-        layers = tuple(site.factor for site in factor.sites if isinstance(site, Stacked))
-        return jax.vmap(lambda sites: _block(Shared(sites), mode))(layers)
     if isinstance(factor, Shared) and all(isinstance(site, Outer) for site in factor.sites):
         outers = [site for site in factor.sites if isinstance(site, Outer)]
         A, Delta = (
             jnp.concatenate([as_tokens(side) for side in sides], axis=1)
             for sides in ([one.A for one in outers], [one.Delta for one in outers])
         )
-        return _kronecker(A, Delta, mode)
+        return _kronecker(A, Delta, _seen_at_all(outers), mode)
     return Diagonal(factor.second_moment() / factor.batch)
 
 
@@ -129,20 +132,41 @@ def _of_kernel(factor: Correlation, mode: str) -> Kronecker:
     P = jnp.moveaxis(P.reshape(*Delta.shape[:2], taps, groups, n_in), 3, 0)
     P = P.reshape(groups, *Delta.shape[:2], taps * n_in)
     if groups == 1:
-        return _kronecker(P[0], Delta, mode)
+        return _kronecker(P[0], Delta, _seen(factor), mode)
     Delta = jnp.moveaxis(Delta.reshape(*Delta.shape[:2], groups, -1), 2, 0)
-    pairs = jax.vmap(partial(_kronecker, mode=mode))(P, Delta)
+    pairs = jax.vmap(lambda P, Delta: _kronecker(P, Delta, _seen(factor), mode))(P, Delta)
     return Kronecker(pairs.A, pairs.G, groups)
 
 
-def _kronecker(A: Array, Delta: Array, mode: str) -> Kronecker:
-    """The pair of A (batch, tokens, n_in) and Delta (batch, tokens, n_out)."""
+def _seen(factor: Outer | Correlation) -> Array | None:
+    """Which tokens count, (batch, tokens); None for all."""
+    return None if factor.seen is None else as_tokens(jnp.expand_dims(factor.seen, -1))[..., 0].astype(bool)
+
+
+def _seen_at_all(sites: list[Outer]) -> Array | None:
+    """The same of several sites, their tokens one behind the other."""
+    if all(site.seen is None for site in sites):
+        return None
+    of_each = ((_seen(site), as_tokens(site.A).shape[:2]) for site in sites)
+    return jnp.concatenate([jnp.ones(shape, bool) if seen is None else seen for seen, shape in of_each], axis=1)
+
+
+def _kronecker(A: Array, Delta: Array, seen: Array | None, mode: str) -> Kronecker:
+    """The pair of A (batch, tokens, n_in) and Delta (batch, tokens, n_out), of the tokens that count."""
     batch, tokens, _ = A.shape
+    of_each, rows, examples = tokens, batch * tokens, batch
+    if seen is not None:
+        # A token that has no loss counts where it has a part in the loss of another.
+        seen = seen | (jnp.any(A != 0, axis=2) & jnp.any(Delta != 0, axis=2))
+        A, Delta = (jnp.where(jnp.expand_dims(seen, 2), side, 0) for side in (A, Delta))
+        of_each = jnp.sum(seen, axis=1)
+        rows, examples = (jnp.maximum(jnp.sum(n), 1) for n in (of_each, of_each > 0))
+        of_each = jnp.expand_dims(jnp.maximum(of_each, 1), (1, 2))
     if mode == "reduce":
-        A = jnp.mean(A, axis=1, keepdims=True, dtype=accumulator(A))
+        A = jnp.sum(A, axis=1, keepdims=True, dtype=accumulator(A)) / of_each
         Delta = jnp.sum(Delta, axis=1, keepdims=True, dtype=accumulator(Delta))
-        tokens = 1
-    return Kronecker(_gram(A) / (batch * tokens), _gram(Delta) / batch)
+        rows = examples
+    return Kronecker(_gram(A) / rows, _gram(Delta) / batch)
 
 
 def _gram(A: Array) -> Array:

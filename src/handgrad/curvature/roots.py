@@ -24,7 +24,9 @@ def sampled_factors(model: Layer, loss: Loss) -> Callable[..., Any]:
     `empirical_fisher_diagonal`.
 
     Returns:
-      (params, x, target, key) -> factors. The target says which tokens count, no more.
+      (params, x, target, draw_key, key=None) -> factors. The target says which tokens count, no more. draw_key is for
+      the draw; key is the model's, for the noise of layers that draw some: the noise of `value_and_factors` with that
+      key.
     Raises:
       InputError: model is not a Layer, loss not a Loss with a `draw`; at trace time, as `objective`.
     Derivation: docs/curvature.md (Martens & Grosse 2015, section 5; Kunstner, Balles & Hennig 2019)
@@ -34,12 +36,12 @@ def sampled_factors(model: Layer, loss: Loss) -> Callable[..., Any]:
     model, loss = through_logits(model, loss)
     draw = draw_of("sampled_factors", loss)
 
-    def factors(params, x, target, key):
+    def factors(params, x, target, draw_key, key=None):
         params, x, target, _ = check_batches("sampled_factors", params, x, target, None)
-        prediction, residuals = model.forward(params, x)
+        prediction, residuals = model.forward(params, x, key)
         check_prediction("sampled_factors", prediction)
         _, of_loss = loss.forward(prediction, target)
-        return factors_of(model, residuals, draw(of_loss, key))
+        return factors_of(model, loss, residuals, draw(of_loss, draw_key), of_loss)
 
     return factors
 
@@ -51,27 +53,30 @@ def mean_over_the_root(
     params: Any,
     x: Any,
     target: Any,
-    key: Array | None,
+    draw_key: Array | None,
     samples: int | None,
+    key: Array | None,
     fold: Callable[[Any], Any],
 ) -> tuple[Any, int]:
     """The mean of fold(factors) over the columns of a root of the loss's Hessian, and how many columns there are.
 
-    With samples, the mean over so many draws in the place of so many columns; a draw stands for all of them: 1.
+    With samples, the mean over so many draws in the place of so many columns; a draw stands for all of them: 1. There
+    is one forward pass, so that all of them see one draw of the model's own noise.
     """
     check_layer(where, model)
     if samples is not None:
         check_count(where, "samples", samples)
-    if (samples is None) != (key is None):
-        raise InputError(f"{where}: key must come with samples, got key {describe(key)} and samples {samples!r}")
+    if (samples is None) != (draw_key is None):
+        given = f"got draw_key {describe(draw_key)} and samples {samples!r}"
+        raise InputError(f"{where}: draw_key must come with samples, {given}")
     check_loss(where, loss)
     model, loss = through_logits(model, loss)
     root_or_draw = root_of(where, loss) if samples is None else draw_of(where, loss)
     params, x, target, _ = check_batches(where, params, x, target, None)
-    prediction, residuals = model.forward(params, x)
+    prediction, residuals = model.forward(params, x, key)
     check_prediction(where, prediction)
     _, of_loss = loss.forward(prediction, target)
-    if samples is None or key is None:
+    if samples is None or draw_key is None:
         shape, dtype = prediction.shape, prediction.dtype
         count, standing_for = math.prod(shape[1:]), math.prod(shape[1:])
         places = jnp.arange(count).reshape(1, *shape[1:])
@@ -81,13 +86,13 @@ def mean_over_the_root(
 
     else:
         count, standing_for = samples, 1
-        keys = jax.random.split(key, samples)
+        keys = jax.random.split(draw_key, samples)
 
         def pulled_back(c):
             return keys[c]
 
     def of_one(c):
-        return fold(factors_of(model, residuals, root_or_draw(of_loss, pulled_back(c))))
+        return fold(factors_of(model, loss, residuals, root_or_draw(of_loss, pulled_back(c)), of_loss))
 
     return _mean(count, of_one), standing_for
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from handgrad import meshes
 from handgrad.shapes import InputError, check_choice, check_shape, describe
 
 Array = jax.Array
@@ -111,24 +112,30 @@ class Factor(ABC):
         """⟨g_b, g_c⟩ for every two examples: (batch, batch).
 
         Of examples k apart it is `inner` with the factor's own examples moved on by k: batch / 2 of these folds, the
-        other half being the same numbers.
+        other half being the same numbers. Every device that holds examples needs all of them for it.
         """
-        batch = self.batch
+        here, batch = meshes.replicated(self), self.batch
         apart = jnp.arange(batch // 2 + 1)
-        products = jax.lax.map(lambda k: self._inner(self.pick(lambda a: jnp.roll(a, -k, axis=0))), apart)
+        products = jax.lax.map(lambda k: here._inner(here.pick(lambda a: jnp.roll(a, -k, axis=0))), apart)
         b, c = jnp.indices((batch, batch))
         k = (c - b) % max(batch, 1)
         return jnp.where(k < len(apart), products[k, b], products[(batch - k) % max(batch, 1), c])
 
     def second_moment(self) -> Array:
         """Σ_b g_b∘g_b: the parameter's shape."""
-        total = jnp.zeros(self.shape, jax.eval_shape(self.accumulate).dtype)
-        at_once = _at_once(self)
+
+        def of_some(start: Any, count: int) -> Array:
+            return jnp.sum(pieces.of(self, start, count).per_example() ** 2, axis=0)
 
         def add(i: Array, total: Array) -> Array:
-            return total + jnp.sum(self.examples(i * at_once, at_once).per_example() ** 2, axis=0)
+            return total + of_some(i * pieces.count, pieces.count)
 
-        return jax.lax.fori_loop(0, self.batch // max(at_once, 1), add, total)
+        pieces = _Pieces.of_batch(self)
+        if not pieces.whole:
+            return of_some(0, pieces.rest)
+        rest = pieces.whole * pieces.count, pieces.rest
+        zeros = jnp.zeros(self.shape, jax.eval_shape(self.accumulate).dtype)
+        return meshes.fori_loop(pieces.whole, add, of_some(*rest) if pieces.rest else zeros, self)
 
     def by_token(self) -> "Factor":
         """The same gradients with every token an example of its own: batch × tokens of them, each token's part of g_b.
@@ -137,6 +144,18 @@ class Factor(ABC):
           InputError: a factor that knows no tokens.
         """
         raise InputError(f"{type(self).__name__}.by_token: this gradient is not a sum over tokens")
+
+    def layers(self) -> "Factor | None":
+        """The factor of one layer, each of its arrays with an axis of layers in front, for jax.vmap; None where the
+        parameter is not a stack."""
+        return None
+
+    def counting(self, seen: Array) -> "Factor":
+        """The same gradients, `seen` (batch, ...) saying which tokens count in a mean over tokens: not padding.
+
+        A factor that no such mean is taken of, or whose tokens are others, is returned as it is.
+        """
+        return self
 
     def project(self, P: Array) -> "Factor":
         """The factor of Pᵀ g_b, P (n_in, r): every gradient in the small space of (r, n_out), none ever in the large.
@@ -164,31 +183,75 @@ class Factor(ABC):
 
     def _written_out(self, other: "Factor") -> Array:
         """⟨g_b, h_b⟩ of gradients written out, some examples at a time."""
-        at_once = _at_once(self, other)
 
-        def some(start: Any) -> Array:
-            g = self.examples(start, at_once).per_example()
-            h = g if other is self else other.examples(start, at_once).per_example()
-            return jnp.sum(g * h, axis=tuple(range(1, g.ndim)))
+        def of_some(start: Any, count: int) -> Array:
+            g = pieces.of(self, start, count).per_example()
+            h = g if other is self else pieces.of(other, start, count).per_example()
+            return jnp.sum(g * h, axis=tuple(range(1, g.ndim))).reshape(pieces.places, count)
 
-        if at_once == self.batch:
-            return some(0)
-        return jax.lax.map(some, jnp.arange(0, self.batch, at_once)).reshape(self.batch)
+        pieces = _Pieces.of_batch(self, other)
+        if not pieces.whole:
+            return of_some(0, pieces.rest).reshape(self.batch)
+        stacked = jax.lax.map(lambda i: of_some(i * pieces.count, pieces.count), jnp.arange(pieces.whole))
+        products = jnp.moveaxis(stacked, 0, 1).reshape(pieces.places, pieces.whole * pieces.count)
+        if pieces.rest:
+            of_rest = of_some(pieces.whole * pieces.count, pieces.rest)
+            products = jnp.concatenate([products, of_rest], axis=1)
+        return products.reshape(self.batch)
+
+
+class _Pieces(NamedTuple):
+    """A batch in pieces, each of which has as many examples on every device.
+
+    An axis that is sharded can't be walked along: every device would do the whole walk. So the batch is an array
+    (places, length), the places being the devices that it may lie on, and the walk goes along the second axis.
+
+    Attributes:
+      places: a divisor of the batch.
+      count: examples of each place in a piece.
+      whole: how many such pieces there are.
+      rest: examples of each place that are left behind them.
+    """
+
+    places: int
+    count: int
+    whole: int
+    rest: int
+
+    @classmethod
+    def of_batch(cls, *factors: Factor) -> "_Pieces":
+        """Pieces whose gradients, and they themselves, take a sixteenth of the factors' own room; but one example of
+        each place at least."""
+        batch = factors[0].batch
+        places = meshes.places(factors, batch)
+        room = sum(a.size for factor in factors for a in jax.tree.leaves(factor))
+        written = sum(f.norm_methods()["direct"].bytes // accumulator(f.dtype).itemsize for f in factors)
+        length = batch // max(places, 1)
+        most = min(max(room * length // (16 * (room + written * batch) or 1), 1), length)
+        # Without a rest there is one program less to compile.
+        count = next((k for k in range(most, most // 2, -1) if length % k == 0), most)
+        whole, rest = divmod(length, max(count, 1))
+        return cls(places, count, whole, rest) if whole > 1 else cls(places, count, 0, length)
+
+    def of(self, factor: Factor, start: Any, count: int) -> Factor:
+        """The factor of `count` examples of each place from `start` on, which may be traced."""
+
+        def rows(a: Array) -> Array:
+            a = a.reshape(self.places, a.shape[0] // max(self.places, 1), *a.shape[1:])
+            a = jax.lax.dynamic_slice_in_dim(a, start, count, axis=1)
+            return a.reshape(self.places * count, *a.shape[2:])
+
+        return factor if not self.whole else factor.pick(rows)
+
+
+def counting(factors: Any, seen: Array) -> Any:
+    """A tree of factors, `seen` saying which of their tokens count; arrays among them stay as they are."""
+    return jax.tree.map(lambda leaf: leaf.counting(seen) if is_factor(leaf) else leaf, factors, is_leaf=is_factor)
 
 
 def cheapest(methods: dict[str, Cost]) -> str:
     """The method of fewest operations; of two like, the first."""
     return min(methods, key=lambda name: methods[name].flops)
-
-
-def _at_once(*factors: Factor) -> int:
-    """How many examples' gradients are written out at a time: a part of the batch that takes, with its gradients, a
-    sixteenth of the factors' own room; but 1 at least, and none of an empty batch."""
-    batch = factors[0].batch
-    room = sum(a.size for factor in factors for a in jax.tree.leaves(factor))
-    written = sum(factor.norm_methods()["direct"].bytes // accumulator(factor.dtype).itemsize for factor in factors)
-    most = room * batch // (16 * (room + written * batch) or 1)
-    return max((k for k in range(1, most + 1) if batch % k == 0), default=min(batch, 1))
 
 
 def is_factor(node: Any) -> bool:
@@ -219,6 +282,14 @@ def weighted(Delta: Array, weights: Array | None) -> Array:
         return Delta
     dtype = accumulator(Delta)
     return Delta.astype(dtype) * jnp.expand_dims(weights.astype(dtype), tuple(range(1, Delta.ndim)))
+
+
+def seen_too(before: Array | None, seen: Array, tokens: tuple[int, ...]) -> Array | None:
+    """Which of a factor's tokens (batch, ...) are in both; as before, where `seen` is of other tokens."""
+    if tokens[: seen.ndim] != seen.shape:
+        return before
+    seen = jnp.broadcast_to(jnp.expand_dims(seen, tuple(range(seen.ndim, len(tokens)))), tokens)
+    return seen if before is None else before & seen
 
 
 def as_rows(A: Array) -> Array:

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from handgrad import meshes
 from handgrad.factors.base import Array, Cost, Factor, accumulator, weighted
 from handgrad.shapes import InputError, describe
 
@@ -106,4 +107,4 @@ def _repeats(letters: str) -> bool:
 
 
 def _contract(subscripts: str, A: Array, Delta: Array) -> Array:
-    return jnp.einsum(subscripts, A, Delta, preferred_element_type=accumulator(A, Delta))
+    return meshes.einsum(subscripts, A, Delta, accumulator(A, Delta))

@@ -1,13 +1,15 @@
 """Correlation: the gradient of every convolution's kernel, Σ_b X_b ⋆ Δ_b."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from handgrad.factors.base import Array, Cost, Factor, accumulator, as_tokens, weighted
+from handgrad import meshes
+from handgrad.factors.base import Array, Cost, Factor, accumulator, as_tokens, seen_too, weighted
 from handgrad.shapes import check_shape
 from handgrad.windows import Window, patches
 
@@ -26,6 +28,7 @@ class Correlation(Factor):
       Delta: (batch, *outputs, n_out) cotangent of the products.
       window: how it slid.
       param_dtype: the parameter's dtype; None stands for the promoted dtype of X and Delta.
+      seen: (batch, *outputs) booleans, which outputs count, as for Outer; None stands for all.
     Derivation: docs/derivations/convolution.md
     """
 
@@ -33,6 +36,7 @@ class Correlation(Factor):
     Delta: Array
     window: Window = field(metadata={"static": True})
     param_dtype: Any = field(default=None, metadata={"static": True})
+    seen: Array | None = None
 
     @property
     def batch(self) -> int:
@@ -49,30 +53,40 @@ class Correlation(Factor):
     def accumulate(self, weights: Array | None = None) -> Array:
         """Σ_b w_b X_b ⋆ Δ_b: ONE convolution, the examples its features, Δ its kernel.
 
-        Strides and dilation change places: taps are d apart, and what one tap multiplies is s apart.
+        Strides and dilation change places: taps are d apart, and what one tap multiplies is s apart. Both sides are
+        turned to features last, the one form that XLA compiles well on CPU inside a branch or a loop. A group of these
+        features is the batch, seen through one group of X.
         """
         self._check_sides()
         window, axes = self.window, len(self.window.size)
         Delta = weighted(self.Delta, weights)
         dtype = jnp.result_type(self.X, Delta)
-        of_sides, of_kernel = (axes + 1, 0, *range(1, axes + 1)), (axes, axes + 1, *range(axes))
-        return jax.lax.conv_general_dilated(
-            self.X.astype(dtype),
-            Delta.astype(dtype),
+        space, n_in = self.X.shape[1:-1], self.X.shape[-1] // window.groups
+        of_sides, of_kernel = (0, axes + 1, *range(1, axes + 1)), (axes + 1, axes, *range(axes))
+        convolve = partial(
+            jax.lax.conv_general_dilated,
             window_strides=window.dilation,
-            padding=window.padding_met(self.X.shape[1:-1]),
+            padding=window.padding_met(space),
             rhs_dilation=window.strides,
-            dimension_numbers=jax.lax.ConvDimensionNumbers(of_sides, of_sides, of_kernel),
-            batch_group_count=window.groups,
+            dimension_numbers=jax.lax.ConvDimensionNumbers(of_sides, of_kernel, of_sides),
+            feature_group_count=window.groups,
             preferred_element_type=accumulator(dtype),
         )
+
+        def product(X: Array, Delta: Array) -> Array:
+            X = X.reshape(self.batch, *space, window.groups, n_in)
+            X = X.transpose(axes + 2, *range(1, axes + 2), 0).reshape(n_in, *space, window.groups * self.batch)
+            return jnp.moveaxis(convolve(X, jnp.moveaxis(Delta, 0, -2)), 0, -2)
+
+        of_taps = [*(None for _ in range(axes + 1)), meshes.spec(Delta)[-1]]
+        return meshes.along(of_taps, product, self.X.astype(dtype), Delta.astype(dtype))
 
     def per_example(self) -> Array:
         self._check_sides()
         P, Delta = self._by_groups()
         dtype = accumulator(P, Delta)
         g = jnp.einsum("btkgi,btgo->bkigo", P, Delta, preferred_element_type=dtype)
-        return g.reshape(self.batch, *self.shape)
+        return meshes.along_batch(lambda g: g.reshape(self.batch, *self.shape), g)
 
     def norm_methods(self) -> dict[str, Cost]:
         """gram: ⟨P Pᵀ, Δ Δᵀ⟩ of the patches; direct: PᵀΔ written out. As for Outer, group by group."""
@@ -91,7 +105,11 @@ class Correlation(Factor):
         Delta = self.Delta.reshape(len(P), *(1 for _ in size), self.Delta.shape[-1])
         one = tuple(1 for _ in size)
         window = Window(size, one, tuple((0, 0) for _ in size), one, self.window.groups)
-        return Correlation(P, Delta, window, self.param_dtype)
+        seen = None if self.seen is None else self.seen.reshape(Delta.shape[:-1])
+        return Correlation(P, Delta, window, self.param_dtype, seen)
+
+    def counting(self, seen: Array) -> "Correlation":
+        return replace(self, seen=seen_too(self.seen, seen, self.Delta.shape[:-1]))
 
     def _sq_norms(self, method: str) -> Array:
         return jnp.maximum(_gram(self, self), 0) if method == "gram" else self._written_out(self)
@@ -107,8 +125,9 @@ class Correlation(Factor):
         groups = self.window.groups
         P, Delta = patches(self.X, self.window), as_tokens(self.Delta)
         taps, n_in = P.shape[-2:]
+        P = P.reshape(self.batch, Delta.shape[1], taps, n_in)
         return (
-            P.reshape(self.batch, Delta.shape[1], taps, groups, n_in // groups),
+            P.reshape(*P.shape[:-1], groups, n_in // groups),
             Delta.reshape(*Delta.shape[:2], groups, Delta.shape[-1] // groups),
         )
 

@@ -1,12 +1,14 @@
 """Outer: the gradient of every weight matrix, Σ_b A_bᵀ Δ_b."""
 
 import math
-from dataclasses import dataclass, field
+import string
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from handgrad import meshes
 from handgrad.factors.base import (
     Array,
     Cost,
@@ -16,6 +18,7 @@ from handgrad.factors.base import (
     as_tokens,
     check_projection,
     check_sides,
+    seen_too,
     weighted,
 )
 
@@ -29,12 +32,15 @@ class Outer(Factor):
       A: (batch, ..., n_in) what the weight was multiplied with.
       Delta: (batch, ..., n_out) cotangent of the product.
       param_dtype: the parameter's dtype; None stands for the promoted dtype of A and Delta.
+      seen: (batch, ...) booleans, which tokens count: False for padding, where Delta is 0. None stands for all. Sums
+        don't ask; means over tokens, as those of K-FAC, do.
     Derivation: docs/derivations/linear.md
     """
 
     A: Array
     Delta: Array
     param_dtype: Any = field(default=None, metadata={"static": True})
+    seen: Array | None = None
 
     @property
     def batch(self) -> int:
@@ -51,13 +57,12 @@ class Outer(Factor):
     def accumulate(self, weights: Array | None = None) -> Array:
         """Σ_b w_b A_bᵀ Δ_b: ONE product over batch × tokens."""
         check_sides(self)
-        A, Delta = as_rows(self.A), as_rows(weighted(self.Delta, weights))
-        return jnp.matmul(A.T, Delta, preferred_element_type=accumulator(A, Delta))
+        return _product(self.A, weighted(self.Delta, weights), accumulator(self.A, self.Delta))
 
     def per_example(self) -> Array:
         A, Delta = as_tokens(self.A), as_tokens(self.Delta)
         dtype = accumulator(A, Delta)
-        return jnp.einsum("bti,bto->bio", A, Delta, preferred_element_type=dtype)
+        return meshes.einsum("bti,bto->bio", A, Delta, dtype)
 
     def norm_methods(self) -> dict[str, Cost]:
         """gram: ‖AᵀΔ‖² = ⟨A Aᵀ, Δ Δᵀ⟩, from what the tokens have to do with one another; direct: AᵀΔ written out.
@@ -77,7 +82,7 @@ class Outer(Factor):
             return super().gram()
         dtype = accumulator(self.A, self.Delta)
         A, Delta = as_rows(self.A), as_rows(self.Delta)
-        of_A, of_Delta = (jnp.matmul(side, side.T, preferred_element_type=dtype) for side in (A, Delta))
+        of_A, of_Delta = (meshes.einsum("bi,ci->bc", side, side, dtype) for side in (A, Delta))
         return of_A * of_Delta
 
     def second_moment(self) -> Array:
@@ -85,17 +90,20 @@ class Outer(Factor):
         if _tokens(self) != 1:
             return super().second_moment()
         dtype = accumulator(self.A, self.Delta)
-        A, Delta = as_rows(self.A).astype(dtype), as_rows(self.Delta).astype(dtype)
-        return jnp.matmul((A**2).T, Delta**2)
+        return _product(self.A.astype(dtype) ** 2, self.Delta.astype(dtype) ** 2, dtype)
 
     def by_token(self) -> "Outer":
         check_sides(self)
-        return Outer(as_rows(self.A), as_rows(self.Delta), self.param_dtype)
+        seen = None if self.seen is None else self.seen.reshape(-1)
+        return Outer(as_rows(self.A), as_rows(self.Delta), self.param_dtype, seen)
+
+    def counting(self, seen: Array) -> "Outer":
+        return replace(self, seen=seen_too(self.seen, seen, self.Delta.shape[:-1]))
 
     def project(self, P: Array) -> "Outer":
         """Pᵀ AᵀΔ = (A P)ᵀ Δ."""
         check_projection("Outer", P, self.shape)
-        return Outer(jnp.matmul(self.A, P), self.Delta, self.param_dtype)
+        return Outer(jnp.matmul(self.A, P), self.Delta, self.param_dtype, self.seen)
 
     def _sq_norms(self, method: str) -> Array:
         # Where rounding has the last word, a square would be a little below zero and its root no number.
@@ -112,6 +120,15 @@ def _tokens(factor: Outer) -> int:
     return math.prod(factor.A.shape[1:-1])
 
 
+def _product(A: Array, Delta: Array, dtype: Any) -> Array:
+    """Σ a δᵀ over all rows. As one long batch it is a product that no compiler transposes first; tokens that lie on
+    several devices can't be one batch with the examples."""
+    if any(meshes.spec(A)[1:-1]) or any(meshes.spec(Delta)[1:-1]):
+        rows = string.ascii_lowercase[: A.ndim - 1]
+        return meshes.einsum(f"{rows}y,{rows}z->yz", A, Delta, dtype)
+    return meshes.einsum("bi,bo->io", as_rows(A), as_rows(Delta), dtype)
+
+
 def _gram(one: Outer, two: Outer) -> Array:
     """⟨A A′ᵀ, Δ Δ′ᵀ⟩ for each example."""
     dtype = accumulator(one.A, one.Delta, two.A, two.Delta)
@@ -119,9 +136,7 @@ def _gram(one: Outer, two: Outer) -> Array:
     if _tokens(one) == _tokens(two) == 1:  # a product of two numbers, each a sum of products
         of_A, of_Delta = (jnp.sum(as_rows(a).astype(dtype) * as_rows(b).astype(dtype), axis=1) for a, b in sides)
         return of_A * of_Delta
-    of_A, of_Delta = (
-        jnp.einsum("bti,bsi->bts", as_tokens(a), as_tokens(b), preferred_element_type=dtype) for a, b in sides
-    )
+    of_A, of_Delta = (meshes.einsum("bti,bsi->bts", as_tokens(a), as_tokens(b), dtype) for a, b in sides)
     return jnp.sum(of_A * of_Delta, axis=(1, 2))
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from handgrad import meshes
 from handgrad.factors.base import Array, Factor, accumulator, check_projection, weighted
 
 
@@ -42,7 +43,7 @@ class PerExample(Factor):
 
     def gram(self) -> Array:
         g = self.per_example().reshape(self.batch, math.prod(self.shape))
-        return jnp.matmul(g, g.T)
+        return meshes.einsum("bi,ci->bc", g, g)
 
     def project(self, P: Array) -> Factor:
         if len(self.shape) != 2:

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from handgrad import meshes
 from handgrad.factors.base import Array, Factor
 
 
@@ -55,7 +56,11 @@ class Recomputed(Factor):
     def per_example(self) -> Array:
         if self.batch <= 1:
             return jnp.expand_dims(self.total, 0)[: self.batch]
-        return jax.lax.map(lambda b: self.examples(b, 1).accumulate(), jnp.arange(self.batch))
+
+        def alone(rows: Any, shared: Any) -> Array:
+            return self.again(jax.tree.map(lambda a: a[None], rows), shared, None, self.options)
+
+        return meshes.along_batch(jax.vmap(alone, in_axes=(0, None)), self.rows, self.shared)
 
     def pick(self, rows: Callable[[Array], Array]) -> "Recomputed":
         """The factor of other examples, their sum computed again."""

@@ -2,11 +2,13 @@
 
 import math
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from handgrad import meshes
 from handgrad.factors.base import Array, Cost, Factor, accumulator, as_rows, as_tokens, check_projection, weighted
 from handgrad.factors.outer import Outer
 from handgrad.factors.per_example import PerExample
@@ -55,7 +57,7 @@ class Scatter(Factor):
         if self.ids is None:
             total = jnp.sum(as_tokens(Delta), axis=0, dtype=dtype)
             return jnp.pad(total, ((0, self.rows - len(total)), (0, 0)))
-        return jax.ops.segment_sum(as_rows(Delta).astype(dtype), ids.reshape(-1), self.rows)
+        return meshes.segment_sum(as_tokens(Delta).astype(dtype), ids, self.rows)
 
     def per_example(self) -> Array:
         Delta = as_tokens(self.Delta).astype(accumulator(self.Delta))
@@ -78,7 +80,7 @@ class Scatter(Factor):
     def project(self, P: Array) -> Outer:
         """Pᵀ Σ_t e_id δ_tᵀ = Σ_t p_id δ_tᵀ: the rows of P that the ids name, and Δ."""
         check_projection("Scatter", P, self.shape)
-        named = jnp.take(P, self._named(), axis=0, mode="fill", fill_value=0)
+        named = meshes.take_rows(P, self._named(), mode="fill", fill_value=0)
         Delta = jnp.where(jnp.expand_dims(self._named() < self.rows, 2), as_tokens(self.Delta), 0)
         return Outer(named, Delta, self.param_dtype)
 
@@ -117,7 +119,7 @@ class Scatter(Factor):
             every = jnp.arange(self.rows, dtype=jnp.int32)[None]
             return jnp.broadcast_to(every, (batch, self.rows)), self.per_example()
         in_order = jnp.sort(ids, axis=1)
-        first_place = jax.vmap(jnp.searchsorted)(in_order, ids)
+        first_place = _places(in_order, ids)
         return in_order, _segment_sums(Delta, jnp.where(ids < self.rows, first_place, tokens), tokens)
 
 
@@ -136,21 +138,29 @@ def _rows_at(factor: Factor, ids: Array) -> Array | None:
     have to be written out first."""
     if isinstance(factor, Scatter):
         in_order, G = factor._distinct()
-        place = jax.vmap(jnp.searchsorted)(in_order, ids)
-        is_there = jnp.take_along_axis(in_order, place, axis=1, mode="fill", fill_value=-1) == ids
-        return _take_rows(G, jnp.where(is_there, place, in_order.shape[1]))
+        place = _places(in_order, ids)
+        is_there = _taken(in_order, place, axis=1, fill_value=-1) == ids
+        return _taken(G, jnp.expand_dims(jnp.where(is_there, place, in_order.shape[1]), 2), axis=1)
     if isinstance(factor, Outer):
         # Row i of AᵀΔ is Σ_s A_si Δ_s: only the columns of A that are asked for meet Δ.
         A, Delta = as_tokens(factor.A), as_tokens(factor.Delta)
-        columns = jnp.take_along_axis(A, jnp.expand_dims(ids, 1), axis=2, mode="fill", fill_value=0)
-        return jnp.einsum("bsk,bsn->bkn", columns, Delta, preferred_element_type=accumulator(A, Delta))
-    return _take_rows(factor.per_example(), ids) if isinstance(factor, PerExample) else None
+        columns = _taken(A, jnp.expand_dims(ids, 1), axis=2)
+        return meshes.einsum("bsk,bsn->bkn", columns, Delta, accumulator(A, Delta))
+    return _taken(factor.per_example(), jnp.expand_dims(ids, 2), axis=1) if isinstance(factor, PerExample) else None
 
 
-def _take_rows(G: Array, ids: Array) -> Array:
-    return jnp.take_along_axis(G, jnp.expand_dims(ids, 2), axis=1, mode="fill", fill_value=0)
+def _taken(A: Array, ids: Array, *, axis: int, fill_value: int = 0) -> Array:
+    """jnp.take_along_axis, and `fill_value` outside."""
+    take = partial(jnp.take_along_axis, axis=axis, mode="fill", fill_value=fill_value)
+    return meshes.along_batch(take, A, ids)
+
+
+def _places(in_order: Array, ids: Array) -> Array:
+    """Where each id stands first among its example's: (batch, tokens)."""
+    return meshes.along_batch(jax.vmap(jnp.searchsorted), in_order, ids)
 
 
 def _segment_sums(Delta: Array, places: Array, count: int) -> Array:
     """Each example's segment sum: (batch, tokens, n) into (batch, count, n)."""
-    return jax.vmap(lambda delta, place: jax.ops.segment_sum(delta, place, count))(Delta, places)
+    sums = jax.vmap(lambda delta, place: jax.ops.segment_sum(delta, place, count))
+    return meshes.along_batch(sums, Delta, places)

@@ -67,6 +67,14 @@ class Shared(Factor):
         """A token's gradient is the sum over the sites it passed: all must have the same tokens."""
         return Shared(tuple(site.by_token() for site in self.sites))
 
+    def layers(self) -> "Shared | None":
+        """Where every site is a stack: layer by layer the sites of that layer."""
+        layers = tuple(site.layers() for site in self.sites)
+        return None if None in layers else Shared(tuple(layer for layer in layers if layer is not None))
+
+    def counting(self, seen: Array) -> "Shared":
+        return Shared(tuple(site.counting(seen) for site in self.sites))
+
     def project(self, P: Array) -> "Shared":
         return Shared(tuple(site.project(P) for site in self.sites))
 

@@ -7,8 +7,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from handgrad.factors.base import Array, Cost, Factor
+from handgrad.factors.base import Array, Cost, Factor, is_factor
+from handgrad.factors.correlation import Correlation
+from handgrad.factors.coupled import Coupled
 from handgrad.shapes import InputError, describe
+
+
+def _all_at_once(f: Callable[[Any], Any], layers: Any) -> Any:
+    return jax.vmap(f)(layers)
 
 
 @jax.tree_util.register_dataclass
@@ -24,26 +30,28 @@ class Stacked(Factor):
 
     @property
     def batch(self) -> int:
-        return self._one_layer().batch
+        return self.one_layer().batch
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return (jax.tree.leaves(self.factor)[0].shape[0], *self._one_layer().shape)
+        return (jax.tree.leaves(self.factor)[0].shape[0], *self.one_layer().shape)
 
     @property
     def dtype(self) -> Any:
-        return self._one_layer().dtype
+        return self.one_layer().dtype
 
     def accumulate(self, weights: Array | None = None) -> Array:
-        """Σ_b w_b g_b, layer by layer: (layers, *shape)."""
-        return jax.vmap(lambda layer: layer.accumulate(weights))(self.factor)
+        """Σ_b w_b g_b, layer by layer: (layers, *shape). Kernels one after the other: their convolutions side by side
+        are one with groups, which takes longer."""
+        each = jax.lax.map if isinstance(self.factor, Correlation) else _all_at_once
+        return each(lambda layer: layer.accumulate(weights), self.factor)
 
     def per_example(self) -> Array:
         return jax.vmap(lambda layer: layer.per_example(), out_axes=1)(self.factor)
 
     def norm_methods(self) -> dict[str, Cost]:
         layers = self.shape[0]
-        of_one = self._one_layer().norm_methods()
+        of_one = self.one_layer().norm_methods()
         return {name: Cost(layers * cost.flops, layers * cost.bytes) for name, cost in of_one.items()}
 
     def gram(self) -> Array:
@@ -55,10 +63,16 @@ class Stacked(Factor):
     def by_token(self) -> "Stacked":
         return Stacked(jax.vmap(lambda layer: layer.by_token())(self.factor))
 
+    def layers(self) -> Factor:
+        return self.factor
+
+    def counting(self, seen: Array) -> "Stacked":
+        return Stacked(jax.vmap(lambda layer: layer.counting(seen))(self.factor))
+
     def project(self, P: Array) -> "Stacked":
         """Every layer with a P of its own: (layers, n_in, r)."""
-        if jnp.ndim(P) != 3 or P.shape[0] != self.shape[0]:
-            wanted = f"P must have shape ({', '.join(map(str, self.shape[:2]))}, r)"
+        if jnp.ndim(P) < 3 or P.shape[0] != self.shape[0]:
+            wanted = f"P must have shape ({', '.join(map(str, self.shape[:-1]))}, r)"
             raise InputError(f"Stacked.project: {wanted}, got {describe(P)}")
         return Stacked(jax.vmap(lambda layer, P: layer.project(P))(self.factor, P))
 
@@ -73,6 +87,17 @@ class Stacked(Factor):
             return super()._inner(other)
         return jnp.sum(jax.vmap(lambda one, two: one._inner(two))(self.factor, other.factor), axis=0)
 
-    def _one_layer(self) -> Factor:
+    def one_layer(self) -> Factor:
         """The shapes and dtypes of one layer's factor."""
         return jax.eval_shape(lambda factor: jax.tree.map(lambda a: a[0], factor), self.factor)
+
+
+def stack(dparams: Any) -> Any:
+    """dparams of one layer, every array with an axis of layers in front, as those of the whole stack."""
+
+    def of_one(d: Any) -> Any:
+        if isinstance(d, Coupled):
+            return Coupled(Stacked(d.factor), d.by)
+        return Stacked(d) if is_factor(d) else d
+
+    return jax.tree.map(of_one, dparams, is_leaf=is_factor)

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from handgrad import meshes
 from handgrad.factors.base import Array, Cost, Factor, accumulator, as_rows, as_tokens, weighted
 
 
@@ -51,7 +52,7 @@ class Total(Factor):
 
     def gram(self) -> Array:
         g = self.per_example()
-        return jnp.matmul(g, g.T)
+        return meshes.einsum("bi,ci->bc", g, g)
 
     def by_token(self) -> "Total":
         return Total(as_rows(self.Delta), self.param_dtype)

@@ -89,7 +89,7 @@ def carry_auxiliary(layer: Layer, *, skip: bool = False) -> Layer:
     def parts(params, x, key=None):
         yield "inside", layer, params, check_pair("carry_auxiliary", "x", x)[0], key
 
-    return Composed(init, forward, backward, parts)
+    return Composed(init, forward, backward, parts, layer.couples)
 
 
 def add_auxiliary(loss: Loss, coefficient: float) -> Loss:
@@ -116,7 +116,7 @@ def add_auxiliary(loss: Loss, coefficient: float) -> Loss:
     if loss.through is not None:
         layer, of_logits = loss.through
         through = carry_auxiliary(layer), add_auxiliary(of_logits, coefficient)
-    return Loss(forward, backward, through=through)
+    return Loss(forward, backward, through=through, couples=loss.couples, counts=loss.counts)
 
 
 def check_pair(where: str, name: str, value: Any) -> tuple[Any, Any]:

@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 import jax
 
 from handgrad import rules
-from handgrad.factors import Coupled, Stacked, is_factor
 from handgrad.layers.layer import Layer
 from handgrad.layers.normalisation import norm
 
@@ -17,6 +16,8 @@ __all__ = [
 ]
 
 Array = jax.Array
+
+COUPLING = "batch_norm couples the examples of a batch (layer_norm, group_norm and batch_norm_inference do not)"
 
 
 class BatchStatistics(NamedTuple):
@@ -34,9 +35,9 @@ class BatchStatistics(NamedTuple):
 def batch_norm(*, eps: float = 1e-5, scale: bool = True, shift: bool = True, residuals: str = "save") -> Layer:
     """Every feature to mean 0 and variance 1 over all rows of the batch, then γ and β: NormParams(gamma, beta).
 
-    The examples meet here. Gradients are right, but per-example gradients, and weights given to factors afterwards,
-    mean nothing: `value_and_factors` returns Coupled factors, which refuse them. The batch's statistics are in the
-    residuals: `batch_statistics`.
+    The examples meet here. Gradients are right, but in and before this layer per-example gradients, and weights given
+    to factors afterwards, mean nothing: `value_and_factors` returns Coupled factors there, which refuse them. The
+    batch's statistics are in the residuals: `batch_statistics`.
 
     Args:
       eps: positive number, added to the variance.
@@ -47,7 +48,9 @@ def batch_norm(*, eps: float = 1e-5, scale: bool = True, shift: bool = True, res
       InputError: at trace time, params of another layer, and as batch_norm_forward and batch_norm_backward.
     Derivation: docs/derivations/batch_norm.md
     """
-    return norm(rules.batch_norm_forward, rules.batch_norm_backward, scale, shift, eps=eps, residuals=residuals)
+    options = {"eps": eps, "residuals": residuals}
+    layer = norm(rules.batch_norm_forward, rules.batch_norm_backward, scale, shift, **options)
+    return Layer(layer.init, layer.forward, layer.backward, COUPLING)
 
 
 def batch_norm_inference(
@@ -83,18 +86,6 @@ def batch_statistics(residuals: Any) -> tuple[BatchStatistics, ...]:
     """
     found = jax.tree.leaves(residuals, is_leaf=_is_batch_norm)
     return tuple(BatchStatistics(one.mean, one.variance) for one in found if _is_batch_norm(one))
-
-
-def coupled(residuals: Any, dparams: Any) -> Any:
-    """dparams, as Coupled factors where a batch norm is among the residuals or was inside a layer that said so."""
-    factors = [d for d in jax.tree.leaves(dparams, is_leaf=is_factor) if is_factor(d)]
-    if not batch_statistics(residuals) and not any(_is_coupled(factor) for factor in factors):
-        return dparams
-    return jax.tree.map(lambda d: Coupled(d, "batch_norm") if is_factor(d) else d, dparams, is_leaf=is_factor)
-
-
-def _is_coupled(factor: Any) -> bool:
-    return isinstance(factor, Coupled) or (isinstance(factor, Stacked) and _is_coupled(factor.factor))
 
 
 def _is_batch_norm(node: Any) -> bool:

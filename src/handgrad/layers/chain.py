@@ -1,11 +1,12 @@
 """chain: the place where backpropagation happens."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 
-from handgrad.layers.layer import Composed, Layer, check_layer
-from handgrad.shapes import InputError, describe, inside
+from handgrad.layers.layer import Composed, Layer, check_layer, passed_back, placed
+from handgrad.shapes import InputError, describe
 
 __all__ = [
     "chain",
@@ -31,7 +32,7 @@ def chain(*layers: Layer, **named: Layer) -> Layer:
     for layer in (*layers, *named.values()):
         check_layer("chain", layer)
     names = tuple(named) or tuple(str(i) for i in range(len(layers)))
-    steps = [_at(name, layer) for name, layer in zip(names, layers or named.values(), strict=True)]
+    steps = [placed(name, layer) for name, layer in zip(names, layers or named.values(), strict=True)]
 
     def init(key, x):
         params = []
@@ -49,9 +50,10 @@ def chain(*layers: Layer, **named: Layer) -> Layer:
 
     def backward(residuals, dx):
         _check_entries("residuals", residuals, len(steps))
-        dparams = []
+        dparams, by = [], None
         for layer, kept in zip(reversed(steps), reversed(residuals), strict=True):
             dx, dp = layer.backward(kept, dx)
+            dp, by = passed_back(layer, dp, by)
             dparams.append(dp)
         return dx, pack(reversed(dparams))
 
@@ -68,17 +70,17 @@ def chain(*layers: Layer, **named: Layer) -> Layer:
         _check_entries("params", params, names if named else len(names))
         return [params[name] for name in names] if named else params
 
-    return Composed(init, forward, backward, parts)
+    return Composed(init, forward, backward, parts, last_coupling(steps))
+
+
+def last_coupling(steps: Sequence[Layer]) -> str | None:
+    """What the last of the layers that couple says: of those one after the other, it decides what is behind."""
+    return next((layer.couples for layer in reversed(steps) if layer.couples), None)
 
 
 def split_key(key: jax.Array | None, n: int) -> Any:
     """n keys from one, or n times None: no key, no noise."""
     return [None] * n if key is None else jax.random.split(key, n)
-
-
-def _at(name: str, layer: Layer) -> Layer:
-    """`layer`, with its name in front of what its functions raise."""
-    return Layer(*(inside(name)(function) for function in layer))
 
 
 def _check_entries(what: str, value: Any, expected: tuple[str, ...] | int) -> None:

@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from handgrad.layers.layer import Loss
 from handgrad.rules.ctc import ctc_loss_backward, ctc_loss_forward
@@ -49,4 +50,8 @@ def ctc_loss(*, blank: int = 0, residuals: str = "save") -> Loss:
     def backward(kept: Any, dloss: Array) -> Array:
         return ctc_loss_backward(kept, dloss, blank=blank)[0]
 
-    return Loss(forward, backward)
+    def counts(kept: Any) -> Array:
+        frames = jnp.expand_dims(jnp.arange(kept.Z.shape[1]), 0)
+        return frames < jnp.expand_dims(jnp.asarray(kept.input_lengths), 1)
+
+    return Loss(forward, backward, counts=counts)

@@ -9,6 +9,7 @@ from handgrad import rules
 from handgrad.layers.layer import Layer, Loss
 from handgrad.layers.linear import Initializer, LinearParams, linear
 from handgrad.layers.losses import softmax_cross_entropy
+from handgrad.rules._targets import is_ignored
 from handgrad.rules.linear_cross_entropy import unrounded_logits
 from handgrad.shapes import InputError, describe
 
@@ -100,7 +101,10 @@ def linear_cross_entropy(
         *of_prediction, _ = rules.linear_cross_entropy_backward(residuals, dloss, chunk=chunk, **options)
         return Projection(*of_prediction)
 
-    return Loss(forward, backward, through=(_multiplied(), softmax_cross_entropy(**options)))
+    loss = Loss(forward, backward, through=(_multiplied(), softmax_cross_entropy(**options)))
+    if ignore_index is not None:
+        loss = loss._replace(counts=lambda residuals: ~is_ignored(residuals.Y, ignore_index))
+    return loss
 
 
 def _multiplied() -> Layer:

@@ -6,6 +6,7 @@ import jax
 
 from handgrad import rules
 from handgrad.layers.layer import Loss, loss_from_rule
+from handgrad.rules._targets import is_ignored
 
 __all__ = [
     "absolute_error",
@@ -71,6 +72,8 @@ def softmax_cross_entropy(
         z_loss=z_loss,
         softcap=softcap,
     )
+    if ignore_index is not None:
+        loss = loss._replace(counts=lambda residuals: ~is_ignored(residuals.Y, ignore_index))
     if z_loss or softcap is not None:
         return loss  # its Hessian is another one, which need not be positive
     target = {"label_smoothing": label_smoothing, "ignore_index": ignore_index}
@@ -117,11 +120,13 @@ def info_nce(
 ) -> Loss:
     """Each query finds its own key among the batch's; the target, the keys, is a constant to this loss.
 
+    The one loss whose examples meet: whatever asks for the gradient of a single one is refused.
     Where the keys are learned too, `info_nce_backward` has their cotangent, and `custom_vjp_rule` makes it a function.
     """
     return loss_from_rule(
         rules.info_nce_forward,
         rules.info_nce_backward,
+        couples="info_nce couples the examples of a batch (a loss of each example alone does not)",
         temperature=temperature,
         normalise=normalise,
         epsilon=epsilon,

@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from handgrad.factors import Stacked, is_factor
-from handgrad.factors.base import accumulator
+from handgrad.factors.base import accumulator, counting
+from handgrad.factors.coupled import coupled
+from handgrad.factors.stacked import stack
 from handgrad.layers.auxiliary import check_pair
 from handgrad.layers.chain import split_key
 from handgrad.layers.layer import Composed, Layer, check_layer
@@ -26,6 +27,7 @@ __all__ = [
 ]
 
 MIX = "b...e,eb...o->b...o"
+COUPLING = 'mixture_of_experts with counts="batch" couples the examples of a batch (counts="example" does not)'
 
 
 class MixtureOfExpertsParams(NamedTuple):
@@ -71,7 +73,7 @@ def mixture_of_experts(
 
     Every expert sees every token, and G takes k of their answers: exact, without a capacity that drops tokens, for
     n / k times the work of a layer that sends each token to its own experts alone. An expert's gradient is a Stacked
-    factor; a token that was not sent to an expert has a zero cotangent there.
+    factor; a token that was not sent to an expert has a zero cotangent there, and doesn't count in K-FAC's mean.
 
     Args:
       expert: a layer; each expert has parameters of its own.
@@ -92,6 +94,7 @@ def mixture_of_experts(
     if k > n:
         raise InputError(f"mixture_of_experts: k must be at most n, {n}, got {k}")
     gate = linear(n, bias=False)
+    of_counts = COUPLING if balance and counts == "batch" else None
 
     def init(key, x):
         key_gate, key_experts = jax.random.split(key)
@@ -110,21 +113,26 @@ def mixture_of_experts(
         residuals = MixtureOfExpertsResiduals(of_gate, of_route, of_balance, of_experts, of_mix)
         return (y, C) if balance else y, residuals
 
+    def of_one(kept, dH, sent):
+        dx, dparams = expert.backward(kept, dH)
+        return dx, counting(dparams, sent)
+
     def backward(residuals, dy):
         residuals = check_residuals("mixture_of_experts", residuals, MixtureOfExpertsResiduals)
         dC: Any = None
         if balance:
             dy, dC = check_pair("mixture_of_experts", "dy", dy)
         dG, dH = einsum_backward(residuals.mix, dy, subscripts=MIX)
-        dx, dexperts = jax.vmap(expert.backward)(residuals.experts, dH)
+        P, M = residuals.route
+        dx, dexperts = jax.vmap(of_one)(residuals.experts, dH, jnp.moveaxis(P != 0 if M is None else M, -1, 0))
         (dZ,) = top_k_gate_backward(residuals.route, dG, k=k, softmax_over=softmax_over)
         if balance:
             (of_balance,) = load_balancing_loss_backward(residuals.balance, dC, k=k, counts=counts)
             dZ = dZ + of_balance
         dx_gate, dgate = gate.backward(residuals.gate, dZ)
         dx = dx_gate + jnp.sum(dx, axis=0, dtype=accumulator(dx))
-        dexperts = jax.tree.map(lambda d: Stacked(d) if is_factor(d) else d, dexperts, is_leaf=is_factor)
-        return dx.astype(dx_gate.dtype), MixtureOfExpertsParams(dgate, dexperts)
+        dparams = MixtureOfExpertsParams(coupled(dgate, of_counts), coupled(stack(dexperts), of_counts))
+        return dx.astype(dx_gate.dtype), dparams
 
     def check_params(params):
         if not isinstance(params, MixtureOfExpertsParams):
@@ -139,4 +147,4 @@ def mixture_of_experts(
         yield "gate", gate, params.gate, x, None
         yield "experts", expert, jax.tree.map(lambda p: p[-1], params.experts), x, split_key(key, n)[-1]
 
-    return Composed(init, forward, backward, parts)
+    return Composed(init, forward, backward, parts, of_counts or expert.couples)

@@ -4,7 +4,9 @@ from typing import Any, NamedTuple
 
 import jax
 
-from handgrad.factors import Stacked, is_factor
+from handgrad import meshes
+from handgrad.factors.coupled import coupled, coupling_in
+from handgrad.factors.stacked import stack
 from handgrad.layers.chain import split_key
 from handgrad.layers.layer import Composed, Layer, check_layer
 from handgrad.layers.residual import check_like
@@ -61,7 +63,8 @@ def repeat(layer: Layer, n: int) -> Layer:
             return layer.backward(kept, dy)
 
         dx, dparams = scan_forwarding(one_layer, dy, kept, length=n, reverse=True)
-        return dx, jax.tree.map(lambda d: Stacked(d) if is_factor(d) else d, dparams, is_leaf=is_factor)
+        # What lies behind a coupling in one layer lies before that of the next.
+        return dx, coupled(stack(dparams), layer.couples or coupling_in(dparams))
 
     def check_stacked(name, tree):
         for leaf in jax.tree.leaves(tree):
@@ -76,7 +79,7 @@ def repeat(layer: Layer, n: int) -> Layer:
             x, _ = layer.forward(jax.tree.map(lambda p, i=i: p[i], params), x, keys[i])
         yield str(n - 1), layer, jax.tree.map(lambda p: p[-1], params), x, keys[-1]
 
-    return Composed(init, forward, backward, parts)
+    return Composed(init, forward, backward, parts, layer.couples)
 
 
 def scan_forwarding(body: Any, carry: Any, xs: Any, *, length: int, reverse: bool = False) -> tuple[Any, Any]:
@@ -102,6 +105,6 @@ def scan_forwarding(body: Any, carry: Any, xs: Any, *, length: int, reverse: boo
         places = [place[id(leaf)] for leaf in leaves]
         return carry, pool[len(inputs) :]
 
-    carry, fresh = jax.lax.scan(traced, carry, xs, length=length, reverse=reverse)
+    carry, fresh = meshes.scan(traced, carry, xs, length=length, reverse=reverse)
     pool = [*inputs, *fresh]
     return carry, jax.tree.unflatten(structure, [pool[place] for place in places])

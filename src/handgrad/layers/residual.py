@@ -42,7 +42,7 @@ def residual(layer: Layer, shortcut: Layer | None = None) -> Layer:
     def parts(params, x, key=None):
         yield "inside", layer, params, x, key
 
-    return Composed(layer.init, forward, backward, parts)
+    return Composed(layer.init, forward, backward, parts, layer.couples)
 
 
 def _with_shortcut(layer: Layer, shortcut: Layer) -> Layer:
@@ -71,7 +71,7 @@ def _with_shortcut(layer: Layer, shortcut: Layer) -> Layer:
         for name, part, p, k in zip(("inside", "shortcut"), (layer, shortcut), both, keys, strict=True):
             yield name, part, p, x, k
 
-    return Composed(init, forward, backward, parts)
+    return Composed(init, forward, backward, parts, layer.couples or shortcut.couples)
 
 
 def _of_both(params):

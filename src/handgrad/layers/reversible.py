@@ -6,10 +6,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from handgrad.factors import Stacked, is_factor
-from handgrad.layers.chain import split_key
-from handgrad.layers.batch_norm import coupled
-from handgrad.layers.layer import Composed, Layer, check_layer
+from handgrad import meshes
+from handgrad.factors import is_factor
+from handgrad.factors.coupled import coupled, coupling_in
+from handgrad.factors.stacked import stack
+from handgrad.layers.chain import last_coupling, split_key
+from handgrad.layers.layer import Composed, Layer, check_layer, passed_back
 from handgrad.rules.reversible import couple, pull_back_coupling
 from handgrad.shapes import InputError, check_array, check_choice, check_count, check_residuals, check_shape, describe
 
@@ -102,7 +104,7 @@ def reversible(f: Layer, g: Layer, *, residuals: str = "recompute") -> Layer:
             dX1, dg = g.backward(kept.g, dY2)
             dX1 = dY1 + dX1
             dX2, df = f.backward(kept.f, dX1)
-            return jnp.concatenate([dX1, dY2 + dX2], axis=-1), ReversibleParams(df, dg)
+            return jnp.concatenate([dX1, dY2 + dX2], axis=-1), _params_back(f, g, df, dg)
         y, params, key = check_residuals("reversible", kept, ReversibleResiduals)
         _, dx, dparams = _back(f, g, params, key, y, dy)
         return dx, dparams
@@ -113,7 +115,7 @@ def reversible(f: Layer, g: Layer, *, residuals: str = "recompute") -> Layer:
         yield "f", f, params.f, X2, key_f
         yield "g", g, params.g, X1 + f.forward(params.f, X2, key_f)[0], key_g
 
-    return Composed(init, forward, backward, parts)
+    return Composed(init, forward, backward, parts, last_coupling((f, g)))
 
 
 def reversible_sequence(f: Layer, g: Layer, n: int, *, gradients: str = "sums") -> Layer:
@@ -146,7 +148,7 @@ def reversible_sequence(f: Layer, g: Layer, n: int, *, gradients: str = "sums") 
         def one_block(x, params_and_key):
             return block.forward(params_and_key[0], x, params_and_key[1])[0], None
 
-        y, _ = jax.lax.scan(one_block, x, (params, keys_of(key)), length=n)
+        y, _ = meshes.scan(one_block, x, (params, keys_of(key)), length=n)
         return y, ReversibleResiduals(y, params, key)
 
     def backward(residuals, dy):
@@ -157,8 +159,9 @@ def reversible_sequence(f: Layer, g: Layer, n: int, *, gradients: str = "sums") 
             x, dx, dparams = _back(f, g, *params_and_key, *y_and_dy)
             return (x, dx), dparams if gradients == "factors" else summed(dparams)
 
-        (_, dx), dparams = jax.lax.scan(one_block, (y, dy), (params, keys_of(key)), length=n, reverse=True)
-        return dx, jax.tree.map(lambda d: Stacked(d) if is_factor(d) else d, dparams, is_leaf=is_factor)
+        (_, dx), dparams = meshes.scan(one_block, (y, dy), (params, keys_of(key)), length=n, reverse=True)
+        # What lies behind a coupling in one block lies before that of the next.
+        return dx, coupled(stack(dparams), block.couples or coupling_in(dparams))
 
     def summed(dparams):
         return jax.tree.map(lambda d: d.sum() if is_factor(d) else d, dparams, is_leaf=is_factor)
@@ -179,7 +182,7 @@ def reversible_sequence(f: Layer, g: Layer, n: int, *, gradients: str = "sums") 
             x, _ = block.forward(jax.tree.map(lambda p, i=i: p[i], params), x, keys[i])
         yield str(n - 1), block, jax.tree.map(lambda p: p[-1], params), x, keys[-1]
 
-    return Composed(init, forward, backward, parts)
+    return Composed(init, forward, backward, parts, block.couples)
 
 
 def _back(f: Layer, g: Layer, params: ReversibleParams, key: Any, y: Array, dy: Array) -> tuple[Array, Array, Any]:
@@ -188,17 +191,19 @@ def _back(f: Layer, g: Layer, params: ReversibleParams, key: Any, y: Array, dy: 
 
     def again(layer, params, key, x):
         value, kept = layer.forward(params, x, key)
-
-        def backward(dy):
-            dx, dparams = layer.backward(kept, dy)
-            return dx, coupled(kept, dparams)  # these residuals are seen nowhere else
-
-        return value, backward
+        return value, partial(layer.backward, kept)
 
     key_f, key_g = split_key(key, 2)
     F, G = partial(again, f, params.f, key_f), partial(again, g, params.g, key_g)
     x, dx, dparams = pull_back_coupling(F, G, _halves(y), _halves(dy))
-    return jnp.concatenate(x, axis=-1), jnp.concatenate(dx, axis=-1), ReversibleParams(*dparams)
+    return jnp.concatenate(x, axis=-1), jnp.concatenate(dx, axis=-1), _params_back(f, g, *dparams)
+
+
+def _params_back(f: Layer, g: Layer, df: Any, dg: Any) -> ReversibleParams:
+    """The block's own, in which f comes before g."""
+    dg, by = passed_back(g, dg)
+    df, _ = passed_back(f, df, by)
+    return ReversibleParams(df, dg)
 
 
 def _halves(x: Array) -> tuple[Array, Array]:

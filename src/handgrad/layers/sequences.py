@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from handgrad.layers.chain import split_key
-from handgrad.layers.layer import Composed, Layer, check_layer
-from handgrad.shapes import InputError, check_residuals, describe, inside
+from handgrad.factors.base import counting
+from handgrad.layers.chain import last_coupling, split_key
+from handgrad.layers.layer import Composed, Layer, check_layer, passed_back, placed
+from handgrad.shapes import InputError, check_residuals, check_shape, describe
 
 __all__ = [
     "BidirectionalParams",
@@ -25,7 +26,7 @@ class Sequences(NamedTuple):
     """The input of a recurrent layer that has more than X to say; an X alone runs all of time from a state of zeros.
 
     Attributes:
-      X: (batch, time, ...) a step each.
+      X: (batch, time, ...) a step each. What stands past an example's length is not read and may be anything.
       lengths: (batch,) integers in 1 … time, or None for all of time.
       state: what the layer starts from: H0 (batch, n) for rnn and gru, (H0, C0) for lstm, a pair of states for
         bidirectional, one for each layer for stacked; None for zeros. Its cotangent stands in the same place of dx.
@@ -45,6 +46,13 @@ class BidirectionalParams(NamedTuple):
 
     forwards: Any
     backwards: Any
+
+
+class EachStepResiduals(NamedTuple):
+    """own: (batch, time) booleans, which steps are not past their example's end, or None; kept: the layer's own."""
+
+    own: Any
+    kept: Any
 
 
 class BidirectionalResiduals(NamedTuple):
@@ -71,7 +79,7 @@ def bidirectional(forwards: Layer, backwards: Layer) -> Layer:
     for layer in (forwards, backwards):
         check_layer("bidirectional", layer)
     one, other = (
-        _at(name, layer) for name, layer in zip(BidirectionalParams._fields, (forwards, backwards), strict=True)
+        placed(name, layer) for name, layer in zip(BidirectionalParams._fields, (forwards, backwards), strict=True)
     )
 
     def init(key: Array, x: Any) -> BidirectionalParams:
@@ -102,7 +110,7 @@ def bidirectional(forwards: Layer, backwards: Layer) -> Layer:
         xs, keys = _for_each("bidirectional", x, 2), split_key(key, 2)
         yield from zip(BidirectionalParams._fields, (forwards, backwards), params, xs, keys, strict=True)
 
-    return Composed(init, forward, backward, parts)
+    return Composed(init, forward, backward, parts, last_coupling((one, other)))
 
 
 def stacked(*layers: Layer) -> Layer:
@@ -123,7 +131,7 @@ def stacked(*layers: Layer) -> Layer:
     for layer in layers:
         check_layer("stacked", layer)
     names = tuple(str(i) for i in range(len(layers)))
-    steps = [_at(name, layer) for name, layer in zip(names, layers, strict=True)]
+    steps = [placed(name, layer) for name, layer in zip(names, layers, strict=True)]
 
     def init(key: Array, x: Any) -> tuple[Any, ...]:
         params, xs = [], _for_each("stacked", x, len(steps))
@@ -156,9 +164,10 @@ def stacked(*layers: Layer) -> Layer:
         if not (type(residuals) is tuple and len(residuals) == len(steps)):
             raise InputError(f"stacked: residuals must be a tuple of {len(steps)}, got {describe(residuals)}")
         dx, dlast = dy if type(dy) is tuple else (dy, None)
-        dparams, dstates = [], []
+        dparams, dstates, by = [], [], None
         for i in reversed(range(len(steps))):
             dx, dp = steps[i].backward(residuals[i], dx if dlast is None else (dx, dlast[i]))
+            dp, by = passed_back(steps[i], dp, by)
             dparams.append(dp)
             if isinstance(dx, Sequences):
                 dstates.append(dx.state)
@@ -174,16 +183,17 @@ def stacked(*layers: Layer) -> Layer:
             yield name, layer, p, x, k
             x, _ = _output(layer.forward(p, x, k)[0])
 
-    return Composed(init, forward, backward, parts)
+    return Composed(init, forward, backward, parts, last_coupling(steps))
 
 
 def each_step(layer: Layer) -> Layer:
     """`layer` on the X of Sequences, lengths and state going past it: an embedding before, or a linear after.
 
-    On an array it is the layer itself.
+    On an array it is the layer itself. Past an example's length X is read as 0, whatever it holds, NaN too. What comes
+    out there is what the layer makes of 0; where nothing asks for it, it has no part in a mean over tokens either.
 
     Args:
-      layer: any layer that treats steps alike, or doesn't know time.
+      layer: any layer that treats steps alike, or doesn't know time. One whose steps see each other sees the zeros.
     Raises:
       InputError: not a layer; at trace time, whatever it raises.
     """
@@ -193,19 +203,38 @@ def each_step(layer: Layer) -> Layer:
         return layer.init(key, _only_X(x))
 
     def forward(params: Any, x: Any, key: Array | None = None) -> tuple[Any, Any]:
-        y, residuals = layer.forward(params, _only_X(x), key)
-        return x._replace(X=y) if isinstance(x, Sequences) else y, residuals
+        own = _own_steps(x)
+        y, kept = layer.forward(params, _zeroed(_only_X(x), own), key)
+        return x._replace(X=y) if isinstance(x, Sequences) else y, EachStepResiduals(own, kept)
 
     def backward(residuals: Any, dy: Any) -> tuple[Any, Any]:
-        dx, dparams = layer.backward(residuals, _only_X(dy))
+        own, kept = check_residuals("each_step", residuals, EachStepResiduals)
+        dx, dparams = layer.backward(kept, _only_X(dy))
+        if own is not None:
+            dx, dparams = _zeroed(dx, own), counting(dparams, own)
         return Sequences(dx, None, dy.state) if isinstance(dy, Sequences) else dx, dparams
 
-    return Layer(init, forward, backward)
+    def parts(params: Any, x: Any, key: Array | None = None) -> Iterator[tuple[str, Layer, Any, Any, Any]]:
+        yield "inside", layer, params, _only_X(x), key
+
+    return Composed(init, forward, backward, parts, layer.couples)
 
 
-def _at(name: str, layer: Layer) -> Layer:
-    """`layer`, with its name in front of what its functions raise."""
-    return Layer(*(inside(name)(function) for function in layer))
+def _own_steps(x: Any) -> Array | None:
+    """Which steps are not past their example's end: (batch, time), or None for all."""
+    if not isinstance(x, Sequences) or x.lengths is None:
+        return None
+    if len(getattr(x.X, "shape", ())) < 2:
+        raise InputError(f"each_step: x.X must have shape (batch, time, ...), got {describe(x.X)}")
+    check_shape("each_step", "x.lengths", x.lengths, x.X.shape[:1], "(one for each example)")
+    return jnp.expand_dims(jnp.arange(x.X.shape[1]), 0) < jnp.expand_dims(jnp.asarray(x.lengths), 1)
+
+
+def _zeroed(X: Any, own: Array | None) -> Any:
+    """X, or its cotangent, with zeros past each example's end; None, the cotangent of integers, stays."""
+    if own is None or X is None:
+        return X
+    return jnp.where(jnp.expand_dims(own, tuple(range(2, X.ndim))), X, jnp.zeros((), X.dtype))
 
 
 def _only_X(x: Any) -> Any:

@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 import jax
 
 from handgrad.factors import Shared
+from handgrad.factors.coupled import coupled
 from handgrad.layers.embedding import SMALL, EmbeddingParams, embedding, tied_head
-from handgrad.layers.layer import Composed, Layer, check_layer
+from handgrad.layers.layer import Composed, Layer, check_layer, passed_back, placed
 from handgrad.shapes import InputError, check_count, check_residuals, describe, inside
 
 __all__ = [
@@ -56,20 +57,19 @@ def tied_embedding(rows: int, n: int, body: Layer, *, init_table: Initializer = 
     check_count("tied_embedding", "n", n)
     check_layer("tied_embedding", body)
     read, head = embedding(rows, n, init_table=init_table, dtype=dtype), tied_head(rows)
+    within = placed("body", body)
 
     def init(key, x):
         key_table, key_body = jax.random.split(key)
         params = read.init(key_table, x)
         x, _ = jax.eval_shape(read.forward, params, x)
-        with inside("body"):
-            return TiedEmbeddingParams(params.table, body.init(key_body, x))
+        return TiedEmbeddingParams(params.table, within.init(key_body, x))
 
     def forward(params, x, key=None):
         table = EmbeddingParams(check_params(params).table)
         with inside("embedding"):
             x, of_embedding = read.forward(table, x)
-        with inside("body"):
-            x, of_body = body.forward(params.body, x, key)
+        x, of_body = within.forward(params.body, x, key)
         with inside("head"):
             y, of_head = head.forward(table, x)
         return y, TiedEmbeddingResiduals(of_embedding, of_body, of_head)
@@ -78,11 +78,12 @@ def tied_embedding(rows: int, n: int, body: Layer, *, init_table: Initializer = 
         of_embedding, of_body, of_head = check_residuals("tied_embedding", residuals, TiedEmbeddingResiduals)
         with inside("head"):
             dx, at_the_head = head.backward(of_head, dy)
-        with inside("body"):
-            dx, dbody = body.backward(of_body, dx)
+        dx, dbody = within.backward(of_body, dx)
+        dbody, by = passed_back(within, dbody)
         with inside("embedding"):
             dx, at_the_embedding = read.backward(of_embedding, dx)
-        return dx, TiedEmbeddingParams(Shared((at_the_embedding.table, at_the_head.table)), dbody)
+        dtable = Shared((at_the_embedding.table, at_the_head.table))
+        return dx, TiedEmbeddingParams(coupled(dtable, by), dbody)
 
     def parts(params, x, key=None):
         table = EmbeddingParams(check_params(params).table)
@@ -97,4 +98,4 @@ def tied_embedding(rows: int, n: int, body: Layer, *, init_table: Initializer = 
             raise InputError(f"tied_embedding: params must be TiedEmbeddingParams, got {describe(params)}")
         return params
 
-    return Composed(init, forward, backward, parts)
+    return Composed(init, forward, backward, parts, within.couples)

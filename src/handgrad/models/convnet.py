@@ -19,7 +19,7 @@ from handgrad.layers import (
     residual,
     tanh,
 )
-from handgrad.models.published import KERNEL, TRANSPOSED, Weight
+from handgrad.models.published import KERNEL, TRANSPOSED, StateTable, Weight
 from handgrad.shapes import InputError, check_choice, check_count
 
 ACTIVATIONS = {"tanh": tanh, "relu": relu}
@@ -72,6 +72,15 @@ def lenet5(config: Lenet5Config = Lenet5Config()) -> Layer:
         activation4=activation,
         fc3=linear(config.classes),
     )
+
+
+# Where each parameter is in a state with the names of PyTorch's tutorial of this network. Images have their features in
+# front there, and the first linear layer counts its inputs in that order.
+LENET5_STATE = StateTable(
+    {f"conv{i}.K": Weight(f"conv{i}.weight", KERNEL) for i in (1, 2)}
+    | {f"fc{i}.W": Weight(f"fc{i}.weight", TRANSPOSED, image=(5, 5, 16) if i == 1 else None) for i in (1, 2, 3)}
+    | {f"{name}.b": Weight(f"{name}.bias") for name in ("conv1", "conv2", "fc1", "fc2", "fc3")}
+)
 
 
 @dataclass(frozen=True)
@@ -147,10 +156,10 @@ def _norm(config: ResnetConfig) -> Layer:
     return batch_norm() if config.norm == "batch" else group_norm(config.groups)
 
 
-def resnet_state(config: ResnetConfig) -> dict[str, Weight]:
+def resnet_state(config: ResnetConfig) -> StateTable:
     """Where a `resnet`'s parameters are in a state with torchvision's names; docs/models.md shows the table.
 
-    Running averages are left aside: batch norm here has the batch's own statistics.
+    Running averages are buffers, which are left aside: batch norm here has the batch's own statistics.
     """
     table = _norm_state("bn1", "bn1") | {
         "conv1.K": Weight("conv1.weight", KERNEL),
@@ -171,7 +180,15 @@ def resnet_state(config: ResnetConfig) -> dict[str, Weight]:
                 table[f"{inside}.conv{k}.K"] = Weight(f"{block}.conv{k}.weight", KERNEL)
                 table |= _norm_state(f"{inside}.bn{k}", f"{block}.bn{k}")
         n_in = width
-    return table
+    if config.norm == "group":
+        return StateTable(table)
+    norms = [weight.name.removesuffix(".weight") for path, weight in table.items() if path.endswith(".gamma")]
+    statistics = {
+        "running_mean": "a running average",
+        "running_var": "a running average",
+        "num_batches_tracked": "a count",
+    }
+    return StateTable(table, {f"{norm}.{name}": what for norm in norms for name, what in statistics.items()})
 
 
 def _norm_state(ours: str, theirs: str) -> dict[str, Weight]:

@@ -15,7 +15,7 @@ from handgrad.layers import (
     residual,
     tied_embedding,
 )
-from handgrad.models.published import Weight
+from handgrad.models.published import StateTable, Weight
 
 
 @dataclass(frozen=True)
@@ -74,26 +74,32 @@ def gpt2(config: Gpt2Config = Gpt2Config()) -> Layer:
 
 
 # Where each parameter is in the published state. Its weights are (n_in, n_out), as ours; query, key and value lie side
-# by side in one.
-GPT2_STATE = {
-    "table": Weight("wte.weight"),
-    "body.positions.table": Weight("wpe.weight"),
-    "body.blocks.attention.norm.gamma": Weight("h.{block}.ln_1.weight"),
-    "body.blocks.attention.norm.beta": Weight("h.{block}.ln_1.bias"),
-    "body.blocks.attention.mix.query.W": Weight("h.{block}.attn.c_attn.weight", third=0),
-    "body.blocks.attention.mix.query.b": Weight("h.{block}.attn.c_attn.bias", third=0),
-    "body.blocks.attention.mix.key.W": Weight("h.{block}.attn.c_attn.weight", third=1),
-    "body.blocks.attention.mix.key.b": Weight("h.{block}.attn.c_attn.bias", third=1),
-    "body.blocks.attention.mix.value.W": Weight("h.{block}.attn.c_attn.weight", third=2),
-    "body.blocks.attention.mix.value.b": Weight("h.{block}.attn.c_attn.bias", third=2),
-    "body.blocks.attention.mix.output.W": Weight("h.{block}.attn.c_proj.weight"),
-    "body.blocks.attention.mix.output.b": Weight("h.{block}.attn.c_proj.bias"),
-    "body.blocks.mlp.norm.gamma": Weight("h.{block}.ln_2.weight"),
-    "body.blocks.mlp.norm.beta": Weight("h.{block}.ln_2.bias"),
-    "body.blocks.mlp.up.W": Weight("h.{block}.mlp.c_fc.weight"),
-    "body.blocks.mlp.up.b": Weight("h.{block}.mlp.c_fc.bias"),
-    "body.blocks.mlp.down.W": Weight("h.{block}.mlp.c_proj.weight"),
-    "body.blocks.mlp.down.b": Weight("h.{block}.mlp.c_proj.bias"),
-    "body.norm.gamma": Weight("ln_f.weight"),
-    "body.norm.beta": Weight("ln_f.bias"),
-}
+# by side in one. With a head, the state may name the table twice.
+GPT2_STATE = StateTable(
+    {
+        "table": Weight("wte.weight", tied="lm_head.weight"),
+        "body.positions.table": Weight("wpe.weight"),
+        "body.blocks.attention.norm.gamma": Weight("h.{block}.ln_1.weight"),
+        "body.blocks.attention.norm.beta": Weight("h.{block}.ln_1.bias"),
+        "body.blocks.attention.mix.query.W": Weight("h.{block}.attn.c_attn.weight", third=0),
+        "body.blocks.attention.mix.query.b": Weight("h.{block}.attn.c_attn.bias", third=0),
+        "body.blocks.attention.mix.key.W": Weight("h.{block}.attn.c_attn.weight", third=1),
+        "body.blocks.attention.mix.key.b": Weight("h.{block}.attn.c_attn.bias", third=1),
+        "body.blocks.attention.mix.value.W": Weight("h.{block}.attn.c_attn.weight", third=2),
+        "body.blocks.attention.mix.value.b": Weight("h.{block}.attn.c_attn.bias", third=2),
+        "body.blocks.attention.mix.output.W": Weight("h.{block}.attn.c_proj.weight"),
+        "body.blocks.attention.mix.output.b": Weight("h.{block}.attn.c_proj.bias"),
+        "body.blocks.mlp.norm.gamma": Weight("h.{block}.ln_2.weight"),
+        "body.blocks.mlp.norm.beta": Weight("h.{block}.ln_2.bias"),
+        "body.blocks.mlp.up.W": Weight("h.{block}.mlp.c_fc.weight"),
+        "body.blocks.mlp.up.b": Weight("h.{block}.mlp.c_fc.bias"),
+        "body.blocks.mlp.down.W": Weight("h.{block}.mlp.c_proj.weight"),
+        "body.blocks.mlp.down.b": Weight("h.{block}.mlp.c_proj.bias"),
+        "body.norm.gamma": Weight("ln_f.weight"),
+        "body.norm.beta": Weight("ln_f.bias"),
+    },
+    buffers={
+        "h.{block}.attn.bias": "the causal mask",
+        "h.{block}.attn.masked_bias": "the score of what it masks",
+    },
+)

@@ -13,7 +13,7 @@ from handgrad.layers import (
     residual,
     rms_norm,
 )
-from handgrad.models.published import TRANSPOSED, Weight
+from handgrad.models.published import TRANSPOSED, StateTable, Weight
 
 
 @dataclass(frozen=True)
@@ -70,18 +70,25 @@ def llama(config: LlamaConfig = LlamaConfig()) -> Layer:
 
 
 # Where each parameter is in the published state, whose weights are (n_out, n_in): the transposes of ours. Rotary
-# positions turn the two halves of a head, the form that this state's queries and keys are laid out for.
-LLAMA_STATE = {
-    "embedding.table": Weight("model.embed_tokens.weight"),
-    "blocks.attention.norm.gamma": Weight("model.layers.{block}.input_layernorm.weight"),
-    "blocks.attention.mix.query.W": Weight("model.layers.{block}.self_attn.q_proj.weight", TRANSPOSED),
-    "blocks.attention.mix.key.W": Weight("model.layers.{block}.self_attn.k_proj.weight", TRANSPOSED),
-    "blocks.attention.mix.value.W": Weight("model.layers.{block}.self_attn.v_proj.weight", TRANSPOSED),
-    "blocks.attention.mix.output.W": Weight("model.layers.{block}.self_attn.o_proj.weight", TRANSPOSED),
-    "blocks.mlp.norm.gamma": Weight("model.layers.{block}.post_attention_layernorm.weight"),
-    "blocks.mlp.mix.gate.W": Weight("model.layers.{block}.mlp.gate_proj.weight", TRANSPOSED),
-    "blocks.mlp.mix.up.W": Weight("model.layers.{block}.mlp.up_proj.weight", TRANSPOSED),
-    "blocks.mlp.mix.down.W": Weight("model.layers.{block}.mlp.down_proj.weight", TRANSPOSED),
-    "norm.gamma": Weight("model.norm.weight"),
-    "head.W": Weight("lm_head.weight", TRANSPOSED),
-}
+# positions turn the two halves of a head, the form that this state's queries and keys are laid out for. A tied head has
+# no entry of its own; ours then starts as the embedding.
+LLAMA_STATE = StateTable(
+    {
+        "embedding.table": Weight("model.embed_tokens.weight"),
+        "blocks.attention.norm.gamma": Weight("model.layers.{block}.input_layernorm.weight"),
+        "blocks.attention.mix.query.W": Weight("model.layers.{block}.self_attn.q_proj.weight", TRANSPOSED),
+        "blocks.attention.mix.key.W": Weight("model.layers.{block}.self_attn.k_proj.weight", TRANSPOSED),
+        "blocks.attention.mix.value.W": Weight("model.layers.{block}.self_attn.v_proj.weight", TRANSPOSED),
+        "blocks.attention.mix.output.W": Weight("model.layers.{block}.self_attn.o_proj.weight", TRANSPOSED),
+        "blocks.mlp.norm.gamma": Weight("model.layers.{block}.post_attention_layernorm.weight"),
+        "blocks.mlp.mix.gate.W": Weight("model.layers.{block}.mlp.gate_proj.weight", TRANSPOSED),
+        "blocks.mlp.mix.up.W": Weight("model.layers.{block}.mlp.up_proj.weight", TRANSPOSED),
+        "blocks.mlp.mix.down.W": Weight("model.layers.{block}.mlp.down_proj.weight", TRANSPOSED),
+        "norm.gamma": Weight("model.norm.weight"),
+        "head.W": Weight("lm_head.weight", TRANSPOSED, tied="model.embed_tokens.weight"),
+    },
+    buffers={
+        "model.rotary_emb.inv_freq": "the rotary frequencies",
+        "model.layers.{block}.self_attn.rotary_emb.inv_freq": "the rotary frequencies",
+    },
+)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from handgrad.layers import Layer, chain, each_step, embedding, linear, lstm, stacked
-from handgrad.models.published import TRANSPOSED, Weight
+from handgrad.models.published import TRANSPOSED, StateTable, Weight
 from handgrad.shapes import check_count
 
 
@@ -46,14 +46,14 @@ def lstm_language_model(config: LstmLanguageModelConfig) -> Layer:
     )
 
 
-def lstm_language_model_state(config: LstmLanguageModelConfig) -> dict[str, Weight]:
+def lstm_language_model_state(config: LstmLanguageModelConfig) -> StateTable:
     """Where a `lstm_language_model`'s parameters are in a state with the names of PyTorch's example of one.
 
     docs/models.md shows the table.
     """
     table = {
         "embedding.table": Weight("encoder.weight"),
-        "head.W": Weight("decoder.weight", TRANSPOSED),
+        "head.W": Weight("decoder.weight", TRANSPOSED, tied="encoder.weight"),
         "head.b": Weight("decoder.bias"),
     }
     for i in range(config.layers):
@@ -62,4 +62,4 @@ def lstm_language_model_state(config: LstmLanguageModelConfig) -> dict[str, Weig
             f"lstm.{i}.U": Weight(f"rnn.weight_hh_l{i}", TRANSPOSED),
             f"lstm.{i}.b": Weight(f"rnn.bias_ih_l{i}", added=f"rnn.bias_hh_l{i}"),
         }
-    return table
+    return StateTable(table)

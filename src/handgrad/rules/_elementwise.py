@@ -1,4 +1,4 @@
-"""What activations and gated units share: the dtype to compute in, and a product with a sigmoid over the whole range."""
+"""What activations and gated units share: the dtype to compute in, and products with a sigmoid over the whole range."""
 
 import jax
 import jax.numpy as jnp

@@ -1,10 +1,12 @@
 """What the rules on matrices share: checks, the dtype to compute in, and a product that no device rounds."""
 
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from handgrad import meshes
 from handgrad.factors.base import accumulator
 from handgrad.shapes import InputError, check_array, check_shape, describe
 
@@ -62,6 +64,20 @@ def substitute(
     )
 
 
+def factorised(A: Array) -> Array:
+    """L of L Lᵀ = (A + Aᵀ) / 2; NaN where that is not positive definite."""
+    return meshes.along_batch(partial(jnp.linalg.cholesky, symmetrize_input=False), symmetric(A))
+
+
+def lu_solve(LU: Array, pivots: Array, B: Array, *, transpose: bool = False) -> Array:
+    """A⁻¹ B, or A⁻ᵀ B, from the factors of A."""
+
+    def solve(LU: Array, pivots: Array, B: Array) -> Array:
+        return jax.scipy.linalg.lu_solve((LU, pivots), B, trans=1 if transpose else 0)
+
+    return meshes.along_batch(solve, LU, pivots, B)
+
+
 def symmetric(X: Array) -> Array:
     """(X + Xᵀ) / 2."""
     return (X + X.mT) / 2
@@ -75,3 +91,19 @@ def no_columns(X: Array) -> Array:
 def to_matrices(dY: Array) -> Array:
     """dY (batch, ...), one number for each matrix, against (batch, ..., m, n)."""
     return jnp.expand_dims(dY, (-2, -1))
+
+
+def exponent(X: Array) -> Array:
+    """e with 2ᵉ in X/2 … X, for X > 0; 0 for 0, ∞ and NaN. Integers: constants to whoever differentiates."""
+    _, e = jnp.frexp(jax.lax.stop_gradient(X))
+    return jnp.where((X > 0) & jnp.isfinite(X), e - 1, 0)
+
+
+def times_power(X: Array, e: Array) -> Array:
+    """X 2ᵉ, exactly: in two steps, as 2ᵉ alone may not fit, and from bits, as no exponential is exact."""
+    info, half = jnp.finfo(X.dtype), e // 2
+    bits = jnp.int32 if info.bits == 32 else jnp.int64
+    for part in (half, e - half):
+        biased = (jnp.clip(part, info.minexp, info.maxexp - 1) + (info.maxexp - 1)).astype(bits)
+        X = X * jax.lax.bitcast_convert_type(biased << info.nmant, X.dtype)
+    return X

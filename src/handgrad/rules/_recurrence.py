@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from handgrad import meshes
 from handgrad.factors.base import accumulator
 from handgrad.shapes import InputError, as_row, check_array, check_count, check_shape, describe
 
@@ -91,6 +92,14 @@ def mask_of(lengths: Array | None, time: int, reverse: bool, truncate: int | Non
     return Mask(None if lengths is None else t < length, cut)
 
 
+def own_steps(A: Array, lengths: Array | None) -> tuple[Array, Array | None]:
+    """A (batch, time, n) with zeros past each example's end, whatever it had there, and which steps are its own."""
+    if lengths is None:
+        return A, None
+    own = jnp.expand_dims(jnp.arange(A.shape[1]), 0) < jnp.expand_dims(lengths, 1)
+    return jnp.where(jnp.expand_dims(own, 2), A, 0), own
+
+
 def keep(inside: Array | None, new: Array, old: Array | float) -> Array:
     """`new` at the steps of an example, `old` past its end."""
     return new if inside is None else jnp.where(inside, new, old)
@@ -109,7 +118,7 @@ def halt(cut: Array | None, dstate: Array) -> Array:
 def project(X: Array, W: Array, b: Array) -> Array:
     """X W + 1 bᵀ for all time at once, in float32 at least."""
     dtype = accumulator(X, W, b)
-    return jnp.matmul(X, W, preferred_element_type=dtype) + as_row(b.astype(dtype), 3)
+    return meshes.matmul(X, W, dtype) + as_row(b.astype(dtype), 3)
 
 
 def time_first(A: Array) -> Array:
@@ -119,7 +128,7 @@ def time_first(A: Array) -> Array:
 
 def entering(H: Array, H0: Array, lengths: Array | None, reverse: bool) -> Array:
     """The state that each step starts from, (batch, time, n): the state after the step before, H0 for the first."""
-    first = jnp.expand_dims(H0.astype(H.dtype), 1)
+    first = jnp.expand_dims(meshes.Types.of(H[:, 0]).given_to(H0.astype(H.dtype)), 1)
     if not reverse:
         return jnp.concatenate([first, H], axis=1)[:, :-1]
     after = jnp.concatenate([H, first], axis=1)[:, 1:]

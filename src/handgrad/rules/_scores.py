@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from handgrad import meshes
 from handgrad.factors.base import accumulator
 from handgrad.shapes import InputError, check_array, check_count, check_positive, check_shape, describe
 
@@ -68,6 +69,15 @@ def check_arguments(where: str, Q: Any, K: Any, V: Any, bias: Any, mask: Any, ke
         raise InputError(f"{where}: key must be a single random key or None, got {describe(key)}")
 
 
+def without_hidden(Q: Array, K: Array, V: Array, mask: Array | None) -> tuple[Array, Array, Array]:
+    """Q, K and V with zeros where the mask hides a query from every key, or a key from every query: padding, which may
+    hold anything, while 0 · NaN is NaN."""
+    if mask is None:
+        return Q, K, V
+    sees, is_seen = (jnp.expand_dims(jnp.any(mask, axis=axes), (2, 3)) for axes in ((1, 3), (1, 2)))
+    return jnp.where(sees, Q, 0), jnp.where(is_seen, K, 0), jnp.where(is_seen, V, 0)
+
+
 def grouped(A: Array, kv_heads: int) -> Array:
     """(batch, tokens, heads, n) as (batch, tokens, kv_heads, group, n): head h belongs to group h // group."""
     batch, tokens, heads, n = A.shape
@@ -84,7 +94,7 @@ def grouped_scores(B: Array | None, kv_heads: int) -> Array | None:
 
 def product(subscripts: str, A: Array, B: Array) -> Array:
     """einsum with its sums in at least float32."""
-    return jnp.einsum(subscripts, A, B, preferred_element_type=accumulator(A, B))
+    return meshes.einsum(subscripts, A, B, accumulator(A, B))
 
 
 def scores(Q: Array, K: Array, options: Options) -> Array:

@@ -15,10 +15,20 @@ def shifted(S: Array, M: Array) -> Array:
     return jnp.where(jnp.isposinf(S), 0, S - M)
 
 
-def rest_of(D: Array, largest: Array) -> Array:
-    """Σ e^d − 1, (..., 1): over all but one of the largest, where d = 0. log softmax is D − log1p(rest)."""
-    others = jnp.sum(jnp.where(largest, 0, jnp.exp(D)), axis=-1, keepdims=True)
-    return others + (jnp.sum(largest, axis=-1, keepdims=True, dtype=D.dtype) - 1)
+def rest_of(D: Array) -> Array:
+    """Σ e^d − 1, (..., 1): over all but one of the largest, where d = 0. log softmax is D − log1p(rest).
+
+    A sum of 1.5 and more has the digits of what is above 1; a smaller one has one e^d of 1, which is left out.
+    """
+    E = jnp.exp(D)
+    total = jnp.sum(E, axis=-1, keepdims=True)
+    return jnp.where(total < 1.5, jnp.sum(jnp.where(E < 1, E, 0), axis=-1, keepdims=True), total - 1)
+
+
+def rest_of_label(D: Array, at_label: Array) -> Array:
+    """The same, to its last digit where the label is largest, and to that of 1 elsewhere."""
+    E = jnp.exp(D)
+    return jnp.sum(jnp.where(at_label, E - 1, E), axis=-1, keepdims=True)
 
 
 def chances(D: Array, largest: Array, rest: Array) -> tuple[Array, Array]:
@@ -27,8 +37,18 @@ def chances(D: Array, largest: Array, rest: Array) -> tuple[Array, Array]:
     return E * share, jnp.where(largest, rest, (1 + rest) - E) * share
 
 
-def sum_of_others(V: Array, largest: Array) -> Array:
-    """Σ_{j ≠ k} v_j for each element k of a row; where it is `largest`, without the difference Σ v − v_k."""
-    top = jnp.sum(jnp.where(largest, V, 0), axis=-1, keepdims=True)
-    rest = jnp.sum(jnp.where(largest, 0, V), axis=-1, keepdims=True)
+def sum_of_others(V: Array) -> Array:
+    """Σ_{j ≠ k} v_j for each element k of a row; not as Σ v − v_k where v_k is more than half of Σ |v|."""
+    most = 2 * jnp.abs(V) > jnp.sum(jnp.abs(V), axis=-1, keepdims=True)  # one of a row at most
+    top = jnp.sum(jnp.where(most, V, 0), axis=-1, keepdims=True)
+    rest = jnp.sum(jnp.where(most, 0, V), axis=-1, keepdims=True)
     return (top - V) + rest
+
+
+def mismatch(P: Array, V: Array) -> Array:
+    """(Σ v) P − V of a softmax P. A row of it adds up to 0, so that where both are more than half, and may meet near 1,
+    it is minus the sum of the others."""
+    total = jnp.sum(V, axis=-1, keepdims=True)
+    plain = P * total - V
+    sure = (P > 0.5) & (V > total / 2)
+    return jnp.where(sure, -jnp.sum(jnp.where(sure, 0, plain), axis=-1, keepdims=True), plain)

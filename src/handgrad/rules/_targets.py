@@ -5,7 +5,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from handgrad.rules._softmax import sum_of_others
+from handgrad.rules._losses import counted
+from handgrad.rules._softmax import rest_of, rest_of_label, sum_of_others
 from handgrad.shapes import InputError, as_row, check_target, describe
 
 Array = jax.Array
@@ -21,18 +22,43 @@ def check_labels_or_distributions(where: str, Y: Any, shape: tuple[int, ...], ig
         raise InputError(f"{where}: the target Y must be labels where there is an ignore_index, got {describe(Y)}")
 
 
-def of_others(Y: Array, V: Array, class_weights: Array | None, largest: Array, label_smoothing: float) -> Array:
-    """V⁻: in each class's place the sum of V over all others, V being smoothed and weighted."""
-    if not jnp.issubdtype(Y.dtype, jnp.integer):
-        return sum_of_others(V, largest)
+def loss_of_labels(D: Array, Y: Array, class_weights: Array | None, label_smoothing: float) -> tuple[Array, Array]:
+    """−Σ v ℓ of each row of logits D = S − M, and the rest of its softmax; (batch, ..., 1) both.
+
+    One sum over exponentials, and one that picks the label's logit; a dense Σ v ℓ takes longer.
+    """
+    n, at_label = D.shape[-1], is_label(Y, D.shape[-1])
+    rest = rest_of_label(D, at_label)
+    log_total = jnp.log1p(rest)
+    C = log_total - jnp.sum(jnp.where(at_label, D, 0), axis=-1, keepdims=True)
+    w = jnp.ones(n, D.dtype) if class_weights is None else class_weights.astype(D.dtype)
+    w = as_row(w, D.ndim)
+    if class_weights is not None:
+        weight = jnp.sum(jnp.where(at_label, w, 0), axis=-1, keepdims=True)
+        C = weight * counted(weight, C)
+    if label_smoothing:
+        smooth = jnp.sum(w) * log_total - jnp.sum(w * counted(w, D), axis=-1, keepdims=True)
+        C = (1 - label_smoothing) * C + label_smoothing / n * smooth
+    return jnp.where(names_a_class(Y, n), C, jnp.nan), rest
+
+
+def loss_of_distributions(D: Array, V: Array) -> tuple[Array, Array]:
+    """The same of weighted distributions V. All parts of it are positive where V is."""
+    rest = rest_of(D)
+    # 0 log 0 = 0: a logit of −∞ costs nothing where the target never happens.
+    C = jnp.sum(V, axis=-1, keepdims=True) * jnp.log1p(rest) - jnp.sum(V * counted(V, D), axis=-1, keepdims=True)
+    return C, rest
+
+
+def of_others(Y: Array, V: Array, class_weights: Array | None, label_smoothing: float) -> Array:
+    """V⁻ of labels: in each class's place the sum of V over all others, V being smoothed and weighted."""
     n, dtype = V.shape[-1], V.dtype
     of_label = weighted(one_hot(Y, n, dtype), class_weights)
     whole = 1 if class_weights is None else jnp.sum(of_label, axis=-1, keepdims=True)
     if not label_smoothing:
         return whole - of_label
     w = jnp.ones(n, dtype) if class_weights is None else class_weights.astype(dtype)
-    smooth = sum_of_others(w, w == jnp.max(w))
-    return (1 - label_smoothing) * (whole - of_label) + label_smoothing / n * as_row(smooth, V.ndim)
+    return (1 - label_smoothing) * (whole - of_label) + label_smoothing / n * as_row(sum_of_others(w), V.ndim)
 
 
 def as_distribution(Y: Array, n: int, dtype: Any, label_smoothing: float, ignore_index: int | None) -> Array:
@@ -44,14 +70,29 @@ def as_distribution(Y: Array, n: int, dtype: Any, label_smoothing: float, ignore
 
 
 def one_hot(Y: Array, n: int, dtype: Any) -> Array:
+    """Labels as distributions; NaN for one that names no class."""
+    return jnp.where(names_a_class(Y, n), is_label(Y, n), jnp.nan).astype(dtype)
+
+
+def is_label(Y: Array, n: int) -> Array:
+    """(batch, ..., n): which class each label names."""
+    return jnp.expand_dims(_as_int32(Y), -1) == jnp.arange(n).reshape((1,) * Y.ndim + (n,))
+
+
+def names_a_class(Y: Array, n: int) -> Array:
+    """(batch, ..., 1): which labels are among 0 … n − 1."""
     labels = jnp.expand_dims(_as_int32(Y), -1)
-    classes = jnp.arange(n).reshape((1,) * Y.ndim + (n,))
-    return jnp.where((labels >= 0) & (labels < n), labels == classes, jnp.nan).astype(dtype)
+    return (labels >= 0) & (labels < n)
 
 
 def ignored(Y: Array, ignore_index: int) -> Array:
     """(batch, ..., 1): which rows of logits don't count."""
-    return jnp.expand_dims(_as_int32(Y) == ignore_index, -1)
+    return jnp.expand_dims(is_ignored(Y, ignore_index), -1)
+
+
+def is_ignored(Y: Array, ignore_index: int) -> Array:
+    """(batch, ...): which labels don't count."""
+    return _as_int32(Y) == ignore_index
 
 
 def _smoothed(Q: Array, n: int, label_smoothing: float) -> Array:

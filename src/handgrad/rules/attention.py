@@ -65,7 +65,8 @@ def attention_forward(
         share a key head (grouped-query attention).
       V: (batch, keys, kv_heads, n_v).
       bias: (batch, heads, tokens, keys) floating point, or None; each of the first three axes may be 1.
-      mask: booleans, likewise: True where the query may see the key.
+      mask: booleans, likewise: True where the query may see the key. What a key holds that no query may see, or a
+        query that may see no key, is not read: it may be NaN.
       key: random key for dropout; None drops nothing.
       scale: a positive number; None is 1 / √n.
       causal: True hides the keys after the query: those with j > i, wherever tokens and keys differ in number, too.
@@ -82,6 +83,7 @@ def attention_forward(
     shared.check_arguments(where, Q, K, V, bias, mask, key)
     options = shared.check_options(where, Q.shape[3], scale, causal, window, softcap, dropout)
     dtype, (keys, kv_heads) = jnp.result_type(Q, K, V), K.shape[1:3]
+    Q, K, V = shared.without_hidden(Q, K, V, mask)
     columns = jnp.arange(keys)
     B, seen = shared.grouped_scores(bias, kv_heads), shared.grouped_scores(mask, kv_heads)
     S = shared.scores(shared.grouped(Q, kv_heads), K, options)

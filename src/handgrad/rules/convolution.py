@@ -1,10 +1,12 @@
 """Convolution: the same few weights under every window of space."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from handgrad import meshes
 from handgrad.factors import Correlation, Total
 from handgrad.factors.base import accumulator
 from handgrad.shapes import (
@@ -141,18 +143,18 @@ def _slide(X: Array, K: Array, strides: Any, padding: Any, spread: Any, window: 
     """One convolution by XLA, features last, summed in float32 at least."""
     axes, dtype = len(window.size), jnp.result_type(X, K)
     of_images, of_kernel = (0, axes + 1, *range(1, axes + 1)), (axes + 1, axes, *range(axes))
-    Y = jax.lax.conv_general_dilated(
-        X.astype(dtype),
-        K.astype(dtype),
-        strides,
-        padding,
+    convolve = partial(
+        jax.lax.conv_general_dilated,
+        window_strides=strides,
+        padding=padding,
         lhs_dilation=spread,
         rhs_dilation=window.dilation,
         dimension_numbers=jax.lax.ConvDimensionNumbers(of_images, of_kernel, of_images),
         feature_group_count=window.groups,
         preferred_element_type=accumulator(dtype),
     )
-    return Y.astype(dtype)
+    of_outputs = [meshes.spec(X)[0], *(None for _ in range(axes)), meshes.spec(K)[-1]]
+    return meshes.along(of_outputs, convolve, X.astype(dtype), K.astype(dtype)).astype(dtype)
 
 
 def kernel_window(

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from handgrad import meshes
 from handgrad.factors.base import accumulator
 from handgrad.rules.softmax import log_softmax_forward
 from handgrad.shapes import (
@@ -34,8 +35,7 @@ class CtcLossResiduals(NamedTuple):
       labels: (batch, max_labels) integers.
       input_lengths: (batch,) integers.
       label_lengths: (batch,) integers.
-      log_alpha: (batch, time + 1, 2 max_labels + 1) log α, each frame's less its largest, not to be rounded to the size
-        of all frames', float32 at least; None where it is computed again.
+      log_alpha: (batch, time + 1, 2 max_labels + 1) log α less each frame's largest, float32 at least, or None.
     """
 
     Z: Array
@@ -98,7 +98,7 @@ def ctc_loss_forward(
     _check_blank(where, blank, Z.shape[-1])
     check_choice(where, "residuals", residuals, ("save", "recompute"))
     lattice = _lattice(Z, labels, input_lengths, label_lengths, blank)
-    log_alpha, largest = jax.vmap(_log_alpha)(_emissions(Z, lattice), lattice)
+    log_alpha, largest = meshes.along_batch(jax.vmap(_log_alpha), _emissions(Z, lattice), lattice)
     C = -(jnp.sum(largest, axis=(1, 2)) + _log_p(log_alpha, lattice))
     kept = CtcLossResiduals(Z, labels, input_lengths, label_lengths, log_alpha if residuals == "save" else None)
     return jnp.where(lattice.valid, C, jnp.nan).astype(Z.dtype), kept
@@ -128,23 +128,22 @@ def ctc_loss_backward(residuals: CtcLossResiduals, dC: Array, *, blank: int = 0)
     lattice = _lattice(Z, labels, input_lengths, label_lengths, blank)
     log_Q = _emissions(Z, lattice)
     if log_alpha is None:
-        log_alpha, _ = jax.vmap(_log_alpha)(log_Q, lattice)
-    log_gamma = log_alpha[:, 1:] + jax.vmap(_log_beta)(log_Q, lattice)
+        log_alpha, _ = meshes.along_batch(jax.vmap(_log_alpha), log_Q, lattice)
+    log_gamma = log_alpha[:, 1:] + meshes.along_batch(jax.vmap(_log_beta), log_Q, lattice)
     gamma = jnp.exp(log_softmax_forward(log_gamma)[0])  # by the sum over the states, which is p but for rounding
     P = jnp.exp(_log_probabilities(Z))
-    dC = jnp.expand_dims(dC.astype(P.dtype), (1, 2))
-    dZ = P - jax.vmap(_to_classes)(gamma, lattice.classes, P)
+    dZ = P - meshes.along_batch(jax.vmap(_to_classes), gamma, lattice.classes, P)
     sure = P > 0.5  # one class of a row at most: P and Γ may meet there, but a row of dZ sums to 0
-    dZ = dC * jnp.where(sure, -jnp.sum(jnp.where(sure, 0, dZ), axis=2, keepdims=True), dZ)
+    dZ = jnp.where(sure, -jnp.sum(jnp.where(sure, 0, dZ), axis=2, keepdims=True), dZ)
     possible = jnp.expand_dims(_log_p(log_alpha, lattice) != -jnp.inf, -1)
-    dZ = jnp.where(jnp.expand_dims(lattice.live & possible, -1), dZ, 0)
+    dZ = jnp.where(jnp.expand_dims(lattice.live & possible, -1), jnp.expand_dims(dC, (1, 2)) * dZ, 0)
     dZ = jnp.where(jnp.expand_dims(lattice.valid, (1, 2)), dZ, jnp.nan)
     return dZ.astype(Z.dtype), None, None, None
 
 
 def _lattice(Z: Array, labels: Array, input_lengths: Array, label_lengths: Array, blank: int) -> _Lattice:
     """Every example's states, from its labels and lengths."""
-    batch, time, classes = Z.shape
+    _, time, classes = Z.shape
     labels, frames, length = (jnp.asarray(a) for a in (labels, input_lengths, label_lengths))
     labels = labels.astype(jnp.promote_types(labels.dtype, jnp.int32))
     frames, length = (jnp.expand_dims(a.astype(jnp.promote_types(a.dtype, jnp.int32)), -1) for a in (frames, length))
@@ -153,7 +152,8 @@ def _lattice(Z: Array, labels: Array, input_lengths: Array, label_lengths: Array
     valid = padding | ((labels >= 0) & (labels < classes) & (labels != blank))
     in_range = (frames >= 0) & (frames <= time) & (length >= 0) & (length <= count)
     safe = jnp.clip(labels, 0, classes - 1).astype(jnp.int32)
-    emitted = jnp.full((batch, 2 * count + 1), blank, jnp.int32).at[:, 1::2].set(safe)
+    around_each = (1, min(count, 1), 1)  # a blank before the first, behind the last, and between
+    emitted = jax.lax.pad(safe, jnp.asarray(blank, safe.dtype), [(0, 0, 0), around_each])
     two_before = jnp.pad(emitted, ((0, 0), (2, 0)), constant_values=blank)[:, : 2 * count + 1]
     states = as_row(jnp.arange(2 * count + 1), 2)
     return _Lattice(
@@ -188,7 +188,7 @@ def _log_alpha(log_Q: Array, lattice: _Lattice) -> tuple[Array, Array]:
         rest, largest = _without_largest(jnp.where(live, log_q + ways, log_alpha))
         return rest, (rest, largest)
 
-    _, (rest, largest) = jax.lax.scan(one_frame, start, (log_Q, lattice.live))
+    _, (rest, largest) = meshes.scan(one_frame, start, (log_Q, lattice.live))
     return jnp.concatenate([start[None], rest]), largest
 
 
@@ -203,7 +203,7 @@ def _log_beta(log_Q: Array, lattice: _Lattice) -> Array:
         ways = _log_sum(jnp.stack([entered, _moved(entered, -1), skips]), axis=0)
         return _without_largest(jnp.where(live, ways, log_beta))[0], log_beta
 
-    return jax.lax.scan(one_frame, end, (log_Q, lattice.live), reverse=True)[1]
+    return meshes.scan(one_frame, end, (log_Q, lattice.live), reverse=True)[1]
 
 
 def _without_largest(logs: Array) -> tuple[Array, Array]:

@@ -5,10 +5,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from handgrad import meshes
 from handgrad.rules._matrices import (
     check_matrices,
     check_outputs,
     check_square,
+    factorised,
     no_columns,
     product,
     substitute,
@@ -56,7 +58,7 @@ def cholesky_forward(X: Array) -> tuple[Array, CholeskyResiduals]:
     """
     check_square("cholesky_forward", "X", X)
     (Xw,) = working(X)
-    L = jnp.linalg.cholesky(symmetric(Xw), symmetrize_input=False)
+    L = factorised(Xw)
     return L.astype(X.dtype), CholeskyResiduals(L, no_columns(X))
 
 
@@ -110,7 +112,7 @@ def qr_forward(X: Array) -> tuple[tuple[Array, Array], QrResiduals]:
     """
     check_matrices("qr_forward", "X", X)
     (Xw,) = working(X)
-    Q, R = jnp.linalg.qr(Xw)
+    Q, R = meshes.along_batch(jnp.linalg.qr, Xw)
     return (Q.astype(X.dtype), R.astype(X.dtype)), QrResiduals(Q, R, no_columns(X))
 
 

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from handgrad import meshes
 from handgrad.factors import Contraction
 from handgrad.factors.base import accumulator
 from handgrad.rules._subscripts import read, shape_of
@@ -141,7 +142,7 @@ def contraction_backward(residuals: ContractionResiduals, dY: Array, *, subscrip
 
 
 def _contract(subscripts: str, A: Array, B: Array) -> Array:
-    return jnp.einsum(subscripts, A, B, preferred_element_type=accumulator(A, B))
+    return meshes.einsum(subscripts, A, B, accumulator(A, B))
 
 
 def _pull_back(y: str, dY: Array, b: str, B: Array, a: str, A: Array) -> Array:

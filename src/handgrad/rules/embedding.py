@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from handgrad import meshes
 from handgrad.factors import Outer, Scatter
 from handgrad.factors.scatter import named_rows
 from handgrad.shapes import InputError, check_array, check_cotangent, check_residuals, check_shape, describe
@@ -54,7 +55,7 @@ def embedding_forward(ids: Array, table: Array) -> tuple[Array, EmbeddingResidua
     if not (hasattr(ids, "dtype") and jnp.issubdtype(ids.dtype, jnp.integer) and len(ids.shape) >= 1):
         raise InputError(f"embedding_forward: ids must be integers of shape (batch, ...), got {describe(ids)}")
     _check_table("embedding_forward", table)
-    Y = jnp.asarray(table).at[named_rows(ids, table.shape[0])].get(mode="fill", fill_value=jnp.nan)
+    Y = meshes.take_rows(jnp.asarray(table), named_rows(ids, table.shape[0]), mode="fill", fill_value=jnp.nan)
     return Y, EmbeddingResiduals(ids, table)
 
 
@@ -163,7 +164,7 @@ def tied_head_forward(X: Array, table: Array) -> tuple[Array, TiedHeadResiduals]
     check_array("tied_head_forward", "X", X, min_ndim=2)
     _check_table("tied_head_forward", table)
     check_shape("tied_head_forward", "X", X, (*X.shape[:-1], table.shape[1]), f"to meet the table {table.shape}")
-    return jnp.matmul(X, table.T), TiedHeadResiduals(X, table)
+    return meshes.matmul(X, table.T), TiedHeadResiduals(X, table)
 
 
 def tied_head_backward(residuals: TiedHeadResiduals, dY: Array) -> tuple[Array, Outer]:
@@ -182,7 +183,7 @@ def tied_head_backward(residuals: TiedHeadResiduals, dY: Array) -> tuple[Array, 
     """
     X, table = check_residuals("tied_head_backward", residuals, TiedHeadResiduals)
     check_cotangent("tied_head_backward", dY, (*X.shape[:-1], table.shape[0]), jnp.result_type(X, table))
-    return jnp.matmul(dY, table).astype(X.dtype), Outer(dY, X, table.dtype)
+    return meshes.matmul(dY, table).astype(X.dtype), Outer(dY, X, table.dtype)
 
 
 def _check_table(where: str, table: Array) -> None:

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from handgrad import meshes
 from handgrad.factors import Outer, Total
 from handgrad.factors.base import accumulator
 from handgrad.rules._recurrence import (
@@ -15,6 +16,7 @@ from handgrad.rules._recurrence import (
     halt,
     keep,
     mask_of,
+    own_steps,
     project,
     settle,
     time_first,
@@ -75,7 +77,7 @@ def gru_forward(
     r = σ(x_t W_r + h_{t−1} U_r + b_r) resets; z, made likewise, updates. W, U and b hold r, z, n side by side, in
     PyTorch's order; its weights are Wᵀ and Uᵀ, its two biases add up in b for r and z and are b_n and c for n. Past an
     example's length the output is 0 and the state goes on unchanged. A traced length can't be read: outside 1 … time it
-    makes its example's outputs NaN. X must be finite past the length too: 0 · NaN is NaN in dW.
+    makes its example's outputs NaN. What X holds past the length, NaN too, is in no output or cotangent.
 
     Args:
       X: (batch, time, n_in) floating point.
@@ -107,14 +109,14 @@ def gru_forward(
     def step(state: Array, inputs: Any) -> tuple[Array, Any]:
         Z, (inside, cut) = inputs
         H = uncut(cut, state)
-        _, z, n, _ = gates = _gates(Z, jnp.matmul(H.astype(dtype), U, preferred_element_type=Z.dtype), c)
+        _, z, n, _ = gates = _gates(Z, meshes.matmul(H.astype(dtype), U, Z.dtype), c)
         new = (1 - z) * n + z * H
         kept = jnp.concatenate(gates, axis=-1).astype(dtype) if residuals == "save" else None
         return keep(inside, new, state), (keep(inside, new, 0).astype(dtype), kept)
 
     Z = project(X, W, b).astype(accumulator(dtype))
     walk = time_first(Z), mask_of(lengths, X.shape[1], reverse, truncate)
-    H_last, outputs = jax.lax.scan(step, H0.astype(Z.dtype), walk, reverse=reverse)
+    H_last, outputs = meshes.scan(step, H0.astype(Z.dtype), walk, reverse=reverse)
     H, gates = jax.tree.map(time_first, outputs)
     return (H, H_last.astype(dtype)), GruResiduals(X, W, U, b, c, H0, H, gates, lengths)
 
@@ -151,9 +153,7 @@ def gru_backward(
     check_cotangent(where, dH_last, H0.shape, H.dtype, "dH_last", "H_last")
     dtype, sums, H_prev = H.dtype, accumulator(H), entering(H, H0, lengths, reverse)
     if gates is None:  # every state is known by now: no scan
-        gates = jnp.concatenate(
-            _gates(project(X, W, b), jnp.matmul(H_prev, U, preferred_element_type=sums), c), axis=-1
-        )
+        gates = jnp.concatenate(_gates(project(X, W, b), meshes.matmul(H_prev, U, sums), c), axis=-1)
 
     def step(dstate: Array, inputs: Any) -> tuple[Array, Any]:
         *arrays, (inside, cut) = inputs
@@ -163,14 +163,15 @@ def gru_backward(
         dn = dH * (1 - z) * (1 - n) * (1 + n)
         dZ = (dn * a * r * (1 - r), dH * (H_prev - n) * z * (1 - z), dn)
         dZ = keep(inside, jnp.concatenate(dZ, axis=-1), 0).astype(dtype)
-        before = dH * z + jnp.matmul(_after_reset(dZ, r), U.T, preferred_element_type=sums)
+        before = dH * z + meshes.matmul(_after_reset(dZ, r), U.T, sums)
         return keep(inside, halt(cut, before), dstate), dZ
 
     walk = (*map(time_first, (dH, gates, H_prev)), mask_of(lengths, X.shape[1], reverse, truncate))
-    dH0, Delta = jax.lax.scan(step, dH_last.astype(sums), walk, reverse=not reverse)
+    dH0, Delta = meshes.scan(step, dH_last.astype(sums), walk, reverse=not reverse)
     Delta, n = time_first(Delta), U.shape[0]
-    Epsilon = _after_reset(Delta, gates[..., :n])
-    dX, dW, dU = jnp.matmul(Delta, W.T).astype(X.dtype), Outer(X, Delta, W.dtype), Outer(H_prev, Epsilon, U.dtype)
+    Epsilon, own = own_steps(_after_reset(Delta, gates[..., :n]), lengths)
+    dX, dW = meshes.matmul(Delta, W.T).astype(X.dtype), Outer(own_steps(X, lengths)[0], Delta, W.dtype, own)
+    dU = Outer(H_prev, Epsilon, U.dtype, own)
     return dX, dW, dU, Total(Delta, b.dtype), Total(Epsilon[..., 2 * n :], c.dtype), dH0.astype(H0.dtype), None
 
 

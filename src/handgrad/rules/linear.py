@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from handgrad import meshes
 from handgrad.factors import Outer, Total
 from handgrad.shapes import InputError, as_row, check_array, check_cotangent, check_residuals, check_shape, describe
 
@@ -49,7 +50,7 @@ def linear_forward(X: Array, W: Array, b: Array | None = None) -> tuple[Array, L
     if W.ndim != 2:
         raise InputError(f"linear_forward: W must have shape (n_in, n_out), got {describe(W)}")
     check_shape("linear_forward", "X", X, (*X.shape[:-1], W.shape[0]), f"to meet W {W.shape}")
-    Y = jnp.matmul(X, W)
+    Y = meshes.matmul(X, W)
     if b is not None:
         check_array("linear_forward", "b", b)
         check_shape("linear_forward", "b", b, (W.shape[1],), f"to meet W {W.shape}")
@@ -74,5 +75,5 @@ def linear_backward(residuals: LinearResiduals, dY: Array) -> tuple[Array, Outer
     X, W, b = check_residuals("linear_backward", residuals, LinearResiduals)
     dtype = jnp.result_type(X, W) if b is None else jnp.result_type(X, W, b)
     check_cotangent("linear_backward", dY, (*X.shape[:-1], W.shape[1]), dtype)
-    dX = jnp.matmul(dY, W.T).astype(X.dtype)
+    dX = meshes.matmul(dY, W.T).astype(X.dtype)
     return dX, Outer(X, dY, W.dtype), None if b is None else Total(dY, b.dtype)

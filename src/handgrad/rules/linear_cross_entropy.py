@@ -5,10 +5,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from handgrad import meshes
 from handgrad.factors import Outer, Recomputed, Total
 from handgrad.factors.base import accumulator, as_rows
 from handgrad.rules._label_cross_entropy import Kept, Options, cotangent_of_logits, loss_of_logits
 from handgrad.rules._losses import per_example
+from handgrad.rules._targets import is_ignored
 from handgrad.rules.linear import LinearResiduals, linear_backward
 from handgrad.rules.softmax_cross_entropy import check_options
 from handgrad.shapes import (
@@ -93,8 +95,8 @@ def linear_cross_entropy_forward(
         X, Y = rows
         return None, loss_of_logits(unrounded_logits(X, W, b), Y, options)
 
-    _, of_tokens = jax.lax.scan(one_chunk, None, _in_chunks((as_rows(X), Y.reshape(-1)), chunk))
-    C, *kept = (a.reshape(-1)[: Y.size].reshape(Y.shape) for a in jax.tree.leaves(of_tokens))
+    _, of_tokens = meshes.scan(one_chunk, None, _in_chunks((X, Y), Y, chunk))
+    C, *kept = jax.tree.leaves(_out_of_chunks(of_tokens, Y))
     return per_example(C).astype(_dtype(X, W, b)), LinearCrossEntropyResiduals(X, W, b, Y, *kept)
 
 
@@ -143,16 +145,17 @@ def _walk(rows: Any, shared: Any, weights: Array | None, options: Options) -> tu
 
     def one_chunk(sums, rows):
         X, Y, *kept, dC = rows
+        X, _ = _counted(X, Y, options)
         dZ = cotangent_of_logits(unrounded_logits(X, W, b), Y, Kept(*kept), dC, options)
         dX, dW, db = linear_backward(LinearResiduals(X, W, b), dZ.astype(delta_dtype))
         dW_sum, db_sum = sums
         return (dW_sum + dW.accumulate(), None if db is None else db_sum + db.accumulate()), dX
 
     zeros = jnp.zeros(W.shape, dtype), None if b is None else jnp.zeros(b.shape, dtype)
-    tokens = _in_chunks((as_rows(X), *(a.reshape(-1) for a in (Y, *kept))), options.chunk)
-    dC_chunks = _in_chunks(_of_tokens(dC, Y), options.chunk, mode="constant")  # 0 for what only fills up
-    (dW, db), dX = jax.lax.scan(one_chunk, zeros, (*tokens, dC_chunks))
-    return as_rows(dX)[: Y.size].reshape(X.shape), dW, db
+    tokens = _in_chunks((X, Y, *kept), Y, options.chunk)
+    dC_chunks = _in_chunks(_of_tokens(dC, Y), Y, options.chunk, mode="constant")  # 0 for what only fills up
+    (dW, db), dX = meshes.scan(one_chunk, zeros, (*tokens, dC_chunks))
+    return _out_of_chunks(dX, Y), dW, db
 
 
 def _dW_again(rows: Any, shared: Any, weights: Array | None, options: Options) -> Array:
@@ -164,7 +167,8 @@ def _db_again(rows: Any, shared: Any, weights: Array | None, options: Options) -
 
 
 def _dW_sides(rows: Any, shared: Any, options: Options) -> Outer:
-    return Outer(rows[0], _whole_cotangent(rows, shared, options), shared[0].dtype)
+    X, seen = _counted(rows[0], rows[1], options)
+    return Outer(X, _whole_cotangent(rows, shared, options), shared[0].dtype, seen)
 
 
 def _db_sides(rows: Any, shared: Any, options: Options) -> Total:
@@ -174,32 +178,64 @@ def _db_sides(rows: Any, shared: Any, options: Options) -> Total:
 def _whole_cotangent(rows: Any, shared: Any, options: Options) -> Array:
     """dZ (batch, ..., n), of the logits' size."""
     X, Y, *kept, dC = rows
-    of_tokens = Y.reshape(-1), Kept(*(a.reshape(-1) for a in kept)), _of_tokens(dC.astype(kept[0].dtype), Y)
+    dC = _of_tokens(dC.astype(kept[0].dtype), Y).reshape(-1)
+    of_tokens = Y.reshape(-1), Kept(*(a.reshape(-1) for a in kept)), dC
     dZ = cotangent_of_logits(unrounded_logits(as_rows(X), *shared), *of_tokens, options)
     return dZ.astype(_dtype(X, *shared)).reshape(*Y.shape, -1)
 
 
+def _counted(X: Array, Y: Array, options: Options) -> tuple[Array, Array | None]:
+    """X with zeros for tokens to ignore, which may hold anything (0 · NaN is NaN), and which tokens these are not."""
+    if options.ignore_index is None:
+        return X, None
+    seen = ~is_ignored(Y, options.ignore_index)
+    return jnp.where(jnp.expand_dims(seen, -1), X, 0), seen
+
+
 def _of_tokens(dC: Array, Y: Array) -> Array:
-    """Each token's dC, that of its example: one long batch."""
-    return jnp.broadcast_to(jnp.expand_dims(dC, tuple(range(1, Y.ndim))), Y.shape).reshape(-1)
+    """Each token's dC, that of its example."""
+    return jnp.expand_dims(dC, tuple(range(1, Y.ndim))) + jnp.zeros(Y.shape, dC.dtype)
 
 
 def unrounded_logits(X: Array, W: Array, b: Array | None) -> Array:
     """X W + 1 bᵀ in the dtype of sums: no logit is rounded to bfloat16 on its way to the exponential."""
-    Z = jnp.matmul(X, W, preferred_element_type=accumulator(_dtype(X, W, b)))
+    Z = meshes.matmul(X, W, accumulator(_dtype(X, W, b)))
     return Z if b is None else Z + as_row(b.astype(Z.dtype), Z.ndim)
 
 
-def _in_chunks(arrays: Any, chunk: int, mode: str = "edge") -> Any:
-    """(tokens, ...) as (chunks, chunk, ...), the last chunk filled up with the last token again, or with zeros."""
+def _in_chunks(arrays: Any, Y: Array, chunk: int, mode: str = "edge") -> Any:
+    """(batch, ..., n) as (chunks, chunk, n), the axes of Y one long batch of tokens, of which every chunk has as many
+    from each device; the last is filled up with the last token again, or with zeros."""
+    places = meshes.places(Y, len(Y))
+    length = Y.size // places
+    size = max(1, min(chunk // places, length))
+    chunks = -(-length // size)
 
     def split(a: Array) -> Array:
-        size = max(1, min(chunk, a.shape[0]))
-        chunks = -(-a.shape[0] // size)
-        a = jnp.pad(a, [(0, chunks * size - a.shape[0]), *[(0, 0)] * (a.ndim - 1)], mode)
-        return a.reshape(chunks, size, *a.shape[1:])
+        a = a.reshape(places, length, *a.shape[Y.ndim :])
+        a = jnp.pad(a, [(0, 0), (0, chunks * size - length), *[(0, 0)] * (a.ndim - 2)], mode)
+        return a.reshape(places, chunks, size, *a.shape[2:])
 
-    return jax.tree.map(split, arrays)
+    def one_long_batch(a: Array) -> Array:
+        a = jnp.moveaxis(meshes.along_batch(split, a), 1, 0)
+        return a.reshape(len(a), places * size, *a.shape[3:])
+
+    return jax.tree.map(one_long_batch, arrays)
+
+
+def _out_of_chunks(arrays: Any, Y: Array) -> Any:
+    """The same back: (chunks, chunk, n) as (batch, ..., n)."""
+    places = meshes.places(Y, len(Y))
+
+    def join(a: Array) -> Array:
+        a = a.reshape(places, a.shape[1] * a.shape[2], *a.shape[3:])[:, : Y.size // places]
+        return a.reshape(*Y.shape, *a.shape[2:])
+
+    def whole(a: Array) -> Array:
+        of_places = a.reshape(len(a), places, a.shape[1] // places, *a.shape[2:])
+        return meshes.along_batch(join, jnp.moveaxis(of_places, 0, 1))
+
+    return jax.tree.map(whole, arrays)
 
 
 def _dtype(X: Array, W: Array, b: Array | None) -> Any:

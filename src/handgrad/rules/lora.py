@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from handgrad import meshes
 from handgrad.factors import Outer, Total
 from handgrad.factors.base import accumulator
 from handgrad.shapes import (
@@ -81,7 +82,7 @@ def lora_linear_forward(
     if isinstance(scale, bool) or not isinstance(scale, int | float):
         raise InputError(f"{where}: scale must be a number, got {scale!r}")
     check_choice(where, "residuals", residuals, ("save", "recompute"))
-    H = jnp.matmul(X, A)
+    H = meshes.matmul(X, A)
     Y = _product(X, W) + scale * _product(H, B)
     if b is not None:
         Y = Y + as_row(b, Y.ndim)
@@ -112,7 +113,7 @@ def lora_linear_backward(
     X, W, A, B, b, H = check_residuals("lora_linear_backward", residuals, LoraLinearResiduals)
     check_cotangent("lora_linear_backward", dY, (*X.shape[:-1], W.shape[1]), _dtype(X, W, A, B, b))
     if H is None:
-        H = jnp.matmul(X, A)
+        H = meshes.matmul(X, A)
     dH = (scale * _product(dY, B.T)).astype(dY.dtype)
     dX = (_product(dY, W.T) + _product(dH, A.T)).astype(X.dtype)
     dW, dA, dB = Outer(X, dY, W.dtype), Outer(X, dH, A.dtype), Outer(scale * H, dY, B.dtype)
@@ -121,7 +122,7 @@ def lora_linear_backward(
 
 def _product(X: Array, W: Array) -> Array:
     """X W, in float32 at least: two of them are added before anything is rounded."""
-    return jnp.matmul(X, W, preferred_element_type=accumulator(X, W))
+    return meshes.matmul(X, W, accumulator(X, W))
 
 
 def _dtype(*arrays: Array | None) -> jnp.dtype:

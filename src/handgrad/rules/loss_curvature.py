@@ -58,9 +58,9 @@ def softmax_cross_entropy_root(
     where = "softmax_cross_entropy_root"
     Z, *_ = check_residuals(where, residuals, SoftmaxCrossEntropyResiduals)
     check_cotangent(where, U, Z.shape, Z.dtype, name="U", of="the logits")
-    D, P, others, largest = row_chances(residuals)
-    along = jnp.exp(D / 2) / jnp.sqrt(1 + residuals.rest) * U.astype(P.dtype)  # √p ∘ u
-    SU = along * others - P * sum_of_others(along, largest)
+    D, rest, P, others = row_chances(residuals)
+    along = jnp.exp(D / 2) / jnp.sqrt(1 + rest) * U.astype(P.dtype)  # √p ∘ u
+    SU = along * others - P * sum_of_others(along)
     return _counting(residuals, SU, label_smoothing, ignore_index)
 
 
@@ -82,7 +82,7 @@ def softmax_cross_entropy_draw(
     Derivation: docs/derivations/loss_curvature.md
     """
     check_residuals("softmax_cross_entropy_draw", residuals, SoftmaxCrossEntropyResiduals)
-    D, P, others, _ = row_chances(residuals)
+    D, _, P, others = row_chances(residuals)
     y = jax.random.categorical(key, D)
     drawn = jnp.expand_dims(y, -1) == jnp.arange(P.shape[-1]).reshape((1,) * y.ndim + (-1,))
     return _counting(residuals, jnp.where(drawn, -others, P), label_smoothing, ignore_index)

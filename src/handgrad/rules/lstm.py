@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from handgrad import meshes
 from handgrad.factors import Outer, Total
 from handgrad.factors.base import accumulator
 from handgrad.rules._recurrence import (
@@ -15,6 +16,7 @@ from handgrad.rules._recurrence import (
     halt,
     keep,
     mask_of,
+    own_steps,
     project,
     settle,
     time_first,
@@ -76,8 +78,8 @@ def lstm_forward(
 
     i, f, o = σ(z_i), σ(z_f), σ(z_o) and g = tanh(z_g). The order i, f, g, o is PyTorch's; its weights are Wᵀ and Uᵀ,
     and b is the sum of its two biases. Past an example's length the output is 0 and the state goes on unchanged. A
-    traced length can't be read: outside 1 … time it makes its example's outputs NaN. X must be finite past the length
-    too: 0 · NaN is NaN in dW.
+    traced length can't be read: outside 1 … time it makes its example's outputs NaN. What X holds past the length,
+    NaN too, is in no output or cotangent.
 
     Args:
       X: (batch, time, n_in) floating point.
@@ -106,7 +108,7 @@ def lstm_forward(
     def step(state: tuple[Array, Array], inputs: Any) -> tuple[tuple[Array, Array], Any]:
         Z, (inside, cut) = inputs
         H_prev, C_prev = uncut(cut, state[0]), uncut(cut, state[1])
-        i, f, g, o = gates = _gates(Z + jnp.matmul(H_prev.astype(dtype), U, preferred_element_type=Z.dtype))
+        i, f, g, o = gates = _gates(Z + meshes.matmul(H_prev.astype(dtype), U, Z.dtype))
         C = f * C_prev + i * g
         H = o * jnp.tanh(C)
         outputs = keep(inside, H, 0).astype(dtype), keep(inside, C, 0).astype(dtype)
@@ -115,7 +117,7 @@ def lstm_forward(
 
     Z = project(X, W, b).astype(accumulator(dtype))
     state, walk = (H0.astype(Z.dtype), C0.astype(Z.dtype)), mask_of(lengths, X.shape[1], reverse, truncate)
-    (H_last, C_last), outputs = jax.lax.scan(step, state, (time_first(Z), walk), reverse=reverse)
+    (H_last, C_last), outputs = meshes.scan(step, state, (time_first(Z), walk), reverse=reverse)
     H, C, gates = jax.tree.map(time_first, outputs)
     last = H_last.astype(dtype), C_last.astype(dtype)
     return (H, last), LstmResiduals(X, W, U, b, H0, C0, H, C, gates, lengths)
@@ -155,7 +157,7 @@ def lstm_backward(
     dtype, sums = H.dtype, accumulator(H)
     H_prev, C_prev = entering(H, H0, lengths, reverse), entering(C, C0, lengths, reverse)
     if gates is None:  # every state is known by now: no scan
-        gates = jnp.concatenate(_gates(project(X, W, b) + jnp.matmul(H_prev, U, preferred_element_type=sums)), axis=-1)
+        gates = jnp.concatenate(_gates(project(X, W, b) + meshes.matmul(H_prev, U, sums)), axis=-1)
 
     def step(dstate: tuple[Array, Array], inputs: Any) -> tuple[tuple[Array, Array], Array]:
         *arrays, (inside, cut) = inputs
@@ -165,15 +167,17 @@ def lstm_backward(
         dC = dstate[1] + dH * o * (1 - T) * (1 + T)
         dZ = (dC * g * i * (1 - i), dC * C_prev * f * (1 - f), dC * i * (1 - g) * (1 + g), dH * T * o * (1 - o))
         dZ = keep(inside, jnp.concatenate(dZ, axis=-1), 0).astype(dtype)
-        dH_prev, dC_prev = halt(cut, jnp.matmul(dZ, U.T, preferred_element_type=sums)), halt(cut, dC * f)
+        dH_prev, dC_prev = halt(cut, meshes.matmul(dZ, U.T, sums)), halt(cut, dC * f)
         return (keep(inside, dH_prev, dstate[0]), keep(inside, dC_prev, dstate[1])), dZ
 
     walk = (*map(time_first, (dH, gates, C, C_prev)), mask_of(lengths, X.shape[1], reverse, truncate))
     state = dH_last.astype(sums), dC_last.astype(sums)
-    (dH0, dC0), Delta = jax.lax.scan(step, state, walk, reverse=not reverse)
+    (dH0, dC0), Delta = meshes.scan(step, state, walk, reverse=not reverse)
     Delta = time_first(Delta)
-    dX, dH0, dC0 = jnp.matmul(Delta, W.T).astype(X.dtype), dH0.astype(H0.dtype), dC0.astype(C0.dtype)
-    return dX, Outer(X, Delta, W.dtype), Outer(H_prev, Delta, U.dtype), Total(Delta, b.dtype), dH0, dC0, None
+    dX, dH0, dC0 = meshes.matmul(Delta, W.T).astype(X.dtype), dH0.astype(H0.dtype), dC0.astype(C0.dtype)
+    X, own = own_steps(X, lengths)
+    dW, dU, db = Outer(X, Delta, W.dtype, own), Outer(H_prev, Delta, U.dtype, own), Total(Delta, b.dtype)
+    return dX, dW, dU, db, dH0, dC0, None
 
 
 def _gates(Z: Array) -> tuple[Array, Array, Array, Array]:

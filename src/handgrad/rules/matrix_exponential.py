@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from handgrad import meshes
 from handgrad.rules._matrices import check_square, working
 from handgrad.shapes import check_cotangent, check_residuals
 
@@ -35,7 +36,7 @@ def matrix_exponential_forward(X: Array) -> tuple[Array, MatrixExponentialResidu
     Derivation: docs/derivations/matrix_exponential.md (Al-Mohy and Higham 2009)
     """
     check_square("matrix_exponential_forward", "X", X)
-    Y = jax.scipy.linalg.expm(*working(X)).astype(X.dtype)
+    Y = meshes.along_batch(jax.scipy.linalg.expm, *working(X)).astype(X.dtype)
     return Y, MatrixExponentialResiduals(X)
 
 
@@ -61,4 +62,4 @@ def matrix_exponential_backward(residuals: MatrixExponentialResiduals, dY: Array
     E = dYw / jnp.where(size == 0, 1, size)
     n = X.shape[-1]
     block = jnp.block([[Xw.mT, E], [jnp.zeros_like(Xw), Xw.mT]])
-    return ((size * jax.scipy.linalg.expm(block)[..., :n, n:]).astype(X.dtype),)
+    return ((size * meshes.along_batch(jax.scipy.linalg.expm, block)[..., :n, n:]).astype(X.dtype),)

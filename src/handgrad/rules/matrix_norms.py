@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from handgrad.rules._matrices import check_matrices, product, to_matrices, working
+from handgrad.rules._matrices import check_matrices, exponent, product, times_power, to_matrices, working
 from handgrad.shapes import check_cotangent, check_residuals
 
 __all__ = [
@@ -33,7 +33,7 @@ class FrobeniusNormResiduals(NamedTuple):
 
 
 def frobenius_norm_forward(X: Array) -> tuple[Array, FrobeniusNormResiduals]:
-    """Y = (Σ x_ij²)^½.
+    """Y = (Σ x_ij²)^½, of numbers of any size: they are divided by a power of two before they are squared.
 
     Args:
       X: (batch, ..., m, n) floating point.
@@ -44,7 +44,9 @@ def frobenius_norm_forward(X: Array) -> tuple[Array, FrobeniusNormResiduals]:
     Derivation: docs/derivations/matrix_norms.md
     """
     check_matrices("frobenius_norm_forward", "X", X)
-    Y = jnp.linalg.norm(*working(X), axis=(-2, -1))
+    (Xw,) = working(X)
+    e = exponent(jnp.max(jnp.abs(Xw), axis=(-2, -1), initial=0))
+    Y = times_power(jnp.linalg.norm(times_power(Xw, to_matrices(-e)), axis=(-2, -1)), e)
     return Y.astype(X.dtype), FrobeniusNormResiduals(X, Y)
 
 
@@ -66,8 +68,8 @@ def frobenius_norm_backward(residuals: FrobeniusNormResiduals, dY: Array) -> tup
     """
     X, Y = check_residuals("frobenius_norm_backward", residuals, FrobeniusNormResiduals)
     check_cotangent("frobenius_norm_backward", dY, Y.shape, X.dtype)
-    slope = jnp.where(Y == 0, 0, dY.astype(Y.dtype) / jnp.where(Y == 0, 1, Y))
-    return ((to_matrices(slope) * X.astype(Y.dtype)).astype(X.dtype),)
+    direction = X.astype(Y.dtype) / to_matrices(jnp.where(Y == 0, 1, Y))  # dY / Y may overflow
+    return ((to_matrices(dY.astype(Y.dtype)) * direction).astype(X.dtype),)
 
 
 class NuclearNormResiduals(NamedTuple):

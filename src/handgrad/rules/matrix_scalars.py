@@ -5,7 +5,18 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from handgrad.rules._matrices import check_outputs, check_square, no_columns, product, to_matrices, working
+from handgrad import meshes
+from handgrad.rules._matrices import (
+    check_outputs,
+    check_square,
+    exponent,
+    lu_solve,
+    no_columns,
+    product,
+    times_power,
+    to_matrices,
+    working,
+)
 from handgrad.shapes import as_row, check_cotangent, check_residuals
 
 __all__ = [
@@ -71,7 +82,7 @@ class DeterminantResiduals(NamedTuple):
 
 
 def determinant_forward(X: Array) -> tuple[Array, DeterminantResiduals]:
-    """Y = det X.
+    """Y = det X. Up to n = 35, rows and columns are scaled by powers of two: nothing overflows on the way to Y.
 
     Args:
       X: (batch, ..., n, n) floating point.
@@ -82,7 +93,8 @@ def determinant_forward(X: Array) -> tuple[Array, DeterminantResiduals]:
     Derivation: docs/derivations/matrix_scalars.md (Giles 2008)
     """
     check_square("determinant_forward", "X", X)
-    return jnp.linalg.det(*working(X)).astype(X.dtype), DeterminantResiduals(X)
+    Z, _, total = _evened_out(*working(X))
+    return times_power(meshes.along_batch(jnp.linalg.det, Z), total).astype(X.dtype), DeterminantResiduals(X)
 
 
 def determinant_backward(residuals: DeterminantResiduals, dY: Array) -> tuple[Array]:
@@ -105,10 +117,11 @@ def determinant_backward(residuals: DeterminantResiduals, dY: Array) -> tuple[Ar
     (X,) = check_residuals("determinant_backward", residuals, DeterminantResiduals)
     check_cotangent("determinant_backward", dY, X.shape[:-2], X.dtype)
     Xw, dYw = working(X, dY)
-    U, S, Vt = jnp.linalg.svd(Xw, full_matrices=False)
-    orientation = jnp.linalg.det(product(U, Vt))  # 1 or −1
+    Z, e, total = _evened_out(Xw)
+    U, S, Vt = jnp.linalg.svd(Z, full_matrices=False)
+    orientation = meshes.along_batch(jnp.linalg.det, product(U, Vt))  # 1 or −1
     cofactors = product(U * jnp.expand_dims(_products_of_the_others(S), -2), Vt)
-    return ((to_matrices(dYw * orientation) * cofactors).astype(X.dtype),)
+    return (times_power(to_matrices(dYw * orientation) * cofactors, to_matrices(total) - e).astype(X.dtype),)
 
 
 class LogDeterminantResiduals(NamedTuple):
@@ -139,7 +152,7 @@ def log_determinant_forward(X: Array) -> tuple[tuple[Array, Array], LogDetermina
     Derivation: docs/derivations/matrix_scalars.md (Giles 2008)
     """
     check_square("log_determinant_forward", "X", X)
-    LU, pivots = jax.scipy.linalg.lu_factor(*working(X))
+    LU, pivots = meshes.along_batch(jax.scipy.linalg.lu_factor, *working(X))
     diagonal = jnp.diagonal(LU, axis1=-2, axis2=-1)
     exchanged = pivots != as_row(jnp.arange(pivots.shape[-1], dtype=pivots.dtype), pivots.ndim)
     # Each exchange of two rows turns the sign round once.
@@ -167,7 +180,7 @@ def log_determinant_backward(residuals: LogDeterminantResiduals, dY: tuple[Array
     dS, dy = check_outputs(where, dY, "dS", "dY")
     check_cotangent(where, dS, like.shape[:-2], like.dtype, name="dS", of="S")
     check_cotangent(where, dy, like.shape[:-2], like.dtype)
-    transposed_inverse = jax.scipy.linalg.lu_solve((LU, pivots), _identity(like.shape, LU.dtype), trans=1)
+    transposed_inverse = lu_solve(LU, pivots, _identity(like.shape, LU.dtype), transpose=True)
     return ((to_matrices(dy).astype(LU.dtype) * transposed_inverse).astype(like.dtype),)
 
 
@@ -175,6 +188,19 @@ def _identity(shape: tuple[int, ...], dtype: jnp.dtype) -> Array:
     """I (batch, ..., n, n), for the axes (batch, ..., n, ·)."""
     n = shape[-2]
     return jnp.broadcast_to(jnp.eye(n, dtype=dtype), (*shape[:-1], n))
+
+
+def _evened_out(X: Array) -> tuple[Array, Array, Array]:
+    """Z, e and t with x_ij = z_ij 2^e_ij and det X = 2ᵗ det Z; e_ij is a number of row i plus one of column j, so that
+    the cofactors of X are those of Z times 2^(t − e_ij).
+
+    The elements of Z are below 2, and |det Z| below (2 √n)ⁿ. From n = 36 on that may be too large a number where det X
+    is none: Z is X then.
+    """
+    rows = exponent(jnp.max(jnp.abs(X), axis=-1, keepdims=True, initial=0))
+    columns = exponent(jnp.max(jnp.abs(times_power(X, -rows)), axis=-2, keepdims=True, initial=0))
+    e = rows + columns if X.shape[-1] < 36 else 0 * (rows + columns)
+    return times_power(X, -e), e, jnp.trace(e, axis1=-2, axis2=-1)
 
 
 def _products_of_the_others(S: Array) -> Array:

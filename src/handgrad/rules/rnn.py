@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from handgrad import meshes
 from handgrad.factors import Outer, Total
 from handgrad.factors.base import accumulator
 from handgrad.rules._recurrence import (
@@ -15,6 +16,7 @@ from handgrad.rules._recurrence import (
     halt,
     keep,
     mask_of,
+    own_steps,
     project,
     settle,
     time_first,
@@ -68,7 +70,7 @@ def rnn_forward(
     """h_t = φ(x_t W + h_{t−1} U + b), φ = tanh or relu.
 
     Past an example's length the output is 0 and the state goes on unchanged. A traced length can't be read: outside
-    1 … time it makes its example's outputs NaN. X must be finite past the length too: 0 · NaN is NaN in dW.
+    1 … time it makes its example's outputs NaN. What X holds past the length, NaN too, is in no output or cotangent.
 
     Args:
       X: (batch, time, n_in) floating point.
@@ -97,12 +99,12 @@ def rnn_forward(
 
     def step(H: Array, inputs: Any) -> tuple[Array, Array]:
         Z, (inside, cut) = inputs
-        new = phi(Z + jnp.matmul(uncut(cut, H).astype(dtype), U, preferred_element_type=Z.dtype))
+        new = phi(Z + meshes.matmul(uncut(cut, H).astype(dtype), U, Z.dtype))
         return keep(inside, new, H), keep(inside, new, 0).astype(dtype)
 
     Z = project(X, W, b).astype(accumulator(dtype))
     walk = time_first(Z), mask_of(lengths, X.shape[1], reverse, truncate)
-    H_last, H = jax.lax.scan(step, H0.astype(Z.dtype), walk, reverse=reverse)
+    H_last, H = meshes.scan(step, H0.astype(Z.dtype), walk, reverse=reverse)
     H = time_first(H)
     return (H, H_last.astype(dtype)), RnnResiduals(X, W, U, b, H0, H, lengths)
 
@@ -143,17 +145,18 @@ def rnn_backward(
         dnew, H = dH.astype(sums) + dstate, H.astype(sums)
         dZ = dnew * (1 - H) * (1 + H) if activation == "tanh" else jnp.where(H > 0, dnew, 0)
         dZ = keep(inside, dZ, 0).astype(dtype)
-        dbefore = halt(cut, jnp.matmul(dZ, U.T, preferred_element_type=sums))
+        dbefore = halt(cut, meshes.matmul(dZ, U.T, sums))
         return keep(inside, dbefore, dstate), dZ
 
     walk = time_first(dH), time_first(H), mask_of(lengths, X.shape[1], reverse, truncate)
-    dH0, Delta = jax.lax.scan(step, dH_last.astype(sums), walk, reverse=not reverse)
+    dH0, Delta = meshes.scan(step, dH_last.astype(sums), walk, reverse=not reverse)
     Delta, H_prev = time_first(Delta), entering(H, H0, lengths, reverse)
-    dX = jnp.matmul(Delta, W.T).astype(X.dtype)
+    dX = meshes.matmul(Delta, W.T).astype(X.dtype)
+    X, own = own_steps(X, lengths)
     return (
         dX,
-        Outer(X, Delta, W.dtype),
-        Outer(H_prev, Delta, U.dtype),
+        Outer(X, Delta, W.dtype, own),
+        Outer(H_prev, Delta, U.dtype, own),
         Total(Delta, b.dtype),
         dH0.astype(H0.dtype),
         None,

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from handgrad import meshes
 from handgrad.factors.base import accumulator
 from handgrad.rules._losses import per_example, pulled, target_cotangent, to_elements, wide
 from handgrad.rules.softmax import log_softmax_forward
@@ -153,7 +154,7 @@ def info_nce_forward(
     check_positive(where, "epsilon", epsilon)
     check_choice(where, "residuals", residuals, POLICIES)
     L = _log_chances(*_sides(A, Y, normalise, epsilon), temperature)
-    C = -jnp.diagonal(L).astype(jnp.result_type(A, Y))
+    C = -jnp.sum(jnp.where(jnp.eye(len(L), dtype=bool), L, 0), axis=1).astype(jnp.result_type(A, Y))
     return C, InfoNceResiduals(A, Y, L if residuals == "save" else None)
 
 
@@ -183,9 +184,10 @@ def info_nce_backward(
     check_cotangent("info_nce_backward", dC, A.shape[:1], jnp.result_type(A, Y), name="dC", of="C")
     U, V = _sides(A, Y, normalise, epsilon)
     L = _log_chances(U, V, temperature) if L is None else L
-    P_I = jnp.where(jnp.eye(len(A), dtype=bool), jnp.expm1(L), jnp.exp(L))  # p − 1 keeps its digits where p is near 1
+    own = jnp.eye(len(A), dtype=L.dtype)
+    P_I = own * jnp.expm1(L) + (1 - own) * jnp.exp(L)  # p − 1 keeps its digits where p is near 1
     dS = jnp.expand_dims(dC.astype(L.dtype), 1) * P_I / temperature
-    dU, dV = jnp.matmul(dS, V), jnp.matmul(dS.T, U)
+    dU, dV = meshes.einsum("bc,cn->bn", dS, meshes.replicated(V)), meshes.einsum("bc,bn->cn", dS, U)
     if normalise:
         dU, dV = _unit_backward(A, dU, dU, epsilon), _unit_backward(Y, dV, dV, epsilon)
     return dU.astype(A.dtype), dV.astype(Y.dtype)
@@ -199,7 +201,7 @@ def _sides(A: Array, Y: Array, normalise: bool, epsilon: float) -> tuple[Array, 
 
 
 def _log_chances(U: Array, V: Array, temperature: float) -> Array:
-    return log_softmax_forward(jnp.matmul(U, V.T) / temperature)[0]
+    return log_softmax_forward(meshes.einsum("bn,cn->bc", U, meshes.replicated(V)) / temperature)[0]
 
 
 def _unit(A: Array, epsilon: float) -> Array:

@@ -93,7 +93,7 @@ def log_softmax_forward(X: Array) -> tuple[Array, LogSoftmaxResiduals]:
     Xw = wide(X)
     M = jnp.max(Xw, axis=-1, keepdims=True)
     D = Xw - M
-    L = (D - jnp.log1p(rest_of(D, Xw == M))).astype(X.dtype)
+    L = (D - jnp.log1p(rest_of(D))).astype(X.dtype)
     return L, LogSoftmaxResiduals(L)
 
 

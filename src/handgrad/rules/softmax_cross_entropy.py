@@ -9,8 +9,16 @@ import numpy as np
 
 from handgrad.factors.base import accumulator
 from handgrad.rules._losses import counted, per_example, pulled, target_cotangent, to_elements
-from handgrad.rules._softmax import chances, rest_of, shifted
-from handgrad.rules._targets import as_distribution, check_labels_or_distributions, ignored, of_others, weighted
+from handgrad.rules._softmax import chances, mismatch, rest_of, shifted
+from handgrad.rules._targets import (
+    as_distribution,
+    check_labels_or_distributions,
+    ignored,
+    loss_of_distributions,
+    loss_of_labels,
+    of_others,
+    weighted,
+)
 from handgrad.shapes import (
     InputError,
     check_array,
@@ -88,15 +96,18 @@ def softmax_cross_entropy_forward(
         check_shape(where, "class_weights", class_weights, Z.shape[-1:], "(one for each class)")
     dtype = _dtype(Z, Y, class_weights)
     M = jnp.max(Z, axis=-1, keepdims=True).astype(accumulator(dtype))
-    D, largest = _shifted(Z, M, softcap)
-    rest = rest_of(D, largest)
-    L, lse = _logarithms(D, M, rest, Y, ignore_index, softcap)
-    V = weighted(as_distribution(Y, Z.shape[-1], M.dtype, label_smoothing, ignore_index), class_weights)
-    # 0 log 0 = 0: a logit of −∞ costs nothing where the target never happens.
-    C = per_example(-V * counted(V, L))
+    D, _ = _shifted(Z, M, softcap)
+    if jnp.issubdtype(Y.dtype, jnp.integer):
+        C, rest = loss_of_labels(D, Y, class_weights, label_smoothing)
+    else:
+        V = weighted(as_distribution(Y, Z.shape[-1], M.dtype, label_smoothing, None), class_weights)
+        C, rest = loss_of_distributions(D, V)
     if z_loss:
-        C = C + per_example(z_loss * lse * lse)
-    return C.astype(dtype), SoftmaxCrossEntropyResiduals(Z, M, rest, Y, class_weights)
+        lse = capped(M, softcap) + jnp.log1p(rest)
+        C = C + z_loss * lse * lse
+    if ignore_index is not None:
+        C = jnp.where(ignored(Y, ignore_index), 0, C)
+    return per_example(C, dtype), SoftmaxCrossEntropyResiduals(Z, M, rest, Y, class_weights)
 
 
 def softmax_cross_entropy_backward(
@@ -134,8 +145,12 @@ def softmax_cross_entropy_backward(
     P, others = chances(D, largest, rest)
     Q = as_distribution(Y, Z.shape[-1], M.dtype, label_smoothing, ignore_index)
     V = weighted(Q, class_weights)
-    rest_of_target = of_others(Y, V, class_weights, largest, label_smoothing)
-    slope = P * (rest_of_target + 2 * z_loss * lse if z_loss else rest_of_target) - V * others
+    if jnp.issubdtype(Y.dtype, jnp.integer):
+        slope = P * of_others(Y, V, class_weights, label_smoothing) - V * others
+    else:
+        slope = mismatch(P, V)
+    if z_loss:
+        slope = slope + 2 * z_loss * lse * P
     if softcap is not None:
         slope = slope * _slope_of_cap(Z.astype(M.dtype) / softcap)
     if ignore_index is not None:
@@ -157,10 +172,11 @@ def row_weights(residuals: SoftmaxCrossEntropyResiduals, label_smoothing: float,
 
 
 def row_chances(residuals: SoftmaxCrossEntropyResiduals) -> tuple[Array, Array, Array, Array]:
-    """S − M, P, 1 − P and where P is largest, of logits without a cap."""
-    Z, M, rest, *_ = residuals
+    """S − M, its rest, P and 1 − P, of logits without a cap, whatever the target is."""
+    Z, M, *_ = residuals
     D, largest = _shifted(Z, M, None)
-    return D, *chances(D, largest, rest), largest
+    rest = rest_of(D)
+    return D, rest, *chances(D, largest, rest)
 
 
 def check_options(where: str, label_smoothing: Any, ignore_index: Any, z_loss: Any, softcap: Any) -> None:

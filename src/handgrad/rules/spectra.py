@@ -152,10 +152,11 @@ def svd_backward(residuals: SvdResiduals, dY: tuple[Array, Array, Array]) -> tup
     V, dV = Vt.mT, dVt.mT
     m, n = U.shape[-2], V.shape[-2]
     rounding = _rounding(S, max(m, n))
-    F = _reciprocal(_differences(S), rounding) * _reciprocal(_sums(S), rounding)
+    apart, sums = _reciprocal(_differences(S), rounding), _reciprocal(_sums(S), rounding)
     along, down = jnp.expand_dims(S, -2), jnp.expand_dims(S, -1)  # M ∘ along is M diag(S), M ∘ down is diag(S) M
     turn_U, turn_V = product(U.mT, dU), product(Vt, dV)
-    inner = along * (F * (turn_U - turn_U.mT)) + down * (F * (turn_V - turn_V.mT)) + _diagonal(dS)
+    # F is apart ∘ sums, the square of a reciprocal: s / (s_j + s_i) is a share, which neither overflows nor underflows.
+    inner = along * sums * apart * (turn_U - turn_U.mT) + down * sums * apart * (turn_V - turn_V.mT) + _diagonal(dS)
     dX = product(U, inner, Vt)
     inverse = _reciprocal(along, rounding)
     if m > n:

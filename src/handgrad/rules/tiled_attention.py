@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from handgrad import meshes
 from handgrad.factors.base import accumulator
 from handgrad.rules import _scores as shared
 from handgrad.rules._scores import product
@@ -73,7 +74,7 @@ def tiled_attention_forward(
       K: (batch, keys, kv_heads, n); kv_heads divides heads.
       V: (batch, keys, kv_heads, n_v).
       bias: (batch, heads, tokens, keys) floating point, or None; each of the first three axes may be 1.
-      mask: booleans, likewise: True where the query may see the key.
+      mask: booleans, likewise: True where the query may see the key; padding as for attention_forward.
       key: random key for dropout; None drops nothing.
       scale, causal, window, softcap, dropout: as attention_forward.
       tile: how many keys at a time; the keys need not be a multiple of it.
@@ -88,6 +89,7 @@ def tiled_attention_forward(
     options = shared.check_options(where, Q.shape[3], scale, causal, window, softcap, dropout)
     check_count(where, "tile", tile)
     dtype, (keys, kv_heads) = jnp.result_type(Q, K, V), K.shape[1:3]
+    arguments, (Q, K, V) = (Q, K, V), shared.without_hidden(Q, K, V, mask)
     Q_ = shared.grouped(Q, kv_heads)
 
     def one_tile(carry: Any, of_tile: Any) -> tuple[Any, None]:
@@ -105,10 +107,10 @@ def tiled_attention_forward(
     rows = (Q.shape[0], *Q_.shape[2:4], Q.shape[1])
     wide = accumulator(Q, K, V) if bias is None else accumulator(Q, K, V, bias)
     nothing_yet = jnp.full(rows, -jnp.inf, wide), jnp.zeros(rows, wide), jnp.zeros((*rows, V.shape[3]), wide)
-    (M, total, Y), _ = jax.lax.scan(one_tile, nothing_yet, tiles(K, V, bias, mask, tile))
+    (M, total, Y), _ = meshes.scan(one_tile, nothing_yet, tiles(K, V, bias, mask, tile))
     Y = Y / jnp.where(total == 0, 1, total)[..., None]
     Y = jnp.moveaxis(Y, 3, 1).reshape(*Q.shape[:3], V.shape[3]).astype(dtype)
-    return Y, TiledAttentionResiduals(Q, K, V, bias, mask, key, Y, M, total)
+    return Y, TiledAttentionResiduals(*arguments, bias, mask, key, Y, M, total)
 
 
 def tiled_attention_backward(
@@ -143,6 +145,7 @@ def tiled_attention_backward(
     where = "tiled_attention_backward"
     Q, K, V, bias, mask, key, Y, M, total = check_residuals(where, residuals, TiledAttentionResiduals)
     check_cotangent(where, dY, Y.shape, Y.dtype)
+    Q, K, V = shared.without_hidden(Q, K, V, mask)
     options = shared.check_options(where, Q.shape[3], scale, causal, window, softcap, dropout)
     check_count(where, "tile", tile)
     dtype, (keys, kv_heads) = Y.dtype, K.shape[1:3]
@@ -163,7 +166,7 @@ def tiled_attention_backward(
         return dQ, (dK, dV, None if bias is None else shared.sum_to(dZ, bias))
 
     of_tiles = tiles(K, V, bias, mask, tile)
-    dQ, (dK, dV, dB) = jax.lax.scan(one_tile, jnp.zeros(Q_.shape, accumulator(Q, K, V)), of_tiles)
+    dQ, (dK, dV, dB) = meshes.scan(one_tile, jnp.zeros(Q_.shape, accumulator(Q, K, V)), of_tiles)
     dK, dV = (joined(d, 1, keys).astype(A.dtype) for d, A in ((dK, K), (dV, V)))
     dbias = None if bias is None else joined(dB, 3, keys).astype(bias.dtype)
     return dQ.reshape(Q.shape).astype(Q.dtype), dK, dV, dbias, None, None

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from handgrad.backprop import same_batch
 from handgrad.layers import Layer, Loss
 from handgrad.shapes import InputError, check_count
 from handgrad.training.step import TrainState, train_step
@@ -38,7 +39,7 @@ def fit(
     Args:
       model, loss, optimizer: what to train, on what, and how.
       state: from `init_state`; it is not changed.
-      data: (x, target), arrays with the examples along axis 0.
+      data: (x, target), pytrees of arrays with the examples along axis 0 of each: arrays, Sequences, a CtcTarget.
       batch_size, epochs: at least 1.
       key: for the order of examples and, where a layer draws noise, for that.
       evaluate: params -> metrics, called after each epoch.
@@ -46,17 +47,16 @@ def fit(
     Yields:
       (state, {"epoch", "train_loss" (mean over the epoch's steps), "seconds", and evaluate's}) after each epoch.
     Raises:
-      InputError: before anything is computed, a batch larger than the data, x and target of different length.
+      InputError: before anything is computed, a batch larger than the data; x and target, or two leaves of one of
+        them, with different numbers of examples.
     """
-    x, target = data
     check_count("fit", "batch_size", batch_size)
     check_count("fit", "epochs", epochs)
-    if len(x) != len(target):
-        raise InputError(f"fit: x and target must have the same length, got {len(x)} and {len(target)}")
-    if batch_size > len(x):
-        raise InputError(f"fit: batch_size must be at most the {len(x)} examples, got {batch_size}")
-    epoch = jax.jit(_epoch(model, loss, optimizer, len(x), batch_size))
-    return _epochs(epoch, state, (jnp.asarray(x), jnp.asarray(target)), epochs, key, evaluate, progress)
+    examples = same_batch("fit", *data)
+    if batch_size > examples:
+        raise InputError(f"fit: batch_size must be at most the {examples} examples, got {batch_size}")
+    epoch = jax.jit(_epoch(model, loss, optimizer, examples, batch_size))
+    return _epochs(epoch, state, jax.tree.map(jnp.asarray, data), epochs, key, evaluate, progress)
 
 
 def _epoch(model, loss, optimizer, n, batch_size):
@@ -70,7 +70,8 @@ def _epoch(model, loss, optimizer, n, batch_size):
 
         def one_step(state, batch_and_key):
             batch, k = batch_and_key
-            return step(state, x[batch], target[batch], key=k)
+            of_batch = jax.tree.map(lambda leaf: leaf[batch], (x, target))
+            return step(state, *of_batch, key=k)
 
         return jax.lax.scan(one_step, state, (order, jax.random.split(noise_key, steps)))
 

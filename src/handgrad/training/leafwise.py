@@ -6,19 +6,17 @@ their own, which can run as soon as that one gradient is there. And where each o
 program can run on a part of the parameter, as one layer of a stack.
 """
 
-import functools
-import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import optax
 from jax.extend import core
 
-from handgrad.shapes import InputError
+from handgrad.shapes import InputError, path_name
+from handgrad.training.equations import NOTHING, Equation, Needs, Program, Values, need, together, traced
 
 Array = jax.Array
-Values = dict[Any, Any]
 
 # Primitives of which each element needs that element of the arrays that go in, and numbers.
 ELEMENTWISE = """abs add add_any and atan2 cbrt ceil clamp convert_element_type copy cos cosh div eq erf erf_inv erfc
@@ -30,13 +28,13 @@ class Leafwise(NamedTuple):
     """One step of an optimiser, taken apart.
 
     Attributes:
-      jaxpr: (n gradients, n parameters, the state's leaves) -> (n new parameters, the state's new leaves).
+      program: (n gradients, n parameters, the state's leaves) -> (n new parameters, the state's new leaves).
       owners: for each leaf of the state the number of the parameter that it belongs to, or None for what all have in
         common, as Adam's count.
       names: the parameters' paths.
     """
 
-    jaxpr: core.ClosedJaxpr
+    program: Program
     owners: tuple[int | None, ...]
     names: tuple[str, ...]
 
@@ -52,12 +50,11 @@ class Leafwise(NamedTuple):
         Returns:
           values for `update`; the new leaves of `states_of(None)`.
         """
-        jaxpr, n, of_all = self.jaxpr.jaxpr, len(self.names), self.states_of(None)
-        values: Values = dict(zip(jaxpr.constvars, self.jaxpr.consts, strict=True))
-        values |= {jaxpr.invars[2 * n + j]: states[j] for j in of_all}
-        outputs = [jaxpr.outvars[n + j] for j in of_all]
-        needed = _behind(jaxpr, outputs)
-        for place, equation in enumerate(jaxpr.eqns):
+        program, n, of_all = self.program, len(self.names), self.states_of(None)
+        values: Values = program.consts | {program.invars[2 * n + j]: states[j] for j in of_all}
+        outputs = [program.outvars[n + j] for j in of_all]
+        needed = program.behind(outputs)
+        for place, equation in enumerate(program.eqns):
             # Arrays as large as a parameter are made where they are used; they would only stand about.
             worth_keeping = place in needed or all(v.aval.shape == () for v in equation.outvars)
             if worth_keeping and all(isinstance(a, core.Literal) or a in values for a in equation.invars):
@@ -74,7 +71,6 @@ class Leafwise(NamedTuple):
           grad, param, states: parameter i's; `states` in the order of `states_of(i)`.
           layer: where these are one layer of a stack that `check_elementwise` has passed, its number.
         """
-        jaxpr = self.jaxpr.jaxpr
         inputs, outputs = self._inputs(i), self._outputs(i)
         stack = None if layer is None else inputs[0].aval.shape
         own: Values = dict(zip(inputs, [grad, param, *states], strict=True))
@@ -86,8 +82,8 @@ class Leafwise(NamedTuple):
             in_stack = stack is not None and atom.aval.shape == stack
             return jax.lax.dynamic_index_in_dim(value, layer, keepdims=False) if in_stack else value
 
-        for place in sorted(_behind(jaxpr, outputs, {*common, *own})):
-            _run(jaxpr.eqns[place], own, read, stack)
+        for place in sorted(self.program.behind(outputs, {*common, *own})):
+            _run(self.program.eqns[place], own, read, stack)
         new_param, *new_states = map(read, outputs)
         return new_param, new_states
 
@@ -97,12 +93,12 @@ class Leafwise(NamedTuple):
         Raises:
           InputError: the update of parameter i is not element by element.
         """
-        jaxpr, shape = self.jaxpr.jaxpr, self._inputs(i)[0].aval.shape
+        shape = self._inputs(i)[0].aval.shape
         found = [f"a state of shape {atom.aval.shape}" for atom in self._inputs(i) if atom.aval.shape != shape]
-        for place in sorted(_behind(jaxpr, self._outputs(i))):
-            equation = jaxpr.eqns[place]
+        for place in sorted(self.program.behind(self._outputs(i))):
+            equation = self.program.eqns[place]
             if not (_is_scalar(equation) or _is_fill(equation) or equation.primitive.name in ELEMENTWISE.split()):
-                found.append(equation.primitive.name)
+                found.append(f"{equation.primitive.name}{equation.origin}")
         if found:
             raise InputError(
                 f"{where}: optimizer must work element by element on {self.names[i]}, whose {shape[0]} layers are "
@@ -110,79 +106,95 @@ class Leafwise(NamedTuple):
             )
 
     def _inputs(self, i: int) -> list[Any]:
-        n, invars = len(self.names), self.jaxpr.jaxpr.invars
+        n, invars = len(self.names), self.program.invars
         return [invars[i], invars[n + i], *(invars[2 * n + j] for j in self.states_of(i))]
 
     def _outputs(self, i: int) -> list[Any]:
-        n, outvars = len(self.names), self.jaxpr.jaxpr.outvars
+        n, outvars = len(self.names), self.program.outvars
         return [outvars[i], *(outvars[n + j] for j in self.states_of(i))]
 
 
-def leafwise(where: str, optimizer: optax.GradientTransformation, params: Any, opt_state: Any) -> Leafwise:
+def leafwise(
+    where: str, optimizer: optax.GradientTransformation, params: Any, opt_state: Any, stacks: Sequence[int] = ()
+) -> Leafwise:
     """Take an optimiser's step apart; nothing is computed.
 
+    A branch that several parameters or a stack go through, as that of MultiSteps on its counter, is opened.
+
+    Args:
+      where: the function that errors name.
+      optimizer, params, opt_state: as for optax.
+      stacks: the numbers of the parameters that are updated one layer at a time.
     Raises:
-      InputError: a new parameter, or a leaf of the state, needs the gradients of several parameters.
+      InputError: a new parameter, or a leaf of the state, needs the gradients of several parameters; the optimizer
+        needs more than gradients, parameters and its state, as a line search needs the objective; its state changes
+        its structure.
     """
-    names = tuple(
-        jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in jax.tree.leaves_with_path(params)
-    )
+    names = tuple(path_name(path) for path, _ in jax.tree.leaves_with_path(params))
     n = len(names)
 
     def step(grads: Any, params: Any, opt_state: Any) -> Any:
         updates, opt_state = optimizer.update(grads, opt_state, params)
         return optax.apply_updates(params, updates), opt_state
 
-    with jax.disable_jit():  # calls of compiled functions would hide what is inside
-        jaxpr = jax.make_jaxpr(step)(params, params, opt_state)
-    states = len(jaxpr.jaxpr.invars) - 2 * n
-    nothing: frozenset[int] = frozenset()
-    of_params = [frozenset([i]) for i in range(n)]
-    # A leaf of the state belongs to whom its next value belongs to: round by round, until nothing new is found.
-    of_states, found = None, [nothing] * states
-    needs: list[frozenset[int]] = []
-    while of_states != found:
-        of_states = found
-        needs = _needs(jaxpr.jaxpr, [*of_params, *of_params, *of_states])
-        found = [old | new for old, new in zip(of_states, needs[n:], strict=True)]
-    for i, need in enumerate(needs):
-        others = need - {i} if i < n else need
-        if len(need) > 1:
-            what = names[i] if i < n else "its state"
+    try:
+        program = traced(step, params, params, opt_state)
+    except Exception as error:
+        said = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise InputError(f"{where}: optimizer.update(gradients, state, parameters) must run, got {said}") from error
+    states, new_states = len(program.invars) - 2 * n, len(program.outvars) - n
+    if states != new_states:
+        raise InputError(
+            f"{where}: optimizer must keep its state's structure, got {states} leaves before and {new_states} after"
+        )
+
+    def must_open(equation: Equation) -> bool:
+        owners = together(equation, needs)
+        is_pure_branch = equation.primitive.name == "cond" and not equation.effects
+        return is_pure_branch and (len(owners) > 1 or not owners.isdisjoint(stacks))
+
+    needs = _owners(program, n)
+    while branches := {place for place, equation in enumerate(program.eqns) if must_open(equation)}:
+        program = program.opened(branches)
+        needs = _owners(program, n)
+    of_outputs = [need(atom, needs) for atom in program.outvars]
+    for i, owners in enumerate(of_outputs):
+        if len(owners) > 1:
+            others = owners - {i} if i < n else owners
             raise InputError(
                 f"{where}: optimizer must update each parameter from its own gradient and state, got one that needs "
-                f"{names[min(others)]} too for {what} (for a global norm there is clip_global_norm)"
+                f"{names[min(others)]} too for {names[i] if i < n else 'its state'}{_meeting(program, needs, i)}"
             )
-    return Leafwise(jaxpr, tuple(next(iter(found_for), None) for found_for in found), names)
+    return Leafwise(program, tuple(next(iter(owners), None) for owners in of_outputs[n:]), names)
 
 
-def _needs(jaxpr: Any, of_inputs: list[frozenset[int]]) -> list[frozenset[int]]:
-    """Whose gradients, parameters and states each output needs."""
-    nothing: frozenset[int] = frozenset()
-    needs: Values = dict(zip(jaxpr.invars, of_inputs, strict=True))
+def _owners(program: Program, n: int) -> Needs:
+    """Whose gradients, parameters and states each variable needs.
 
-    def need(atom: Any) -> frozenset[int]:
-        return nothing if isinstance(atom, core.Literal) else needs.get(atom, nothing)
-
-    for equation in jaxpr.eqns:
-        together = functools.reduce(operator.or_, map(need, equation.invars), nothing)
-        needs |= dict.fromkeys(equation.outvars, together)
-    return [need(atom) for atom in jaxpr.outvars]
-
-
-def _behind(jaxpr: Any, outputs: list[Any], known: Any = ()) -> set[int]:
-    """The places of the equations that the outputs come from, back to what is known."""
-    wanted = {atom for atom in outputs if not isinstance(atom, core.Literal)} - set(known)
-    places = set()
-    for place in reversed(range(len(jaxpr.eqns))):
-        equation = jaxpr.eqns[place]
-        if wanted.intersection(equation.outvars):
-            places.add(place)
-            wanted |= {atom for atom in equation.invars if not isinstance(atom, core.Literal)} - set(known)
-    return places
+    A leaf of the state belongs to whom its next value belongs to: round by round, until nothing new is found.
+    """
+    of_params = [frozenset([i]) for i in range(n)]
+    of_states = [NOTHING] * (len(program.invars) - 2 * n)
+    while True:
+        needs = program.needs([*of_params, *of_params, *of_states])
+        found = [old | need(atom, needs) for old, atom in zip(of_states, program.outvars[n:], strict=True)]
+        if found == of_states:
+            return needs
+        of_states = found
 
 
-def _run(equation: Any, values: Values, read: Callable[[Any], Any], stack: tuple[int, ...] | None = None) -> None:
+def _meeting(program: Program, needs: Needs, i: int) -> str:
+    """Where several parameters come together on the way to output i: at the first equation that needs more than one."""
+    for place in sorted(program.behind([program.outvars[i]])):
+        equation = program.eqns[place]
+        if len(together(equation, needs)) > 1 and all(len(need(atom, needs)) < 2 for atom in equation.invars):
+            is_clip = "clip_by_global_norm" in equation.origin
+            hint = "; update itself clips the whole gradient, by clip_global_norm" if is_clip else ""
+            return f": they meet{equation.origin} ({equation.primitive.name}){hint}"
+    return ""
+
+
+def _run(equation: Equation, values: Values, read: Callable[[Any], Any], stack: tuple[int, ...] | None = None) -> None:
     """One equation, its outputs put among the values; with `stack` the shape of the whole, for one layer of it."""
     if stack is not None and _is_fill(equation):
         values[equation.outvars[0]] = jax.lax.broadcast(read(equation.invars[0]), stack[1:])
@@ -196,11 +208,11 @@ def _read(atom: Any, values: Values) -> Any:
     return atom.val if isinstance(atom, core.Literal) else values[atom]
 
 
-def _is_scalar(equation: Any) -> bool:
+def _is_scalar(equation: Equation) -> bool:
     """Numbers from numbers: the same for every layer."""
     return all(atom.aval.shape == () for atom in (*equation.invars, *equation.outvars))
 
 
-def _is_fill(equation: Any) -> bool:
+def _is_fill(equation: Equation) -> bool:
     """One number everywhere."""
     return equation.primitive.name == "broadcast_in_dim" and equation.invars[0].aval.shape == ()

@@ -14,14 +14,21 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from handgrad.factors import Coupled, Factor, Outer, Stacked, is_factor
+from handgrad import meshes
+from handgrad.factors import Correlation, Coupled, Factor, Outer, Stacked, is_factor
 from handgrad.factors.base import accumulator, as_rows, weighted
-from handgrad.shapes import InputError, check_positive, check_shape, describe
+from handgrad.shapes import InputError, check_positive, check_shape, describe, path_name
 from handgrad.training.leafwise import Leafwise, leafwise
 
 Array = jax.Array
 Parts = tuple[Any, ...]
 Weights = list[Array | None]
+
+
+class _Sum(NamedTuple):
+    """In the place of a parameter's factors: dW, multiplied out."""
+
+    dW: Array
 
 
 class MicroBatches(NamedTuple):
@@ -46,22 +53,23 @@ def update(
 
     What `optimizer.update` on `materialize(factors, weights)` computes, with the gradient of one parameter, or of one
     layer of a stack, in memory. ‖G‖² = Σ ‖dW‖² comes first, one dW after the other too: of an Outer over few rows
-    ‖AᵀΔ‖² = ⟨A Aᵀ, Δ Δᵀ⟩ without a dW, else dW is multiplied out, reduced to its number, and multiplied again later.
+    ‖AᵀΔ‖² = ⟨A Aᵀ, Δ Δᵀ⟩ without a dW, else dW is multiplied out, reduced to its number, and multiplied again later;
+    but a kernel's, and any that is smaller than its factor, once, for both.
 
     Args:
       factors: from `value_and_factors`, or MicroBatches of them. An array in a factor's place is Σ_b g_b, which its
         layer has summed already.
       params, opt_state: as for optax.
       optimizer: one that updates each parameter from its own gradient and state, and a stack element by element: sgd,
-        momentum, adam, adamw, rmsprop, schedules, chains of these.
+        momentum, adam, adamw, rmsprop, schedules, MultiSteps, chains of these.
       clip_global_norm: C, positive, in the place of optax.clip_by_global_norm; None doesn't clip.
       weights: (batch,) the w_b, those of micro-batches one behind the other; None stands for 1 / batch each, the mean.
     Returns:
       (params, opt_state), one step on. Donate the old ones to the compiled step, and they are written over.
     Raises:
       InputError: at trace time: clip_global_norm is not positive; weights of another length; weights for a gradient
-        that is summed already or Coupled; factors unlike params; an optimiser that needs several gradients at once, or
-        several layers of a stack.
+        that is summed already or Coupled; factors unlike params; an optimiser that needs several gradients at once,
+        several layers of a stack, or more than gradients, its state and params.
     Source: docs/two_phase.md
     """
     if clip_global_norm is not None:
@@ -73,9 +81,11 @@ def update(
     else:
         _check_weights(weights, sum(batches), parts)
         of_batches = list(jnp.split(jnp.asarray(weights), [sum(batches[:m]) for m in range(1, len(batches))]))
-    program = leafwise("update", optimizer, params, opt_state)
     groups = _groups(parts)
-    for i in (i for layers, places in groups.items() if layers for i in places):
+    stacks = [i for layers, places in groups.items() if layers for i in places]
+    program = leafwise("update", optimizer, params, opt_state, stacks)
+    parts = [_at_once(of_one, of_batches, clip_global_norm is not None) for of_one in parts]
+    for i in stacks:
         program.check_elementwise("update", i)
 
     scale: Any = 1 / sum(batches) if weights is None else 1.0
@@ -106,7 +116,8 @@ def _update(
     for layers, places in groups.items():
         if not layers:
             for i in places:
-                grad = _in_turn(done, functools.partial(gradient, parts[i], params[i].dtype))
+                make = functools.partial(gradient, parts[i], params[i].dtype)
+                grad = make() if isinstance(parts[i], _Sum) else _in_turn(done, make)
                 params[i], own[i] = program.update(common, i, grad, params[i], own[i])
                 done = jnp.sum(params[i].reshape(-1)[:1])
             continue
@@ -120,7 +131,9 @@ def _update(
             new = [step(i, _layer(parts[i], k), old, k) for i, old in zip(places, olds, strict=True)]
             return jax.tree.map(lambda stack, a: jax.lax.dynamic_update_index_in_dim(stack, a, k, 0), stacks, new)
 
-        stacks = jax.lax.fori_loop(0, layers, one_layer, [(params[i], own[i]) for i in places])
+        of_these = [parts[i] for i in places]
+        old = meshes.beside(of_these, [(params[i], own[i]) for i in places])
+        stacks = meshes.fori_loop(layers, one_layer, old, of_these)
         for i, new in zip(places, stacks, strict=True):
             params[i], own[i] = new
     states = list(states)
@@ -141,11 +154,12 @@ def _sq_norm(parts: list[Parts], weights: Weights, groups: dict[int, list[int]])
                 squares = (_sq_norm_of_one(_layer(parts[i], k), weights).astype(dtype) for i in places)
                 return functools.reduce(operator.add, squares, total)
 
-            total = jax.lax.fori_loop(0, layers, one_layer, total)
+            total = meshes.fori_loop(layers, one_layer, total, [parts[i] for i in places])
         else:
             for i in places:
                 square = functools.partial(_sq_norm_of_one, parts[i], weights)
-                total = total + _in_turn(total, square).astype(dtype)
+                square = square() if isinstance(parts[i], _Sum) else _in_turn(total, square)
+                total = total + square.astype(dtype)
     return total
 
 
@@ -161,8 +175,9 @@ def _in_turn(before: Array, make: Callable[[], Array]) -> Array:
 
 
 def _sq_norm_of_one(parts: Parts, weights: Weights) -> Array:
-    """‖dW‖². Seen as the tokens of one example, the rows of an Outer have its norm without AᵀΔ, where that is less."""
-    if not all(isinstance(part, Outer) for part in parts):
+    """‖dW‖². Seen as the tokens of one example, the rows of an Outer have its norm without AᵀΔ, where that is less and
+    they lie on one device: every row meets every other."""
+    if isinstance(parts, _Sum) or not all(isinstance(p, Outer) and meshes.places(p, p.batch) == 1 for p in parts):
         return jnp.sum(_multiply(parts, weights) ** 2)
     A = jnp.concatenate([as_rows(part.A) for part in parts])
     Delta = jnp.concatenate([as_rows(weighted(part.Delta, w)) for part, w in zip(parts, weights, strict=True)])
@@ -171,11 +186,29 @@ def _sq_norm_of_one(parts: Parts, weights: Weights) -> Array:
 
 def _multiply(parts: Parts, weights: Weights) -> Array:
     """dW = Σ over the micro-batches, in the dtype of the sum."""
+    if isinstance(parts, _Sum):
+        return parts.dW
     sums = (
         part.accumulate(w) if is_factor(part) else part.astype(accumulator(part))
         for part, w in zip(parts, weights, strict=True)
     )
     return functools.reduce(operator.add, sums)
+
+
+def _at_once(parts: Parts, weights: Weights, clipped: bool) -> Parts:
+    """dW multiplied out, where a second product or a branch gains nothing.
+
+    So it is where dW is no larger than what it is a product of: a scale, a bias, most convolution kernels. A kernel's
+    norm, too, takes as long as its gradient, which is then kept for phase two. An Outer stays a product whatever its
+    size, since its sides are often kept for other parameters too.
+    """
+    kinds = jax.tree.leaves(parts, is_leaf=lambda node: isinstance(node, Outer | Correlation))
+    if all(isinstance(kind, Outer) for kind in kinds):
+        return parts
+    is_kernel = any(isinstance(kind, Correlation) for kind in kinds)
+    like = jax.eval_shape(_multiply, parts, weights)
+    small = like.size * like.dtype.itemsize <= sum(a.nbytes for a in jax.tree.leaves(parts))
+    return _Sum(_multiply(parts, weights)) if small or (clipped and is_kernel) else parts
 
 
 def _layer(stacks: Any, k: Array) -> Any:
@@ -208,7 +241,7 @@ def _parts(factors: Any, params: Any) -> tuple[list[Parts], list[int]]:
         if jax.tree.structure(tree, is_leaf=is_factor) != jax.tree.structure(params):
             raise InputError(f"update: factors must have params' structure, got {len(leaves)} for {len(paths)} leaves")
         for (path, param), leaf in zip(paths, leaves, strict=True):
-            name = jax.tree_util.keystr(path, simple=True, separator=".")
+            name = path_name(path)
             check_shape("update", f"the gradient of {name}", leaf, param.shape, "(the parameter's)")
         sizes = {leaf.batch for leaf in leaves if isinstance(leaf, Factor)}
         if len(sizes) != 1:

@@ -1,0 +1,55 @@
+"""Every rule with its batch on several devices, under Explicit axes and inside shard_map, is the rule on one device."""
+
+import jax
+import pytest
+from devices.on_devices import mesh_of, put
+from helpers import assert_same
+from rules.test_contracts import by_hand, drawn, first_of_each, rule_of
+
+from handgrad.factors import is_factor
+
+# A row whose batch the eight devices can take; the others differ in numbers, not in programs.
+ROWS = [case for (case,) in first_of_each(lambda case: (case.op, repr(case.options)))]
+FIRST = {case for (case,) in first_of_each(lambda case: case.op)}
+COUPLED = {"batch_norm", "info_nce", "load_balancing_loss"}  # what one device makes of its part is not the whole's
+
+
+def batch_of(arguments) -> int:
+    return next(a.shape[0] for a in arguments if a is not None and a.shape)
+
+
+def parameters_of(case, dY, arguments) -> list[bool]:
+    """Which arguments have no batch axis: those whose cotangent is a factor, random keys and tables."""
+    forward, backward = rule_of(case)
+
+    def cotangents(dY, *arguments):
+        return backward(forward(*arguments)[1], dY)
+
+    found = jax.eval_shape(cotangents, dY, *arguments)
+    batch = batch_of(arguments)
+    return [a is None or is_factor(c) or a.shape[:1] != (batch,) for a, c in zip(arguments, found, strict=False)]
+
+
+def rows(test):
+    """Every row that fits; one of each rule by default, the others with what is slow."""
+    marked = []
+    for case in ROWS:
+        _, *arguments = drawn(case)
+        if any(a is not None and a.shape for a in arguments) and 1 < batch_of(arguments) <= 8:
+            marked.append(pytest.param(case, id=str(case), marks=[] if case in FIRST else [pytest.mark.slow]))
+    return pytest.mark.parametrize("case", marked)(test)
+
+
+@rows
+def test_a_rule_on_several_devices(case):
+    dY, *arguments = drawn(case)
+    batch, run = batch_of(arguments), by_hand(case)
+    whole = parameters_of(case, dY, arguments)
+    expected = jax.device_get(jax.jit(run)(dY, *arguments))
+
+    mesh = mesh_of("explicit", batch)
+    placed = [
+        None if a is None else put(mesh, a, *(() if w else ("data",))) for a, w in zip(arguments, whole, strict=True)
+    ]
+    with jax.set_mesh(mesh):
+        assert_same(jax.device_get(jax.jit(run)(put(mesh, dY, "data"), *placed)), expected)

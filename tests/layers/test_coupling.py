@@ -1,0 +1,364 @@
+"""Whose examples see one another: every layer and loss says so for itself. And what that leaves of the factors."""
+
+import functools
+import importlib
+import inspect
+import pkgutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from whole_models import LOSS
+
+import handgrad as hg
+from handgrad import layers
+from handgrad.factors.coupled import Coupled
+from handgrad.layers.layer import from_rule
+
+RNG = np.random.default_rng(0)
+ROWS, STEPS, PLANE = (RNG.standard_normal((5, *shape)) for shape in ((4,), (3, 4), (6, 6, 4)))
+MATRICES = np.einsum("bij,bkj->bik", (halves := RNG.standard_normal((5, 3, 3))), halves) + np.eye(3)
+IDS, LABELS = RNG.integers(0, 3, (5, 3)), RNG.integers(0, 3, 5)
+CHANCES = np.exp(ROWS) / np.exp(ROWS).sum(1, keepdims=True)
+OTHERS = np.roll(ROWS, 1, axis=0)
+PAIR, SYSTEM = (ROWS, ROWS[:, 0]), (MATRICES, RNG.standard_normal((5, 3, 2)))
+TEXT = layers.Sequences(STEPS, np.array([3, 1, 2, 3, 2]))
+
+LINEAR, HALF = hg.linear(4), hg.linear(2)
+MEETING, HALF_MEETING = hg.chain(LINEAR, layers.batch_norm()), hg.chain(HALF, layers.batch_norm())
+
+
+def experts(expert=LINEAR, **options):
+    return layers.mixture_of_experts(expert, 3, k=1, **options)
+
+
+TABLE = {
+    **{name: (getattr(layers, name)(), ROWS) for name in ("elu", "gelu", "identity", "leaky_relu", "log_softmax")},
+    **{name: (getattr(layers, name)(), STEPS) for name in ("logsumexp", "mish", "relu", "selu", "sigmoid", "silu")},
+    **{name: (getattr(layers, name)(), ROWS) for name in ("softmax", "softplus", "tanh", "geglu", "glu", "swiglu")},
+    **{name: (getattr(layers, name)(), MATRICES) for name in ("cholesky", "determinant", "frobenius_norm", "inverse")},
+    **{name: (getattr(layers, name)(), MATRICES) for name in ("log_determinant", "matrix_exponential", "nuclear_norm")},
+    **{name: (getattr(layers, name)(), MATRICES) for name in ("qr", "svd", "symmetric_eigen", "trace")},
+    **{name: (getattr(layers, name)(), SYSTEM) for name in ("positive_definite_solve", "solve", "triangular_solve")},
+    **{name: (getattr(layers, name)(), PLANE) for name in ("flatten", "global_average_pool", "global_max_pool")},
+    "average_pool": (layers.average_pool(2), PLANE),
+    "max_pool": (layers.max_pool(2), PLANE),
+    "convolution": (hg.convolution(3, 3), PLANE),
+    "transposed_convolution": (layers.transposed_convolution(3, 3, strides=2), PLANE),
+    "layer_norm": (layers.layer_norm(), ROWS),
+    "rms_norm": (layers.rms_norm(), STEPS),
+    "group_norm": (layers.group_norm(2), PLANE),
+    "instance_norm": (layers.instance_norm(), PLANE),
+    "batch_norm": (layers.batch_norm(), ROWS),
+    "batch_norm of images, without parameters": (layers.batch_norm(scale=False, shift=False), PLANE),
+    "batch_norm_inference": (layers.batch_norm_inference(jnp.full(4, 0.1), jnp.full(4, 2.0)), ROWS),
+    "linear": (LINEAR, ROWS),
+    "lora_linear": (layers.lora_linear(3, rank=2), STEPS),
+    "projection": (layers.projection(7), ROWS),
+    "einsum": (layers.einsum("b...i,io->b...o", (4, 3)), STEPS),
+    "embedding": (hg.embedding(4, 3), IDS),
+    "position_embedding": (layers.position_embedding(6), STEPS),
+    "tied_head": (layers.tied_head(6), STEPS),
+    "tied_embedding": (layers.tied_embedding(6, 4, LINEAR), IDS),
+    "tied_embedding, body coupled": (layers.tied_embedding(6, 4, MEETING), IDS),
+    "dropout": (layers.dropout(0.5), ROWS),
+    "gated_mlp": (layers.gated_mlp(6), STEPS),
+    "multi_head_attention": (layers.multi_head_attention(2, causal=True, rotary=100.0), STEPS),
+    "multi_head_attention in tiles": (layers.multi_head_attention(2, tile=2, dropout=0.0), STEPS),
+    "linear_recurrence": (layers.linear_recurrence(), STEPS),
+    "rnn": (layers.rnn(3), TEXT),
+    "lstm": (layers.lstm(3, returns="last"), TEXT),
+    "gru": (layers.gru(3, returns="both"), TEXT),
+    "bidirectional": (layers.bidirectional(layers.lstm(3), layers.lstm(3, reverse=True)), TEXT),
+    "bidirectional, one coupled": (layers.bidirectional(LINEAR, MEETING), STEPS),
+    "stacked": (layers.stacked(layers.rnn(3), layers.rnn(2)), TEXT),
+    "stacked, first coupled": (layers.stacked(MEETING, layers.rnn(2)), STEPS),
+    "each_step": (layers.each_step(LINEAR), TEXT),
+    "each_step, coupled": (layers.each_step(MEETING), TEXT),
+    "begin_auxiliary": (layers.begin_auxiliary(), ROWS),
+    "carry_auxiliary": (layers.carry_auxiliary(LINEAR, skip=True), PAIR),
+    "carry_auxiliary, coupled": (layers.carry_auxiliary(experts(balance=True, counts="batch")), PAIR),
+    "mixture_of_experts": (experts(), ROWS),
+    "mixture_of_experts, balanced in each example": (experts(balance=True), STEPS),
+    "mixture_of_experts, balanced in the batch": (experts(balance=True, counts="batch"), STEPS),
+    "mixture_of_experts, batch counts unused": (experts(counts="batch"), STEPS),
+    "mixture_of_experts, expert coupled": (experts(MEETING), ROWS),
+    "chain": (hg.chain(LINEAR, hg.tanh()), ROWS),
+    "chain, coupled deep inside": (hg.chain(a=LINEAR, b=hg.chain(hg.chain(MEETING)), c=LINEAR), ROWS),
+    "residual": (hg.residual(LINEAR), ROWS),
+    "residual, coupled": (hg.residual(MEETING), ROWS),
+    "residual, shortcut coupled": (hg.residual(LINEAR, MEETING), ROWS),
+    "repeat": (hg.repeat(LINEAR, 2), ROWS),
+    "repeat, coupled": (hg.repeat(MEETING, 2), ROWS),
+    "reversible": (layers.reversible(HALF, HALF), ROWS),
+    "reversible, coupled": (layers.reversible(HALF_MEETING, HALF), ROWS),
+    "reversible, coupled and saved": (layers.reversible(HALF, HALF_MEETING, residuals="save"), ROWS),
+    "reversible_sequence": (layers.reversible_sequence(HALF, HALF, 2), ROWS),
+    "reversible_sequence, coupled": (layers.reversible_sequence(HALF, HALF_MEETING, 2), ROWS),
+    **{name: (getattr(layers, name)(), ROWS, RNG.standard_normal((5, 4))) for name in ("squared_error", "l2_loss")},
+    **{name: (getattr(layers, name)(), ROWS, RNG.standard_normal((5, 4))) for name in ("absolute_error", "huber_loss")},
+    **{name: (getattr(layers, name)(), ROWS, CHANCES) for name in ("sigmoid_cross_entropy", "focal_loss")},
+    "binary_cross_entropy": (layers.binary_cross_entropy(), CHANCES, np.roll(CHANCES, 1, axis=0)),
+    "hinge_loss": (layers.hinge_loss(), ROWS, np.sign(OTHERS)),
+    "kl_divergence": (layers.kl_divergence(), np.log(CHANCES), np.roll(CHANCES, 1, axis=0)),
+    "poisson_loss": (layers.poisson_loss(), ROWS, np.abs(OTHERS)),
+    "cosine_distance": (layers.cosine_distance(), ROWS, OTHERS),
+    "info_nce": (layers.info_nce(), ROWS, OTHERS),
+    "info_nce, not normalised": (layers.info_nce(1.0, normalise=False, residuals="recompute"), ROWS, OTHERS),
+    "softmax_cross_entropy": (layers.softmax_cross_entropy(), ROWS, LABELS),
+    "softmax_cross_entropy of weighted tokens": (
+        layers.softmax_cross_entropy(0.1, class_weights=jnp.arange(1.0, 5), ignore_index=1, z_loss=0.1),
+        STEPS,
+        IDS,
+    ),
+    "linear_cross_entropy": (
+        layers.linear_cross_entropy(chunk=2, ignore_index=1),
+        layers.Projection(STEPS, RNG.standard_normal((4, 7))),
+        IDS,
+    ),
+    "ctc_loss": (layers.ctc_loss(), STEPS, layers.CtcTarget(np.maximum(IDS, 1)[:, :2], TEXT.lengths, LABELS // 2 + 1)),
+    "add_auxiliary": (layers.add_auxiliary(LOSS, 0.1), PAIR, LABELS),
+    "add_auxiliary, coupled": (layers.add_auxiliary(layers.info_nce(), 0.1), PAIR, OTHERS),
+}
+
+
+def test_every_layer_and_loss_is_in_the_table():
+    modules = [importlib.import_module(f"{layers.__name__}.{m.name}") for m in pkgutil.iter_modules(layers.__path__)]
+    made = {
+        name
+        for module in modules
+        for name in getattr(module, "__all__", ())
+        if inspect.isfunction(function := getattr(module, name))
+        and inspect.signature(function).return_annotation in (hg.Layer, hg.Loss)
+    }
+    assert made - {"from_rule", "loss_from_rule"} == {name.replace(",", " ").split()[0] for name in TABLE}
+
+
+def is_float(leaf):
+    return jnp.issubdtype(leaf.dtype, jnp.floating)
+
+
+def with_another(tree, c=2):
+    """Example c is another one."""
+
+    def of_leaf(a):
+        other = -1.3 * a if is_float(a) else np.maximum((a + 1) % 3, 1)
+        own = np.reshape(np.arange(len(a)) == c, (-1, *(1 for _ in a.shape[1:])))
+        return np.where(own, other, a)
+
+    if isinstance(tree, layers.Projection):
+        return tree._replace(X=of_leaf(tree.X))
+    return jax.tree.map(of_leaf, tree)
+
+
+@functools.cache
+def moved():
+    """For each row of the table, which examples' values or gradients another example 2 has moved: (batch,)."""
+    key = jax.random.key(1, impl="unsafe_rbg")
+    params = {
+        name: row[0].init(key, jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), row[1]))
+        for name, row in TABLE.items()
+        if isinstance(row[0], hg.Layer)
+    }
+
+    def of_examples(name, params, inputs):
+        """A number for each example, from its outputs."""
+        what = TABLE[name][0]
+        if isinstance(what, hg.Loss):
+            return what.forward(*inputs)[0]
+        y, _ = what.forward(params, *inputs, key)
+        outputs = jax.tree.leaves(y.X if isinstance(y, layers.Projection | layers.Sequences) else y)
+        return sum(jnp.sum(jnp.sin(a + 0.1).reshape(5, -1), axis=1) for a in outputs)
+
+    def of_one(name, params, inputs):
+        """The number, and its slope along one direction of params and inputs."""
+        leaves, structure = jax.tree.flatten((params, inputs))
+        at = [i for i, leaf in enumerate(leaves) if is_float(leaf)]
+
+        def f(floats):
+            new = dict(zip(at, floats, strict=True))
+            return of_examples(name, *structure.unflatten([new.get(i, leaf) for i, leaf in enumerate(leaves)]))
+
+        floats = [jnp.asarray(leaves[i]) for i in at]
+        directions = [jnp.cos(jnp.arange(leaf.size) * 1.7).reshape(leaf.shape) for leaf in floats]
+        return jnp.stack(jax.jvp(f, (floats,), (directions,)))
+
+    @jax.jit
+    def everything(params, inputs):
+        return {name: of_one(name, params.get(name), inputs[name]) for name in TABLE}
+
+    inputs = {name: row[1:] for name, row in TABLE.items()}
+    one = everything(params, inputs)
+    two = everything(params, {name: tuple(map(with_another, values)) for name, values in inputs.items()})
+    return {name: np.any(np.abs(one[name] - two[name]) > 1e-12, axis=0) | np.isnan(two[name]).any(0) for name in TABLE}
+
+
+@pytest.mark.parametrize("name", TABLE)
+@pytest.mark.xdist_group("coupling")
+def test_it_couples_where_it_says_so(name):
+    others = np.delete(moved()[name], 2)
+    assert moved()[name][2], "the other example is no other to this layer"
+    assert (TABLE[name][0].couples is not None) == others.any()
+
+
+# What a coupling leaves of the factors
+
+
+THROUGH = hg.chain(a=LINEAR, b=layers.batch_norm(), c=LINEAR)
+DEEP = hg.chain(first=LINEAR, block=hg.chain(hg.residual(THROUGH), hg.tanh()), last=hg.linear(3))
+BALANCED = (layers.begin_auxiliary(), layers.carry_auxiliary(experts(balance=True, counts="batch")))
+MODELS = {
+    "deep inside": (DEEP, ROWS, LABELS, LOSS, "block.0.c.W block.0.c.b last.W last.b"),
+    "twice": (hg.chain(MEETING, LINEAR, MEETING, LINEAR), ROWS, LABELS, LOSS, "3.W 3.b"),
+    "between tied ends": (layers.tied_embedding(6, 4, THROUGH), IDS, IDS, LOSS, "body.c.W body.c.b"),
+    "beside": (hg.residual(LINEAR, MEETING), ROWS, LABELS, LOSS, "inside.W inside.b"),
+    "repeated": (hg.chain(hg.repeat(THROUGH, 2), LINEAR), ROWS, LABELS, LOSS, "1.W 1.b"),
+    "f of a reversible block": (layers.reversible(HALF_MEETING, HALF), ROWS, LABELS, LOSS, "g.W g.b"),
+    "g of one, saved": (layers.reversible(HALF, HALF_MEETING, residuals="save"), ROWS, LABELS, LOSS, ""),
+    "a reversible sequence": (
+        hg.chain(layers.reversible_sequence(HALF, HALF_MEETING, 2, gradients="factors"), LINEAR),
+        ROWS,
+        LABELS,
+        LOSS,
+        "1.W 1.b",
+    ),
+    "a stack of sequences": (
+        layers.stacked(MEETING, hg.linear(2), layers.rnn(3)),
+        STEPS,
+        IDS,
+        LOSS,
+        "1.W 1.b 2.W 2.U 2.b",
+    ),
+    "an expert": (experts(THROUGH), ROWS, LABELS, LOSS, "gate.W experts.c.W experts.c.b"),
+    "counts of the batch": (
+        hg.chain(LINEAR, *BALANCED, layers.carry_auxiliary(hg.linear(3))),
+        ROWS,
+        LABELS,
+        layers.add_auxiliary(LOSS, 0.1),
+        "3.W 3.b",
+    ),
+    "the loss": (hg.chain(LINEAR, hg.tanh()), ROWS, OTHERS, layers.info_nce(), ""),
+}
+
+
+@functools.cache
+def drawn():
+    key = jax.random.key(0, impl="unsafe_rbg")
+    params = {name: model.init(key, jnp.asarray(x)) for name, (model, x, *_) in MODELS.items()}
+
+    @jax.jit
+    def everything(params):
+        found = {}
+        for name, (model, x, target, loss, _) in MODELS.items():
+            jacobian = jax.jacrev(lambda p, m=model, c=loss, x=x, t=target: c.forward(m.forward(p, x)[0], t)[0])
+            found[name] = hg.value_and_factors(model, loss)(params[name], x, target)[1], jacobian(params[name])
+        return found
+
+    return everything(params)
+
+
+def named(tree):
+    leaves = jax.tree.leaves_with_path(tree, is_leaf=lambda node: isinstance(node, hg.factors.Factor))
+    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.xdist_group("coupling")
+def test_behind_a_coupling_factors_are_right(name):
+    """Each row of them is the slope of that example's loss; of the others the sum alone is right."""
+    factors, jacobian = map(named, drawn()[name])
+    apart = [path for path, factor in factors.items() if not isinstance(factor, Coupled)]
+    assert apart == MODELS[name][-1].split()
+    for path, factor in factors.items():
+        np.testing.assert_allclose(factor.sum(), jacobian[path].sum(0), rtol=0, atol=1e-12)
+        if path in apart:
+            np.testing.assert_allclose(hg.per_example_grads(factor), jacobian[path], rtol=0, atol=1e-12)
+
+
+def test_before_a_coupling_rows_of_factors_are_no_gradients():
+    """Or the refusal would be for nothing."""
+    factors, jacobian = map(named, drawn()["deep inside"])
+    rows = factors["first.W"].factor.per_example()
+    assert np.abs(rows - jacobian["first.W"]).max() > 0.01
+
+
+def by_hand(one, two):
+    """A user's layer: two layers one after the other, of which nothing is said."""
+
+    def forward(params, x, key=None):
+        h, kept = one.forward(params[0], x)
+        y, kept_too = two.forward(params[1], h)
+        return y, (kept, kept_too)
+
+    def backward(kept, dy):
+        dh, dparams_too = two.backward(kept[1], dy)
+        dx, dparams = one.backward(kept[0], dh)
+        return dx, (dparams, dparams_too)
+
+    return hg.Layer(lambda key, x: (one.init(key, x), two.init(key, x)), forward, backward)
+
+
+def centered():
+    return lambda X: (X - jnp.mean(X, 0, keepdims=True), ()), lambda _, dY: (dY - jnp.mean(dY, 0, keepdims=True),)
+
+
+@pytest.mark.parametrize(
+    ("layer", "apart"),
+    [
+        (by_hand(LINEAR, layers.batch_norm()), "3.W 3.b"),
+        (hg.residual(by_hand(LINEAR, layers.batch_norm())), "3.W 3.b"),
+        (hg.Layer(*layers.batch_norm()[:3]), "3.W 3.b"),
+        (from_rule(*centered(), couples="centered couples the examples of a batch"), "2.W 2.b 3.W 3.b"),
+        (hg.Layer(*LINEAR[:3], couples="my_layer couples the examples of a batch"), "3.W 3.b"),
+    ],
+)
+def test_layers_of_users(layer, apart):
+    """One that wraps a layer that couples is held for coupling throughout; one that says so of itself as well."""
+    after = LINEAR if len(apart) > 7 else hg.tanh()
+    model = hg.chain(LINEAR, layer, after, hg.linear(3))
+    params = jax.eval_shape(model.init, jax.random.key(0), ROWS)
+    _, factors = jax.eval_shape(hg.value_and_factors(model, LOSS), params, ROWS, LABELS)
+    assert [path for path, factor in named(factors).items() if not isinstance(factor, Coupled)] == apart.split()
+
+
+WORDS = "batch_norm couples the examples of a batch (layer_norm, group_norm and batch_norm_inference do not)"
+
+
+def test_refusals_name_the_parameter_and_the_coupling():
+    factors, _ = drawn()["deep inside"]
+    coupling = f"in layer block.0.b: {WORDS}"
+    of_fold = "{}: block.0.a.W must have a gradient of each example, but " + coupling
+    of_factor = coupling + ": of a parameter in or before it, the unweighted sum alone is a gradient"
+    calls = {
+        of_fold.format("sq_norms"): lambda: hg.sq_norms(factors),
+        of_fold.format("gram"): lambda: hg.gram(factors),
+        of_fold.format("variance"): lambda: hg.variance(factors),
+        of_fold.format("second_moment"): lambda: hg.second_moment(factors),
+        of_fold.format("noise_scale"): lambda: hg.noise_scale(factors),
+        of_fold.format("per_example_grads"): lambda: hg.per_example_grads(factors),
+        of_fold.format("kfac_factors"): lambda: hg.kfac_factors(factors),
+        of_fold.format("explain"): lambda: hg.explain(factors),
+        of_factor: lambda: hg.materialize(factors, np.ones(5)),
+    }
+    for message, call in calls.items():
+        with pytest.raises(hg.InputError) as raised:
+            call()
+        assert str(raised.value) == message
+    for fold in (hg.sq_norms, hg.gram, hg.variance, hg.second_moment, hg.noise_scale, hg.kfac_factors, hg.explain):
+        fold(factors["last"])
+    info = "info_nce couples the examples of a batch (a loss of each example alone does not)"
+    with pytest.raises(
+        hg.InputError, match=r"^sq_norms: 0\.W must have a gradient of each example, but info_nce couples"
+    ):
+        hg.sq_norms(drawn()["the loss"][0])
+    assert layers.add_auxiliary(layers.info_nce(), 0.1).couples == info
+
+
+def test_projections_stay_coupled():
+    factors, jacobian = drawn()["deep inside"]
+    P = RNG.standard_normal((4, 2))
+    projected = hg.project(factors, {"first.W": P})["first"].W
+    np.testing.assert_allclose(projected.sum(), P.T @ jacobian["first"].W.sum(0), rtol=0, atol=1e-12)
+    with pytest.raises(hg.InputError, match="couples"):
+        hg.sq_norms(projected)

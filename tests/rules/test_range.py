@@ -1,0 +1,66 @@
+"""Every rule with large and with small numbers: right wherever the right answer fits.
+
+The first argument of a rule's row is scaled, to 10⁴ and 10⁻⁴ in float16 and to 10³⁰ and 10⁻³⁰ in float32. The right
+answer is that of autodiff of the row's reference in float64 on the same numbers. Where that is a number of the dtype,
+so is ours, and near it. Rows that miss that stand in EXCEPTIONS, with the reason.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from cases import CASES
+from cases.case import by_autodiff, by_hand, drawn, is_floating
+
+SIZES = {jnp.float16: (1e4, 1e-4), jnp.float32: (1e30, 1e-30)}
+PROGRAMS = list({(case.op, repr(case.of_values)): case for case in reversed(CASES)}.values())[::-1]
+
+# A rule or a row of it -> (sizes, reason)
+EXCEPTIONS: dict[str, tuple[tuple[float, ...], str]] = {
+    "binary_cross_entropy": ((1e4, 1e30), "no probability is that large"),
+    "ctc_loss": ((1e30,), "the reference's impossible paths have 1e30 themselves"),
+    "matrix_exponential": ((1e30,), "17 squarings and more give NaN, as in JAX"),
+    "triangular_solve-unit": ((1e30,), "a row of it is a small difference of products of 1e60"),
+    "focal_loss": ((1e-30,), "the target's cotangent, of 1e-30, is a rounding in float64"),
+    "tiled_attention": ((1e30,), "dP of a sure query misses the mean of dP by a rounding, and Q and K are 1e30"),
+    "group_norm-rows-no-scale": ((1e30,), "with few numbers in a group, dX is 0 but for rounding"),
+    "rms_norm-no-scale-one-feature": ((1e30,), "with one feature, dX is 0 but for rounding"),
+}
+
+
+def scaled(arguments, size, dtype):
+    """The arguments in a dtype, the first that has numbers times `size`."""
+    first = next((i for i, a in enumerate(arguments) if is_floating(a)), None)
+    return tuple(
+        (size * a if i == first else a).astype(dtype) if is_floating(a) else a for i, a in enumerate(arguments)
+    )
+
+
+def wide(tree):
+    return jax.tree.map(lambda a: a.astype(jnp.float64) if is_floating(a) else a, tree)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [pytest.param(case, id=str(case)) for case in PROGRAMS])
+def test_right_where_the_answer_fits(case):
+    exact, ours = jax.jit(by_autodiff(case)), jax.jit(by_hand(case))
+    dY, *arguments = drawn(case)
+    excused = [size for name in (case.op, str(case)) for size in EXCEPTIONS.get(name, ((), ""))[0]]
+    for dtype, sizes in SIZES.items():
+        for size in (size for size in sizes if size not in excused):
+            given = scaled(arguments, size, dtype)
+            if any(is_floating(a) and not np.isfinite(a).all() for a in given):
+                continue  # of a row with special numbers
+            cotangent = jax.tree.map(lambda dy, dtype=dtype: dy.astype(dtype), dY)
+            found, truth = ours(cotangent, *given), exact(*wide((cotangent, *given)))
+            assert jax.tree.structure(found) == jax.tree.structure(truth)
+            for mine, right in zip(jax.tree.leaves(found), jax.tree.leaves(truth), strict=True):
+                fits = np.isfinite(np.asarray(right, dtype)) & np.isfinite(right)
+                mine, right = np.asarray(mine, np.float64)[fits], np.asarray(right)[fits]
+                assert np.isfinite(mine).all(), (np.dtype(dtype).name, size, mine, right)
+                bar = 32 * float(jnp.finfo(dtype).eps) * np.abs(right).max(initial=0) + 4 * float(jnp.finfo(dtype).tiny)
+                assert np.abs(mine - right).max(initial=0) <= bar, (np.dtype(dtype).name, size, mine, right)
+
+
+def test_exceptions_are_of_rows():
+    assert EXCEPTIONS.keys() <= {name for case in PROGRAMS for name in (case.op, str(case))}

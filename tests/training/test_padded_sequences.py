@@ -1,0 +1,145 @@
+"""Batches that are pytrees, as padded sequences with their lengths are: everything that trains takes them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from helpers import assert_same
+
+import handgrad as hg
+from handgrad.curvature import kfac_factors
+from handgrad.training import (
+    MicroBatches,
+    fit,
+    init_state,
+    kfac_step,
+    scale_by_kfac,
+    train_step,
+    two_phase_step,
+    update,
+)
+
+RNG = np.random.default_rng(0)
+KEY = jax.random.key(0)
+MODEL, LOSS, OPTIMIZER = (
+    hg.chain(hg.lstm(3, returns="last"), hg.linear(3)),
+    hg.softmax_cross_entropy(),
+    optax.adam(0.01),
+)
+X = hg.Sequences(RNG.standard_normal((6, 5, 2)), np.array([5, 2, 3, 1, 4, 2]))
+LABELS = RNG.integers(0, 3, 6)
+PARAMS = jax.tree.map(lambda leaf: jnp.asarray(RNG.standard_normal(leaf.shape) / 2), jax.eval_shape(MODEL.init, KEY, X))
+STATE = init_state(PARAMS, OPTIMIZER)
+
+
+def picked(batch, tree):
+    return jax.tree.map(lambda leaf: leaf[batch], tree)
+
+
+def trained(model, loss, state, data, batch_size, **options):
+    (found, metrics), *_ = fit(model, loss, OPTIMIZER, state, data, batch_size=batch_size, epochs=1, key=KEY, **options)
+    return found, metrics
+
+
+@jax.jit
+def by_optax(state, x, target):
+    """A step with the gradient of each sequence alone, weighted by hand, and optax."""
+    alone = jax.grad(lambda params, x, y: hg.objective(MODEL, LOSS)(params, x, y))
+    grads = [alone(state.params, picked(slice(b, b + 1), x), target[b : b + 1]) for b in range(len(target))]
+    grads = jax.tree.map(lambda *g: sum(g) / len(g), *grads)
+    updates, opt_state = OPTIMIZER.update(grads, state.opt_state, state.params)
+    return optax.apply_updates(state.params, updates), opt_state
+
+
+def test_an_epoch_is_the_steps_of_its_batches():
+    """The order is that of the key; every batch has the lengths and labels of its own sequences."""
+    found, metrics = trained(MODEL, LOSS, STATE, (X, LABELS), 3)
+    order_key, _ = jax.random.split(jax.random.split(KEY, 1)[0])
+    params, opt_state, losses = PARAMS, STATE.opt_state, []
+    for batch in jax.random.permutation(order_key, 6).reshape(2, 3):
+        state = STATE._replace(params=params, opt_state=opt_state)
+        losses.append(hg.objective(MODEL, LOSS)(params, picked(batch, X), LABELS[batch]))
+        params, opt_state = by_optax(state, picked(batch, X), LABELS[batch])
+    assert_same((found.params, found.opt_state), (params, opt_state), 1e-9)  # Adam divides small numbers by small ones
+    np.testing.assert_allclose(metrics["train_loss"], np.mean(losses), rtol=1e-12)
+
+
+def test_a_target_of_several_arrays():
+    """A CtcTarget, whose lengths go with its labels; the inputs are a dict."""
+    inner = hg.each_step(hg.linear(4))
+    model = hg.Layer(
+        lambda key, x: inner.init(key, x["frames"]),
+        lambda params, x, key=None: inner.forward(params, x["frames"], key),
+        inner.backward,
+    )
+    x = {"frames": RNG.standard_normal((4, 5, 2))}
+    target = hg.CtcTarget(RNG.integers(1, 4, (4, 2)), np.array([5, 4, 5, 3]), np.array([2, 1, 0, 2]))
+    params, loss = model.init(KEY, x), hg.ctc_loss()
+    state = init_state(params, OPTIMIZER)
+    found, metrics = trained(model, loss, state, (x, target), 4)
+    value, grads = jax.jit(jax.value_and_grad(hg.objective(model, loss)))(params, x, jax.tree.map(jnp.asarray, target))
+    updates, _ = OPTIMIZER.update(grads, state.opt_state, params)
+    assert_same(found.params, optax.apply_updates(params, updates), 1e-9)
+    np.testing.assert_allclose(metrics["train_loss"], value, rtol=1e-12)
+
+
+def test_every_other_step():
+    """The two phases, whole and of micro-batches, and the noise scale beside a step."""
+
+    @jax.jit
+    def steps(state):
+        plain = train_step(MODEL, LOSS, OPTIMIZER)(state, X, LABELS)
+        noisy, (value, scale) = train_step(MODEL, LOSS, OPTIMIZER, noise_scale=True)(state, X, LABELS)
+        factors = hg.value_and_factors(MODEL, LOSS)
+        parts = [factors(state.params, picked(i, X), LABELS[i])[1] for i in (slice(0, 2), slice(2, 6))]
+        micro = update(MicroBatches(tuple(parts)), state.params, state.opt_state, OPTIMIZER)
+        two_phase = two_phase_step(MODEL, LOSS, OPTIMIZER)(state, X, LABELS)
+        return plain, two_phase, (noisy, value), micro, scale
+
+    (state, value), *same, micro, scale = steps(STATE)
+    params, opt_state = by_optax(STATE, X, LABELS)
+    assert_same((state.params, state.opt_state), (params, opt_state), 1e-9)
+    for other in same:
+        assert_same(other, (state, value), 1e-9)
+    assert_same(micro, (params, opt_state), 1e-9)
+    assert np.isfinite(scale.simple)
+
+
+def test_kfac():
+    """The value is the objective, and no NaN comes out of the padding."""
+    blocks = jax.eval_shape(lambda p: kfac_factors(hg.value_and_factors(MODEL, LOSS)(p, X, LABELS)[1]), PARAMS)
+    optimizer = optax.chain(scale_by_kfac(blocks), optax.scale(-0.1))
+
+    @jax.jit
+    def step(state):
+        found, value = kfac_step(MODEL, LOSS, optimizer)(state, X, LABELS, KEY)
+        objective = hg.objective(MODEL, LOSS)
+        return value, objective(PARAMS, X, LABELS), objective(found.params, X, LABELS)
+
+    value, before, after = step(init_state(PARAMS, optimizer))
+    np.testing.assert_allclose(value, before, rtol=1e-12)
+    assert after < before
+
+
+WRONG = {
+    "x must have as many examples in every leaf, got 6 in x.X and 5 in x.lengths": (
+        X._replace(lengths=X.lengths[:5]),
+        LABELS,
+    ),
+    "target must have as many examples in every leaf, got 6 in target[0] and 4 in target[1]": (X, (LABELS, LABELS[:4])),
+    "x and target must have the same batch, got 6 and 5 examples": (X, LABELS[:5]),
+    "target must have a batch axis in front, got int": (X, [0, 1, 2, 0, 1, 2]),
+}
+
+
+@pytest.mark.parametrize("sentence", WRONG)
+def test_examples_that_do_not_belong_together(sentence):
+    for where, run in {
+        "fit": lambda x, target: fit(MODEL, LOSS, OPTIMIZER, STATE, (x, target), batch_size=2, epochs=1, key=KEY),
+        "value_and_grad": lambda x, target: hg.value_and_grad(MODEL, LOSS)(PARAMS, x, target),
+        "value_and_factors": lambda x, target: hg.value_and_factors(MODEL, LOSS)(PARAMS, x, target),
+    }.items():
+        with pytest.raises(hg.InputError) as error:
+            run(*WRONG[sentence])
+        assert str(error.value) == f"{where}: {sentence}"
