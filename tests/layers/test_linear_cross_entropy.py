@@ -72,6 +72,16 @@ def test_factors_answer_the_same_questions(options):
     assert_same(*both(drawn(whole)))
 
 
+def test_past_an_auxiliary_loss():
+    """carry_auxiliary takes a Projection for one output, not for a pair with a loss of its own."""
+    loss, in_chunks = (layers.add_auxiliary(loss, 0.1) for loss in losses(OPTIONS[0]))
+    whole, chunked = (
+        hg.chain(layers.begin_auxiliary(), layers.carry_auxiliary(head(7))) for head in (hg.linear, layers.projection)
+    )
+    params = ((), drawn(hg.linear(7)))
+    assert_same(*(hg.value_and_grad(*of)(params, X, LABELS, WEIGHTS) for of in ((chunked, in_chunks), (whole, loss))))
+
+
 def test_parameters_are_linears():
     heads = hg.linear(7), layers.projection(7)
     one, two = (head.init(jax.random.key(1), jax.ShapeDtypeStruct((2, 5), np.float32)) for head in heads)

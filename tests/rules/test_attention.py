@@ -138,6 +138,19 @@ def test_a_softcap_bounds_the_scores(form):
 
 
 @both_forms
+def test_a_score_far_beyond_the_softcap(form):
+    """One query, scores 22 and 0, capped at 2: tanh 11 is 1 in float32, and its slope, 1e-9, is not 0."""
+    Q1, K1, V1, dY = (jnp.asarray(a, jnp.float32).reshape(1, -1, 1, 1) for a in ([22], [1, 0], [0.5, -1], [3]))
+    _, (dQ, *_) = run(form, Q1, K1, V1, dY=dY, scale=1.0, softcap=2.0)
+
+    def primal(q):
+        return 3 * jnp.array([0.5, -1]) @ jax.nn.softmax(2 * jnp.tanh(q * jnp.array([1.0, 0]) / 2))
+
+    truth = jax.grad(primal)(22.0)
+    np.testing.assert_allclose(dQ.item(), truth, rtol=1e-6)
+
+
+@both_forms
 def test_dropout(form):
     """With the values' identity, Y is P ∘ R: 0 or P / (1 − p), the same for the same key, P itself without a key."""
     identity = jnp.broadcast_to(jnp.eye(7)[None, :, None], (2, 7, 2, 7))

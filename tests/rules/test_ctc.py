@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from cases.ctc import ctc_loss
 from helpers import assert_same
 
 import handgrad as hg
@@ -47,6 +48,27 @@ def test_brute_force_over_all_paths(labels, blank):
     expected, slope = jax.value_and_grad(brute_force)(Z, labels, blank)
     np.testing.assert_allclose(C[0], expected, rtol=1e-13)
     np.testing.assert_allclose(dZ[0], slope, atol=1e-14)
+
+
+@pytest.mark.parametrize("gap", [0.0, 5.0, 10.0, 20.0])
+def test_a_network_that_is_sure_of_its_path(gap):
+    """In float32, each frame's gradient to the digits of its largest element, which may be e^-gap small."""
+    Z = np.round(np.random.default_rng(3).standard_normal((5, 5)) * 16) / 16  # no rounding in float32
+    Z[np.arange(5), [1, 1, 0, 2, 2]] += gap
+    _, dZ = run(Z[None].astype(np.float32), np.array([[1, 2]]), np.array([5]), np.array([2]))
+    truth = np.asarray(jax.grad(brute_force)(jnp.asarray(Z), [1, 2]))
+    error = np.abs(np.asarray(dZ[0], np.float64) - truth).max(axis=1) / np.abs(truth).max(axis=1)
+    assert error.max() < 1e-5
+
+
+def test_a_long_sequence_keeps_its_digits():
+    """In float32, α over 1500 frames of 20 classes, log p = -2500: not rounded to its size."""
+    rng = np.random.default_rng(4)
+    Z = np.round(rng.standard_normal((1, 1500, 20)) * 16) / 16
+    rest = np.array([[*rng.integers(1, 20, 150)]]), np.array([1500]), np.array([150])
+    _, dZ = run(Z.astype(np.float32), *rest)
+    truth = jax.jit(jax.grad(lambda Z: ctc_loss(Z, *map(jnp.asarray, rest))[0]))(jnp.asarray(Z))
+    np.testing.assert_allclose(dZ, truth, rtol=0, atol=6e-5 * np.abs(truth).max())
 
 
 # Graves' own implementation's numbers on two sequences, as TensorFlow's test of ctc_loss prints them. The classes are

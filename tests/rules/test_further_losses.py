@@ -137,6 +137,19 @@ def test_info_nce_is_the_cross_entropy_of_similarities(normalise):
         np.testing.assert_allclose(dY, dS.T @ A / 0.5, rtol=1e-12)
 
 
+@pytest.mark.parametrize("gap", [0.0, 4.0, 16.0, 64.0])
+def test_info_nce_of_queries_that_know_their_keys(gap):
+    """Similarities gap I: P − I is made of 1 / (e^gap + 2) without a difference, in float32 too."""
+    vectors = jnp.asarray(np.sqrt(gap) * np.eye(3), jnp.float32)
+    options = {"temperature": 1.0, "normalise": False}
+    C, residuals = rules.info_nce_forward(vectors, vectors, **options)
+    cotangents = rules.info_nce_backward(residuals, jnp.ones(3, jnp.float32), **options)
+    np.testing.assert_allclose(C, np.full(3, np.log1p(2 * np.exp(-gap))), rtol=2e-6)
+    expected = np.sqrt(gap) * (1 - 3 * np.eye(3)) / (np.exp(gap) + 2)
+    for found in cotangents:
+        np.testing.assert_allclose(found, expected, rtol=2e-5)
+
+
 def test_info_nce_policies():
     """The same bits; only one keeps the batch × batch matrix."""
     for policy in ("save", "recompute"):

@@ -125,6 +125,9 @@ def test_a_common_offset(options):
         found, expected = two_ways(jnp.full(7, offset, jnp.float32))
         assert_same(found, expected, rtol=1e-6)
         np.testing.assert_allclose(found[3].sum(), 0, atol=3e-6)
+    found, expected = two_ways(jnp.asarray([0, -3e38, 0, -3e38, 0, -3e38, 0], jnp.float32))  # three classes masked
+    assert_same(found, expected, rtol=1e-6)
+    assert np.isfinite(found[0]).all()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -37,9 +37,11 @@ def loss_of_logits(Z: Array, Y: Array, options: Options) -> tuple[Array, Kept]:
     log_total = jnp.log1p(excess)
     C = (1 - options.label_smoothing) * (M - s + log_total)
     if options.label_smoothing:
-        C = C + options.label_smoothing * (jnp.mean(jnp.expand_dims(M, 1) - S, axis=1) + log_total)
+        share = options.label_smoothing / S.shape[1]  # of a class; before the sum, which may be too large without
+        C = C + jnp.sum(share * (jnp.expand_dims(M, 1) - S), axis=1) + options.label_smoothing * log_total
     if options.z_loss:
-        C = C + options.z_loss * (M + log_total) ** 2
+        lse = M + log_total
+        C = C + options.z_loss * lse * lse
     return _counted(C, Y, Z, options.ignore_index), Kept(M, 1 + excess, rest)
 
 

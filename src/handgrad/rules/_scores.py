@@ -98,21 +98,26 @@ def product(subscripts: str, A: Array, B: Array) -> Array:
 
 
 def scores(Q: Array, K: Array, options: Options) -> Array:
-    """S = scale Q Kᵀ, softly capped: (batch, kv_heads, group, tokens, keys)."""
-    S = options.scale * product("btgrn,bsgn->bgrts", Q, K)
+    """S = scale Q Kᵀ, before a cap: (batch, kv_heads, group, tokens, keys)."""
+    return options.scale * product("btgrn,bsgn->bgrts", Q, K)
+
+
+def capped(S: Array, options: Options) -> Array:
+    """cap tanh(S / cap), or S itself."""
     return S if options.softcap is None else options.softcap * jnp.tanh(S / options.softcap)
 
 
 def through_softcap(dZ: Array, S: Array | None, options: Options) -> Array:
-    """dZ ∘ (1 − (S / cap)²): the cotangent of scale Q Kᵀ from that of the capped S."""
+    """dZ ∘ (1 − tanh²(S / cap)), as dZ ∘ 4 e / (1 + e)² with e = e^(−2 |S| / cap): tanh may round to 1."""
     if options.softcap is None or S is None:
         return dZ
-    T = S / options.softcap
-    return dZ * (1 - T) * (1 + T)
+    E = jnp.exp(-2 * jnp.abs(S / options.softcap))
+    return dZ * (4 * E / (1 + E) ** 2)
 
 
 def logits(S: Array, bias: Array | None, mask: Array | None, columns: Array, keys: int, options: Options) -> Array:
-    """Z = S + B, and −∞ where a query doesn't see the key. `columns` are the keys' numbers; from `keys` on they pad."""
+    """Z = S + B, S capped; −∞ where a query doesn't see the key. `columns` number the keys, padding from `keys` on."""
+    S = capped(S, options)
     Z = S if bias is None else S + bias
     i, j = jnp.arange(S.shape[-2])[:, None], columns[None, :]
     seen = j < keys

@@ -109,7 +109,7 @@ def attention_backward(
         dV = Pᵀ dY      dP = dY Vᵀ      dB = dS = P ∘ (dP − D 1ᵀ)      D = (P ∘ dP) 1
         dQ = scale dS K      dK = scale dSᵀ Q
 
-    With dropout, dV = (P ∘ R)ᵀ dY and dP = R ∘ dY Vᵀ. With a softcap, dS = dB ∘ (1 − (S / cap)²). Heads of a group
+    With dropout, dV = (P ∘ R)ᵀ dY and dP = R ∘ dY Vᵀ. With a softcap, dS = dB ∘ (1 − tanh²). Heads of a group
     add up in dK and dV, and dB is summed over the axes in which the bias has 1.
 
     Args:

@@ -35,7 +35,7 @@ class CtcLossResiduals(NamedTuple):
       labels: (batch, max_labels) integers.
       input_lengths: (batch,) integers.
       label_lengths: (batch,) integers.
-      log_alpha: (batch, time + 1, 2 max_labels + 1) log α, float32 at least; None where it is computed again.
+      log_alpha: (batch, time + 1, 2 max_labels + 1) log α less each frame's largest, float32 at least, or None.
     """
 
     Z: Array
@@ -98,11 +98,10 @@ def ctc_loss_forward(
     _check_blank(where, blank, Z.shape[-1])
     check_choice(where, "residuals", residuals, ("save", "recompute"))
     lattice = _lattice(Z, labels, input_lengths, label_lengths, blank)
-    log_alpha = meshes.along_batch(jax.vmap(_log_alpha), _emissions(Z, lattice), lattice)
-    C = -_log_p(log_alpha, lattice)
-    C = jnp.where(lattice.valid, C, jnp.nan).astype(Z.dtype)
-    kept = log_alpha if residuals == "save" else None
-    return C, CtcLossResiduals(Z, labels, input_lengths, label_lengths, kept)
+    log_alpha, largest = meshes.along_batch(jax.vmap(_log_alpha), _emissions(Z, lattice), lattice)
+    C = -(jnp.sum(largest, axis=(1, 2)) + _log_p(log_alpha, lattice))
+    kept = CtcLossResiduals(Z, labels, input_lengths, label_lengths, log_alpha if residuals == "save" else None)
+    return jnp.where(lattice.valid, C, jnp.nan).astype(Z.dtype), kept
 
 
 def ctc_loss_backward(residuals: CtcLossResiduals, dC: Array, *, blank: int = 0) -> tuple[Array, None, None, None]:
@@ -129,15 +128,15 @@ def ctc_loss_backward(residuals: CtcLossResiduals, dC: Array, *, blank: int = 0)
     lattice = _lattice(Z, labels, input_lengths, label_lengths, blank)
     log_Q = _emissions(Z, lattice)
     if log_alpha is None:
-        log_alpha = meshes.along_batch(jax.vmap(_log_alpha), log_Q, lattice)
+        log_alpha, _ = meshes.along_batch(jax.vmap(_log_alpha), log_Q, lattice)
     log_gamma = log_alpha[:, 1:] + meshes.along_batch(jax.vmap(_log_beta), log_Q, lattice)
-    # Dividing by the sum over the states is dividing by p, which every frame's sum is, but for rounding.
-    gamma = jnp.exp(log_softmax_forward(log_gamma)[0])
+    gamma = jnp.exp(log_softmax_forward(log_gamma)[0])  # by the sum over the states, which is p but for rounding
     P = jnp.exp(_log_probabilities(Z))
-    dC = jnp.expand_dims(dC.astype(P.dtype), (1, 2))
-    dZ = dC * (P - meshes.along_batch(jax.vmap(_to_classes), gamma, lattice.classes, P))
+    dZ = P - meshes.along_batch(jax.vmap(_to_classes), gamma, lattice.classes, P)
+    sure = P > 0.5  # one class of a row at most: P and Γ may meet there, but a row of dZ sums to 0
+    dZ = jnp.where(sure, -jnp.sum(jnp.where(sure, 0, dZ), axis=2, keepdims=True), dZ)
     possible = jnp.expand_dims(_log_p(log_alpha, lattice) != -jnp.inf, -1)
-    dZ = jnp.where(jnp.expand_dims(lattice.live & possible, -1), dZ, 0)
+    dZ = jnp.where(jnp.expand_dims(lattice.live & possible, -1), jnp.expand_dims(dC, (1, 2)) * dZ, 0)
     dZ = jnp.where(jnp.expand_dims(lattice.valid, (1, 2)), dZ, jnp.nan)
     return dZ.astype(Z.dtype), None, None, None
 
@@ -176,36 +175,41 @@ def _emissions(Z: Array, lattice: _Lattice) -> Array:
     return jnp.take_along_axis(_log_probabilities(Z), jnp.expand_dims(lattice.classes, 1), axis=2)
 
 
-def _log_alpha(log_Q: Array, lattice: _Lattice) -> Array:
-    """log α_t(s), all ways to be in state s after t frames, for t = 0 … time: (time + 1, states).
-
-    Before the first frame every path is in state 0, the blank before the first label.
+def _log_alpha(log_Q: Array, lattice: _Lattice) -> tuple[Array, Array]:
+    """log α_t(s), all ways to be in state s after t frames, for t = 0 … time: (time + 1, states), and (time, 1), each
+    frame's largest, which is taken off. Before the first frame every path is in state 0, the blank before all labels.
     """
     start = jnp.where(jnp.arange(log_Q.shape[1]) == 0, 0, -jnp.inf).astype(log_Q.dtype)
 
-    def one_frame(log_alpha: Array, frame: tuple[Array, Array]) -> tuple[Array, Array]:
+    def one_frame(log_alpha: Array, frame: tuple[Array, Array]) -> tuple[Array, tuple[Array, Array]]:
         log_q, live = frame
         skipped = jnp.where(lattice.skips, _moved(log_alpha, 2), -jnp.inf)
-        ways = jnp.stack([log_alpha, _moved(log_alpha, 1), skipped])
-        log_alpha = jnp.where(live, log_q + _log_sum(ways, axis=0), log_alpha)
-        return log_alpha, log_alpha
+        ways = _log_sum(jnp.stack([log_alpha, _moved(log_alpha, 1), skipped]), axis=0)
+        rest, largest = _without_largest(jnp.where(live, log_q + ways, log_alpha))
+        return rest, (rest, largest)
 
-    _, log_alphas = meshes.scan(one_frame, start, (log_Q, lattice.live))
-    return jnp.concatenate([start[None], log_alphas])
+    _, (rest, largest) = meshes.scan(one_frame, start, (log_Q, lattice.live))
+    return jnp.concatenate([start[None], rest]), largest
 
 
 def _log_beta(log_Q: Array, lattice: _Lattice) -> Array:
-    """log β_t(s), all ways from state s after t frames to an end, for t = 1 … time: (time, states)."""
+    """log β_t(s), all ways from state s after t frames to an end, the largest taken off: (time, states)."""
     end = jnp.where(lattice.ends, 0, -jnp.inf).astype(log_Q.dtype)
 
     def one_frame(log_beta: Array, frame: tuple[Array, Array]) -> tuple[Array, Array]:
         log_q, live = frame
         entered = log_q + log_beta
         skips = _moved(jnp.where(lattice.skips, entered, -jnp.inf), -2)
-        ways = jnp.stack([entered, _moved(entered, -1), skips])
-        return jnp.where(live, _log_sum(ways, axis=0), log_beta), log_beta
+        ways = _log_sum(jnp.stack([entered, _moved(entered, -1), skips]), axis=0)
+        return _without_largest(jnp.where(live, ways, log_beta))[0], log_beta
 
     return meshes.scan(one_frame, end, (log_Q, lattice.live), reverse=True)[1]
+
+
+def _without_largest(logs: Array) -> tuple[Array, Array]:
+    """Logarithms of any size as the largest of them, (1,), and differences from it; −∞ stays −∞."""
+    largest = jnp.max(logs, keepdims=True, initial=jnp.finfo(logs.dtype).min)
+    return logs - largest, largest
 
 
 def _moved(states: Array, by: int) -> Array:

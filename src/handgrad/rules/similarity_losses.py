@@ -184,7 +184,9 @@ def info_nce_backward(
     check_cotangent("info_nce_backward", dC, A.shape[:1], jnp.result_type(A, Y), name="dC", of="C")
     U, V = _sides(A, Y, normalise, epsilon)
     L = _log_chances(U, V, temperature) if L is None else L
-    dS = jnp.expand_dims(dC.astype(L.dtype), 1) * (jnp.exp(L) - jnp.eye(len(A), dtype=L.dtype)) / temperature
+    own = jnp.eye(len(A), dtype=L.dtype)
+    P_I = own * jnp.expm1(L) + (1 - own) * jnp.exp(L)  # p − 1 keeps its digits where p is near 1
+    dS = jnp.expand_dims(dC.astype(L.dtype), 1) * P_I / temperature
     dU, dV = meshes.einsum("bc,cn->bn", dS, meshes.replicated(V)), meshes.einsum("bc,bn->cn", dS, U)
     if normalise:
         dU, dV = _unit_backward(A, dU, dU, epsilon), _unit_backward(Y, dV, dV, epsilon)
