@@ -1,4 +1,4 @@
-"""Two processes of four devices each, which find one another by jax.distributed, are one device with the whole batch."""
+"""Two processes of four devices each, which find one another by jax.distributed, are one device with all the batch."""
 
 import json
 import os

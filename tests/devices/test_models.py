@@ -3,6 +3,7 @@ belongs to the whole batch ever gathered."""
 
 import functools
 import re
+from collections import Counter
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +37,14 @@ MODELS = {
         LABELS,
     ),
 }
-every_model = pytest.mark.parametrize("name", MODELS)
+
+
+def slow(name):
+    """What compiles for longest is left to `-m slow`."""
+    return [] if name in ("mlp", "convnet") else [pytest.mark.slow]
+
+
+every_model = pytest.mark.parametrize("name", [pytest.param(name, marks=slow(name)) for name in MODELS])
 
 
 @functools.cache
@@ -121,41 +129,83 @@ def test_inside_shard_map(name):
     close(run(*drawn(name)), expected)
 
 
-def split_over(mesh, params, layout):
-    """Parameters whole, or each with the last (tensor parallel) or the first (fully sharded) axis that can be split."""
+def laid_out(mesh, params, layout):
+    """Parameters whole, or each with the last ("tensor") or the first ("fully" sharded) axis split, where it can be."""
 
     def place(p):
         axis, over = (p.ndim - 1, "model") if layout == "tensor" else (0, "data")
-        names = [over if i == axis and p.shape[i] % mesh.shape[over] == 0 else None for i in range(p.ndim)]
-        return put(mesh, p, *names)
+        return put(mesh, p, *(over if i == axis and n % mesh.shape[over] == 0 else None for i, n in enumerate(p.shape)))
 
     return put(mesh, params) if layout == "whole" else jax.tree.map(place, params)
 
 
-def collectives(text):
-    return sorted(
-        re.findall(r" (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\(", text)
-    )
+def collectives(program):
+    """How many of each kind a compiled program has."""
+    kinds = "all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute"
+    return Counter(re.findall(rf" ({kinds})(?:-start)?\(", program.as_text()))
 
 
-@every_model
-@pytest.mark.parametrize("layout", ["whole", "tensor", "fully"])
-@pytest.mark.parametrize("axes", ["explicit", "auto"])
-def test_collectives_are_those_of_autodiff(name, layout, axes):
-    mesh = mesh_of(axes, 4, 2)
-    model = MODELS[name][0]
+LAYOUTS = [("whole", "explicit", name) for name in MODELS]
+LAYOUTS += [("whole", "auto", name) for name in MODELS]
+LAYOUTS += [("fully", "explicit", "mlp"), ("fully", "explicit", "llama"), ("tensor", "explicit", "mlp")]
+
+
+@pytest.mark.parametrize(("layout", "axes", "name"), [pytest.param(*row, marks=slow(row[-1])) for row in LAYOUTS])
+def test_no_more_collectives_than_autodiff(layout, axes, name):
+    mesh, model = mesh_of(axes, 4, 2), MODELS[name][0]
     params, x, target = drawn(name)
-    arguments = split_over(mesh, params, layout), put(mesh, x, "data"), put(mesh, target, "data")
+    arguments = laid_out(mesh, params, layout), put(mesh, x, "data"), put(mesh, target, "data")
     with jax.set_mesh(mesh):
-        try:
-            theirs = jax.jit(jax.value_and_grad(hg.objective(model, LOSS))).lower(*arguments).compile()
-        except Exception as e:
-            pytest.skip(f"AUTODIFF {type(e)} {str(e)[:200]}")
-        ours = jax.jit(hg.value_and_grad(model, LOSS)).lower(*arguments).compile()
-        (value, grads) = ours(*arguments)
-    close({"g": (value, grads)}, {"g": on_one_device(name)["value_and_grad"]})
-    shardings = [
-        a.sharding.is_equivalent_to(b.sharding, a.ndim)
-        for a, b in zip(jax.tree.leaves(grads), jax.tree.leaves(arguments[0]))
-    ]
-    print(collectives(ours.as_text()), collectives(theirs.as_text()), shardings)
+        ours, theirs = (
+            jax.jit(f).lower(*arguments).compile()
+            for f in (hg.value_and_grad(model, LOSS), jax.value_and_grad(hg.objective(model, LOSS)))
+        )
+        found = ours(*arguments)
+    close({"value_and_grad": found}, {"value_and_grad": on_one_device(name)["value_and_grad"]})
+    assert collectives(ours) <= collectives(theirs)
+    if axes == "explicit":
+        assert jax.tree.map(jax.typeof, found[1]) == jax.tree.map(jax.typeof, arguments[0])
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=slow(name)) for name in ("mlp", "convnet", "gpt2")])
+def test_tensor_parallel_under_auto_axes(name):
+    mesh, model = mesh_of("auto", 4, 2), MODELS[name][0]
+    params, x, target = drawn(name)
+    arguments = laid_out(mesh, params, "tensor"), put(mesh, x, "data"), put(mesh, target, "data")
+    found = jax.jit(hg.value_and_grad(model, LOSS))(*arguments)
+    close({"value_and_grad": found}, {"value_and_grad": on_one_device(name)["value_and_grad"]})
+
+
+FOLDS = {
+    "sq_norms": hg.sq_norms,
+    "sq_norms of tokens": functools.partial(hg.sq_norms, unit="token"),
+    "per_example_grads": hg.per_example_grads,
+    "second_moment": hg.second_moment,
+    "variance": hg.variance,
+    "noise_scale": hg.noise_scale,
+    "kfac_factors": hg.kfac_factors,
+    "gram": hg.gram,
+}
+
+
+@pytest.mark.parametrize("axes", ["explicit", "auto"])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=slow(name)) for name in ("mlp", "convnet", "lstm")])
+def test_folds(name, axes):
+    """A fold over examples stays where they are; only `gram` needs them all in one place."""
+    mesh, model = mesh_of(axes, 4), MODELS[name][0]
+    params, x, target = drawn(name)
+    folds = {key: fold for key, fold in FOLDS.items() if key != "sq_norms of tokens" or name == "mlp"}
+
+    def run(params, x, target):
+        _, factors = hg.value_and_factors(model, LOSS)(params, x, target)
+        return {key: fold(factors) for key, fold in folds.items()}
+
+    def local(params, x, target):
+        found = run(params, x, target)
+        return [found[key] for key in ("sq_norms", "per_example_grads")]
+
+    arguments = put(mesh, params), put(mesh, x, "data"), put(mesh, target, "data")
+    with jax.set_mesh(mesh):
+        found = jax.jit(run)(*arguments)
+        assert not collectives(jax.jit(local).lower(*arguments).compile())
+    close(found, jax.jit(run)(params, x, target))

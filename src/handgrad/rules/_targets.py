@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from handgrad.rules._losses import counted
 from handgrad.rules._softmax import rest_of, rest_of_label, sum_of_others
+from handgrad.meshes import Types
 from handgrad.shapes import InputError, as_row, check_target, describe
 
 Array = jax.Array
@@ -27,7 +28,7 @@ def loss_of_labels(D: Array, Y: Array, class_weights: Array | None, label_smooth
 
     One sum over exponentials, and one that picks the label's logit; a dense Σ v ℓ takes longer.
     """
-    n, at_label = D.shape[-1], is_label(Y, D.shape[-1])
+    n, at_label = D.shape[-1], Types.of(D).given_to(is_label(Y, D.shape[-1]))  # classes may lie on several devices
     rest = rest_of_label(D, at_label)
     log_total = jnp.log1p(rest)
     C = log_total - jnp.sum(jnp.where(at_label, D, 0), axis=-1, keepdims=True)
