@@ -84,7 +84,10 @@ def softmax_cross_entropy(
 
 
 def binary_cross_entropy() -> Loss:
-    """Binary cross-entropy of probabilities; after a sigmoid its composed delta is a − y."""
+    """Binary cross-entropy of probabilities; after a sigmoid its composed delta is a − y.
+
+    Finite also where a sigmoid rounds to 0 or 1, but the delta is 0 there: prefer sigmoid_cross_entropy, from logits.
+    """
     return loss_from_rule(rules.binary_cross_entropy_forward, rules.binary_cross_entropy_backward)
 
 

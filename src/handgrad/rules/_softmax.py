@@ -50,5 +50,5 @@ def mismatch(P: Array, V: Array) -> Array:
     it is minus the sum of the others."""
     total = jnp.sum(V, axis=-1, keepdims=True)
     plain = P * total - V
-    sure = (P > 0.5) & (V > total / 2)
+    sure = (P > 0.5) & (total < 2 * V)
     return jnp.where(sure, -jnp.sum(jnp.where(sure, 0, plain), axis=-1, keepdims=True), plain)
