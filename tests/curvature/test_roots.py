@@ -96,6 +96,17 @@ def test_the_ggn_of_a_projection_is_positive(wrap):
     assert eigenvalues.min() > -1e-14 * eigenvalues.max()
 
 
+def test_a_head_behind_a_coupling_keeps_its_own_factors():
+    """Batch normalization couples what is before it, and not the head behind it, under either loss."""
+    structures = []
+    for head, loss in ((hg.linear, hg.softmax_cross_entropy()), (layers.projection, layers.linear_cross_entropy())):
+        model = hg.chain(hg.linear(2), hg.batch_norm(), head(N))
+        params = jax.eval_shape(model.init, KEY, X)
+        factors = jax.eval_shape(sampled_factors(model, loss), params, X, LABELS, KEY)
+        structures.append(jax.tree.structure(factors))
+    assert structures[0] == structures[1]
+
+
 def test_a_projection_needs_a_loss_that_says_how_it_is_multiplied():
     params = jax.tree.map(lambda p: jnp.ones(p.shape), jax.eval_shape(CHUNKED.init, KEY, X))
     of_somebody = layers.linear_cross_entropy()._replace(through=None, root=lambda *_: None, draw=lambda *_: None)

@@ -280,10 +280,9 @@ KL = [
 
 
 def rows(dtype):
-    """Three logits, one of them from the grid: (batch, 3), with each of the labels."""
+    """Three logits, one of them from the grid, with each of the labels, as numbers: (batch, 3), (batch,)."""
     z, y = against(grid(dtype), [0, 1, 2], dtype=dtype)
-    Z = np.stack([z, np.zeros_like(z), np.full_like(z, 1)], axis=1)
-    return Z, y.astype(np.float64)
+    return np.stack([z, np.zeros_like(z), np.full_like(z, 1)], axis=1), y, cotangents(z.shape, dtype)
 
 
 def softmax_truth(Z, V, d, z_loss=0.0):
@@ -419,7 +418,47 @@ COSINE = [
 ]
 
 
-SUBJECTS = [SIGMOID, *FOCAL, BINARY, *ERRORS, HINGE, *POISSON, *KL, *SOFTMAX, *COSINE]
+WEIGHTS = np.array([0.5, 1.0, 2.0])
+
+
+def labels_subject(name, target, rivals=(), weights=None, **options):
+    """The same of labels, where the loss takes other sums."""
+
+    def run(Z, y, d):
+        w = [] if weights is None else [jnp.asarray(weights, Z.dtype)]
+        C, residuals = rules.softmax_cross_entropy_forward(Z, y.astype(int), *w, **options)
+        return C, rules.softmax_cross_entropy_backward(residuals, d, **options)[0]
+
+    def one_hot(y):
+        return target(np.eye(3)[y.astype(int)])
+
+    return Subject(
+        "softmax_cross_entropy",
+        f"labels{name}",
+        ("C", "dZ"),
+        rows,
+        silent(lambda Z, y, d: softmax_truth(Z, one_hot(y), d)[:2]),
+        run=run,
+        rivals=dict(rivals),
+        moved={
+            "C": silent(lambda Z, y, d: np.abs(Z * softmax_truth(Z, one_hot(y), np.ones_like(d))[1]).sum(1)),
+            "dZ": silent(lambda Z, y, d: 2 * moved_logits(Z, one_hot(y), d)),
+        },
+    )
+
+
+def optax_labels(Z, y, d):
+    return autodiff(lambda Z: optax.losses.softmax_cross_entropy_with_integer_labels(Z, y.astype(int)))(Z, d)
+
+
+LABELS = [
+    labels_subject("", lambda V: V, rivals={"optax": optax_labels}),
+    labels_subject("-smoothed", lambda V: 0.9 * V + 0.1 / 3, label_smoothing=0.1),
+    labels_subject("-weighted", lambda V: (0.75 * V + 0.25 / 3) * WEIGHTS, weights=WEIGHTS, label_smoothing=0.25),
+]
+
+
+SUBJECTS = [SIGMOID, *FOCAL, BINARY, *ERRORS, HINGE, *POISSON, *KL, *SOFTMAX, *LABELS, *COSINE]
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: np.dtype(dtype).name)
@@ -490,3 +529,21 @@ def test_a_cap_far_beyond():
     P = np.exp(S) / np.exp(S).sum(1, keepdims=True)
     expected = (P - np.eye(3)[[1, 1]]) / np.cosh(z / 30) ** 2
     np.testing.assert_allclose(dZ, expected, rtol=1e-5, atol=1e-37)
+
+
+def test_info_nce_of_a_sure_query():
+    """p − 1 of the query's own key, where p rounds to 1 in float32."""
+    A, Y = jnp.eye(3, dtype=jnp.float32), jnp.asarray([[1, 0.1, 0], [0.2, 1, 0], [0, 0, 1]], jnp.float32)
+    for temperature in (0.05, 0.02):
+        C, residuals = rules.info_nce_forward(A, Y, temperature=temperature)
+        found = C, *rules.info_nce_backward(residuals, jnp.ones_like(C), temperature=temperature)
+
+        def plain(A, Y, temperature=temperature):
+            U, V = (X / jnp.linalg.norm(X, axis=1, keepdims=True) for X in (A, Y))
+            S = U @ V.T / temperature
+            others = jnp.where(jnp.eye(3, dtype=bool), -jnp.inf, S - jnp.diagonal(S)[:, None])
+            return jnp.log1p(jnp.exp(others).sum(1))
+
+        exact = autodiff(plain)(A.astype(jnp.float64), Y.astype(jnp.float64), jnp.ones(3))
+        for one, truth in zip(found, exact, strict=True):
+            assert np.abs(np.asarray(one, np.float64) - np.asarray(truth)).max() <= 1e-4 * np.abs(truth).max()

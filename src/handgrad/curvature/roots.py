@@ -117,7 +117,7 @@ def through_logits(model: Layer, loss: Loss) -> tuple[Layer, Loss]:
         dy, _ = last.backward(of_last, dy)
         return model.backward(of_model, dy)
 
-    return Layer(model.init, forward, backward), of_logits
+    return Layer._make((model.init, forward, backward, model.couples)), of_logits
 
 
 def check_prediction(where: str, prediction: Any) -> None:

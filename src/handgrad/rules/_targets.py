@@ -23,32 +23,35 @@ def check_labels_or_distributions(where: str, Y: Any, shape: tuple[int, ...], ig
         raise InputError(f"{where}: the target Y must be labels where there is an ignore_index, got {describe(Y)}")
 
 
-def loss_of_labels(D: Array, Y: Array, class_weights: Array | None, label_smoothing: float) -> tuple[Array, Array]:
+def loss_of_rows(
+    D: Array, Y: Array, class_weights: Array | None, label_smoothing: float, ignore_index: int | None
+) -> tuple[Array, Array]:
     """−Σ v ℓ of each row of logits D = S − M, and the rest of its softmax; (batch, ..., 1) both.
 
-    One sum over exponentials, and one that picks the label's logit; a dense Σ v ℓ takes longer.
+    ℓ = D − log(1 + rest), so that it is (Σ v) log(1 + rest) − Σ v D; all parts are positive where v is.
     """
+    if jnp.issubdtype(Y.dtype, jnp.integer) and (class_weights is None or not label_smoothing):
+        return _loss_of_labels(D, Y, class_weights, label_smoothing)
+    V = weighted(as_distribution(Y, D.shape[-1], D.dtype, label_smoothing, ignore_index), class_weights)
+    rest = rest_of_label(D, is_label(Y, D.shape[-1])) if jnp.issubdtype(Y.dtype, jnp.integer) else rest_of(D)
+    # 0 log 0 = 0: a logit of −∞ costs nothing where the target never happens.
+    own = jnp.sum(V * counted(V, D), axis=-1, keepdims=True)
+    return jnp.sum(V, axis=-1, keepdims=True) * jnp.log1p(rest) - own, rest
+
+
+def _loss_of_labels(D: Array, Y: Array, class_weights: Array | None, label_smoothing: float) -> tuple[Array, Array]:
+    """The same of labels with weights or smoothing: a sum that picks is quicker than one of products."""
     n, at_label = D.shape[-1], Types.of(D).given_to(is_label(Y, D.shape[-1]))  # classes may lie on several devices
     rest = rest_of_label(D, at_label)
-    log_total = jnp.log1p(rest)
-    C = log_total - jnp.sum(jnp.where(at_label, D, 0), axis=-1, keepdims=True)
-    w = jnp.ones(n, D.dtype) if class_weights is None else class_weights.astype(D.dtype)
-    w = as_row(w, D.ndim)
+    C = jnp.log1p(rest) - jnp.sum(jnp.where(at_label, D, 0), axis=-1, keepdims=True)
+    if label_smoothing:
+        smooth = jnp.log1p(rest) - jnp.sum(D / n, axis=-1, keepdims=True)
+        C = (1 - label_smoothing) * C + label_smoothing * smooth
     if class_weights is not None:
+        w = as_row(class_weights.astype(D.dtype), D.ndim)
         weight = jnp.sum(jnp.where(at_label, w, 0), axis=-1, keepdims=True)
         C = weight * counted(weight, C)
-    if label_smoothing:
-        smooth = jnp.sum(w) * log_total - jnp.sum(w * counted(w, D), axis=-1, keepdims=True)
-        C = (1 - label_smoothing) * C + label_smoothing / n * smooth
     return jnp.where(names_a_class(Y, n), C, jnp.nan), rest
-
-
-def loss_of_distributions(D: Array, V: Array) -> tuple[Array, Array]:
-    """The same of weighted distributions V. All parts of it are positive where V is."""
-    rest = rest_of(D)
-    # 0 log 0 = 0: a logit of −∞ costs nothing where the target never happens.
-    C = jnp.sum(V, axis=-1, keepdims=True) * jnp.log1p(rest) - jnp.sum(V * counted(V, D), axis=-1, keepdims=True)
-    return C, rest
 
 
 def of_others(Y: Array, V: Array, class_weights: Array | None, label_smoothing: float) -> Array:

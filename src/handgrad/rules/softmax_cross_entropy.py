@@ -14,8 +14,7 @@ from handgrad.rules._targets import (
     as_distribution,
     check_labels_or_distributions,
     ignored,
-    loss_of_distributions,
-    loss_of_labels,
+    loss_of_rows,
     of_others,
     weighted,
 )
@@ -97,11 +96,7 @@ def softmax_cross_entropy_forward(
     dtype = _dtype(Z, Y, class_weights)
     M = jnp.max(Z, axis=-1, keepdims=True).astype(accumulator(dtype))
     D, _ = _shifted(Z, M, softcap)
-    if jnp.issubdtype(Y.dtype, jnp.integer):
-        C, rest = loss_of_labels(D, Y, class_weights, label_smoothing)
-    else:
-        V = weighted(as_distribution(Y, Z.shape[-1], M.dtype, label_smoothing, None), class_weights)
-        C, rest = loss_of_distributions(D, V)
+    C, rest = loss_of_rows(D, Y, class_weights, label_smoothing, ignore_index)
     if z_loss:
         lse = capped(M, softcap) + jnp.log1p(rest)
         C = C + z_loss * lse * lse
