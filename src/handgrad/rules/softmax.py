@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from handgrad.rules._elementwise import wide
+from handgrad.rules._softmax import rest_of
 from handgrad.shapes import check_array, check_cotangent, check_residuals
 
 __all__ = [
@@ -65,9 +66,9 @@ def softmax_backward(residuals: SoftmaxResiduals, dP: Array) -> tuple[Array]:
     check_cotangent("softmax_backward", dP, P.shape, P.dtype, name="dP", of="P")
     # A row of P sums to 1, so a row of dP may be shifted: by the element where P is largest, so that a saturated row
     # keeps its digits.
-    top = jnp.argmax(P, axis=-1, keepdims=True)
     P, dP = wide(P), wide(dP)
-    dP = dP - jnp.take_along_axis(dP, top, axis=-1)
+    largest = jnp.max(P, axis=-1, keepdims=True) == P
+    dP = dP - jnp.max(jnp.where(largest, dP, -jnp.inf), axis=-1, keepdims=True)
     return ((P * (dP - jnp.sum(P * dP, axis=-1, keepdims=True))).astype(residuals.P.dtype),)
 
 
