@@ -107,7 +107,8 @@ def clipped_grad(
         def clipped(factor: Factor, layer: Any) -> Array:
             if nan_safe or is_padding_example is not None:
                 factor = factor.pick(without)  # a weight of 0 is not enough: 0 times NaN is NaN
-            return _weighted_sum(factor, weights[layer]) / normalize_by
+            # Divided before it is rounded: a mean may fit where the sum does not.
+            return (_weighted_sum(factor, weights[layer]) / normalize_by).astype(factor.dtype)
 
         weights = {layer: weights_of(norm) for layer, norm in norms.items()}
         leaves, structure = jax.tree.flatten(factors, is_leaf=is_factor)
@@ -145,6 +146,6 @@ def _sq_norms(factor: Factor) -> Array:
 
 
 def _weighted_sum(factor: Factor, weights: Array) -> Array:
-    """Σ_b w_b g_b, where `weights` are for each layer of a stack."""
+    """Σ_b w_b g_b, where `weights` are for each layer of a stack, not yet rounded to the parameter's dtype."""
     layers = factor.layers() if weights.ndim > 1 else None
-    return factor.sum(weights) if layers is None else jax.vmap(_weighted_sum)(layers, weights)
+    return factor.accumulate(weights) if layers is None else jax.vmap(_weighted_sum)(layers, weights)

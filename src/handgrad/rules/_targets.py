@@ -5,9 +5,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from handgrad.meshes import Types
 from handgrad.rules._losses import counted
 from handgrad.rules._softmax import rest_of, rest_of_label, sum_of_others
-from handgrad.meshes import Types
 from handgrad.shapes import InputError, as_row, check_target, describe
 
 Array = jax.Array
