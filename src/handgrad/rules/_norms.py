@@ -83,7 +83,7 @@ def _deviations(X: Array, axes: int | Sequence[int]) -> tuple[Array, Array, Arra
 
 
 def reciprocal_root(square: Array, eps: float, shrink: float = 1.0) -> Array:
-    """1 / √(square / shrink² + eps). The quotient is taken first unless it overflows: autodiff of so small a root would."""
+    """1 / √(square / shrink² + eps): of the quotient unless it overflows, as autodiff of so small a root would."""
     variance = square / shrink / shrink
     of_large = shrink * jax.lax.rsqrt(square + eps * shrink**2)
     return jnp.where(variance < jnp.inf, jax.lax.rsqrt(variance + eps), jax.lax.stop_gradient(of_large))
