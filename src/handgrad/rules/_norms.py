@@ -50,7 +50,7 @@ def standardise(X: Array, axes: int | Sequence[int], eps: float) -> Standardised
     mean, deviations, missed = _deviations(X, axes)
     square = jnp.mean(jnp.square(deviations * shrink), axes, keepdims=True)
     variance = jnp.maximum(square - jnp.square(missed * shrink), 0)  # shrunk twice
-    R = reciprocal_root(variance, eps * shrink**2) * shrink
+    R = reciprocal_root(variance, eps, shrink)
     return Standardised((deviations - missed) * R, mean + missed, variance / shrink / shrink, R)
 
 
@@ -82,9 +82,11 @@ def _deviations(X: Array, axes: int | Sequence[int]) -> tuple[Array, Array, Arra
     return mean, deviations, missed
 
 
-def reciprocal_root(variance: Array, eps: float) -> Array:
-    """1 / √(variance + eps), not by rsqrt, whose derivative (as a tangent takes it) overflows for a shrunk variance."""
-    return 1 / jnp.sqrt(variance + eps)
+def reciprocal_root(square: Array, eps: float, shrink: float = 1.0) -> Array:
+    """1 / √(square / shrink² + eps): of the quotient unless it overflows, as autodiff of so small a root would."""
+    variance = square / shrink / shrink
+    of_large = shrink * jax.lax.rsqrt(square + eps * shrink**2)
+    return jnp.where(variance < jnp.inf, jax.lax.rsqrt(variance + eps), jax.lax.stop_gradient(of_large))
 
 
 def scale_and_shift(A: Array, gamma: Array | None, beta: Array | None, X: Array) -> Array:

@@ -136,7 +136,7 @@ def rms_norm_forward(
     check_norm("rms_norm_forward", X, gamma, None, eps, residuals)
     shrink = shrinking(X, eps)
     square = jnp.mean(jnp.square(X.astype(accumulator(X)) * shrink), -1, keepdims=True)
-    R = reciprocal_root(square, eps * shrink**2) * shrink
+    R = reciprocal_root(square, eps, shrink)
     A = X * R
     kept = (X, None) if residuals == "recompute" else (None, A.astype(promoted(X)))
     return scale_and_shift(A, gamma, None, X), RmsNormResiduals(*kept, R, gamma)
