@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from handgrad import meshes
+from handgrad.factors.pieces import Pieces
 from handgrad.shapes import InputError, check_choice, check_shape, describe
 
 Array = jax.Array
@@ -125,15 +126,15 @@ class Factor(ABC):
         """Σ_b g_b∘g_b: the parameter's shape."""
 
         def of_some(start: Any, count: int) -> Array:
-            return jnp.sum(pieces.of(self, start, count).per_example() ** 2, axis=0)
+            return jnp.sum(self.pick(pieces.rows(start, count)).per_example() ** 2, axis=0)
 
         def add(i: Array, total: Array) -> Array:
-            return total + of_some(i * pieces.count, pieces.count)
+            return total + of_some(i * pieces.size, pieces.size)
 
-        pieces = _Pieces.of_batch(self)
+        pieces = _pieces(self)
         if not pieces.whole:
             return of_some(0, pieces.rest)
-        rest = pieces.whole * pieces.count, pieces.rest
+        rest = pieces.whole * pieces.size, pieces.rest
         zeros = jnp.zeros(self.shape, jax.eval_shape(self.accumulate).dtype)
         return meshes.fori_loop(pieces.whole, add, of_some(*rest) if pieces.rest else zeros, self)
 
@@ -185,63 +186,27 @@ class Factor(ABC):
         """⟨g_b, h_b⟩ of gradients written out, some examples at a time."""
 
         def of_some(start: Any, count: int) -> Array:
-            g = pieces.of(self, start, count).per_example()
-            h = g if other is self else pieces.of(other, start, count).per_example()
+            g = self.pick(pieces.rows(start, count)).per_example()
+            h = g if other is self else other.pick(pieces.rows(start, count)).per_example()
             return jnp.sum(g * h, axis=tuple(range(1, g.ndim))).reshape(pieces.places, count)
 
-        pieces = _Pieces.of_batch(self, other)
+        pieces = _pieces(self, other)
         if not pieces.whole:
             return of_some(0, pieces.rest).reshape(self.batch)
-        stacked = jax.lax.map(lambda i: of_some(i * pieces.count, pieces.count), jnp.arange(pieces.whole))
-        products = jnp.moveaxis(stacked, 0, 1).reshape(pieces.places, pieces.whole * pieces.count)
+        stacked = jax.lax.map(lambda i: of_some(i * pieces.size, pieces.size), jnp.arange(pieces.whole))
+        products = jnp.moveaxis(stacked, 0, 1).reshape(pieces.places, pieces.whole * pieces.size)
         if pieces.rest:
-            of_rest = of_some(pieces.whole * pieces.count, pieces.rest)
+            of_rest = of_some(pieces.whole * pieces.size, pieces.rest)
             products = jnp.concatenate([products, of_rest], axis=1)
         return products.reshape(self.batch)
 
 
-class _Pieces(NamedTuple):
-    """A batch in pieces, each of which has as many examples on every device.
-
-    An axis that is sharded can't be walked along: every device would do the whole walk. So the batch is an array
-    (places, length), the places being the devices that it may lie on, and the walk goes along the second axis.
-
-    Attributes:
-      places: a divisor of the batch.
-      count: examples of each place in a piece.
-      whole: how many such pieces there are.
-      rest: examples of each place that are left behind them.
-    """
-
-    places: int
-    count: int
-    whole: int
-    rest: int
-
-    @classmethod
-    def of_batch(cls, *factors: Factor) -> "_Pieces":
-        """Pieces whose gradients, and they themselves, take a sixteenth of the factors' own room; but one example of
-        each place at least."""
-        batch = factors[0].batch
-        places = meshes.places(factors, batch)
-        room = sum(a.size for factor in factors for a in jax.tree.leaves(factor))
-        written = sum(f.norm_methods()["direct"].bytes // accumulator(f.dtype).itemsize for f in factors)
-        length = batch // max(places, 1)
-        most = min(max(room * length // (16 * (room + written * batch) or 1), 1), length)
-        # Without a rest there is one program less to compile.
-        count = next((k for k in range(most, most // 2, -1) if length % k == 0), most)
-        whole, rest = divmod(length, max(count, 1))
-        return cls(places, count, whole, rest) if whole > 1 else cls(places, count, 0, length)
-
-    def of(self, factor: Factor, start: Any, count: int) -> Factor:
-        """The factor of `count` examples of each place from `start` on, which may be traced."""
-
-        def rows(a: Array) -> Array:
-            a = a.reshape(self.places, a.shape[0] // max(self.places, 1), *a.shape[1:])
-            a = jax.lax.dynamic_slice_in_dim(a, start, count, axis=1)
-            return a.reshape(self.places * count, *a.shape[2:])
-
-        return factor if not self.whole else factor.pick(rows)
+def _pieces(*factors: Factor) -> Pieces:
+    """The pieces in which these factors' gradients are written out."""
+    batch = factors[0].batch
+    room = sum(a.size for factor in factors for a in jax.tree.leaves(factor))
+    written = sum(f.norm_methods()["direct"].bytes // accumulator(f.dtype).itemsize for f in factors)
+    return Pieces.of_batch(batch, meshes.places(factors, batch), room, written)
 
 
 def counting(factors: Any, seen: Array) -> Any:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from handgrad import meshes
 from handgrad.factors import Outer, Recomputed, Total
 from handgrad.factors.base import accumulator, as_rows
+from handgrad.rules._chunks import in_chunks, out_of_chunks
 from handgrad.rules._label_cross_entropy import Kept, Options, cotangent_of_logits, loss_of_logits
 from handgrad.rules._losses import per_example
 from handgrad.rules._targets import is_ignored
@@ -95,8 +96,8 @@ def linear_cross_entropy_forward(
         X, Y = rows
         return None, loss_of_logits(unrounded_logits(X, W, b), Y, options)
 
-    _, of_tokens = meshes.scan(one_chunk, None, _in_chunks((X, Y), Y, chunk))
-    C, *kept = jax.tree.leaves(_out_of_chunks(of_tokens, Y))
+    _, of_tokens = meshes.scan(one_chunk, None, in_chunks((X, Y), Y, chunk))
+    C, *kept = jax.tree.leaves(out_of_chunks(of_tokens, Y))
     return per_example(C).astype(_dtype(X, W, b)), LinearCrossEntropyResiduals(X, W, b, Y, *kept)
 
 
@@ -152,10 +153,10 @@ def _walk(rows: Any, shared: Any, weights: Array | None, options: Options) -> tu
         return (dW_sum + dW.accumulate(), None if db is None else db_sum + db.accumulate()), dX
 
     zeros = jnp.zeros(W.shape, dtype), None if b is None else jnp.zeros(b.shape, dtype)
-    tokens = _in_chunks((X, Y, *kept), Y, options.chunk)
-    dC_chunks = _in_chunks(_of_tokens(dC, Y), Y, options.chunk, mode="constant")  # 0 for what only fills up
+    tokens = in_chunks((X, Y, *kept), Y, options.chunk)
+    dC_chunks = in_chunks(_of_tokens(dC, Y), Y, options.chunk, mode="constant")  # 0 for what only fills up
     (dW, db), dX = meshes.scan(one_chunk, zeros, (*tokens, dC_chunks))
-    return _out_of_chunks(dX, Y), dW, db
+    return out_of_chunks(dX, Y), dW, db
 
 
 def _dW_again(rows: Any, shared: Any, weights: Array | None, options: Options) -> Array:
@@ -201,41 +202,6 @@ def unrounded_logits(X: Array, W: Array, b: Array | None) -> Array:
     """X W + 1 bᵀ in the dtype of sums: no logit is rounded to bfloat16 on its way to the exponential."""
     Z = meshes.matmul(X, W, accumulator(_dtype(X, W, b)))
     return Z if b is None else Z + as_row(b.astype(Z.dtype), Z.ndim)
-
-
-def _in_chunks(arrays: Any, Y: Array, chunk: int, mode: str = "edge") -> Any:
-    """(batch, ..., n) as (chunks, chunk, n), the axes of Y one long batch of tokens, of which every chunk has as many
-    from each device; the last is filled up with the last token again, or with zeros."""
-    places = meshes.places(Y, len(Y))
-    length = Y.size // places
-    size = max(1, min(chunk // places, length))
-    chunks = -(-length // size)
-
-    def split(a: Array) -> Array:
-        a = a.reshape(places, length, *a.shape[Y.ndim :])
-        a = jnp.pad(a, [(0, 0), (0, chunks * size - length), *[(0, 0)] * (a.ndim - 2)], mode)
-        return a.reshape(places, chunks, size, *a.shape[2:])
-
-    def one_long_batch(a: Array) -> Array:
-        a = jnp.moveaxis(meshes.along_batch(split, a), 1, 0)
-        return a.reshape(len(a), places * size, *a.shape[3:])
-
-    return jax.tree.map(one_long_batch, arrays)
-
-
-def _out_of_chunks(arrays: Any, Y: Array) -> Any:
-    """The same back: (chunks, chunk, n) as (batch, ..., n)."""
-    places = meshes.places(Y, len(Y))
-
-    def join(a: Array) -> Array:
-        a = a.reshape(places, a.shape[1] * a.shape[2], *a.shape[3:])[:, : Y.size // places]
-        return a.reshape(*Y.shape, *a.shape[2:])
-
-    def whole(a: Array) -> Array:
-        of_places = a.reshape(len(a), places, a.shape[1] // places, *a.shape[2:])
-        return meshes.along_batch(join, jnp.moveaxis(of_places, 0, 1))
-
-    return jax.tree.map(whole, arrays)
 
 
 def _dtype(X: Array, W: Array, b: Array | None) -> Any:
