@@ -9,8 +9,8 @@ from handgrad import rules
 from handgrad.layers.layer import Layer, Loss
 from handgrad.layers.linear import Initializer, LinearParams, linear
 from handgrad.layers.losses import softmax_cross_entropy
+from handgrad.rules._label_cross_entropy import unrounded_logits
 from handgrad.rules._targets import is_ignored
-from handgrad.rules.linear_cross_entropy import unrounded_logits
 from handgrad.shapes import InputError, describe
 
 __all__ = [

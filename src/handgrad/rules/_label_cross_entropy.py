@@ -1,11 +1,14 @@
 """The cross-entropy of a chunk of logits against labels, and what a row of it must keep for the cotangent."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from handgrad import meshes
+from handgrad.factors.base import accumulator
 from handgrad.rules.softmax_cross_entropy import capped
+from handgrad.shapes import as_row
 
 Array = jax.Array
 
@@ -26,6 +29,22 @@ class Kept(NamedTuple):
     M: Array
     total: Array
     rest: Array
+
+
+def unrounded_logits(X: Array, W: Array, b: Array | None) -> Array:
+    """X W + 1 bᵀ in the dtype of sums: no logit is rounded to bfloat16 on its way to the exponential."""
+    Z = meshes.matmul(X, W, accumulator(dtype_of(X, W, b)))
+    return Z if b is None else Z + as_row(b.astype(Z.dtype), Z.ndim)
+
+
+def dtype_of(X: Array, W: Array, b: Array | None) -> Any:
+    """The promoted dtype of a projection's parts."""
+    return jnp.result_type(X, W) if b is None else jnp.result_type(X, W, b)
+
+
+def of_tokens(dC: Array, Y: Array) -> Array:
+    """Each token's dC, that of its example."""
+    return jnp.expand_dims(dC, tuple(range(1, Y.ndim))) + jnp.zeros(Y.shape, dC.dtype)
 
 
 def loss_of_logits(Z: Array, Y: Array, options: Options) -> tuple[Array, Kept]:

@@ -7,15 +7,22 @@ import jax.numpy as jnp
 
 from handgrad import meshes
 from handgrad.factors import Outer, Recomputed, Total
-from handgrad.factors.base import accumulator, as_rows
-from handgrad.rules._label_cross_entropy import Kept, Options, cotangent_of_logits, loss_of_logits
+from handgrad.factors.base import as_rows
+from handgrad.rules._label_cross_entropy import (
+    Kept,
+    Options,
+    cotangent_of_logits,
+    dtype_of,
+    loss_of_logits,
+    of_tokens,
+    unrounded_logits,
+)
 from handgrad.rules._losses import per_example
 from handgrad.rules._targets import is_ignored
 from handgrad.rules.linear import LinearResiduals, linear_backward
 from handgrad.rules.softmax_cross_entropy import check_options
 from handgrad.shapes import (
     InputError,
-    as_row,
     check_array,
     check_cotangent,
     check_count,
@@ -95,9 +102,9 @@ def linear_cross_entropy_forward(
         X, Y = rows
         return None, loss_of_logits(unrounded_logits(X, W, b), Y, options)
 
-    _, of_tokens = meshes.scan(one_chunk, None, _in_chunks((X, Y), Y, chunk))
-    C, *kept = jax.tree.leaves(_out_of_chunks(of_tokens, Y))
-    return per_example(C).astype(_dtype(X, W, b)), LinearCrossEntropyResiduals(X, W, b, Y, *kept)
+    _, of_each = meshes.scan(one_chunk, None, _in_chunks((X, Y), Y, chunk))
+    C, *kept = jax.tree.leaves(_out_of_chunks(of_each, Y))
+    return per_example(C).astype(dtype_of(X, W, b)), LinearCrossEntropyResiduals(X, W, b, Y, *kept)
 
 
 def linear_cross_entropy_backward(
@@ -129,7 +136,7 @@ def linear_cross_entropy_backward(
     Derivation: docs/derivations/linear_cross_entropy.md
     """
     X, W, b, Y, *kept = check_residuals("linear_cross_entropy_backward", residuals, LinearCrossEntropyResiduals)
-    check_cotangent("linear_cross_entropy_backward", dC, X.shape[:1], _dtype(X, W, b), name="dC", of="C")
+    check_cotangent("linear_cross_entropy_backward", dC, X.shape[:1], dtype_of(X, W, b), name="dC", of="C")
     options = Options(chunk, label_smoothing, ignore_index, z_loss, softcap)
     rows, shared = (X, Y, *kept, dC), (W, b)
     dX, dW, db = _walk(rows, shared, None, options)
@@ -140,7 +147,7 @@ def linear_cross_entropy_backward(
 def _walk(rows: Any, shared: Any, weights: Array | None, options: Options) -> tuple[Array, Array, Any]:
     """dX, Σ dW and Σ db (None without a bias), both sums not yet rounded to the parameters' dtypes."""
     (X, Y, *kept, dC), (W, b) = rows, shared
-    dtype, delta_dtype = kept[0].dtype, _dtype(X, W, b)
+    dtype, delta_dtype = kept[0].dtype, dtype_of(X, W, b)
     dC = dC.astype(dtype) if weights is None else dC.astype(dtype) * weights.astype(dtype)
 
     def one_chunk(sums, rows):
@@ -153,7 +160,7 @@ def _walk(rows: Any, shared: Any, weights: Array | None, options: Options) -> tu
 
     zeros = jnp.zeros(W.shape, dtype), None if b is None else jnp.zeros(b.shape, dtype)
     tokens = _in_chunks((X, Y, *kept), Y, options.chunk)
-    dC_chunks = _in_chunks(_of_tokens(dC, Y), Y, options.chunk, mode="constant")  # 0 for what only fills up
+    dC_chunks = _in_chunks(of_tokens(dC, Y), Y, options.chunk, mode="constant")  # 0 for what only fills up
     (dW, db), dX = meshes.scan(one_chunk, zeros, (*tokens, dC_chunks))
     return _out_of_chunks(dX, Y), dW, db
 
@@ -178,10 +185,10 @@ def _db_sides(rows: Any, shared: Any, options: Options) -> Total:
 def _whole_cotangent(rows: Any, shared: Any, options: Options) -> Array:
     """dZ (batch, ..., n), of the logits' size."""
     X, Y, *kept, dC = rows
-    dC = _of_tokens(dC.astype(kept[0].dtype), Y).reshape(-1)
-    of_tokens = Y.reshape(-1), Kept(*(a.reshape(-1) for a in kept)), dC
-    dZ = cotangent_of_logits(unrounded_logits(as_rows(X), *shared), *of_tokens, options)
-    return dZ.astype(_dtype(X, *shared)).reshape(*Y.shape, -1)
+    dC = of_tokens(dC.astype(kept[0].dtype), Y).reshape(-1)
+    of_rows = Y.reshape(-1), Kept(*(a.reshape(-1) for a in kept)), dC
+    dZ = cotangent_of_logits(unrounded_logits(as_rows(X), *shared), *of_rows, options)
+    return dZ.astype(dtype_of(X, *shared)).reshape(*Y.shape, -1)
 
 
 def _counted(X: Array, Y: Array, options: Options) -> tuple[Array, Array | None]:
@@ -190,17 +197,6 @@ def _counted(X: Array, Y: Array, options: Options) -> tuple[Array, Array | None]
         return X, None
     seen = ~is_ignored(Y, options.ignore_index)
     return jnp.where(jnp.expand_dims(seen, -1), X, 0), seen
-
-
-def _of_tokens(dC: Array, Y: Array) -> Array:
-    """Each token's dC, that of its example."""
-    return jnp.expand_dims(dC, tuple(range(1, Y.ndim))) + jnp.zeros(Y.shape, dC.dtype)
-
-
-def unrounded_logits(X: Array, W: Array, b: Array | None) -> Array:
-    """X W + 1 bᵀ in the dtype of sums: no logit is rounded to bfloat16 on its way to the exponential."""
-    Z = meshes.matmul(X, W, accumulator(_dtype(X, W, b)))
-    return Z if b is None else Z + as_row(b.astype(Z.dtype), Z.ndim)
 
 
 def _in_chunks(arrays: Any, Y: Array, chunk: int, mode: str = "edge") -> Any:
@@ -236,10 +232,6 @@ def _out_of_chunks(arrays: Any, Y: Array) -> Any:
         return meshes.along_batch(join, jnp.moveaxis(of_places, 0, 1))
 
     return jax.tree.map(whole, arrays)
-
-
-def _dtype(X: Array, W: Array, b: Array | None) -> Any:
-    return jnp.result_type(X, W) if b is None else jnp.result_type(X, W, b)
 
 
 def _check(where: str, X: Any, W: Any, b: Any, Y: Any, options: Options) -> None:
