@@ -238,8 +238,9 @@ def test_sides_of_different_examples_or_outputs(shape):
         factor.sum()
 
 
-def test_sq_norms_never_hold_every_gradient():
+def test_sq_norms_never_hold_every_gradient(monkeypatch):
     """Neither all gradients nor all patches, where outputs are many."""
+    monkeypatch.setattr(jax, "device_count", lambda: 1)  # several would hold some examples' each
     window = plane((3, 3), padding=((1, 1), (1, 1)))
     X = jax.ShapeDtypeStruct((128, 12, 12, 16), np.float32)
     program = jax.jit(lambda X, Delta: Correlation(X, Delta, window).sq_norms()).lower(X, X).compile()

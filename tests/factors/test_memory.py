@@ -10,6 +10,12 @@ import pytest
 import handgrad as hg
 
 
+@pytest.fixture(autouse=True)
+def one_device(monkeypatch):
+    """Where a batch may lie on several devices, each holds some examples' gradients."""
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+
+
 def temporary_bytes(function: Callable[..., Any], *arguments: Any) -> int:
     return jax.jit(function).lower(*arguments).compile().memory_analysis().temp_size_in_bytes
 

@@ -64,7 +64,17 @@ def substitute(
     )
 
 
-def factorised(A: Array) -> Array:
+def inverted(A: Array) -> Array:
+    """A⁻¹, by LU."""
+    return meshes.along_batch(jnp.linalg.inv, A)
+
+
+def lu_factor(A: Array) -> tuple[Array, Array]:
+    """LU and pivots."""
+    return meshes.along_batch(jax.scipy.linalg.lu_factor, A)
+
+
+def cholesky_factor(A: Array) -> Array:
     """L of L Lᵀ = (A + Aᵀ) / 2; NaN where that is not positive definite."""
     return meshes.along_batch(partial(jnp.linalg.cholesky, symmetrize_input=False), symmetric(A))
 

@@ -10,7 +10,7 @@ from handgrad.rules._matrices import (
     check_matrices,
     check_outputs,
     check_square,
-    factorised,
+    cholesky_factor,
     no_columns,
     product,
     substitute,
@@ -58,7 +58,7 @@ def cholesky_forward(X: Array) -> tuple[Array, CholeskyResiduals]:
     """
     check_square("cholesky_forward", "X", X)
     (Xw,) = working(X)
-    L = factorised(Xw)
+    L = cholesky_factor(Xw)
     return L.astype(X.dtype), CholeskyResiduals(L, no_columns(X))
 
 

@@ -10,6 +10,7 @@ from handgrad.rules._matrices import (
     check_outputs,
     check_square,
     exponent,
+    lu_factor,
     lu_solve,
     no_columns,
     product,
@@ -152,7 +153,7 @@ def log_determinant_forward(X: Array) -> tuple[tuple[Array, Array], LogDetermina
     Derivation: docs/derivations/matrix_scalars.md (Giles 2008)
     """
     check_square("log_determinant_forward", "X", X)
-    LU, pivots = meshes.along_batch(jax.scipy.linalg.lu_factor, *working(X))
+    LU, pivots = lu_factor(*working(X))
     diagonal = jnp.diagonal(LU, axis1=-2, axis2=-1)
     exchanged = pivots != as_row(jnp.arange(pivots.shape[-1], dtype=pivots.dtype), pivots.ndim)
     # Each exchange of two rows turns the sign round once.

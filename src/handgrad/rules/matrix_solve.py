@@ -5,18 +5,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from handgrad import meshes
-from handgrad.rules._matrices import (
-    check_square,
-    check_system,
-    factorised,
-    lu_solve,
-    no_columns,
-    product,
-    substitute,
-    symmetric,
-    working,
-)
+from handgrad.rules import _matrices
+from handgrad.rules._matrices import check_square, check_system, no_columns, product, substitute, symmetric, working
 from handgrad.shapes import check_cotangent, check_residuals
 
 __all__ = [
@@ -55,7 +45,7 @@ def inverse_forward(X: Array) -> tuple[Array, InverseResiduals]:
     Derivation: docs/derivations/matrix_solve.md (Giles 2008)
     """
     check_square("inverse_forward", "X", X)
-    Y = meshes.along_batch(jnp.linalg.inv, *working(X)).astype(X.dtype)
+    Y = _matrices.inverted(*working(X)).astype(X.dtype)
     return Y, InverseResiduals(Y)
 
 
@@ -110,8 +100,8 @@ def solve_forward(A: Array, B: Array) -> tuple[Array, SolveResiduals]:
     """
     check_system("solve_forward", A, B)
     Aw, Bw = working(A, B)
-    LU, pivots = meshes.along_batch(jax.scipy.linalg.lu_factor, Aw)
-    Y = lu_solve(LU, pivots, Bw).astype(jnp.result_type(A, B))
+    LU, pivots = _matrices.lu_factor(Aw)
+    Y = _matrices.lu_solve(LU, pivots, Bw).astype(jnp.result_type(A, B))
     return Y, SolveResiduals(LU, pivots, Y, no_columns(A), no_columns(B))
 
 
@@ -132,7 +122,7 @@ def solve_backward(residuals: SolveResiduals, dY: Array) -> tuple[Array, Array]:
     LU, pivots, Y, like_A, like_B = check_residuals("solve_backward", residuals, SolveResiduals)
     check_cotangent("solve_backward", dY, Y.shape, Y.dtype)
     Yw, dYw = working(Y, dY)
-    dB = lu_solve(LU, pivots, dYw, transpose=True)
+    dB = _matrices.lu_solve(LU, pivots, dYw, transpose=True)
     return -product(dB, Yw.mT).astype(like_A.dtype), dB.astype(like_B.dtype)
 
 
@@ -228,7 +218,7 @@ def positive_definite_solve_forward(A: Array, B: Array) -> tuple[Array, Positive
     """
     check_system("positive_definite_solve_forward", A, B)
     Aw, Bw = working(A, B)
-    L = factorised(Aw)
+    L = _matrices.cholesky_factor(Aw)
     Y = _substitute_twice(L, Bw).astype(jnp.result_type(A, B))
     return Y, PositiveDefiniteSolveResiduals(L, Y, no_columns(A), no_columns(B))
 
