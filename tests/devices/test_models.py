@@ -95,6 +95,14 @@ def test_a_sharded_batch(name, axes):
     assert gathered_bytes(program.as_text()) < x.nbytes
 
 
+def test_op_by_op():
+    """Without jit, every operation finds by itself where its result lies."""
+    mesh = mesh_of("explicit", 4)
+    params, x, target = drawn("mlp")
+    with jax.set_mesh(mesh):
+        close(of_model("mlp")(put(mesh, params), put(mesh, x, "data"), put(mesh, target, "data")), on_one_device("mlp"))
+
+
 @every_model
 def test_inside_shard_map(name):
     """Local gradients, which the caller averages; and a function whose replicated parameters' cotangents JAX sums."""

@@ -1,4 +1,4 @@
-"""Every rule with its batch on several devices, under Explicit axes and inside shard_map, is the rule on one device."""
+"""Every rule with its batch on several devices, under Explicit axes, is the rule on one device."""
 
 import jax
 import pytest
@@ -11,7 +11,6 @@ from handgrad.factors import is_factor
 # A row whose batch the eight devices can take; the others differ in numbers, not in programs.
 ROWS = [case for (case,) in first_of_each(lambda case: (case.op, repr(case.options)))]
 FIRST = {case for (case,) in first_of_each(lambda case: case.op)}
-COUPLED = {"batch_norm", "info_nce", "load_balancing_loss"}  # what one device makes of its part is not the whole's
 
 
 def batch_of(arguments) -> int:
@@ -19,15 +18,14 @@ def batch_of(arguments) -> int:
 
 
 def parameters_of(case, dY, arguments) -> list[bool]:
-    """Which arguments have no batch axis: those whose cotangent is a factor, random keys and tables."""
+    """Which arguments are parameters: those whose cotangent is a factor."""
     forward, backward = rule_of(case)
 
     def cotangents(dY, *arguments):
         return backward(forward(*arguments)[1], dY)
 
     found = jax.eval_shape(cotangents, dY, *arguments)
-    batch = batch_of(arguments)
-    return [a is None or is_factor(c) or a.shape[:1] != (batch,) for a, c in zip(arguments, found, strict=False)]
+    return [is_factor(c) for _, c in zip(arguments, found, strict=False)]
 
 
 def rows(test):
@@ -48,8 +46,10 @@ def test_a_rule_on_several_devices(case):
     expected = jax.device_get(jax.jit(run)(dY, *arguments))
 
     mesh = mesh_of("explicit", batch)
-    placed = [
-        None if a is None else put(mesh, a, *(() if w else ("data",))) for a, w in zip(arguments, whole, strict=True)
-    ]
+
+    def place(a, whole=False):
+        return a if a is None else put(mesh, a, *(["data"] if a.shape[:1] == (batch,) and not whole else []))
+
+    placed = [place(a, w) for a, w in zip(arguments, whole, strict=True)]
     with jax.set_mesh(mesh):
-        assert_same(jax.device_get(jax.jit(run)(put(mesh, dY, "data"), *placed)), expected)
+        assert_same(jax.device_get(jax.jit(run)(jax.tree.map(place, dY), *placed)), expected)
