@@ -217,3 +217,20 @@ def test_folds(name, axes):
         found = jax.jit(run)(*arguments)
         assert not collectives(jax.jit(local).lower(*arguments).compile())
     close(found, jax.jit(run)(params, x, target))
+
+
+def test_groups_of_features_stay_apart_from_the_batch():
+    """A grouped and a depthwise convolution: what autodiff gathers of the examples, and no more."""
+    model = hg.chain(
+        hg.convolution(8, 3, groups=2), hg.tanh(), hg.convolution(8, 3, groups=8), hg.flatten(), hg.linear(3)
+    )
+    mesh, x, target = mesh_of("auto", 4), jnp.asarray(RNG.standard_normal((BATCH, 6, 6, 4))), jnp.arange(BATCH) % 3
+    params = model.init(jax.random.key(0), x)
+    arguments = put(mesh, params), put(mesh, x, "data"), put(mesh, target, "data")
+    ours, theirs = (
+        jax.jit(f).lower(*arguments).compile()
+        for f in (hg.value_and_grad(model, LOSS), jax.value_and_grad(hg.objective(model, LOSS)))
+    )
+    found, expected = ({"value_and_grad": f(*arguments)} for f in (ours, theirs))
+    close(found, expected)
+    assert collectives(ours) <= collectives(theirs)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from handgrad import meshes
 from handgrad.factors.base import Array, Cost, Factor, accumulator, as_tokens, seen_too, weighted
 from handgrad.shapes import check_shape
-from handgrad.windows import Window, patches
+from handgrad.windows import Window, of_tap, padded, patches
 
 
 @jax.tree_util.register_dataclass
@@ -62,6 +62,8 @@ class Correlation(Factor):
         Delta = weighted(self.Delta, weights)
         dtype = jnp.result_type(self.X, Delta)
         space, n_in = self.X.shape[1:-1], self.X.shape[-1] // window.groups
+        if window.groups > 1 and (n_in == 1 or meshes.places(self.X, self.batch) > 1):
+            return self._tap_by_tap(Delta)
         of_sides, of_kernel = (0, axes + 1, *range(1, axes + 1)), (axes + 1, axes, *range(axes))
         convolve = partial(
             jax.lax.conv_general_dilated,
@@ -80,6 +82,26 @@ class Correlation(Factor):
 
         of_taps = [*(None for _ in range(axes + 1)), meshes.spec(Delta)[-1]]
         return meshes.along(of_taps, product, self.X.astype(dtype), Delta.astype(dtype))
+
+    def _tap_by_tap(self, Delta: Array) -> Array:
+        """One product for each tap: where features meet alone, or groups would have the batch among their features,
+        which may lie on several devices."""
+        dtype, outputs, groups = accumulator(self.X, Delta), Delta.shape[1:-1], self.window.groups
+
+        def by_group(A: Array) -> Array:
+            A = as_tokens(A)
+            return A.reshape(*A.shape[:2], groups, A.shape[-1] // groups)
+
+        def product(x: Array) -> Array:
+            if x.shape[-1] > 1:
+                return meshes.einsum("btgi,btgo->igo", x, Delta, dtype)
+            return jnp.sum(x.astype(dtype) * Delta, axis=(0, 1))[
+                None
+            ]  # numbers, for which a product of matrices is slow
+
+        X, Delta = padded(self.X, self.window, 0), meshes.along_batch(by_group, Delta)
+        taps = (meshes.along_batch(by_group, of_tap(X, self.window, tap, outputs)) for tap in self.window.taps())
+        return jnp.stack(list(map(product, taps))).reshape(self.shape)
 
     def per_example(self) -> Array:
         self._check_sides()
