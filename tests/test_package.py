@@ -14,7 +14,7 @@ SOURCE = Path(hg.__file__).parent
 # checker stands on factors alone, beside the rules, so that it can't borrow from what it checks; models and cli call
 # it.
 FOLDS = ["per_example", "explanation", "clipping", "curvature"]
-FLOORS = ["shapes", "windows", "factors", "rules", "layers", "backprop", *FOLDS, "models", "training", "cli"]
+FLOORS = ["shapes", "meshes", "windows", "factors", "rules", "layers", "backprop", *FOLDS, "models", "training", "cli"]
 CHECKED = ("models", "cli")
 
 

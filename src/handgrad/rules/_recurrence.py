@@ -128,7 +128,7 @@ def time_first(A: Array) -> Array:
 
 def entering(H: Array, H0: Array, lengths: Array | None, reverse: bool) -> Array:
     """The state that each step starts from, (batch, time, n): the state after the step before, H0 for the first."""
-    first = jnp.expand_dims(meshes.Types.of(H[:, 0]).given_to(H0.astype(H.dtype)), 1)
+    first = jnp.expand_dims(meshes.Types.of(jnp.sum(H, axis=1)).given_to(H0.astype(H.dtype)), 1)
     if not reverse:
         return jnp.concatenate([first, H], axis=1)[:, :-1]
     after = jnp.concatenate([H, first], axis=1)[:, 1:]

@@ -18,11 +18,12 @@ def shifted(S: Array, M: Array) -> Array:
 def rest_of(D: Array) -> Array:
     """Σ e^d − 1, (..., 1): over all but one of the largest, where d = 0. log softmax is D − log1p(rest).
 
-    A sum of 1.5 and more has the digits of what is above 1; a smaller one has one e^d of 1, which is left out.
+    A sum of 1.5 and more has the digits of what is above 1; a smaller one has one e^d of 1, which is left out. It is
+    told by its size and not by its being 1: a compiler that computes d twice, for two sums, may round it in two ways.
     """
     E = jnp.exp(D)
     total = jnp.sum(E, axis=-1, keepdims=True)
-    return jnp.where(total < 1.5, jnp.sum(jnp.where(E < 1, E, 0), axis=-1, keepdims=True), total - 1)
+    return jnp.where(total < 1.5, jnp.sum(jnp.where(E < 0.75, E, 0), axis=-1, keepdims=True), total - 1)
 
 
 def rest_of_label(D: Array, at_label: Array) -> Array:
@@ -31,10 +32,10 @@ def rest_of_label(D: Array, at_label: Array) -> Array:
     return jnp.sum(jnp.where(at_label, E - 1, E), axis=-1, keepdims=True)
 
 
-def chances(D: Array, largest: Array, rest: Array) -> tuple[Array, Array]:
-    """P = e^D / (1 + rest), and 1 − P; at the largest it is rest / (1 + rest)."""
+def chances(D: Array, rest: Array) -> tuple[Array, Array]:
+    """P = e^D / (1 + rest), and 1 − P; at the largest of a row that is sure of it, rest / (1 + rest)."""
     E, share = jnp.exp(D), 1 / (1 + rest)
-    return E * share, jnp.where(largest, rest, (1 + rest) - E) * share
+    return E * share, jnp.where((rest < 0.5) & (E > 0.75), rest, (1 + rest) - E) * share
 
 
 def sum_of_others(V: Array) -> Array:

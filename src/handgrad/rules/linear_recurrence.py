@@ -86,7 +86,7 @@ def linear_recurrence_backward(
     """
     A, B, H0, H = check_residuals("linear_recurrence_backward", residuals, LinearRecurrenceResiduals)
     check_cotangent("linear_recurrence_backward", dH, H.shape, H.dtype, "dH", "H")
-    none = jnp.zeros_like(A[:, 0], H.dtype)
+    none = jnp.zeros_like(jnp.sum(A, axis=1), H.dtype)
     # The other way round, the decay that a step meets is the one of the step it comes from.
     Delta = _recur(entering(A.astype(H.dtype), none, None, not reverse), dH, None, not reverse)
     dA = Delta * entering(H, none if H0 is None else H0, None, reverse)

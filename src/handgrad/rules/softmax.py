@@ -64,11 +64,11 @@ def softmax_backward(residuals: SoftmaxResiduals, dP: Array) -> tuple[Array]:
     """
     (P,) = check_residuals("softmax_backward", residuals, SoftmaxResiduals)
     check_cotangent("softmax_backward", dP, P.shape, P.dtype, name="dP", of="P")
-    # A row of P sums to 1, so a row of dP may be shifted: by the element where P is largest, so that a saturated row
-    # keeps its digits.
+    # A row of P sums to 1, so a row of dP may be shifted: by an element where P is largest, so that a saturated row
+    # keeps its digits. By a share of the largest, since a compiler that computes P twice may round it in two ways.
     P, dP = wide(P), wide(dP)
-    largest = jnp.max(P, axis=-1, keepdims=True) == P
-    dP = dP - jnp.max(jnp.where(largest, dP, -jnp.inf), axis=-1, keepdims=True)
+    large = jnp.max(P, axis=-1, keepdims=True) < P / 0.75
+    dP = dP - jnp.max(jnp.where(large, dP, -jnp.inf), axis=-1, keepdims=True)
     return ((P * (dP - jnp.sum(P * dP, axis=-1, keepdims=True))).astype(residuals.P.dtype),)
 
 

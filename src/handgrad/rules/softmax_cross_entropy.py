@@ -95,7 +95,7 @@ def softmax_cross_entropy_forward(
         check_shape(where, "class_weights", class_weights, Z.shape[-1:], "(one for each class)")
     dtype = _dtype(Z, Y, class_weights)
     M = jnp.max(Z, axis=-1, keepdims=True).astype(accumulator(dtype))
-    D, _ = _shifted(Z, M, softcap)
+    D = _shifted(Z, M, softcap)
     C, rest = loss_of_rows(D, Y, class_weights, label_smoothing, ignore_index)
     if z_loss:
         lse = capped(M, softcap) + jnp.log1p(rest)
@@ -135,9 +135,9 @@ def softmax_cross_entropy_backward(
     where = "softmax_cross_entropy_backward"
     Z, M, rest, Y, class_weights = check_residuals(where, residuals, SoftmaxCrossEntropyResiduals)
     dC = to_elements(where, dC, Z, _dtype(Z, Y, class_weights))
-    D, largest = _shifted(Z, M, softcap)
+    D = _shifted(Z, M, softcap)
     L, lse = _logarithms(D, M, rest, Y, ignore_index, softcap)
-    P, others = chances(D, largest, rest)
+    P, others = chances(D, rest)
     Q = as_distribution(Y, Z.shape[-1], M.dtype, label_smoothing, ignore_index)
     V = weighted(Q, class_weights)
     if jnp.issubdtype(Y.dtype, jnp.integer):
@@ -169,9 +169,9 @@ def row_weights(residuals: SoftmaxCrossEntropyResiduals, label_smoothing: float,
 def row_chances(residuals: SoftmaxCrossEntropyResiduals) -> tuple[Array, Array, Array, Array]:
     """S − M, its rest, P and 1 − P, of logits without a cap, whatever the target is."""
     Z, M, *_ = residuals
-    D, largest = _shifted(Z, M, None)
+    D = _shifted(Z, M, None)
     rest = rest_of(D)
-    return D, rest, *chances(D, largest, rest)
+    return D, rest, *chances(D, rest)
 
 
 def check_options(where: str, label_smoothing: Any, ignore_index: Any, z_loss: Any, softcap: Any) -> None:
@@ -191,10 +191,9 @@ def capped(Z: Array, softcap: float | None) -> Array:
     return Z if softcap is None else softcap * jnp.tanh(Z / softcap)
 
 
-def _shifted(Z: Array, M: Array, softcap: float | None) -> tuple[Array, Array]:
-    """S − M, in M's dtype, and where a row is largest."""
-    Z = Z.astype(M.dtype)
-    return shifted(capped(Z, softcap), capped(M, softcap)), Z == M
+def _shifted(Z: Array, M: Array, softcap: float | None) -> Array:
+    """S − M, in M's dtype."""
+    return shifted(capped(Z.astype(M.dtype), softcap), capped(M, softcap))
 
 
 def _logarithms(
