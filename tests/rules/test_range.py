@@ -55,7 +55,8 @@ def test_right_where_the_answer_fits(case):
             found, truth = ours(cotangent, *given), exact(*wide((cotangent, *given)))
             assert jax.tree.structure(found) == jax.tree.structure(truth)
             for mine, right in zip(jax.tree.leaves(found), jax.tree.leaves(truth), strict=True):
-                fits = np.isfinite(np.asarray(right, dtype)) & np.isfinite(right)
+                with np.errstate(over="ignore"):
+                    fits = np.isfinite(np.asarray(right, dtype)) & np.isfinite(right)
                 mine, right = np.asarray(mine, np.float64)[fits], np.asarray(right)[fits]
                 assert np.isfinite(mine).all(), (np.dtype(dtype).name, size, mine, right)
                 bar = 32 * float(jnp.finfo(dtype).eps) * np.abs(right).max(initial=0) + 4 * float(jnp.finfo(dtype).tiny)
