@@ -380,3 +380,24 @@ def test_svd_backward_of_any_size(size):
     (one,) = rules.svd_backward(rules.svd_forward(X)[1], no_dS)
     (other,) = rules.svd_backward(rules.svd_forward(X * jnp.float32(size))[1], no_dS)
     np.testing.assert_allclose(other * jnp.float32(size), one, rtol=0, atol=1e-4 * float(jnp.abs(one).max()))
+
+
+def test_an_infinite_element_makes_its_matrix_nan():
+    """LAPACK's SVD of it would never return."""
+    X = np.stack([np.eye(3), np.eye(3)])
+    X[0, 0, 1] = np.inf
+
+    @jax.jit
+    def run(X):
+        _, of_determinant = rules.determinant_forward(X)
+        _, of_norm = rules.nuclear_norm_forward(X)
+        (_, S, _), _ = rules.svd_forward(X)
+        return (
+            S,
+            rules.determinant_backward(of_determinant, jnp.ones(2)),
+            rules.nuclear_norm_backward(of_norm, jnp.ones(2)),
+        )
+
+    for found in jax.tree.leaves(run(X)):
+        assert np.isnan(found[0]).all()
+        assert np.isfinite(found[1]).all()

@@ -88,6 +88,12 @@ def lu_solve(LU: Array, pivots: Array, B: Array, *, transpose: bool = False) -> 
     return meshes.along_batch(solve, LU, pivots, B)
 
 
+def svd(X: Array) -> tuple[Array, Array, Array]:
+    """The thin U, S and Vᵀ; of NaN for a matrix with an infinite element, from which LAPACK never returns."""
+    finite = jnp.all(jnp.isfinite(X), axis=(-2, -1), keepdims=True)
+    return jnp.linalg.svd(jnp.where(finite, X, jnp.nan), full_matrices=False)
+
+
 def symmetric(X: Array) -> Array:
     """(X + Xᵀ) / 2."""
     return (X + X.mT) / 2

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from handgrad.rules._matrices import check_matrices, exponent, product, times_power, to_matrices, working
+from handgrad.rules._matrices import check_matrices, exponent, product, svd, times_power, to_matrices, working
 from handgrad.shapes import check_cotangent, check_residuals
 
 __all__ = [
@@ -90,7 +90,7 @@ def nuclear_norm_forward(X: Array) -> tuple[Array, NuclearNormResiduals]:
     Derivation: docs/derivations/matrix_norms.md
     """
     check_matrices("nuclear_norm_forward", "X", X)
-    U, S, Vt = jnp.linalg.svd(*working(X), full_matrices=False)
+    U, S, Vt = svd(*working(X))
     return jnp.sum(S, axis=-1).astype(X.dtype), NuclearNormResiduals(product(U, Vt).astype(X.dtype))
 
 

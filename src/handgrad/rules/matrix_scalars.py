@@ -14,6 +14,7 @@ from handgrad.rules._matrices import (
     lu_solve,
     no_columns,
     product,
+    svd,
     times_power,
     to_matrices,
     working,
@@ -119,7 +120,7 @@ def determinant_backward(residuals: DeterminantResiduals, dY: Array) -> tuple[Ar
     check_cotangent("determinant_backward", dY, X.shape[:-2], X.dtype)
     Xw, dYw = working(X, dY)
     Z, e, total = _evened_out(Xw)
-    U, S, Vt = jnp.linalg.svd(Z, full_matrices=False)
+    U, S, Vt = svd(Z)
     orientation = meshes.along_batch(jnp.linalg.det, product(U, Vt))  # 1 or −1
     cofactors = product(U * jnp.expand_dims(_products_of_the_others(S), -2), Vt)
     return (times_power(to_matrices(dYw * orientation) * cofactors, to_matrices(total) - e).astype(X.dtype),)

@@ -11,6 +11,7 @@ from handgrad.rules._matrices import (
     check_square,
     no_columns,
     product,
+    svd,
     symmetric,
     working,
 )
@@ -117,7 +118,7 @@ def svd_forward(X: Array) -> tuple[tuple[Array, Array, Array], SvdResiduals]:
     Derivation: docs/derivations/spectra.md (Seeger et al. 2017)
     """
     check_matrices("svd_forward", "X", X)
-    U, S, Vt = jnp.linalg.svd(*working(X), full_matrices=False)
+    U, S, Vt = svd(*working(X))
     outputs = U.astype(X.dtype), S.astype(X.dtype), Vt.astype(X.dtype)
     return outputs, SvdResiduals(U, S, Vt, no_columns(X))
 
