@@ -1,7 +1,7 @@
 """The story on one page: a model and a loss become values, gradients, and factors.
 
 Weights are the w_b of Σ_b w_b loss_b. None stands for 1 / batch each, the mean; nothing else is normalised behind the
-caller's back. Whoever pads a batch gives the padding weight 0, and a valid target: 0 times NaN is NaN. Where a layer or
+caller's back. Padding of a batch gets weight 0, and a valid target: 0 times NaN is NaN. Where a layer or
 the loss couples the examples (batch_norm, info_nce), padding still enters the losses of the others.
 """
 

@@ -32,7 +32,7 @@ class Weight(NamedTuple):
       name: its array there; {block} stands for the number of a block, whose parameters lie stacked here.
       axes: which axis there is each of ours; None where they are the same.
       third: it is this third of the last axis there, 0, 1 or 2; None is the whole.
-      added: another array there, which has to be added: two biases where one is enough. On the way back it is 0.
+      added: another array there, which has to be added: two biases where one is enough. `to_state` writes 0 there.
       tied: the array that stands for it where the state has none of its name: two names of one tied matrix. An array
         of this name that is no other parameter's must be equal to it.
       image: (height, width, features) of what was made flat in front of a weight: our rows count them in this order,

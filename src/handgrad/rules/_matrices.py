@@ -91,7 +91,8 @@ def lu_solve(LU: Array, pivots: Array, B: Array, *, transpose: bool = False) -> 
 def svd(X: Array) -> tuple[Array, Array, Array]:
     """The thin U, S and Vᵀ; of NaN for a matrix with an infinite element, from which LAPACK never returns."""
     finite = jnp.all(jnp.isfinite(X), axis=(-2, -1), keepdims=True)
-    return jnp.linalg.svd(jnp.where(finite, X, jnp.nan), full_matrices=False)
+    U, S, Vt = jnp.linalg.svd(jnp.where(finite, X, jnp.nan), full_matrices=False)
+    return U, S, Vt
 
 
 def symmetric(X: Array) -> Array:
@@ -110,7 +111,7 @@ def to_matrices(dY: Array) -> Array:
 
 
 def exponent(X: Array) -> Array:
-    """e with 2ᵉ in X/2 … X, for X > 0; 0 for 0, ∞ and NaN. Integers: constants to whoever differentiates."""
+    """e with 2ᵉ in X/2 … X, for X > 0; 0 for 0, ∞ and NaN: integers, without a gradient."""
     _, e = jnp.frexp(jax.lax.stop_gradient(X))
     return jnp.where((X > 0) & jnp.isfinite(X), e - 1, 0)
 
