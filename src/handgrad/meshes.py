@@ -67,7 +67,7 @@ def along(axes: Sequence[Any], function: Callable[..., Any], *arrays: Any) -> An
 
 def scan(body: Callable[..., Any], carry: Any, xs: Any, **options: Any) -> Any:
     """jax.lax.scan; the carry starts with the sharding, and varies along the axes, that `body` gives it."""
-    if _is_placed((carry, xs)):
+    if _is_placed((carry, xs)) and all(len(a) for a in jax.tree.leaves(xs)):
         carry = _settled(lambda carry: body(carry, jax.tree.map(lambda a: a[0], xs))[0], carry)
     return jax.lax.scan(body, carry, xs, **options)
 

@@ -121,9 +121,9 @@ def _tokens(factor: Outer) -> int:
 
 
 def _product(A: Array, Delta: Array, dtype: Any) -> Array:
-    """Σ a δᵀ over all rows. As one long batch it is a product that no compiler transposes first; tokens that lie on
-    several devices can't be one batch with the examples."""
-    if any(meshes.spec(A)[1:-1]) or any(meshes.spec(Delta)[1:-1]):
+    """Σ a δᵀ over all rows. As one long batch it is a product that no compiler transposes first. Tokens that lie on
+    several devices can't be one batch with the examples, nor can a sharded axis be merged with an empty one."""
+    if any(meshes.spec(A)[1:-1]) or any(meshes.spec(Delta)[1:-1]) or (any(meshes.spec(A)) and not A.size):
         rows = string.ascii_lowercase[: A.ndim - 1]
         return meshes.einsum(f"{rows}y,{rows}z->yz", A, Delta, dtype)
     return meshes.einsum("bi,bo->io", as_rows(A), as_rows(Delta), dtype)
