@@ -52,7 +52,7 @@ class Window:
         return tuple(span + s * (m - 1) for span, s, m in zip(self.span, self.strides, outputs, strict=True))
 
     def padding_back(self, space: Sequence[int]) -> Pairs:
-        """The padding of the way back, where windows slide over the outputs, dilated by s, and give n elements again.
+        """The padding of the backward pass: windows slide over the outputs, dilated by s, and give n elements again.
 
         Element j meets the outputs with  s i + d t = j + p:  the first tap of the window turned around stands
         span − 1 − p before j. What is behind follows from n; it is below zero where a margin was met by no window.
@@ -136,7 +136,7 @@ def of_tap(X: Array, window: Window, tap: Sequence[int], outputs: Sequence[int])
 
 
 def to_tap(dY: Array, window: Window, tap: Sequence[int], space: Sequence[int]) -> Array:
-    """The way back: each output put where the tap of its window stands, zeros elsewhere, (batch, *space, n)."""
+    """The transpose of `of_tap`: each output at the tap of its window, zeros elsewhere, (batch, *space, n)."""
     axes = zip(space, dY.shape[1:-1], window.padding, window.strides, tap, strict=True)
     margins = [(t - p, n - s * (m - 1) - 1 + p - t, s - 1) for n, m, (p, _), s, t in axes]
     return jax.lax.pad(dY, jnp.zeros((), dY.dtype), [(0, 0, 0), *margins, (0, 0, 0)])

@@ -4,7 +4,7 @@ import sys
 
 
 def main() -> None:
-    """The entry point. Exit status 0: fine; 1: a wrong gradient; 2: usage; 3: it could not be told."""
+    """The entry point. Exit status 0: fine; 1: a wrong gradient; 2: usage; 3: inconclusive."""
     try:
         import tyro
 

@@ -19,7 +19,7 @@ Dtype = Literal["float64", "float32", "bfloat16", "float16", "complex64", "compl
 class Check:
     """Check hand-written gradients: every rule of the library and random networks, or a target of your own.
 
-    Exit status 0: right; 1: a wrong gradient; 2: usage; 3: it could not be told.
+    Exit status 0: right; 1: a wrong gradient; 2: usage; 3: inconclusive.
     """
 
     target: tyro.conf.Positional[str] = ""
@@ -52,7 +52,7 @@ class Check:
 
 
 def main(options: Check) -> int:
-    """The command: 0 right, 1 wrong, 3 it could not be told; 2, usage, comes as an InputError.
+    """The command: 0 right, 1 wrong, 3 inconclusive; 2, usage, comes as an InputError.
 
     Raises:
       InputError: an option that makes no sense, before anything is checked.

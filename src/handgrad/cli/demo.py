@@ -32,7 +32,7 @@ class Demo:
 
 
 def main(options: Demo) -> int:
-    """The command: 0 where every gradient is right, 1 where one isn't, 3 where it could not be told."""
+    """The command: 0 where every gradient is right, 1 where one isn't, 3 where the check is inconclusive."""
     console, start = Console(), time.perf_counter()
     training = Options(epochs=options.epochs)
     check_count("demo", "networks", options.networks)

@@ -18,13 +18,13 @@ COLOURS = {"PASS": "green", "FAIL": "red", "INVALID": "red", "INCONCLUSIVE": "ye
 
 
 def status(reports: Sequence[Report]) -> int:
-    """0: all pass; 1: a gradient is wrong, or none at all; 3: one could not be told."""
+    """0: all pass; 1: a gradient is wrong, or none at all; 3: one is inconclusive."""
     verdicts = {report.verdict for report in reports}
     return WRONG if verdicts & {"FAIL", "INVALID"} else UNTOLD if "INCONCLUSIVE" in verdicts else PASS
 
 
 def worst_first(reports: Sequence[Report]) -> list[Report]:
-    """Wrong ones, then those that could not be told, then by error / tolerance."""
+    """Wrong ones, then inconclusive ones, then by error / tolerance."""
     rank = {"INVALID": 0, "FAIL": 1, "INCONCLUSIVE": 2, "PASS": 3}
 
     def badness(report: Report) -> tuple[int, float]:

@@ -200,7 +200,7 @@ def summary(plan: Plan, checked: Sequence[Checked], seconds: float) -> Text:
     verdict = "FAIL" if wrong else "INCONCLUSIVE" if untold else "PASS"
     outcome = {
         "PASS": "every gradient is right",
-        "INCONCLUSIVE": f"{untold} of {len(reports)} checks could not be told",
+        "INCONCLUSIVE": f"{untold} of {len(reports)} checks are inconclusive",
         "FAIL": f"{wrong} of {len(reports)} checks found a wrong gradient",
     }[verdict]
     killed, made = mutants(reports)

@@ -69,7 +69,7 @@ class GatedMlpParams(NamedTuple):
     Attributes:
       gate: LinearParams of what the gate sees, (n, n_hidden).
       up: LinearParams of what goes through it, (n, n_hidden).
-      down: LinearParams of the way back, (n_hidden, n).
+      down: LinearParams from the gated units to the output, (n_hidden, n).
     """
 
     gate: Any

@@ -121,14 +121,14 @@ def reversible(f: Layer, g: Layer, *, residuals: str = "recompute") -> Layer:
 def reversible_sequence(f: Layer, g: Layer, n: int, *, gradients: str = "sums") -> Layer:
     """n reversible blocks as one scan that keeps nothing but the last output: memory does not grow with the depth.
 
-    As repeat(reversible(f, g), n), whose params it has, every array with an axis of length n in front; but the way back
-    finds each block's input from its output instead of keeping n of them.
+    As repeat(reversible(f, g), n), whose params it has, every array with an axis of length n in front; but the backward
+    pass recomputes each block's input from its output instead of keeping n of them.
 
     Args:
       f, g: as for reversible.
       n: how many blocks, at least 1.
       gradients: "sums" multiplies each block's factors out as soon as they are there, so that no block's activations
-        outlive it; gradients are arrays, and folds over examples (weights, norms) are not to be had. "factors" leaves
+        outlive it; gradients are arrays, and folds over examples (weights, norms) are unavailable. "factors" leaves
         Stacked factors, whose sides are n blocks' activations once more.
     Raises:
       InputError: n is not a positive integer; gradients of another name; at trace time, as reversible, or where params

@@ -106,7 +106,7 @@ def keep(inside: Array | None, new: Array, old: Array | float) -> Array:
 
 
 def uncut(cut: Array | None, state: Array) -> Array:
-    """The state as a step reads it; where it is cut, a constant to whoever differentiates."""
+    """The state as a step reads it; stop_gradient where backpropagation is truncated."""
     return state if cut is None else jnp.where(cut, jax.lax.stop_gradient(state), state)
 
 

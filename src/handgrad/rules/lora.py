@@ -97,7 +97,7 @@ def lora_linear_backward(
         dH = s dY Bᵀ      dX = dY Wᵀ + dH Aᵀ
         dW = Xᵀ dY        dA = Xᵀ dH        dB = s Hᵀ dY        db = dYᵀ 1
 
-    No cotangent needs another one's product: whoever asks for dA and dB alone never forms dW.
+    No cotangent needs another one's product: where dA and dB alone are asked for, dW is never formed.
 
     Args:
       residuals: LoraLinearResiduals of lora_linear_forward.

@@ -54,7 +54,7 @@ def transposed_convolution_forward(
 ) -> tuple[Array, TransposedConvolutionResiduals]:
     """y_j = Σ_{s i + d t = j + p} x_i K_tᵀ + b: each element of X lays its window's worth of kernel onto Y.
 
-    It is the way back of the convolution that takes Y's shape to X's with this kernel and these options: as that
+    It is the transpose of the convolution that takes Y's shape to X's with this kernel and these options: as that
     one's dX is linear in its dY, so is Y in X here. "SAME" makes m elements m s, "VALID" makes them (m − 1) s + span,
     where span = d (size − 1) + 1; a pair of padding cuts its margins off from that.
 

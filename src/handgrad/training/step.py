@@ -53,8 +53,8 @@ def train_step(
       per_leaf: True estimates it for each parameter by itself.
     Returns:
       (state, x, target, weights=None, key=None) -> (state, value), value being the objective before the step; with
-      noise_scale (state, (value, NoiseScale)), or a NoiseScale in each parameter's place. Pure; to be compiled by
-      whoever calls it.
+      noise_scale (state, (value, NoiseScale)), or a NoiseScale in each parameter's place. Pure and
+      not compiled: call it under jax.jit.
     Raises:
       InputError: at trace time, as `value_and_grad`; with noise_scale as `per_example.noise_scale`, and weights.
     """
