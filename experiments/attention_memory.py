@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from handgrad import InputError, rules
-from handgrad.shapes import check_count
+from handgrad.checks import check_count
 from handgrad.training import machine, make_folder
 
 

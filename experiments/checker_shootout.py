@@ -31,7 +31,7 @@ from shootout import alarms, kills, others
 from shootout.subjects import one_each, subject, subjects
 
 import handgrad as hg
-from handgrad.shapes import check_count
+from handgrad.checks import check_count
 from handgrad.training import machine
 
 Task = tuple[Callable[..., Any], tuple[Any, ...]]

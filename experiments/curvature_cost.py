@@ -1,9 +1,9 @@
 """What do products with the GGN and the Hessian cost, in gradients?
 
-After one linearisation each, a product of `ggn_vector_product` and of `hessian_vector_product`, and of jax.linearize of
-jax.grad; then `jax.jvp` of jax.grad, which linearises anew for each product; and the passes that give `kfac_factors`
+After one linearization each, a product of `ggn_vector_product` and of `hessian_vector_product`, and of jax.linearize of
+jax.grad; then `jax.jvp` of jax.grad, which linearizes anew for each product; and the passes that give `kfac_factors`
 from the gradient's factors and from one draw of targets. All in float32, all compiled, in turn with ONE value and
-gradient by hand: what counts is the median of the ratios. Beside them, the bytes that a linearisation keeps (what it
+gradient by hand: what counts is the median of the ratios. Beside them, the bytes that a linearization keeps (what it
 shares with the parameters or within itself counted once).
 
     OPENBLAS_NUM_THREADS=1 python experiments/curvature_cost.py --out docs/results/curvature_cost.json
@@ -25,8 +25,8 @@ from rich.console import Console
 from rich.table import Table
 
 import handgrad as hg
-from handgrad.curvature import ggn_vector_product, hessian_vector_product, kfac_factors, sampled_factors
-from handgrad.shapes import check_count
+from handgrad.checks import check_count
+from handgrad.folds.curvature import ggn_vector_product, hessian_vector_product, kfac_factors, sampled_factors
 from handgrad.training import machine
 
 
@@ -63,12 +63,12 @@ def problems(options: Options) -> dict[str, tuple[Any, Any, Any, Any]]:
 
 
 def programs(model: Any, loss: Any, x: Any, target: Any) -> tuple[dict[str, Callable[[], Any]], dict[str, Any]]:
-    """What is timed, the gradient first; and the linearisations."""
+    """What is timed, the gradient first; and the linearizations."""
     params = jax.jit(model.init)(jax.random.key(1), x)
     v = jax.tree.map(lambda p: jax.random.normal(jax.random.key(2), p.shape, p.dtype), params)
     by_autodiff = jax.grad(hg.objective(model, loss))
 
-    def linearised(params):
+    def linearized(params):
         return jax.linearize(lambda p: by_autodiff(p, x, target), params)[1]
 
     @jax.jit
@@ -94,7 +94,7 @@ def programs(model: Any, loss: Any, x: Any, target: Any) -> tuple[dict[str, Call
     products = {
         "GGN product": jax.jit(partial(ggn_vector_product, model, loss))(params, x, target),
         "Hessian product": jax.jit(partial(hessian_vector_product, model, loss))(params, x, target),
-        "jax.linearize of jax.grad": jax.jit(linearised)(params),
+        "jax.linearize of jax.grad": jax.jit(linearized)(params),
     }
     timed: dict[str, Callable[[], Any]] = {"gradient": lambda: gradient(params, x, target)}
     timed |= {name: partial(multiply, product, v) for name, product in products.items()}

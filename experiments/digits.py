@@ -14,7 +14,7 @@ from pathlib import Path
 import tyro
 from rich.console import Console
 
-from handgrad.shapes import InputError
+from handgrad.checks import InputError
 from handgrad.training import Options, Trained, load_digits, load_mnist, make_folder, train_classifier, write_report
 
 

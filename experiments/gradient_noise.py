@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 import handgrad as hg
-from handgrad.shapes import check_count, check_positive
+from handgrad.checks import check_count, check_positive
 from handgrad.training import init_state, load_digits, machine, make_folder, train_step
 
 

@@ -1,8 +1,8 @@
 """K-FAC against Adam on scikit-learn's digits: the training loss over steps, and over seconds.
 
-One network, one order of mini-batches, both optimisers at each of several learning rates that fall to 0 along a cosine.
-What counts for an optimiser is its best rate: the one whose loss is lowest at the end. Compiling is left out of the
-seconds; every epoch is one compiled program, K-FAC's inversions included, and the optimisers' epochs run in turn.
+One network, one order of mini-batches, both optimizers at each of several learning rates that fall to 0 along a cosine.
+What counts for an optimizer is its best rate: the one whose loss is lowest at the end. Compiling is left out of the
+seconds; every epoch is one compiled program, K-FAC's inversions included, and the optimizers' epochs run in turn.
 
     OPENBLAS_NUM_THREADS=1 python experiments/kfac_digits.py
     OPENBLAS_NUM_THREADS=1 python experiments/kfac_digits.py --result docs/results/kfac_digits.json
@@ -28,8 +28,8 @@ from rich.console import Console
 from rich.table import Table
 
 import handgrad as hg
-from handgrad.curvature import kfac_factors
-from handgrad.shapes import InputError, check_count, check_positive
+from handgrad.checks import InputError, check_count, check_positive
+from handgrad.folds.curvature import kfac_factors
 from handgrad.training import (
     init_state,
     kfac_step,
@@ -83,7 +83,7 @@ class KfacDigits:
 
 
 def run(study: KfacDigits) -> dict[str, Any]:
-    """Train with each optimiser at each rate, and tell the figures."""
+    """Train with each optimizer at each rate, and tell the figures."""
     folder = make_folder(study.out)
     train, test = load_digits()
     if study.batch > len(train.labels):
@@ -207,17 +207,17 @@ def report(study: KfacDigits, folder: Path, figures: dict[str, Any], best: dict[
 
 
 def plot(path: Path, figures: dict[str, Any], best: dict[str, float]) -> None:
-    """Loss over steps beside loss over seconds: an optimiser's best rate in full, its others faint."""
+    """Loss over steps beside loss over seconds: an optimizer's best rate in full, its others faint."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
-    for (name, rates), colour in zip(figures.items(), ("tab:blue", "tab:orange"), strict=True):
+    for (name, rates), color in zip(figures.items(), ("tab:blue", "tab:orange"), strict=True):
         for rate, one in rates.items():
             is_best = rate == best[name]
             for axes, over in zip(panels, ("steps", "seconds"), strict=True):
                 label = f"{name}, rate {rate:g}" if is_best else None
-                axes.plot(one[over], one["train_loss"], color=colour, alpha=1 if is_best else 0.3, label=label)
+                axes.plot(one[over], one["train_loss"], color=color, alpha=1 if is_best else 0.3, label=label)
     for axes, over in zip(panels, ("steps", "seconds without compiling"), strict=True):
         axes.set(xlabel=over, yscale="log")
         axes.grid(alpha=0.3)

@@ -21,8 +21,8 @@ from rich.table import Table
 
 import handgrad as hg
 from handgrad import layers
+from handgrad.checks import check_count
 from handgrad.cli.bench import relative_error
-from handgrad.shapes import check_count
 from handgrad.training import machine, make_folder
 
 

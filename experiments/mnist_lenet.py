@@ -20,9 +20,9 @@ import optax
 import tyro
 from rich.console import Console
 
+from handgrad.checks import InputError, check_count, check_positive
 from handgrad.layers import softmax_cross_entropy
 from handgrad.models.convnet import Lenet5Config, lenet5
-from handgrad.shapes import InputError, check_count, check_positive
 from handgrad.training import Split, fit, init_state, load_mnist, machine
 
 

@@ -27,8 +27,8 @@ from rich.table import Table
 
 import handgrad as hg
 from handgrad import layers
+from handgrad.checks import check_count
 from handgrad.models import Gpt2Config, gpt2
-from handgrad.shapes import check_count
 from handgrad.training import machine
 
 LOSS, SQUARES = hg.softmax_cross_entropy(), hg.squared_error()

@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 import handgrad as hg
-from handgrad.shapes import check_count, check_positive
+from handgrad.checks import check_count, check_positive
 from handgrad.training import Split, load_digits, machine, make_folder
 
 

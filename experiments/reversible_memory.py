@@ -23,7 +23,7 @@ from rich.table import Table
 
 import handgrad as hg
 from handgrad import layers
-from handgrad.shapes import check_count
+from handgrad.checks import check_count
 
 LOSS = hg.l2_loss()
 WAYS = ("sequence", "repeat", "jax.grad")

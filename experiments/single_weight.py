@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 import handgrad as hg
-from handgrad.shapes import check_count, check_positive
+from handgrad.checks import check_count, check_positive
 from handgrad.training import make_folder
 
 # w after each step, as the question prints it.

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 import handgrad as hg
-from handgrad.shapes import check_count, check_positive
+from handgrad.checks import check_count, check_positive
 from handgrad.training import make_folder
 
 MODEL = hg.chain(first=hg.linear(1, bias=False), second=hg.linear(1, bias=False))

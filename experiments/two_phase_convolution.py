@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 import handgrad as hg
-from handgrad.shapes import check_count
+from handgrad.checks import check_count
 from handgrad.training import init_state, train_step, two_phase_step
 
 LOSS = hg.squared_error()

@@ -2,7 +2,7 @@
 
 One training step of `repeat` of residual tanh blocks, with the gradient clipped to a global norm, two ways:
 `two_phase_step`, and `jax.grad` of the same scanned model with `optax.clip_by_global_norm`. Both compiled with the
-parameters and the optimiser's state donated. For each optimiser and batch: XLA's temporary memory, the time of a step
+parameters and the optimizer's state donated. For each optimizer and batch: XLA's temporary memory, the time of a step
 (in turn, in one process; the median of the ratios of pairs), and how far the parameters are apart after all steps, as a
 share of their norm.
 
@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 import handgrad as hg
-from handgrad.shapes import check_count
+from handgrad.checks import check_count
 from handgrad.training import TrainState, init_state, two_phase_step
 
 LOSS = hg.squared_error()
@@ -53,7 +53,7 @@ class Options:
 
 
 def steps(options: Options, optimizer: optax.GradientTransformation) -> tuple[hg.Layer, dict[str, Any]]:
-    """The model, and for each way (its step, its optimiser)."""
+    """The model, and for each way (its step, its optimizer)."""
     block = hg.residual(hg.chain(hg.linear(options.width), hg.tanh()))
     model = hg.repeat(block, options.depth)
     whole = optax.chain(optax.clip_by_global_norm(options.clip), optimizer)
@@ -110,7 +110,7 @@ def run(options: Options) -> list[dict[str, Any]]:
         check_count("two_phase_memory", name, getattr(options, name))
     rows = [measure(options, name, batch) for batch in options.batches for name in OPTIMIZERS]
     table = Table(title=f"{options.depth} blocks of width {options.width}, float32, jax {jax.__version__}")
-    for heading in ("optimiser", "batch", *(f"{way}: bytes" for way in WAYS), "memory", "time", "distance"):
+    for heading in ("optimizer", "batch", *(f"{way}: bytes" for way in WAYS), "memory", "time", "distance"):
         table.add_column(heading, justify="right")
     for row in rows:
         figures = (f"{row['memory_ratio']:.3f}", f"{row['time_ratio']:.2f}", f"{row['distance']:.1e}")

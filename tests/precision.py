@@ -131,7 +131,7 @@ def cotangents(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
 
 def by_hand(op: str, **options: Any) -> Run:
     """The rule itself; cotangents that are None are left out."""
-    forward, backward = getattr(rules, f"{op}_forward"), getattr(rules, f"{op}_backward")
+    forward, backward = getattr(rules, op)
 
     def run(*arguments):
         *inputs, dY = arguments

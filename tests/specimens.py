@@ -235,7 +235,7 @@ def _other_argument(rng, s):
     return by_hand(s, lambda H: H * C), re.compile(f"each {what} off by a factor of its own, ")
 
 
-def _normalised(rng, s):
+def _normalized(rng, s):
     def change(H):
         return H / np.linalg.norm(H.reshape(len(H), -1), axis=1).reshape(-1, *[1] * s.value.ndim)
 
@@ -294,5 +294,5 @@ KINDS = {
     "weight decay": _decay,
     "times its argument": _argument,
     "own factors": _other_argument,
-    "normalised": _normalised,
+    "normalized": _normalized,
 }

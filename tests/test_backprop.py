@@ -75,7 +75,7 @@ def test_the_objective():
     assert_same(jax.jit(hg.objective(MODEL, LOSS, has_aux=True))(PARAMS, X, LABELS), (losses.mean(), logits))
 
 
-def test_nothing_is_normalised():
+def test_nothing_is_normalized():
     """Weights are w_b, not shares: twice the weights, twice the value and the gradient; ones are the sum."""
     losses = plain_losses(PARAMS, X)[0]
     value_and_grad = VALUE_AND_GRAD

@@ -159,7 +159,7 @@ ROWS = [
     ),
     # Targets.
     *[
-        Bad(f"{op}: {name}", getattr(rules, f"{op}_forward"), (X, Y), f"{op}_forward: ", "the target Y ", "(4, 3)", got)
+        Bad(f"{op}: {name}", getattr(rules, op).forward, (X, Y), f"{op}_forward: ", "the target Y ", "(4, 3)", got)
         for op in (
             "squared_error",
             "l2_loss",

@@ -125,19 +125,17 @@ W, B = jnp.asarray(RNG.standard_normal((N_IN, 2))), jnp.asarray(RNG.standard_nor
 LABELS_2D = LABELS[:, 0]
 RULES = {
     "linear": (
-        hg.custom_vjp_rule(hg.rules.linear_forward, hg.rules.linear_backward),
+        hg.rules.linear,
         lambda x, W, b: x @ W + b[None],
         (X[:, 0], W, B),
     ),
     "linear-no-bias": (
-        hg.custom_vjp_rule(hg.rules.linear_forward, hg.rules.linear_backward),
+        hg.rules.linear,
         lambda x, W: x @ W,
         (X[:, 0], W),
     ),
     "softmax_cross_entropy-labels": (
-        lambda z: hg.custom_vjp_rule(
-            hg.rules.softmax_cross_entropy_forward, hg.rules.softmax_cross_entropy_backward, label_smoothing=0.1
-        )(z, LABELS_2D % N_IN),
+        lambda z: hg.rules.softmax_cross_entropy.with_options(label_smoothing=0.1)(z, LABELS_2D % N_IN),
         lambda z: (
             -jnp.sum(
                 (0.9 * jax.nn.one_hot(LABELS_2D, N_IN) + 0.1 / N_IN)
@@ -148,17 +146,17 @@ RULES = {
         (X[:, 0],),
     ),
     "squared_error": (
-        hg.custom_vjp_rule(hg.rules.squared_error_forward, hg.rules.squared_error_backward),
+        hg.rules.squared_error,
         lambda a, y: jnp.sum((a - y) ** 2, axis=1),
         (X[:, 0], X[:, 1]),
     ),
     "leaky_relu": (
-        hg.custom_vjp_rule(hg.rules.leaky_relu_forward, hg.rules.leaky_relu_backward, negative_slope=0.3),
+        hg.rules.leaky_relu.with_options(negative_slope=0.3),
         lambda x: jnp.where(x > 0, x, 0.3 * x),
         (X,),
     ),
     "gelu": (
-        hg.custom_vjp_rule(hg.rules.gelu_forward, hg.rules.gelu_backward, approximate=True),
+        hg.rules.gelu.with_options(approximate=True),
         lambda x: x / 2 * (1 + jnp.tanh(jnp.sqrt(2 / jnp.pi) * (x + 0.044715 * x**3))),
         (X,),
     ),
@@ -184,7 +182,7 @@ def test_custom_vjp_rule(rule, reference, arguments):
 
 def test_custom_vjp_rule_with_integer_arguments():
     """An integer argument is an argument: passed through grad, not closed over, it has no cotangent."""
-    f = hg.custom_vjp_rule(hg.rules.softmax_cross_entropy_forward, hg.rules.softmax_cross_entropy_backward)
+    f = hg.rules.softmax_cross_entropy
     z = X[:, 0]
     found = jax.jit(jax.grad(lambda z, labels: f(z, labels).sum()))(z, LABELS_2D)
     assert_same(found, jax.nn.softmax(z) - jax.nn.one_hot(LABELS_2D, N_IN, dtype=z.dtype))
@@ -193,7 +191,7 @@ def test_custom_vjp_rule_with_integer_arguments():
 
 
 def test_custom_vjp_rule_takes_keywords_and_no_bias_by_name():
-    f = hg.custom_vjp_rule(hg.rules.linear_forward, hg.rules.linear_backward)
+    f = hg.rules.linear
     x = X[:, 0]
     assert_same(f(x, W, None), x @ W)
     assert_same(f(x, W, b=B), f(x, W, B))

@@ -37,13 +37,13 @@ def test_links_lead_somewhere(page):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
-@pytest.mark.parametrize("page", sorted((REPOSITORY / "docs/derivations").glob("*.md")), ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", sorted((REPOSITORY / "docs/derivations").rglob("*.md")), ids=lambda page: page.stem)
 def test_quoted_code_stands_in_the_source(page):
     """A derivation quotes its rule's lines to the letter."""
     package = REPOSITORY / "src/handgrad"
-    files = [package / f"rules/{page.stem}.py", *(package / "rules").glob("_*.py")]
+    files = [package / f"rules/{page.parent.name}/{page.stem}.py", *(package / "rules").rglob("_*.py")]
     if page.stem == "composition":
-        files += [package / f"layers/{name}.py" for name in ("chain", "residual", "repeat")]
+        files = [package / f"layers/structure/{name}.py" for name in ("chain", "residual", "repeat")]
     source = {line.strip() for file in files for line in file.read_text().splitlines()}
     quoted = [
         line.strip()

@@ -13,8 +13,7 @@ SOURCE = Path(hg.__file__).parent
 # factors ← rules ← layers ← backprop ← folds ← models ← training ← cli: a part may import what stands before it. The
 # checker stands on factors alone, beside the rules, so that it can't borrow from what it checks; models and cli call
 # it.
-FOLDS = ["per_example", "explanation", "clipping", "curvature"]
-FLOORS = ["shapes", "meshes", "windows", "factors", "rules", "layers", "backprop", *FOLDS, "models", "training", "cli"]
+FLOORS = ["checks", "meshes", "factors", "rules", "layers", "backprop", "folds", "models", "training", "cli"]
 CHECKED = ("models", "cli")
 
 

@@ -15,7 +15,7 @@ from handgrad.backprop import (
     value_and_factors,
     value_and_grad,
 )
-from handgrad.clipping import ClippedAux, clipped_grad
+from handgrad.checks import InputError
 from handgrad.crosscheck import (
     CheckFailed,
     Report,
@@ -25,18 +25,6 @@ from handgrad.crosscheck import (
     check_model,
     check_rule,
 )
-from handgrad.curvature import (
-    Diagonal,
-    Kronecker,
-    empirical_fisher_diagonal,
-    ggn_diagonal,
-    ggn_vector_product,
-    hessian_vector_product,
-    kfac_factors,
-    kflr_factors,
-    sampled_factors,
-)
-from handgrad.explanation import Explanation, explain
 from handgrad.factors import (
     Contraction,
     Correlation,
@@ -51,6 +39,29 @@ from handgrad.factors import (
     Stacked,
     Total,
     is_factor,
+)
+from handgrad.folds.clipping import ClippedAux, clipped_grad
+from handgrad.folds.curvature import (
+    Diagonal,
+    Kronecker,
+    empirical_fisher_diagonal,
+    ggn_diagonal,
+    ggn_vector_product,
+    hessian_vector_product,
+    kfac_factors,
+    kflr_factors,
+    sampled_factors,
+)
+from handgrad.folds.explanation import Explanation, explain
+from handgrad.folds.per_example import (
+    NoiseScale,
+    gram,
+    noise_scale,
+    per_example_grads,
+    project,
+    second_moment,
+    sq_norms,
+    variance,
 )
 from handgrad.layers import (
     BatchStatistics,
@@ -182,17 +193,7 @@ from handgrad.models import (
     mlp,
     resnet,
 )
-from handgrad.per_example import (
-    NoiseScale,
-    gram,
-    noise_scale,
-    per_example_grads,
-    project,
-    second_moment,
-    sq_norms,
-    variance,
-)
-from handgrad.shapes import InputError
+from handgrad.rules.rule import Rule
 
 __version__ = "0.1.0"
 
@@ -238,6 +239,7 @@ __all__ = [
     "ResnetConfig",
     "ReversibleParams",
     "RnnParams",
+    "Rule",
     "Scatter",
     "Sequences",
     "Shared",

@@ -1,23 +1,23 @@
 """The story on one page: a model and a loss become values, gradients, and factors.
 
-Weights are the w_b of Σ_b w_b loss_b. None stands for 1 / batch each, the mean; nothing else is normalised behind the
+Weights are the w_b of Σ_b w_b loss_b. None stands for 1 / batch each, the mean; nothing else is normalized behind the
 caller's back. Padding of a batch gets weight 0, and a valid target: 0 times NaN is NaN. Where a layer or
 the loss couples the examples (batch_norm, info_nce), padding still enters the losses of the others.
 """
 
-import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from handgrad.factors import is_factor
+from handgrad.checks import InputError, check_shape, describe
+from handgrad.factors import materialize as materialize
 from handgrad.factors.base import counting
 from handgrad.layers import Layer, Loss
-from handgrad.layers.layer import check_layer, check_loss, passed_back, without_residuals
-from handgrad.meshes import Types, gathered, varying_together
-from handgrad.shapes import InputError, check_shape, describe
+from handgrad.layers.layer import check_layer, check_loss, passed_back
+from handgrad.meshes import Types, gathered
+from handgrad.rules.rule import Rule, differentiable
 
 Array = jax.Array
 
@@ -140,29 +140,6 @@ def factors_of(model: Layer, loss: Loss, residuals: Any, dprediction: Any, loss_
     return factors if loss.counts is None else counting(factors, loss.counts(loss_residuals))
 
 
-def materialize(factors: Any, weights: Array | None = None) -> Any:
-    """Multiply factors out: Σ_b w_b g_b for each parameter.
-
-    Args:
-      factors: a pytree of factors. An array among them is a gradient that its layer has summed already; it stays as
-        it is.
-      weights: (batch,) the w_b; None stands for ones.
-    Returns:
-      grads: an array in each factor's place.
-    Raises:
-      InputError: weights of another length than the batch; weights for a gradient that is summed already.
-    """
-
-    def multiply(factor):
-        if is_factor(factor):
-            return factor.sum(weights)
-        if weights is not None:
-            raise InputError(f"materialize: weights need a factor, got a summed gradient, {describe(factor)}")
-        return factor
-
-    return jax.tree.map(multiply, factors, is_leaf=is_factor)
-
-
 def custom_vjp(layer: Layer) -> Callable[..., Any]:
     """A layer as a function that any JAX, Flax or Equinox program can differentiate: its gradients are the
     hand-written ones.
@@ -177,69 +154,24 @@ def custom_vjp(layer: Layer) -> Callable[..., Any]:
         dx, factors = layer.backward(residuals, dy)
         return factors, dx, None
 
-    differentiable = _differentiable(layer.forward, backward)
+    of_layer = differentiable(layer.forward, backward)
 
     def f(params, x, key=None):
-        return differentiable(params, x, key)
+        return of_layer(params, x, key)
 
     return f
 
 
-def custom_vjp_rule(forward: Callable[..., Any], backward: Callable[..., Any], **options: Any) -> Callable[..., Any]:
-    """A rule as a function that any JAX program can differentiate.
+def custom_vjp_rule(forward: Callable[..., Any], backward: Callable[..., Any], **options: Any) -> Rule[..., Any]:
+    """A pair of passes that isn't a Rule yet as a function that any JAX program can differentiate.
 
     Args:
-      forward: (*args, **options) -> (Y, residuals).
-      backward: (residuals, dY, **options) -> a cotangent or factor for each argument, None for an integer one.
-      **options: the rule's keyword-only options, handed to both, except `residuals`, the forward's choice of what to
-        keep.
+      forward, backward: as a Rule's.
+      **options: the keyword-only options of both.
     Returns:
       f(*args) -> Y.
     """
-    of_backward = without_residuals(options)
-
-    # JAX fills in defaults (linear's b=None) from the signature; the options are settled and no longer part of it.
-    signature = inspect.signature(forward)
-    arguments = [p for p in signature.parameters.values() if p.kind is not p.KEYWORD_ONLY]
-    f = _differentiable(
-        lambda *args: forward(*args, **options),
-        lambda residuals, dY: backward(residuals, dY, **of_backward),
-        signature.replace(parameters=arguments),
-    )
-    f.__name__ = getattr(forward, "__name__", "rule").removesuffix("_forward")
-    return f
-
-
-def _differentiable(
-    forward: Callable[..., Any], backward: Callable[..., Any], signature: inspect.Signature | None = None
-) -> Callable[..., Any]:
-    """The function of this forward pass, whose cotangents are the backward pass's, factors multiplied out."""
-
-    def value(*args):
-        return forward(*args)[0]
-
-    def forward_and_types(*args):
-        Y, residuals = forward(*args)
-        return Y, (residuals, Types.of(args))
-
-    def cotangents(kept, dY):
-        residuals, types = kept
-        return types.given_to(tuple(materialize(backward(residuals, dY))))
-
-    if signature is not None:
-        value.__signature__ = signature
-    primal = jax.custom_vjp(value)
-    primal.defvjp(forward_and_types, cotangents)
-
-    def f(*args, **kwargs):
-        # Inside shard_map, parameters that are the same everywhere meet examples that are not. Said out here, outside
-        # of the custom rule, JAX sums their cotangents as it does for any function.
-        args, kwargs = varying_together((args, kwargs))
-        return primal(*args, **kwargs)
-
-    if signature is not None:
-        f.__signature__ = signature
-    return f
+    return Rule(forward, backward).with_options(**options)
 
 
 def mean_weights(losses: Array) -> Array:

@@ -164,6 +164,8 @@ class Types:
 def varying_together(tree: Any) -> Any:
     """Every floating-point array of `tree` varying along all the axes of shard_map that any array varies along."""
     axes = frozenset().union(*(_varying(jax.typeof(leaf)) for leaf in jax.tree.leaves(tree)))
+    if not axes:
+        return tree
     return jax.tree.map(lambda leaf: _vary(leaf, axes) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, tree)
 
 

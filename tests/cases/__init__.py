@@ -14,14 +14,15 @@ from typing import Any
 from cases.case import Case as Case
 from handgrad import rules
 
-FAMILIES = [module.name for module in pkgutil.iter_modules(rules.__path__) if not module.name.startswith("_")]
-OPS = {
-    name.removesuffix("_forward"): family
-    for family in FAMILIES
-    for name in importlib.import_module(f"handgrad.rules.{family}").__all__
-    if name.endswith("_forward")
+STEMS = {  # each rule's file, under its family: "images/pooling"
+    module.name.removeprefix("handgrad.rules.").replace(".", "/"): importlib.import_module(module.name).__all__
+    for module in pkgutil.walk_packages(rules.__path__, "handgrad.rules.")
+    if not module.ispkg and not module.name.split(".")[-1].startswith("_") and module.name != "handgrad.rules.rule"
 }
-PUBLIC = [name for name in vars(rules) if not name.startswith("_") and name not in FAMILIES]
+OPS = {
+    name.removesuffix("_forward"): stem for stem, names in STEMS.items() for name in names if name.endswith("_forward")
+}
+PUBLIC = [name for names in STEMS.values() for name in names]
 CASES: list[Case] = []
 LAYERS: dict[str, Callable[[], Any]] = {}
 

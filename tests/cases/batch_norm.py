@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from cases.case import Case, normal
-from cases.normalisation import affine
+from cases.normalization import affine
 from handgrad import layers
 
 

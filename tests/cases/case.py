@@ -128,8 +128,8 @@ def in_dtype(a, dtype):
 def rule_of(case: Case):
     """The forward and the backward pass of a row, its options settled."""
     return (
-        functools.partial(getattr(rules, f"{case.op}_forward"), **case.options),
-        functools.partial(getattr(rules, f"{case.op}_backward"), **case.of_values),
+        functools.partial(getattr(rules, case.op).forward, **case.options),
+        functools.partial(getattr(rules, case.op).backward, **case.of_values),
     )
 
 

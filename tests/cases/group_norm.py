@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cases.case import Case, normal
-from cases.normalisation import affine
+from cases.normalization import affine
 from handgrad import layers
 
 

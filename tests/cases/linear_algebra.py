@@ -71,13 +71,13 @@ def triangular_solve(A, B, lower=True, unit_diagonal=False):
     return jnp.linalg.solve(T * (1 - jnp.eye(n)[None]) + jnp.eye(n)[None] if unit_diagonal else T, B)
 
 
-def symmetrised(A):
+def symmetrized(A):
     return (A + jnp.swapaxes(A, -1, -2)) / 2
 
 
 solve = in_float32(jnp.linalg.solve)
 triangular = in_float32(triangular_solve)
-positive_definite = in_float32(lambda A, B: jax.scipy.linalg.cho_solve(jax.scipy.linalg.cho_factor(symmetrised(A)), B))
+positive_definite = in_float32(lambda A, B: jax.scipy.linalg.cho_solve(jax.scipy.linalg.cho_factor(symmetrized(A)), B))
 inverse = in_float32(jnp.linalg.inv)
 trace = in_float32(lambda X: jnp.einsum("...ii->...", X))
 determinant = in_float32(jnp.linalg.det)

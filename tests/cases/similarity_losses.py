@@ -19,8 +19,8 @@ def cosine_distance(A, Y, epsilon=1e-8):
     return per_example(1 - jnp.einsum("...i,...i->...", unit(A, epsilon), unit(Y, epsilon)))
 
 
-def info_nce(A, Y, temperature=0.07, normalise=True, epsilon=1e-8):
-    if normalise:
+def info_nce(A, Y, temperature=0.07, normalize=True, epsilon=1e-8):
+    if normalize:
         A, Y = unit(A, epsilon), unit(Y, epsilon)
     return -jnp.diag(log_softmax(jnp.einsum("in,jn->ij", A, Y) / temperature))
 
@@ -47,7 +47,7 @@ CASES = [
         "products",
         normal((3, 4), (3, 4)),
         info_nce,
-        {"normalise": False, "residuals": "recompute", "temperature": 2.0},
+        {"normalize": False, "residuals": "recompute", "temperature": 2.0},
     ),
     Case("info_nce", "short", short, info_nce, {"temperature": 0.5, "epsilon": 0.1}),
 ]

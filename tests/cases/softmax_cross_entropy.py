@@ -43,7 +43,7 @@ CASES = [
     Case(OP, "labels", with_target((5, 7), labels, 2.0), softmax_cross_entropy),
     Case(OP, "tokens", with_target((3, 2, 4), labels), softmax_cross_entropy),
     Case(OP, "distributions", with_target((5, 7), distributions), softmax_cross_entropy),
-    Case(OP, "unnormalised", with_target((5, 7), probabilities), softmax_cross_entropy),
+    Case(OP, "unnormalized", with_target((5, 7), probabilities), softmax_cross_entropy),
     Case(OP, "labels-smoothed", with_target((5, 7), labels), softmax_cross_entropy, {"label_smoothing": 0.1}),
     Case(
         OP,

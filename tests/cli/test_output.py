@@ -6,9 +6,9 @@ import json
 import pytest
 from rich.console import Console
 
+from handgrad.checks import InputError
 from handgrad.cli import output
 from handgrad.crosscheck import Report
-from handgrad.shapes import InputError
 
 PASS, FAIL, INVALID, UNTOLD = (Report(v.lower(), v) for v in ("PASS", "FAIL", "INVALID", "INCONCLUSIVE"))
 

@@ -1,4 +1,4 @@
-"""handgrad check on a user's own module: what is recognised, and a sentence for what isn't."""
+"""handgrad check on a user's own module: what is recognized, and a sentence for what isn't."""
 
 import json
 import sys
@@ -6,9 +6,9 @@ import sys
 import pytest
 
 import handgrad.cli
+from handgrad.checks import InputError
 from handgrad.cli.target import Request, check_target, parse_shapes
 from handgrad.crosscheck import Report
-from handgrad.shapes import InputError
 
 MODULE = """
 import jax, jax.numpy as jnp, numpy as np

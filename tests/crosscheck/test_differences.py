@@ -280,7 +280,7 @@ def test_several_leaves_and_outputs_of_every_kind():
     np.testing.assert_allclose(found.slope[0], [[0.5, 1], [1, 0.5]], rtol=1e-12)
     np.testing.assert_allclose(found.slope[1], 6, rtol=1e-10)
     assert found.kind[2] == JUMP
-    assert found.kind[3].tolist() == [[SMOOTH, JUMP], [JUMP, SMOOTH]]  # rounds towards zero
+    assert found.kind[3].tolist() == [[SMOOTH, JUMP], [JUMP, SMOOTH]]  # rounds toward zero
     assert found.kind[0].dtype == np.int8
 
 

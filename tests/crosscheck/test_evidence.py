@@ -1,4 +1,4 @@
-"""The evidence: cotangents drawn by name, the truth, the noise of neighbours, the floor."""
+"""The evidence: cotangents drawn by name, the truth, the noise of neighbors, the floor."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +7,7 @@ import pytest
 from handgrad.crosscheck.arguments import largest
 from handgrad.crosscheck.draws import cotangents
 from handgrad.crosscheck.evidence import collect
-from handgrad.crosscheck.noise import neighbours, nudged
+from handgrad.crosscheck.noise import neighbors, nudged
 from handgrad.crosscheck.problem import from_rule
 from handgrad.crosscheck.programs import Programs
 
@@ -80,7 +80,7 @@ def test_a_complex_output_has_two_rows_for_each_element():
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16, jnp.bfloat16])
-def test_neighbours_are_one_unit_in_the_last_place_away(dtype):
+def test_neighbors_are_one_unit_in_the_last_place_away(dtype):
     # Near each power of two, and the numbers right below it, where the spacing halves.
     a = np.concatenate([X.ravel(), [1.0, 2.0, 0.5, 1.9921875, -4.0, 3.984375]]).astype(dtype)
     near = np.stack([nudged(seed, a) for seed in range(50)])
@@ -95,12 +95,12 @@ def test_neighbours_are_one_unit_in_the_last_place_away(dtype):
     assert np.array_equal(tied[:, 0], tied[:, 1])
 
 
-def test_integers_have_no_neighbours():
+def test_integers_have_no_neighbors():
     n = np.arange(4)
     assert nudged(0, n) is n
 
 
-def test_the_largest_float16_has_a_neighbour_without_a_warning():
+def test_the_largest_float16_has_a_neighbor_without_a_warning():
     a = np.full(3, 65504.0, np.float16)
     near = np.stack([nudged(seed, a) for seed in range(20)]).astype(float)
     assert np.isfinite(near).all()
@@ -152,13 +152,13 @@ def test_cancellation_is_seen():
     assert not collect(programs(*rule, x), [x]).wanted[0].power < 0.1
 
 
-def test_neighbours_of_a_linear_function():
+def test_neighbors_of_a_linear_function():
     """Its gradient is one product of dY: one unit in the last place of dY, no more."""
     p = programs(lambda X: (2 * X, ()), lambda _, dY: (2 * dY,), X)
     dYs, _ = cotangents(p, 0, 2, [X], basis=0)
     answers = [p.by_autodiff([X], dY)[1] for dY in dYs]
     Ys = p.by_autodiff([X], dYs[0])[0]
-    noise, Y_noise = neighbours(p, [X], dYs, answers, Ys, 0)
+    noise, Y_noise = neighbors(p, [X], dYs, answers, Ys, 0)
     assert 0 < noise[0] <= 2 * np.abs(np.stack([dY[0] for dY in dYs])).max() * 2**-52
     assert 0 < Y_noise[0] <= 2 * np.abs(X).max() * 2**-52
 

@@ -75,9 +75,9 @@ def pixels(page_picture: str) -> np.ndarray:
     return image.imread(io.BytesIO(base64.b64decode(page_picture)))[..., :3]
 
 
-def share(picture: np.ndarray, colour: tuple[float, float, float]) -> float:
-    """The share of a picture that has this colour."""
-    return float(np.mean(np.all(np.abs(picture - np.array(colour)) < 0.01, axis=-1)))
+def share(picture: np.ndarray, color: tuple[float, float, float]) -> float:
+    """The share of a picture that has this color."""
+    return float(np.mean(np.all(np.abs(picture - np.array(color)) < 0.01, axis=-1)))
 
 
 def test_all_of_the_report_is_there():
@@ -143,16 +143,16 @@ def test_a_pass_has_no_more_than_it_needs():
     assert Page(render_page(Report("f", "PASS"))).texts == ["PASS: f", "PASS", "f"]
 
 
-def test_colours_of_the_heat_map():
-    """Grey within the tolerance, zero among it; black where not finite; the largest darkest."""
-    grey, black, darkest = (0xD5 / 255, 0xD9 / 255, 0xDE / 255), (0, 0, 0), (0x80 / 255, 0, 0x26 / 255)
+def test_colors_of_the_heat_map():
+    """Gray within the tolerance, zero among it; black where not finite; the largest darkest."""
+    gray, black, darkest = (0xD5 / 255, 0xD9 / 255, 0xDE / 255), (0, 0, 0), (0x80 / 255, 0, 0x26 / 255)
     shown = pixels(picture(BAD))
     cell = share(shown, darkest)
     assert cell > 0.05
-    assert share(shown, grey) == pytest.approx(2 * cell, rel=0.15)  # the colour bar has a little of each
+    assert share(shown, gray) == pytest.approx(2 * cell, rel=0.15)  # the color bar has a little of each
     assert share(shown, black) == pytest.approx(2 * cell, rel=0.25)  # and the axes are black
     calm = pixels(picture(dataclasses.replace(BAD, heat=((0.0, 0.1), (0.2, 0.3)))))
-    assert share(calm, grey) > 0.3
+    assert share(calm, gray) > 0.3
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Judgement: pure NumPy, elementwise, the leaf that is wrong and no other."""
+"""Judgment: pure NumPy, elementwise, the leaf that is wrong and no other."""
 
 import time
 from dataclasses import replace
@@ -136,7 +136,7 @@ def test_fails_and_rows_agree_on_every_mutant(exact):
     assert count > 200
 
 
-def test_a_thousand_judgements_a_second(exact):
+def test_a_thousand_judgments_a_second(exact):
     part = exact.random_part()
     mutant = changed(part, 0, lambda a: a * 1.5)
     start = time.perf_counter()

@@ -153,7 +153,7 @@ def without(name: str) -> str:
         (broken("schema", to="handgrad.crosscheck/2"), r"the schema must be .*/1', got 'handgrad\.crosscheck/2'"),
         (broken("schema", to=["x"]), r"the schema must be .*/1', got \['x'\]"),
         (without("verdict"), r"the field report\.verdict is missing"),
-        (broken("rows", 0, "colour", to="red"), r"the field report\.rows\.0\.colour is unknown"),
+        (broken("rows", 0, "color", to="red"), r"the field report\.rows\.0\.color is unknown"),
         (
             broken("verdict", to="MAYBE"),
             r"report\.verdict must be one of PASS, FAIL, INCONCLUSIVE, INVALID, got 'MAYBE'",

@@ -25,7 +25,7 @@ def test_memory_does_not_grow_with_the_tokens(tmp_path, capsys):
 
 def test_docs_quote_the_published_figures():
     figures = json.loads((REPOSITORY / "docs/results/linear_cross_entropy.json").read_text())
-    page = (REPOSITORY / "docs/derivations/linear_cross_entropy.md").read_text()
+    page = (REPOSITORY / "docs/derivations/losses/linear_cross_entropy.md").read_text()
     assert [row["tokens"] for row in figures["rows"]] == [512, 1024, 2048, 4096]
     for row in figures["rows"]:
         sizes = f"{row['whole_temp_bytes'] / 1e6:.1f} MB | {row['chunked_temp_bytes'] / 1e6:.1f} MB"

@@ -1,4 +1,4 @@
-"""The study of reversible blocks runs, and finds what docs/derivations/reversible.md claims."""
+"""The study of reversible blocks runs, and finds what docs/derivations/structure/reversible.md claims."""
 
 import json
 
@@ -21,7 +21,7 @@ def test_memory_is_the_same_at_any_depth_and_rounding_stays_near_the_plain_forms
 
 
 def test_the_page_shows_the_figures_of_the_run():
-    page = (REPOSITORY / "docs/derivations/reversible.md").read_text()
+    page = (REPOSITORY / "docs/derivations/structure/reversible.md").read_text()
     figures = json.loads((REPOSITORY / "docs/results/reversible_memory.json").read_text())
     assert [row["depth"] for row in figures["rows"]] == [4, 16, 64]
     for row in figures["rows"]:

@@ -89,7 +89,7 @@ def test_folds(subscripts, primal):
     assert jax.eval_shape(lambda f: f, factor).shape == factor.shape
 
 
-def test_it_generalises_outer_and_hadamard():
+def test_it_generalizes_outer_and_hadamard():
     for subscripts, other in (("bti,bto->io", hg.Outer), ("bti,bti->i", hg.Hadamard)):
         A, Delta = sides(subscripts)
         mine, theirs = Contraction(A, Delta, subscripts), other(A, Delta)

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from handgrad.checks import InputError
 from handgrad.factors import Correlation, PerExample, Shared, Stacked
-from handgrad.shapes import InputError
-from handgrad.windows import Window
+from handgrad.factors.windows import Window
 
 BATCH = 4
 WEIGHTS = np.array([0.5, -2.0, 0.0, 3.0])

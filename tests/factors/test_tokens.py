@@ -8,7 +8,7 @@ from helpers import assert_same
 
 import handgrad as hg
 from handgrad.factors import Recomputed
-from handgrad.windows import Window
+from handgrad.factors.windows import Window
 
 RNG = np.random.default_rng(0)
 BATCH, TOKENS = 3, 4

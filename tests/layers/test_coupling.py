@@ -105,7 +105,7 @@ TABLE = {
     "poisson_loss": (layers.poisson_loss(), ROWS, np.abs(OTHERS)),
     "cosine_distance": (layers.cosine_distance(), ROWS, OTHERS),
     "info_nce": (layers.info_nce(), ROWS, OTHERS),
-    "info_nce, not normalised": (layers.info_nce(1.0, normalise=False, residuals="recompute"), ROWS, OTHERS),
+    "info_nce, not normalized": (layers.info_nce(1.0, normalize=False, residuals="recompute"), ROWS, OTHERS),
     "softmax_cross_entropy": (layers.softmax_cross_entropy(), ROWS, LABELS),
     "softmax_cross_entropy of weighted tokens": (
         layers.softmax_cross_entropy(0.1, class_weights=jnp.arange(1.0, 5), ignore_index=1, z_loss=0.1),
@@ -309,7 +309,7 @@ def centered():
         (by_hand(LINEAR, layers.batch_norm()), "3.W 3.b"),
         (hg.residual(by_hand(LINEAR, layers.batch_norm())), "3.W 3.b"),
         (hg.Layer(*layers.batch_norm()[:3]), "3.W 3.b"),
-        (from_rule(*centered(), couples="centered couples the examples of a batch"), "2.W 2.b 3.W 3.b"),
+        (from_rule(hg.Rule(*centered()), couples="centered couples the examples of a batch"), "2.W 2.b 3.W 3.b"),
         (hg.Layer(*LINEAR[:3], couples="my_layer couples the examples of a batch"), "3.W 3.b"),
     ],
 )

@@ -7,7 +7,7 @@ import pytest
 from helpers import assert_same
 
 import handgrad as hg
-from handgrad.curvature import ggn_diagonal, kfac_factors, kflr_factors, sampled_factors
+from handgrad.folds.curvature import ggn_diagonal, kfac_factors, kflr_factors, sampled_factors
 from handgrad.layers import CtcTarget, Sequences, bidirectional, ctc_loss, each_step, gru, lstm, rnn, stacked
 from handgrad.models import LstmLanguageModelConfig, lstm_language_model
 

@@ -76,19 +76,19 @@ def test_lengths_go_through():
 def test_it_learns_a_text(options):
     """From log 28 = 3.3 per letter to less than 0.3."""
     model = lstm_language_model(LstmLanguageModelConfig(len(LETTERS), width=32, layers=2, **options))
-    loss, optimiser = hg.softmax_cross_entropy(), optax.adam(2e-2)
+    loss, optimizer = hg.softmax_cross_entropy(), optax.adam(2e-2)
     x, target = windows(12)
 
     def step(carry, _):
         params, state = carry
         value, grads = hg.value_and_grad(model, loss)(params, x, target)
-        updates, state = optimiser.update(grads, state)
+        updates, state = optimizer.update(grads, state)
         return (optax.apply_updates(params, updates), state), value / 12
 
     @jax.jit
     def learn(key):
         params = jax.tree.map(lambda p: p.astype(jnp.float32), model.init(key, x))
-        return jax.lax.scan(step, (params, optimiser.init(params)), length=200)[1]
+        return jax.lax.scan(step, (params, optimizer.init(params)), length=200)[1]
 
     losses = np.asarray(learn(KEY))
     assert abs(losses[0] - np.log(len(LETTERS))) < 0.1

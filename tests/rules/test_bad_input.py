@@ -24,7 +24,7 @@ def rule_arguments(op):
 @functools.cache
 def run_forward(op):
     """Output and residuals; of zeros, since an error looks at shapes and dtypes alone."""
-    forward = functools.partial(getattr(rules, f"{op}_forward"), **first(op).options)
+    forward = functools.partial(getattr(rules, op).forward, **first(op).options)
     return jax.tree.map(zeros, jax.eval_shape(forward, *rule_arguments(op)))
 
 
@@ -35,7 +35,7 @@ def zeros(a):
 
 
 def run_backward(op, residuals, dY):
-    return getattr(rules, f"{op}_backward")(residuals, dY, **first(op).of_values)
+    return getattr(rules, op).backward(residuals, dY, **first(op).of_values)
 
 
 every_rule = pytest.mark.parametrize("op", [pytest.param(op, marks=pytest.mark.xdist_group(op)) for op in OPS])
@@ -93,7 +93,7 @@ def test_predictions_and_inputs_are_floating_point(op, dtype):
     i = next(i for i, a in enumerate(arguments) if a is not None and jnp.issubdtype(a.dtype, jnp.floating))
     arguments[i] = arguments[i].astype(dtype)
     with pytest.raises(hg.InputError) as raised:
-        getattr(rules, f"{op}_forward")(*arguments, **first(op).options)
+        getattr(rules, op).forward(*arguments, **first(op).options)
     message = str(raised.value)
     assert message.startswith(f"{op}_forward: ")
     assert message.endswith(f"must have a floating-point dtype, got {dtype} {arguments[i].shape}")

@@ -8,7 +8,7 @@ import pytest
 from helpers import assert_same, noise
 
 import handgrad as hg
-from handgrad.curvature import Diagonal, Kronecker, kfac_factors, kflr_factors, sampled_factors
+from handgrad.folds.curvature import Diagonal, Kronecker, kfac_factors, kflr_factors, sampled_factors
 from handgrad.training import init_state, kfac_step, scale_by_kfac
 
 RNG = np.random.default_rng(0)
@@ -88,7 +88,7 @@ def shapes(params):
 
 @pytest.mark.parametrize("fisher", ["sampled", "empirical"])
 def test_a_whole_step(fisher):
-    """One step is materialised gradients, K-FAC's update of them and optax's."""
+    """One step is materialized gradients, K-FAC's update of them and optax's."""
     loss = hg.softmax_cross_entropy()
     params = jax.tree.map(lambda p: normal(*p.shape), jax.eval_shape(MODEL.init, KEY, X))
     optimizer = optax.chain(scale_by_kfac(shapes(params), damping=DAMPING), optax.scale(-0.1))

@@ -8,7 +8,7 @@ import pytest
 from helpers import assert_same
 
 import handgrad as hg
-from handgrad.curvature import kfac_factors
+from handgrad.folds.curvature import kfac_factors
 from handgrad.training import (
     MicroBatches,
     fit,

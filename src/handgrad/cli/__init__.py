@@ -11,7 +11,7 @@ def main() -> None:
         from handgrad.cli import bench, check, demo, explain
     except ModuleNotFoundError as error:
         sys.exit(f"handgrad: the command line needs {error.name}: pip install 'handgrad[experiments]'")
-    from handgrad.shapes import InputError
+    from handgrad.checks import InputError
 
     commands = {"demo": demo, "check": check, "bench": bench, "explain": explain}
     options = {name: getattr(module, name.capitalize()) for name, module in commands.items()}

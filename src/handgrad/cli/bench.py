@@ -13,9 +13,9 @@ from rich.table import Table
 
 from handgrad import layers
 from handgrad.backprop import objective, value_and_grad
+from handgrad.checks import InputError, check_count
 from handgrad.layers import Layer
 from handgrad.models import mlp
-from handgrad.shapes import InputError, check_count
 from handgrad.training import machine, make_folder
 
 # name: (sizes, activation, batch)

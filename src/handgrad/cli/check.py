@@ -7,10 +7,10 @@ from typing import Literal
 import tyro
 from rich.console import Console
 
+from handgrad.checks import InputError, check_count
 from handgrad.cli import output
 from handgrad.cli.target import Request, check_target
 from handgrad.cli.whole import NETWORK_DTYPES, RULE_DTYPES, Plan, check_library
-from handgrad.shapes import InputError, check_count
 
 Dtype = Literal["float64", "float32", "bfloat16", "float16", "complex64", "complex128"]
 

@@ -11,9 +11,9 @@ from rich.table import Table
 
 from handgrad import layers
 from handgrad.backprop import objective, value_and_grad
+from handgrad.checks import InputError, check_count
 from handgrad.cli import output
 from handgrad.cli.whole import Plan, check_networks, progress_bar, table
-from handgrad.shapes import InputError, check_count
 from handgrad.training import Options, load_digits, make_folder, train_classifier, write_report
 
 DRAWS = 10  # networks of one structure, compiled once

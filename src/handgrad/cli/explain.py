@@ -9,9 +9,9 @@ from rich.console import Console
 
 from handgrad import layers, models
 from handgrad.backprop import value_and_factors
-from handgrad.explanation import explain
+from handgrad.checks import check_count
+from handgrad.folds.explanation import explain
 from handgrad.layers import Layer
-from handgrad.shapes import check_count
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from handgrad.checks import InputError
 from handgrad.crosscheck import Report
-from handgrad.shapes import InputError
 
 SCHEMA = "handgrad.check/1"
 PASS, WRONG, USAGE, UNTOLD = 0, 1, 2, 3  # exit statuses
-COLOURS = {"PASS": "green", "FAIL": "red", "INVALID": "red", "INCONCLUSIVE": "yellow"}
+COLORS = {"PASS": "green", "FAIL": "red", "INVALID": "red", "INCONCLUSIVE": "yellow"}
 
 
 def status(reports: Sequence[Report]) -> int:
@@ -35,9 +35,9 @@ def worst_first(reports: Sequence[Report]) -> list[Report]:
 
 
 def show(console: Console, report: Report) -> None:
-    """The whole report, its verdict in colour."""
+    """The whole report, its verdict in color."""
     text = Text(str(report))
-    text.stylize(f"bold {COLOURS[report.verdict]}", 0, len(report.verdict))
+    text.stylize(f"bold {COLORS[report.verdict]}", 0, len(report.verdict))
     console.print(text, soft_wrap=True)
 
 

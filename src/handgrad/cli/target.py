@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from handgrad.checks import InputError, describe
 from handgrad.crosscheck import Report, check_custom_vjp, check_layer, check_rule
-from handgrad.shapes import InputError, describe
 
 MISSING = object()
 FORMS = "a jax.custom_vjp function, a layer (init, forward, backward) or a (forward, backward) pair"
@@ -47,7 +47,7 @@ def check_target(request: Request) -> Report:
     """
     if "" not in sys.path:
         sys.path.insert(0, "")  # the current directory, as `python -m` has it
-    form, parts = recognise(request.target, with_reference=bool(request.reference))
+    form, parts = recognize(request.target, with_reference=bool(request.reference))
     reference = load("reference", request.reference) if request.reference else None
     if reference is not None and not callable(reference):
         raise InputError(f"check: reference must be a function, got {describe(reference)}")
@@ -70,7 +70,7 @@ def check_target(request: Request) -> Report:
     return check_layer(parts[0], arguments[0], reference=reference, **settings)
 
 
-def recognise(spec: str, with_reference: bool) -> tuple[str, tuple[Any, ...]]:
+def recognize(spec: str, with_reference: bool) -> tuple[str, tuple[Any, ...]]:
     """("function", (f,)), ("layer", (layer,)) or ("pair", (forward, backward)).
 
     Raises:

@@ -170,7 +170,7 @@ def _cells(rule: str, dtype: str, group: Sequence[Checked]) -> list[str | Text]:
     worst = output.worst_first([one.report for one in group])[0]
     rows = [row for one in group for row in one.report.rows]
     seconds = f"{sum(one.seconds for one in group):.0f}"
-    verdict = Text(worst.verdict, output.COLOURS[worst.verdict])
+    verdict = Text(worst.verdict, output.COLORS[worst.verdict])
     if not rows:
         return [rule, dtype, verdict, "-", "-", "-", "-", "-", seconds]
     row = worst.rows[0] if worst.rows else rows[0]
@@ -213,5 +213,5 @@ def summary(plan: Plan, checked: Sequence[Checked], seconds: float) -> Text:
         f"{networks} random networks, {killed:,} of {made:,} gradients broken on purpose caught; "
         f"{device.platform} ({device.device_kind}), jax {jax.__version__}, {math.ceil(seconds)} s"
     )
-    text.stylize(f"bold {output.COLOURS[verdict]}", 0, len(verdict))
+    text.stylize(f"bold {output.COLORS[verdict]}", 0, len(verdict))
     return text

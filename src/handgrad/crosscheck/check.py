@@ -12,19 +12,19 @@ from handgrad.crosscheck.search import search
 
 
 def check_rule(
-    forward: Callable[..., Any],
-    backward: Callable[..., Any],
+    rule: Any,
     *args: Any,
     reference: Callable[..., Any] | None = None,
     name: str | None = None,
     **settings: Any,
 ) -> Report:
-    """Check a (forward, backward) pair: `custom_vjp`'s own convention, ours and anybody's.
+    """Check a forward pass and its backward pass: a Rule, or any pair of `custom_vjp`'s convention.
 
     Args:
-      forward: (*args) -> (output, residuals).
-      backward: (residuals, cotangent of the output) -> a tuple, one cotangent for each argument: an array, a pytree of
-        the argument's structure, or a factor; None for an integer.
+      rule: (forward, backward); or the two as arguments of their own, `check_rule(forward, backward, *args)`.
+        forward: (*args) -> (output, residuals).
+        backward: (residuals, cotangent of the output) -> a tuple, one cotangent for each argument: an array, a pytree
+        of the argument's structure, or a factor; None for an integer.
       *args: arrays or pytrees of them; float16, bfloat16, float32, float64 and complex are differentiated, integers
         and random keys pass through, whatever else is static.
       reference: (*args) -> output, written independently. None: autodiff of `forward` itself, which can't see an error
@@ -36,8 +36,12 @@ def check_rule(
     Derivation: docs/crosscheck.md
     """
     given = Settings(**settings)
+    if isinstance(rule, tuple) or hasattr(rule, "backward"):
+        forward, backward = rule
+    else:
+        forward, (backward, *args) = rule, args
     name = name or label(backward, "backward")
-    return run(name, lambda: problems.from_rule(name, forward, backward, args, reference, given.dtype), given)
+    return run(name, lambda: problems.from_rule(name, forward, backward, tuple(args), reference, given.dtype), given)
 
 
 def check_custom_vjp(

@@ -1,7 +1,7 @@
 """Finite differences that know how wrong they are, and what they stand on.
 
 A ladder of steps h, h/4, h/16, … gives slopes to the left and to the right. Ridders' method extrapolates them to h = 0
-and takes the extrapolation that its neighbours contradict least (C. J. F. Ridders, Advances in Engineering Software 4,
+and takes the extrapolation that its neighbors contradict least (C. J. F. Ridders, Advances in Engineering Software 4,
 1982). Three things are added, because here the answer judges other people's derivatives:
 
 - Rounding noise is measured from how far the smallest steps are from a parabola.

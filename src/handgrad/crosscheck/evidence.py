@@ -9,7 +9,7 @@ import numpy as np
 from handgrad.crosscheck import tolerance
 from handgrad.crosscheck.arguments import Leaves, largest, wide
 from handgrad.crosscheck.draws import BASIS, cotangents
-from handgrad.crosscheck.noise import neighbours, scatter
+from handgrad.crosscheck.noise import neighbors, scatter
 from handgrad.crosscheck.programs import Programs
 
 
@@ -23,8 +23,8 @@ class LeafEvidence:
       autodiff: the same in the given dtype.
       scale: the largest |truth|.
       autodiff_error: the largest |autodiff − truth|.
-      noise: what a neighbouring input (one unit in the last place) does to autodiff's answer: the root mean square over
-        neighbours, at the element where it is largest.
+      noise: what a neighboring input (one unit in the last place) does to autodiff's answer: the root mean square over
+        neighbors, at the element where it is largest.
       floor: γ̃_k on absolute values.
       natural: the size of the terms that it is made of: |dY| |Y| / |x| as a rule; of an x of zeros, what autodiff's
         rounding tells of it.
@@ -161,7 +161,7 @@ def collect(
     roundings = tolerance.depth(jaxpr)
     # A reference that casts to float32 whatever comes in is no truth beyond float32.
     coarse = tolerance.coarse_intermediates(jaxpr)
-    noise, Y_noise = neighbours(programs, leaves, dYs[:count], by_autodiff, first[1], seed)
+    noise, Y_noise = neighbors(programs, leaves, dYs[:count], by_autodiff, first[1], seed)
     found = []
     for i, position in enumerate(wanted):
         dtype = leaves[position].dtype

@@ -1,4 +1,4 @@
-"""The course of a check: evidence, differences, kinks, judgement, promises, and the negative control."""
+"""The course of a check: evidence, differences, kinks, judgment, promises, and the negative control."""
 
 import dataclasses
 import time

@@ -55,7 +55,7 @@ def render_page(report: Report) -> str:
 
 
 def picture(row: Row) -> str:
-    """The heat map of |error| / tolerance as a PNG in base64: cells within the tolerance are grey, the others coloured
+    """The heat map of |error| / tolerance as a PNG in base64: cells within the tolerance are gray, the others colored
     on a log scale, and those that are not finite black; "" where there is nothing to see, one cell at most."""
     from matplotlib.colors import LogNorm
     from matplotlib.figure import Figure
@@ -77,7 +77,7 @@ def picture(row: Row) -> str:
     shown = axes.imshow(
         np.ma.masked_invalid(np.maximum(heat, 0.5)),  # a zero has no logarithm, and would be taken for not finite
         norm=norm,
-        cmap=_colours(),
+        cmap=_colors(),
         aspect="auto",
         interpolation="nearest",
         extent=_extent(row),
@@ -106,7 +106,7 @@ def _extent(row: Row) -> tuple[float, float, float, float]:
     return -0.5, across - 0.5, math.prod(row.shape[:-1]) - 0.5, -0.5
 
 
-def _colours() -> Any:
+def _colors() -> Any:
     from matplotlib import colormaps
 
     return colormaps["YlOrRd"].with_extremes(under="#d5d9de", bad="black")

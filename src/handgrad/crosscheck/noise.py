@@ -1,4 +1,4 @@
-"""What rounding does: answers at neighbouring inputs, and how the error by hand scatters among inputs nearby."""
+"""What rounding does: answers at neighboring inputs, and how the error by hand scatters among inputs nearby."""
 
 import math
 from typing import Any
@@ -10,17 +10,17 @@ from handgrad.crosscheck.arguments import Leaves, is_inexact, largest, wide
 from handgrad.crosscheck.programs import Programs
 
 
-def neighbours(
+def neighbors(
     programs: Programs, leaves: Leaves, dYs: list[Leaves], answers: list[Leaves], Ys: Leaves, seed: int
 ) -> tuple[list[float], list[float]]:
     """How far autodiff's answer moves when every number that it is given moves by at most one unit in its last place,
     and when the cotangent is another multiple of itself, which draws every rounding on its way anew.
 
     Returns:
-      for each wanted leaf, and for each leaf of the output, the root mean square over neighbours at the element where
+      for each wanted leaf, and for each leaf of the output, the root mean square over neighbors at the element where
       it is largest.
     """
-    rng, count = np.random.default_rng((seed, 1)), tolerance.NEIGHBOURS
+    rng, count = np.random.default_rng((seed, 1)), tolerance.NEIGHBORS
     sums: list[Any] = [0.0] * len(answers[0])
     Y_sums: list[Any] = [0.0] * len(Ys)
     for s in range(count):

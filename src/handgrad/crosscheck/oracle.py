@@ -187,7 +187,7 @@ def accepts_together(evidence: Evidence, kinks: list[Kink]) -> bool:
 
 
 def _between(mine: np.ndarray, low: np.ndarray, high: np.ndarray, leaves: list[LeafEvidence]) -> bool:
-    # Not the leaf's tolerance: nothing of a neighbour on another side of the kink may count as noise.
+    # Not the leaf's tolerance: nothing of a neighbor on another side of the kink may count as noise.
     slack = max(tolerance.RATIO * leaf.autodiff_error + leaf.floor for leaf in leaves)
     slack = slack + 1e-6 * (np.abs(low) + np.abs(high))
     parts = [[np.real(a) for a in (low, mine, high)], [np.imag(a) for a in (low, mine, high)]]

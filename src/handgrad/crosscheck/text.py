@@ -15,7 +15,7 @@ SHOWN = 20  # survivors named, at most; JSON and the page have them all
 
 
 def render(report: Report, width: int | None = None) -> str:
-    """The whole report as text without colours.
+    """The whole report as text without colors.
 
     Sentences keep to one line however long they are, so that they can be searched for and copied. The table of rows
     keeps to the width: where its columns need more, the values at the worst element stand in a second one.
@@ -132,7 +132,7 @@ def _table(
         for other in others:
             made.add_row(*(Text(other if heading == "leaf" else "") for heading in headings))
 
-    # Wide enough that rich shortens nothing, and deaf to the notebook, the terminal and the colours it may run in.
+    # Wide enough that rich shortens nothing, and deaf to the notebook, the terminal and the colors it may run in.
     out = io.StringIO()
     console = Console(
         file=out,

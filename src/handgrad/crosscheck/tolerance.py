@@ -17,7 +17,7 @@ EXACT = frozenset(
 )
 LAMBDA = 4.0  # Higham and Mary (2019): √k roundings' worth of error, times λ, but for a probability of 2 e^(−λ²/2)
 RATIO = 3.0  # how much more than autodiff a hand-written pass may err
-NEIGHBOURS = 8
+NEIGHBORS = 8
 VANISHING = 4.0  # roundings of terms of natural size: a smaller gradient is what they leave
 NEARBY = 24  # pairs of inputs nearby
 NEAR = 2**-6  # how far "nearby" is, as a share of each number

@@ -146,7 +146,7 @@ def _gradient(evidence: Evidence, f: Callable[[Leaves], Leaves], leaves: Leaves,
 
 
 def _two(evidence: Evidence) -> tuple[list[Leaves], list[Leaves]]:
-    """Two neighbouring sets of inputs: stacked, and what each gives alone."""
+    """Two neighboring sets of inputs: stacked, and what each gives alone."""
     rng = np.random.default_rng(5)
     near = [nudged(int(rng.integers(2**32)), leaf) for leaf in evidence.leaves]
     sets = [(evidence.leaves, evidence.dYs[0]), (near, evidence.dYs[-1 % evidence.random])]

@@ -1,6 +1,6 @@
 """The ground floor: gradients not yet multiplied. One factor, one file."""
 
-from handgrad.factors.base import Factor, is_factor
+from handgrad.factors.base import Factor, is_factor, materialize
 from handgrad.factors.contraction import Contraction
 from handgrad.factors.correlation import Correlation
 from handgrad.factors.coupled import Coupled
@@ -27,4 +27,5 @@ __all__ = [
     "Stacked",
     "Total",
     "is_factor",
+    "materialize",
 ]

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from handgrad import meshes
+from handgrad.checks import InputError, check_choice, check_shape, describe
 from handgrad.factors.pieces import Pieces
-from handgrad.shapes import InputError, check_choice, check_shape, describe
 
 Array = jax.Array
 
@@ -265,3 +265,26 @@ def as_rows(A: Array) -> Array:
 def as_tokens(A: Array) -> Array:
     """(batch, ..., n) as (batch, tokens, n): a batch without middle axes has one token."""
     return A.reshape(A.shape[0], math.prod(A.shape[1:-1]), A.shape[-1])
+
+
+def materialize(factors: Any, weights: Array | None = None) -> Any:
+    """Multiply factors out: Σ_b w_b g_b for each parameter.
+
+    Args:
+      factors: a pytree of factors. An array among them is a gradient that its layer has summed already; it stays as
+        it is.
+      weights: (batch,) the w_b; None stands for ones.
+    Returns:
+      grads: an array in each factor's place.
+    Raises:
+      InputError: weights of another length than the batch; weights for a gradient that is summed already.
+    """
+
+    def multiply(factor):
+        if is_factor(factor):
+            return factor.sum(weights)
+        if weights is not None:
+            raise InputError(f"materialize: weights need a factor, got a summed gradient, {describe(factor)}")
+        return factor
+
+    return jax.tree.map(multiply, factors, is_leaf=is_factor)

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from handgrad import meshes
+from handgrad.checks import InputError, describe
 from handgrad.factors.base import Array, Cost, Factor, accumulator, weighted
-from handgrad.shapes import InputError, describe
 
 
 @jax.tree_util.register_dataclass
@@ -18,7 +18,7 @@ from handgrad.shapes import InputError, describe
 class Contraction(Factor):
     """g_b = einsum of A_b and Δ_b: the weights of a tensor contraction, of any number of axes.
 
-    It generalises `Outer`, which is Contraction(A, Delta, "bti,bto->io"), and `Hadamard`, "bti,bti->i". The first
+    It generalizes `Outer`, which is Contraction(A, Delta, "bti,bto->io"), and `Hadamard`, "bti,bti->i". The first
     letter of both sides is the example; a parameter that had it would be another one for each example.
 
     Attributes:
@@ -26,7 +26,7 @@ class Contraction(Factor):
       Delta: (batch, ...) cotangent of the contraction.
       subscripts: "A's letters,Delta's letters->the parameter's letters", one for each axis.
       param_dtype: the parameter's dtype; None stands for the promoted dtype of A and Delta.
-    Derivation: docs/derivations/einsum.md
+    Derivation: docs/derivations/linear/einsum.md
     """
 
     A: Array

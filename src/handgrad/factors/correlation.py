@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from handgrad import meshes
+from handgrad.checks import check_shape
 from handgrad.factors.base import Array, Cost, Factor, accumulator, as_tokens, seen_too, weighted
-from handgrad.shapes import check_shape
-from handgrad.windows import Window, of_tap, padded, patches
+from handgrad.factors.windows import Window, of_tap, padded, patches
 
 
 @jax.tree_util.register_dataclass
@@ -29,7 +29,7 @@ class Correlation(Factor):
       window: how it slid.
       param_dtype: the parameter's dtype; None stands for the promoted dtype of X and Delta.
       seen: (batch, *outputs) booleans, which outputs count, as for Outer; None stands for all.
-    Derivation: docs/derivations/convolution.md
+    Derivation: docs/derivations/images/convolution.md
     """
 
     X: Array

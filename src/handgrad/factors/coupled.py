@@ -6,8 +6,8 @@ from typing import Any, NoReturn
 
 import jax
 
+from handgrad.checks import InputError
 from handgrad.factors.base import Array, Cost, Factor, is_factor
-from handgrad.shapes import InputError
 
 
 @jax.tree_util.register_dataclass

@@ -34,7 +34,7 @@ class Outer(Factor):
       param_dtype: the parameter's dtype; None stands for the promoted dtype of A and Delta.
       seen: (batch, ...) booleans, which tokens count: False for padding, where Delta is 0. None stands for all. Sums
         don't ask; means over tokens, as those of K-FAC, do.
-    Derivation: docs/derivations/linear.md
+    Derivation: docs/derivations/linear/linear.md
     """
 
     A: Array

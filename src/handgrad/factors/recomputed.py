@@ -26,7 +26,7 @@ class Recomputed(Factor):
       options: what `again` takes besides arrays, hashable.
       param_dtype: the parameter's dtype.
       sides: (rows, shared, options) -> the factor with its sides, written out; None where there is none.
-    Derivation: docs/derivations/linear_cross_entropy.md
+    Derivation: docs/derivations/losses/linear_cross_entropy.md
     """
 
     total: Array

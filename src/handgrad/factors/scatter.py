@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from handgrad import meshes
+from handgrad.checks import InputError, check_shape, describe
 from handgrad.factors.base import Array, Cost, Factor, accumulator, as_rows, as_tokens, check_projection, weighted
 from handgrad.factors.outer import Outer
 from handgrad.factors.per_example import PerExample
-from handgrad.shapes import InputError, check_shape, describe
 
 
 @jax.tree_util.register_dataclass
@@ -28,7 +28,7 @@ class Scatter(Factor):
       Delta: (batch, ..., n) cotangent of what was read.
       rows: how many the parameter has.
       param_dtype: the parameter's dtype; None stands for Delta's.
-    Derivation: docs/derivations/embedding.md
+    Derivation: docs/derivations/sequences/embedding.md
     """
 
     ids: Array | None

@@ -11,10 +11,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from handgrad.checks import InputError
 from handgrad.factors.base import Array, Cost, Factor, as_tokens, cheapest
 from handgrad.factors.outer import Outer
 from handgrad.factors.scatter import Scatter
-from handgrad.shapes import InputError
 
 
 @jax.tree_util.register_dataclass
@@ -24,7 +24,7 @@ class Shared(Factor):
 
     Attributes:
       sites: one factor for each use of the parameter, all of one batch, shape and dtype.
-    Derivation: docs/derivations/composition.md
+    Derivation: docs/derivations/structure/composition.md
     """
 
     sites: tuple[Factor, ...]

@@ -7,10 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from handgrad.checks import InputError, describe
 from handgrad.factors.base import Array, Cost, Factor, is_factor
 from handgrad.factors.correlation import Correlation
 from handgrad.factors.coupled import Coupled
-from handgrad.shapes import InputError, describe
 
 
 @jax.tree_util.register_dataclass

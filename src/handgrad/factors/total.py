@@ -19,7 +19,7 @@ class Total(Factor):
     Attributes:
       Delta: (batch, ..., n) cotangent of the sum.
       param_dtype: the parameter's dtype; None stands for Delta's.
-    Derivation: docs/derivations/linear.md
+    Derivation: docs/derivations/linear/linear.md
     """
 
     Delta: Array

@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 
 import jax
 
+from handgrad.checks import InputError, describe, inside, quoted
 from handgrad.factors.coupled import coupled, coupling_in, renamed
-from handgrad.shapes import InputError, describe, inside, quoted
+from handgrad.rules.rule import Rule
 
 __all__ = [
     "Layer",
@@ -152,56 +153,39 @@ def _saying(backward: Any, couples: str | None) -> Any:
     return of_layer
 
 
-def from_rule(
-    forward: Callable[..., Any], backward: Callable[..., Any], *, couples: str | None = None, **options: Any
-) -> Layer:
+def from_rule(rule: Rule[..., Any], *, couples: str | None = None, **options: Any) -> Layer:
     """The layer without parameters whose forward and backward pass are this rule's.
 
     Args:
-      forward: (X, **options) -> (Y, residuals).
-      backward: (residuals, dY, **options) -> (dX,).
+      rule: of one argument, forward (X, **options) -> (Y, residuals), backward (residuals, dY, **options) -> (dX,).
       couples: as a Layer's.
-      **options: handed to both, except `residuals`, the forward's choice of what to keep.
+      **options: the rule's.
     """
-    of_backward = without_residuals(options)
+    rule = rule.with_options(**options)
 
     def init(key: Array, x: Any) -> tuple[()]:
         return ()
 
-    def layer_forward(params: tuple[()], x: Array, key: Array | None = None) -> tuple[Array, Any]:
+    def forward(params: tuple[()], x: Array, key: Array | None = None) -> tuple[Array, Any]:
         if not (isinstance(params, tuple) and len(params) == 0):
-            raise InputError(f"{forward.__name__}: params must be (), got {describe(params)}")
-        return forward(x, **options)
+            raise InputError(f"{rule.__name__}_forward: params must be (), got {describe(params)}")
+        return rule.forward(x)
 
-    def layer_backward(residuals: Any, dy: Array) -> tuple[Array, tuple[()]]:
-        (dx,) = backward(residuals, dy, **of_backward)
+    def backward(residuals: Any, dy: Array) -> tuple[Array, tuple[()]]:
+        (dx,) = rule.backward(residuals, dy)
         return dx, ()
 
-    return Layer(init, layer_forward, layer_backward, couples)
+    return Layer(init, forward, backward, couples)
 
 
-def loss_from_rule(
-    forward: Callable[..., Any], backward: Callable[..., Any], *, couples: str | None = None, **options: Any
-) -> Loss:
-    """The loss whose forward and backward pass are this rule's; the target's cotangent is left aside.
+def loss_from_rule(rule: Rule[..., Any], *, couples: str | None = None, **options: Any) -> Loss:
+    """The loss whose forward and backward pass are this rule's; the target's cotangent is dropped.
 
     Args:
-      forward: (prediction, target, **options) -> (losses (batch,), residuals).
-      backward: (residuals, dloss, **options) -> (dprediction, dtarget).
+      rule: of (prediction, target), forward -> (losses (batch,), residuals), backward (residuals, dloss) ->
+        (dprediction, dtarget).
       couples: as a Loss's.
-      **options: handed to both, except `residuals`, the forward's choice of what to keep.
+      **options: the rule's.
     """
-    of_backward = without_residuals(options)
-
-    def loss_forward(prediction: Array, target: Array) -> tuple[Array, Any]:
-        return forward(prediction, target, **options)
-
-    def loss_backward(residuals: Any, dloss: Array) -> Array:
-        return backward(residuals, dloss, **of_backward)[0]
-
-    return Loss(loss_forward, loss_backward, couples=couples)
-
-
-def without_residuals(options: dict[str, Any]) -> dict[str, Any]:
-    """A rule's options as its backward pass takes them: what was kept it sees from the residuals themselves."""
-    return {name: value for name, value in options.items() if name != "residuals"}
+    forward, backward = rule.with_options(**options)
+    return Loss(forward, lambda residuals, dloss: backward(residuals, dloss)[0], couples=couples)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from handgrad.checks import InputError, check_choice, check_count
 from handgrad.layers import (
     Layer,
     average_pool,
@@ -20,7 +21,6 @@ from handgrad.layers import (
     tanh,
 )
 from handgrad.models.published import KERNEL, TRANSPOSED, StateTable, Weight
-from handgrad.shapes import InputError, check_choice, check_count
 
 ACTIVATIONS = {"tanh": tanh, "relu": relu}
 POOLS = {"average": average_pool, "max": max_pool}

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
+from handgrad.checks import check_count
 from handgrad.layers import Layer, chain, each_step, embedding, linear, lstm, stacked
 from handgrad.models.published import TRANSPOSED, StateTable, Weight
-from handgrad.shapes import check_count
 
 
 @dataclass(frozen=True)

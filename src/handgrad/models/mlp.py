@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
+from handgrad.checks import InputError
 from handgrad.layers import Layer, chain, linear
-from handgrad.shapes import InputError
 
 
 def mlp(sizes: Sequence[int], activation: Layer, **linear_options: Any) -> Layer:

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from handgrad.shapes import InputError, describe, path_name
+from handgrad.checks import InputError, describe, path_name
 
 TRANSPOSED = (1, 0)  # weights, (n_out, n_in) there
 KERNEL = (2, 3, 1, 0)  # of a convolution, (n_out, n_in, height, width) there

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from handgrad.checks import InputError, check_count
 from handgrad.crosscheck import Network, Report, check_networks
 from handgrad.models.random_network import random_network
-from handgrad.shapes import InputError, check_count
 
 
 def check_random_networks(

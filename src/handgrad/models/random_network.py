@@ -132,10 +132,10 @@ def _random_end(
 
 
 def _linear(n_out: int, bias: bool = True) -> Layer:
-    """`linear` with the initialiser that traces fastest: only the shapes of its params are used."""
+    """`linear` with the initializer that traces fastest: only the shapes of its params are used."""
     return linear(n_out, bias=bias, init_W=jax.nn.initializers.zeros)
 
 
 def _random_parameter(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Numbers of the size that initialisers give: a variance of 1 / n_in for a matrix."""
+    """Numbers of the size that initializers give: a variance of 1 / n_in for a matrix."""
     return rng.standard_normal(shape) / np.sqrt(shape[-2] if len(shape) > 1 else 4)

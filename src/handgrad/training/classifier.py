@@ -9,9 +9,9 @@ import optax
 
 from handgrad import layers
 from handgrad.backprop import objective
+from handgrad.checks import InputError, check_count, check_positive
 from handgrad.layers import Layer, Loss, chain
 from handgrad.models import mlp
-from handgrad.shapes import InputError, check_count, check_positive
 from handgrad.training.data import Split
 from handgrad.training.fit import fit
 from handgrad.training.step import init_state
@@ -38,9 +38,9 @@ class Options:
     activation: Activation = "relu"
     """The activation after each hidden layer."""
     loss: LossName = "softmax_cross_entropy"
-    """What to minimise."""
+    """What to minimize."""
     optimizer: Literal["adam", "sgd", "momentum", "rmsprop"] = "adam"
-    """An optax optimiser."""
+    """An optax optimizer."""
     learning_rate: float = 2e-3
     """Above zero."""
     batch: int = 32

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from handgrad.shapes import InputError
+from handgrad.checks import InputError
 
 # The IDX format: two zero bytes, a code for the type of number, the number of axes; then each axis' length, big-endian.
 UNSIGNED_BYTE = 0x08

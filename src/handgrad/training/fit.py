@@ -11,8 +11,8 @@ import numpy as np
 import optax
 
 from handgrad.backprop import same_batch
+from handgrad.checks import InputError, check_count
 from handgrad.layers import Layer, Loss
-from handgrad.shapes import InputError, check_count
 from handgrad.training.step import TrainState, train_step
 
 Array = jax.Array

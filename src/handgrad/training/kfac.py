@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import optax
 
 from handgrad.backprop import check_batches, factors_of, materialize, mean_weights, weighted_sum
-from handgrad.curvature import kfac_factors
-from handgrad.curvature.blocks import is_block
-from handgrad.curvature.roots import draw_of, through_logits
+from handgrad.checks import InputError, check_choice, check_count, check_positive, describe
+from handgrad.folds.curvature import kfac_factors
+from handgrad.folds.curvature.blocks import is_block
+from handgrad.folds.curvature.roots import draw_of, through_logits
 from handgrad.layers import Layer, Loss
 from handgrad.layers.layer import check_layer, check_loss
-from handgrad.shapes import InputError, check_choice, check_count, check_positive, describe
 from handgrad.training.step import TrainState
 
 Array = jax.Array
@@ -45,7 +45,7 @@ def scale_by_kfac(
 
     A, G and d are running averages of the `kfac_factors` that each update is given as an extra argument:
     `update(grads, state, params, kfac_factors=...)`. In step t the old average counts min(1 − 1 / t, decay) (Martens &
-    Grosse 2015, section 5), so that the first steps average evenly and none is biased towards zero.
+    Grosse 2015, section 5), so that the first steps average evenly and none is biased toward zero.
 
     Args:
       like: what `kfac_factors` or `kflr_factors` return for the model, or the shapes and dtypes alone, from
@@ -106,7 +106,7 @@ def kfac_step(
     mode: str = "expand",
     fisher: str = "sampled",
 ) -> Callable[..., Any]:
-    """`train_step` for an optimiser with `scale_by_kfac` in it: one forward pass, and the factors of its backward pass.
+    """`train_step` for an optimizer with `scale_by_kfac` in it: one forward pass, and the factors of its backward pass.
 
     Args:
       model, loss: what to train, and on what.

@@ -13,7 +13,7 @@ import jax
 import optax
 from jax.extend import core
 
-from handgrad.shapes import InputError, path_name
+from handgrad.checks import InputError, path_name
 from handgrad.training.equations import NOTHING, Equation, Needs, Program, Values, need, together, traced
 
 Array = jax.Array
@@ -25,7 +25,7 @@ reduce_precision rem round rsqrt select_n sign sin sinh sqrt square stop_gradien
 
 
 class Leafwise(NamedTuple):
-    """One step of an optimiser, taken apart.
+    """One step of an optimizer, taken apart.
 
     Attributes:
       program: (n gradients, n parameters, the state's leaves) -> (n new parameters, the state's new leaves).
@@ -117,7 +117,7 @@ class Leafwise(NamedTuple):
 def leafwise(
     where: str, optimizer: optax.GradientTransformation, params: Any, opt_state: Any, stacks: Sequence[int] = ()
 ) -> Leafwise:
-    """Take an optimiser's step apart; nothing is computed.
+    """Take an optimizer's step apart; nothing is computed.
 
     A branch that several parameters or a stack go through, as that of MultiSteps on its counter, is opened.
 

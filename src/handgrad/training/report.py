@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from handgrad.shapes import InputError
+from handgrad.checks import InputError
 from handgrad.training.classifier import Trained
 from handgrad.training.data import Split
 
@@ -69,8 +69,8 @@ def plot_worst(path: Path, test: Split, outputs: np.ndarray, title: str, rows: i
     for axes, i in zip(panels.flat, worst, strict=False):
         answer = int(outputs[i].argmax())
         axes.imshow(test.x[i].reshape(side, side), cmap="gray_r")
-        colour = "tab:green" if answer == test.labels[i] else "tab:red"
-        axes.set_title(f"{test.labels[i]} read as {answer}", color=colour, fontsize=9)
+        color = "tab:green" if answer == test.labels[i] else "tab:red"
+        axes.set_title(f"{test.labels[i]} read as {answer}", color=color, fontsize=9)
     for axes in panels.flat:
         axes.axis("off")
     figure.suptitle(f"{title}: the worst-classified test digits (red: wrong)")

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from handgrad import per_example
 from handgrad.backprop import value_and_factors, value_and_grad, weighted_sum
+from handgrad.checks import InputError, describe
 from handgrad.factors import is_factor
+from handgrad.folds import per_example
 from handgrad.layers import Layer, Loss
-from handgrad.shapes import InputError, describe
 from handgrad.training.two_phase import update
 
 Array = jax.Array
@@ -22,7 +22,7 @@ class TrainState(NamedTuple):
 
     Attributes:
       params: the model's parameters.
-      opt_state: the optimiser's state.
+      opt_state: the optimizer's state.
       step: () int32, steps taken.
     """
 

@@ -15,9 +15,9 @@ import jax.numpy as jnp
 import optax
 
 from handgrad import meshes
+from handgrad.checks import InputError, check_positive, check_shape, describe, path_name
 from handgrad.factors import Correlation, Coupled, Factor, Outer, Stacked, is_factor
 from handgrad.factors.base import accumulator, as_rows, weighted
-from handgrad.shapes import InputError, check_positive, check_shape, describe, path_name
 from handgrad.training.leafwise import Leafwise, leafwise
 
 Array = jax.Array
@@ -68,7 +68,7 @@ def update(
       (params, opt_state), one step on. Donate the old ones to the compiled step, and they are written over.
     Raises:
       InputError: at trace time: clip_global_norm is not positive; weights of another length; weights for a gradient
-        that is summed already or Coupled; factors unlike params; an optimiser that needs several gradients at once,
+        that is summed already or Coupled; factors unlike params; an optimizer that needs several gradients at once,
         several layers of a stack, or more than gradients, its state and params.
     Source: docs/two_phase.md
     """

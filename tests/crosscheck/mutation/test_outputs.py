@@ -36,14 +36,14 @@ KINDS = {
     "missing broadcast reduction",
     "negative part dropped",
     "noise",
-    "normalised",
+    "normalized",
     "off by one",
     "one column",
     "one element",
     "one row",
     "parts exchanged",
     "positive part dropped",
-    "quantised",
+    "quantized",
     "real part alone",
     "reversed",
     "rounded",
@@ -223,7 +223,7 @@ def test_what_is_not_finite_stays():
     mutants = [
         mutant
         for mutant in mutants_of([[X]], relative=1e-3, values=[np.ones(4)])
-        if mutant.kind not in ("one element", "normalised", "times the argument")
+        if mutant.kind not in ("one element", "normalized", "times the argument")
     ]
     assert len(mutants) > 15
     for mutant in mutants:

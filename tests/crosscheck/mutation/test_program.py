@@ -59,7 +59,7 @@ def normal(*shapes, dtype=np.float64, seed=0):
 
 def rule(op):
     """A rule of handgrad as (leaves, dYs) -> (Ys, cotangents)."""
-    forward, backward = getattr(rules, f"{op}_forward"), getattr(rules, f"{op}_backward")
+    forward, backward = getattr(rules, op)
 
     def hand(leaves, dYs):
         Y, residuals = forward(*leaves)
@@ -224,7 +224,7 @@ def test_along_the_wrong_axis(explicit):
 def test_a_sharp_judge_kills_all(op):
     leaves = normal((5, 7))
     mutants, dYs, _ = mutants_of(rule(op), leaves, (5, 7), count=3)
-    reference = getattr(rules, f"{op}_forward")
+    reference = getattr(rules, op).forward
     truth = [[np.asarray(c) for c in jax.vjp(lambda X: reference(X)[0], *leaves)[1](dY)] for (dY,) in dYs]
 
     def judge(found):

@@ -14,7 +14,7 @@ from handgrad.cli.library.gated_units import GATED_UNITS
 from handgrad.cli.library.linear_algebra import LINEAR_ALGEBRA
 from handgrad.cli.library.losses import LOSSES
 from handgrad.cli.library.nielsen import NIELSEN
-from handgrad.cli.library.normalisation import NORMALISATION
+from handgrad.cli.library.normalization import NORMALIZATION
 from handgrad.cli.library.recurrent import RECURRENT
 from handgrad.cli.library.structure import STRUCTURE
 
@@ -29,6 +29,6 @@ LIBRARY: list[Entry] = [
     *STRUCTURE,
     *LINEAR_ALGEBRA,
     *CONVOLUTION,
-    *NORMALISATION,
+    *NORMALIZATION,
     *RECURRENT,
 ]

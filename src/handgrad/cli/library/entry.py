@@ -42,12 +42,12 @@ class Entry:
     @property
     def forward(self) -> Callable[..., Any]:
         """(*arguments) -> (output, residuals), with its options."""
-        return partial(self.pair[0] if self.pair else getattr(rules, f"{self.op}_forward"), **self.options)
+        return partial(self.pair[0] if self.pair else getattr(rules, self.op).forward, **self.options)
 
     @property
     def backward(self) -> Callable[..., Any]:
         """(residuals, cotangent) -> cotangents, with its options; what was kept, it sees."""
-        return partial(self.pair[1] if self.pair else getattr(rules, f"{self.op}_backward"), **self._of_values)
+        return partial(self.pair[1] if self.pair else getattr(rules, self.op).backward, **self._of_values)
 
     @property
     def target(self) -> Callable[..., Any]:

@@ -68,9 +68,9 @@ def cosine_distance(A: Any, Y: Any) -> Any:
     return per_example(optax.losses.cosine_distance(A, Y))
 
 
-def info_nce(A: Any, Y: Any, temperature: float, normalise: bool = True) -> Any:
+def info_nce(A: Any, Y: Any, temperature: float, normalize: bool = True) -> Any:
     """The cross-entropy of all similarities, each query's own key being its label."""
-    if normalise:
+    if normalize:
         A, Y = (side / jnp.linalg.norm(side, axis=1, keepdims=True) for side in (A, Y))
     return optax.losses.softmax_cross_entropy_with_integer_labels(A @ Y.T / temperature, jnp.arange(len(A)))
 
@@ -108,7 +108,7 @@ def head(rng: np.random.Generator) -> Arrays:
 
 
 def log_predictions(rng: np.random.Generator) -> Arrays:
-    """Log-probabilities, a first row that isn't normalised (all logarithms of others are negative), and a target."""
+    """Log-probabilities, a first row that isn't normalized (all logarithms of others are negative), and a target."""
     L = logs(rng, ROWS)
     L[0] = -L[0]
     return L, distributions(rng, ROWS)
@@ -132,11 +132,11 @@ LOSSES = [
     Entry("hinge_loss", "rows", beside(ROWS, signs), hinge_loss),
     Entry("hinge_loss", "rows of numbers", beside(ROWS, numbers), hinge_loss),
     Entry("kl_divergence", "rows", log_predictions, kl_divergence),
-    Entry("kl_divergence", "unnormalised rows", beside(ROWS, logs), kl_divergence, {"log_target": True}),
+    Entry("kl_divergence", "unnormalized rows", beside(ROWS, logs), kl_divergence, {"log_target": True}),
     Entry("poisson_loss", "rows", beside(ROWS, counts), poisson_loss),
     Entry("poisson_loss", "tokens of numbers", beside(TOKENS, lambda rng, shape: rng.gamma(2, 1, shape)), poisson_loss),
     Entry("cosine_distance", "rows", normal(ROWS, ROWS), cosine_distance),
     Entry("cosine_distance", "tokens", normal(TOKENS, TOKENS), cosine_distance),
     Entry("info_nce", "rows", normal((5, 4), (5, 4)), info_nce, {"temperature": 0.5}),
-    Entry("info_nce", "rows", normal((5, 4), (5, 4)), info_nce, {"temperature": 2.0, "normalise": False}),
+    Entry("info_nce", "rows", normal((5, 4), (5, 4)), info_nce, {"temperature": 2.0, "normalize": False}),
 ]

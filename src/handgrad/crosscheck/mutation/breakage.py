@@ -102,9 +102,9 @@ def _numbers(of: Gradient) -> Broken:
     yield "large ones dropped", "0 above the median", np.where(size > median, 0, G)
     yield "sign alone", "its sign alone", np.where(size == 0, 0, G / np.where(size == 0, 1, size))
     yield "squared", "squared", G * G
-    yield "normalised", "divided by its norm", G / np.where(norms == 0, 1, norms)
+    yield "normalized", "divided by its norm", G / np.where(norms == 0, 1, norms)
     yield "mean removed", "minus its mean", G - np.mean(G, axis=tuple(range(1, G.ndim)), keepdims=True)
-    yield "quantised", "rounded to 16 steps", np.round(G / (largest or 1) * 16) / 16 * (largest or 1)
+    yield "quantized", "rounded to 16 steps", np.round(G / (largest or 1) * 16) / 16 * (largest or 1)
     if of.dtype in (np.float64, np.complex128):
         yield "rounded", "computed in float32", wide(G.astype(np.complex64 if np.iscomplexobj(G) else np.float32))
     elif of.dtype == np.float32:

@@ -1,0 +1,142 @@
+"""Shape and dtype errors in the rule's own words.
+
+Every check here looks at shapes and dtypes alone, so it runs at trace time, costs nothing in the compiled program and
+raises before anything is computed. A message is one sentence: the function, the argument, what was expected, what came.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+R = TypeVar("R")
+
+
+class InputError(ValueError):
+    """An argument that handgrad can't use: one sentence with the function, the argument, what was expected, what came.
+
+    `path` says where in a composed network it happened ("2", "encoder.0"): each `chain` that the error leaves puts
+    its own name for the layer in front.
+    """
+
+    def __init__(self, sentence: str, path: tuple[str, ...] = ()):
+        super().__init__(sentence)
+        self.sentence = sentence
+        self.path = path
+
+    def __str__(self) -> str:
+        return f"in layer {'.'.join(map(quoted, self.path))}: {self.sentence}" if self.path else self.sentence
+
+
+def describe(value: Any) -> str:
+    """`value` as an error message names it: `float32 (3, 4)` for an array, its type's name for anything else."""
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return f"{value.dtype} {tuple(value.shape)}"
+    return type(value).__name__
+
+
+def path_name(path: Any) -> str:
+    """A leaf's path in a pytree as "blocks.0.W"; two paths never have one name.
+
+    A key that holds a dot itself is quoted: 'a.b'.W is not a.b.W.
+    """
+    return ".".join(quoted(jax.tree_util.keystr((key,), simple=True)) for key in path)
+
+
+def quoted(key: str) -> str:
+    """One key of a path, quoted where it might be taken for several."""
+    return repr(key) if not key or set(key) & set(".'\"") else key
+
+
+def check_array(where: str, name: str, value: Any, min_ndim: int = 0) -> None:
+    """`value` has a shape, a floating-point dtype and at least `min_ndim` axes."""
+    if not (hasattr(value, "shape") and hasattr(value, "dtype")):
+        raise InputError(f"{where}: {name} must be an array, got {describe(value)}")
+    if not jnp.issubdtype(value.dtype, jnp.floating):
+        raise InputError(f"{where}: {name} must have a floating-point dtype, got {describe(value)}")
+    if len(value.shape) < min_ndim:
+        axes = "(batch, ..., features)" if min_ndim == 2 else f"at least {min_ndim} axes, the batch first"
+        raise InputError(f"{where}: {name} must have shape {axes}, got {describe(value)}")
+
+
+def check_shape(where: str, name: str, value: Any, shape: Sequence[int], why: str = "") -> None:
+    """`value` has exactly this shape: nothing is broadcast in silence."""
+    if not hasattr(value, "shape"):
+        raise InputError(f"{where}: {name} must be an array of shape {tuple(shape)}, got {describe(value)}")
+    if tuple(value.shape) != tuple(shape):
+        reason = f" {why}" if why else ""
+        raise InputError(f"{where}: {name} must have shape {tuple(shape)}{reason}, got {describe(value)}")
+
+
+def check_target(where: str, Y: Any, shape: Sequence[int], why: str) -> None:
+    """`Y` is a target of this shape, of real numbers or integers."""
+    check_shape(where, "the target Y", Y, shape, why)
+    if not (jnp.issubdtype(Y.dtype, jnp.floating) or jnp.issubdtype(Y.dtype, jnp.integer)):
+        raise InputError(f"{where}: the target Y must be of real numbers or integers, got {describe(Y)}")
+
+
+def check_positive(where: str, name: str, value: Any) -> None:
+    """`value` is a number above zero."""
+    if isinstance(value, bool) or not (isinstance(value, int | float | np.number) and 0 < value < math.inf):
+        raise InputError(f"{where}: {name} must be a positive number, got {value!r}")
+
+
+def check_count(where: str, name: str, value: Any) -> None:
+    """`value` is a whole number, 1 at least."""
+    if isinstance(value, bool) or not (isinstance(value, int | np.integer) and value >= 1):
+        raise InputError(f"{where}: {name} must be a positive integer, got {value!r}")
+
+
+def check_choice(where: str, name: str, value: Any, choices: Sequence[Any]) -> None:
+    """`value` is one of these, two at least."""
+    if value not in choices:
+        *others, last = map(repr, choices)
+        raise InputError(f"{where}: {name} must be {', '.join(others)} or {last}, got {value!r}")
+
+
+def check_cotangent(where: str, dY: Any, shape: Sequence[int], dtype: Any, name: str = "dY", of: str = "Y") -> None:
+    """`dY` has the shape and the dtype of the output that it is the cotangent of; None stands for any dtype, where
+    nothing that was kept has the output's."""
+    dtype = getattr(dY, "dtype", None) if dtype is None else dtype
+    if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
+        raise InputError(
+            f"{where}: {name} must be the cotangent of {of}, of numbers {tuple(shape)}, got {describe(dY)}"
+        )
+    dtype = jax.dtypes.canonicalize_dtype(dtype)  # of a NumPy float64 that JAX computes with as float32
+    if not hasattr(dY, "dtype") or tuple(dY.shape) != tuple(shape) or dY.dtype != dtype:
+        raise InputError(
+            f"{where}: {name} must be the cotangent of {of}, {np.dtype(dtype)} {tuple(shape)}, got {describe(dY)}"
+        )
+
+
+def check_residuals(where: str, residuals: Any, expected: type[R]) -> R:
+    """`residuals` are the ones that this rule's own forward pass returned."""
+    if not isinstance(residuals, expected):
+        raise InputError(f"{where}: residuals must be {expected.__name__}, got {describe(residuals)}")
+    return residuals
+
+
+def check_params(where: str, params: Any, expected: type[R]) -> R:
+    """`params` are this layer's own."""
+    if not isinstance(params, expected):
+        raise InputError(f"{where}: params must be {expected.__name__}, got {describe(params)}")
+    return params
+
+
+def as_row(b: Any, ndim: int) -> Any:
+    """`b` (n,) as (1, ..., 1, n) with `ndim` axes: what `X + b` would do by rank promotion, written out."""
+    return jnp.expand_dims(b, tuple(range(ndim - 1)))
+
+
+@contextmanager
+def inside(layer: str) -> Iterator[None]:
+    """Put `layer` in front of the path of an InputError that passes through."""
+    try:
+        yield
+    except InputError as error:
+        error.path = (layer, *error.path)
+        raise

@@ -1,0 +1,1 @@
+"""What factors know beyond the gradient: norms, clipping, variance, costs, curvature."""

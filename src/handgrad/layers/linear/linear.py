@@ -1,0 +1,77 @@
+"""linear: the layer that most parameters live in."""
+
+from typing import Any, NamedTuple
+
+import jax
+
+from handgrad.checks import InputError, check_array, check_count, check_params, check_shape, describe
+from handgrad.layers.layer import Layer
+from handgrad.rules.linear.linear import linear_backward, linear_forward
+
+__all__ = [
+    "LinearParams",
+    "linear",
+]
+
+Array = jax.Array
+Initializer = jax.nn.initializers.Initializer
+
+
+class LinearParams(NamedTuple):
+    """Parameters of `linear`.
+
+    Attributes:
+      W: (n_in, n_out) weights.
+      b: (n_out,) bias, or None.
+    """
+
+    W: Any
+    b: Any = None
+
+
+def linear(
+    n_out: int,
+    *,
+    bias: bool = True,
+    n_in: int | None = None,
+    init_W: Initializer = jax.nn.initializers.lecun_normal(),
+    init_b: Initializer = jax.nn.initializers.zeros,
+) -> Layer:
+    """Y = X W + 1 bᵀ, with parameters LinearParams(W, b).
+
+    Args:
+      n_out: output features.
+      bias: False leaves b away.
+      n_in: input features; None takes them from the x of `init`.
+      init_W, init_b: initializers, (key, shape, dtype) -> array; parameters get the dtype of `init`'s x.
+    Raises:
+      InputError: n_out or n_in is not a positive integer; at trace time, params of another layer, and as linear_forward
+        and linear_backward.
+    Derivation: docs/derivations/linear/linear.md
+    """
+    check_count("linear", "n_out", n_out)
+    if n_in is not None:
+        check_count("linear", "n_in", n_in)
+
+    def init(key, x):
+        check_array("linear", "x", x, min_ndim=2)
+        if n_in not in (None, x.shape[-1]):
+            raise InputError(f"linear: x must have {n_in} features, got {describe(x)}")
+        key_W, key_b = jax.random.split(key)
+        dtype = jax.dtypes.canonicalize_dtype(x.dtype)
+        W = init_W(key_W, (x.shape[-1], n_out), dtype)
+        return LinearParams(W, init_b(key_b, (n_out,), dtype) if bias else None)
+
+    def forward(params, x, key=None):
+        check_params("linear", params, LinearParams)
+        check_array("linear", "params.W", params.W, min_ndim=2)
+        check_shape("linear", "params.W", params.W, (n_in or params.W.shape[0], n_out), "(n_in, n_out)")
+        if (params.b is not None) != bias:
+            raise InputError(f"linear: params.b must be {'an array' if bias else 'None'}, got {describe(params.b)}")
+        return linear_forward(x, params.W, params.b)
+
+    def backward(residuals, dy):
+        dx, dW, db = linear_backward(residuals, dy)
+        return dx, LinearParams(dW, db)
+
+    return Layer(init, forward, backward)

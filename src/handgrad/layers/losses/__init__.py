@@ -1,0 +1,1 @@
+"""The losses that a network is trained with."""

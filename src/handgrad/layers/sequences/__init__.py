@@ -1,0 +1,1 @@
+"""Embeddings, recurrent layers, and what works on sequences."""

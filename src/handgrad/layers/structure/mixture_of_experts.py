@@ -1,0 +1,149 @@
+"""mixture_of_experts: a gate that gives each token to k of n layers."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from handgrad.checks import InputError, check_count, check_residuals, describe
+from handgrad.factors.base import accumulator, counting
+from handgrad.factors.coupled import coupled
+from handgrad.factors.stacked import stack
+from handgrad.layers.layer import Composed, Layer, check_layer
+from handgrad.layers.linear.linear import linear
+from handgrad.layers.structure.auxiliary import check_pair
+from handgrad.layers.structure.chain import split_key
+from handgrad.rules.linear.einsum import einsum_backward, einsum_forward
+from handgrad.rules.structure.mixture_of_experts import (
+    load_balancing_loss_backward,
+    load_balancing_loss_forward,
+    top_k_gate_backward,
+    top_k_gate_forward,
+)
+
+__all__ = [
+    "MixtureOfExpertsParams",
+    "mixture_of_experts",
+]
+
+MIX = "b...e,eb...o->b...o"
+COUPLING = 'mixture_of_experts with counts="batch" couples the examples of a batch (counts="example" does not)'
+
+
+class MixtureOfExpertsParams(NamedTuple):
+    """Parameters of `mixture_of_experts`.
+
+    Attributes:
+      gate: LinearParams of the gate, without a bias.
+      experts: an expert's params, each array with an axis of all experts in front.
+    """
+
+    gate: Any
+    experts: Any
+
+
+class MixtureOfExpertsResiduals(NamedTuple):
+    """What each of the steps keeps.
+
+    Attributes:
+      gate: the gate's.
+      route: top_k_gate's.
+      balance: load_balancing_loss's, or None.
+      experts: an expert's, each array with an axis of all experts in front.
+      mix: einsum's: G and every expert's output.
+    """
+
+    gate: Any
+    route: Any
+    balance: Any
+    experts: Any
+    mix: Any
+
+
+def mixture_of_experts(
+    expert: Layer,
+    n: int,
+    *,
+    k: int,
+    softmax_over: str = "chosen",
+    balance: bool = False,
+    counts: str = "example",
+) -> Layer:
+    """y = Σ_e G_e E_e(x), G = top_k_gate(x W), with parameters MixtureOfExpertsParams(gate, experts).
+
+    Every expert sees every token, and G takes k of their answers: exact, without a capacity that drops tokens, for
+    n / k times the work of a layer that sends each token to its own experts alone. An expert's gradient is a Stacked
+    factor; a token that was not sent to an expert has a zero cotangent there, and doesn't count in K-FAC's mean.
+
+    Args:
+      expert: a layer; each expert has parameters of its own.
+      n: how many experts.
+      k: how many of them a token has.
+      softmax_over: "chosen" or "all", as top_k_gate.
+      balance: True returns (y, C), with the load-balancing loss C (batch,) beside y; `add_auxiliary` adds it to a
+        loss, `carry_auxiliary` takes it past the layers in between.
+      counts: "example" or "batch", as load_balancing_loss.
+    Raises:
+      InputError: n or k is not a positive integer, or k is above n; at trace time, params of another layer, and
+        whatever the expert raises.
+    Derivation: docs/derivations/structure/mixture_of_experts.md (Shazeer et al., 2017)
+    """
+    check_layer("mixture_of_experts", expert)
+    check_count("mixture_of_experts", "n", n)
+    check_count("mixture_of_experts", "k", k)
+    if k > n:
+        raise InputError(f"mixture_of_experts: k must be at most n, {n}, got {k}")
+    gate = linear(n, bias=False)
+    of_counts = COUPLING if balance and counts == "batch" else None
+
+    def init(key, x):
+        key_gate, key_experts = jax.random.split(key)
+        experts = jax.vmap(lambda key: expert.init(key, x))(jax.random.split(key_experts, n))
+        return MixtureOfExpertsParams(gate.init(key_gate, x), experts)
+
+    def forward(params, x, key=None):
+        check_params(params)
+        keys = None if key is None else jax.random.split(key, n)
+        Z, of_gate = gate.forward(params.gate, x)
+        G, of_route = top_k_gate_forward(Z, k=k, softmax_over=softmax_over)
+        each = jax.vmap(lambda p, key: expert.forward(p, x, key), axis_size=n)
+        H, of_experts = each(params.experts, keys)
+        y, of_mix = einsum_forward(G, H, subscripts=MIX)
+        C, of_balance = load_balancing_loss_forward(Z, k=k, counts=counts) if balance else (None, None)
+        residuals = MixtureOfExpertsResiduals(of_gate, of_route, of_balance, of_experts, of_mix)
+        return (y, C) if balance else y, residuals
+
+    def of_one(kept, dH, sent):
+        dx, dparams = expert.backward(kept, dH)
+        return dx, counting(dparams, sent)
+
+    def backward(residuals, dy):
+        residuals = check_residuals("mixture_of_experts", residuals, MixtureOfExpertsResiduals)
+        dC: Any = None
+        if balance:
+            dy, dC = check_pair("mixture_of_experts", "dy", dy)
+        dG, dH = einsum_backward(residuals.mix, dy, subscripts=MIX)
+        P, M = residuals.route
+        dx, dexperts = jax.vmap(of_one)(residuals.experts, dH, jnp.moveaxis(P != 0 if M is None else M, -1, 0))
+        (dZ,) = top_k_gate_backward(residuals.route, dG, k=k, softmax_over=softmax_over)
+        if balance:
+            (of_balance,) = load_balancing_loss_backward(residuals.balance, dC, k=k, counts=counts)
+            dZ = dZ + of_balance
+        dx_gate, dgate = gate.backward(residuals.gate, dZ)
+        dx = dx_gate + jnp.sum(dx, axis=0, dtype=accumulator(dx))
+        dparams = MixtureOfExpertsParams(coupled(dgate, of_counts), coupled(stack(dexperts), of_counts))
+        return dx.astype(dx_gate.dtype), dparams
+
+    def check_params(params):
+        check_params("mixture_of_experts", params, MixtureOfExpertsParams)
+        for leaf in jax.tree.leaves(params.experts):
+            if getattr(leaf, "shape", ())[:1] != (n,):
+                raise InputError(f"mixture_of_experts: params.experts must be stacked {n} times, got {describe(leaf)}")
+
+    def parts(params, x, key=None):
+        # The last of the experts: all are one layer.
+        check_params(params)
+        yield "gate", gate, params.gate, x, None
+        yield "experts", expert, jax.tree.map(lambda p: p[-1], params.experts), x, split_key(key, n)[-1]
+
+    return Composed(init, forward, backward, parts, of_counts or expert.couples)

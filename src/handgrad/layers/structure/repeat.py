@@ -1,0 +1,110 @@
+"""repeat: one layer's form n times, with parameters of its own each time, as a scan."""
+
+from typing import Any, NamedTuple
+
+import jax
+
+from handgrad import meshes
+from handgrad.checks import InputError, check_count, check_residuals, describe
+from handgrad.factors.coupled import coupled, coupling_in
+from handgrad.factors.stacked import stack
+from handgrad.layers.layer import Composed, Layer, check_layer
+from handgrad.layers.structure.chain import split_key
+from handgrad.layers.structure.residual import check_like
+
+__all__ = [
+    "repeat",
+]
+
+
+class RepeatResiduals(NamedTuple):
+    """kept: one layer's residuals, each array with an axis of n in front; a parameter among them is the one that came
+    in."""
+
+    kept: Any
+
+
+def repeat(layer: Layer, n: int) -> Layer:
+    """n layers of one form, one after the other; compile time does not grow with n.
+
+    Every array of the params has an axis of length n in front, and its gradient's factor is Stacked.
+
+    Args:
+      layer: its output has the shape and the dtype of its input.
+      n: how many times, at least 1.
+    Raises:
+      InputError: n is not a positive integer; at trace time, where the layer's output is unlike its input or params are
+        not stacked n times.
+    Derivation: docs/derivations/structure/composition.md
+    """
+    check_layer("repeat", layer)
+    check_count("repeat", "n", n)
+
+    def init(key, x):
+        return jax.vmap(lambda k: layer.init(k, x))(jax.random.split(key, n))
+
+    def forward(params, x, key=None):
+        check_stacked("params", params)
+        keys = None if key is None else jax.random.split(key, n)
+
+        def one_layer(x, params_and_key):
+            y, kept = layer.forward(params_and_key[0], x, params_and_key[1])
+            check_like("repeat", x, y)
+            return y, kept
+
+        y, kept = scan_forwarding(one_layer, x, (params, keys), length=n)
+        return y, RepeatResiduals(kept)
+
+    def backward(residuals, dy):
+        (kept,) = check_residuals("repeat", residuals, RepeatResiduals)
+        check_stacked("residuals", kept)
+
+        def one_layer(dy, kept):
+            return layer.backward(kept, dy)
+
+        dx, dparams = scan_forwarding(one_layer, dy, kept, length=n, reverse=True)
+        # What lies behind a coupling in one layer lies before that of the next.
+        return dx, coupled(stack(dparams), layer.couples or coupling_in(dparams))
+
+    def check_stacked(name, tree):
+        for leaf in jax.tree.leaves(tree):
+            if getattr(leaf, "shape", ())[:1] != (n,):
+                raise InputError(f"repeat: {name} must be stacked {n} times, got {describe(leaf)}")
+
+    def parts(params, x, key=None):
+        # The last of them: all are one layer, and going backwards it comes first.
+        check_stacked("params", params)
+        keys = split_key(key, n)
+        for i in range(n - 1):
+            x, _ = layer.forward(jax.tree.map(lambda p, i=i: p[i], params), x, keys[i])
+        yield str(n - 1), layer, jax.tree.map(lambda p: p[-1], params), x, keys[-1]
+
+    return Composed(init, forward, backward, parts, layer.couples)
+
+
+def scan_forwarding(body: Any, carry: Any, xs: Any, *, length: int, reverse: bool = False) -> tuple[Any, Any]:
+    """jax.lax.scan, except that what `body` hands on unchanged is not copied.
+
+    An output that is one of the inputs (a weight kept as a residual, a residual kept as a factor's side) comes back
+    as the whole stacked input itself, and an output that is named twice is stacked once. (Today's lax.scan does the
+    former unasked; nothing promises that it always will.)
+    """
+    inputs = jax.tree.leaves(xs)
+    structure, places = None, []
+
+    def traced(carry, x):
+        nonlocal structure, places
+        carry, y = body(carry, x)
+        pool = jax.tree.leaves(x)
+        place = {id(leaf): i for i, leaf in enumerate(pool)}
+        leaves, structure = jax.tree.flatten(y)
+        for leaf in leaves:
+            if id(leaf) not in place:
+                place[id(leaf)] = len(pool)
+                pool.append(leaf)
+        places = [place[id(leaf)] for leaf in leaves]
+        return carry, pool[len(inputs) :]
+
+    carry, fresh = meshes.scan(traced, carry, xs, length=length, reverse=reverse)
+    pool = [*inputs, *fresh]
+    return carry, jax.tree.unflatten(structure, [pool[place] for place in places])

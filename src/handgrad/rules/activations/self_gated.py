@@ -1,0 +1,232 @@
+"""Activations of the form Y = X ∘ gate(X).
+
+Neither Y nor the gate alone tells the slope, so each keeps one array of X's size: X itself, and the backward pass
+computes the gate again (residuals="recompute"), or the slope, and the forward pass computes it at once ("save").
+Values and slopes are computed in float32 at least and rounded once.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from handgrad.checks import check_array, check_choice, check_cotangent, check_residuals
+from handgrad.rules._elementwise import wide
+from handgrad.rules.rule import Rule
+
+__all__ = [
+    "GeluResiduals",
+    "MishResiduals",
+    "SiluResiduals",
+    "gelu",
+    "gelu_backward",
+    "gelu_forward",
+    "mish",
+    "mish_backward",
+    "mish_forward",
+    "silu",
+    "silu_backward",
+    "silu_forward",
+]
+
+Array = jax.Array
+
+POLICIES = ("recompute", "save")
+SQRT_HALF = math.sqrt(0.5)
+SQRT_2_OVER_PI = math.sqrt(2 / math.pi)
+BEYOND = 32.0  # where the tanh form's gate is 0 or 1 in every dtype
+
+
+class SiluResiduals(NamedTuple):
+    """One of the two.
+
+    Attributes:
+      X: (batch, ...) input, where σ(X) is computed again.
+      slope: (batch, ...) dY/dX, where it was saved.
+    """
+
+    X: Any
+    slope: Any
+
+
+def silu_forward(X: Array, *, residuals: str = "recompute") -> tuple[Array, SiluResiduals]:
+    """Y = X ∘ σ(X), also called swish.
+
+    Args:
+      X: (batch, ...) floating point.
+      residuals: "recompute" keeps X, "save" the slope.
+    Returns:
+      Y like X; residuals.
+    Raises:
+      InputError: X is not floating point; residuals is neither of the two.
+    Derivation: docs/derivations/activations/self_gated.md (Ramachandran et al. 2017)
+    """
+    check_array("silu_forward", "X", X)
+    check_choice("silu_forward", "residuals", residuals, POLICIES)
+    Y, slope = _silu(X)
+    return Y, SiluResiduals(X, None) if residuals == "recompute" else SiluResiduals(None, slope)
+
+
+def silu_backward(residuals: SiluResiduals, dY: Array) -> tuple[Array]:
+    """Pull dY back through Y = X ∘ S with S = σ(X).
+
+        dX = dY ∘ S ∘ (1 + X ∘ (1 − S))
+
+    Args:
+      residuals: SiluResiduals of silu_forward.
+      dY: like X, cotangent of Y.
+    Returns:
+      dX like X.
+    Raises:
+      InputError: residuals of another rule; dY not of Y's shape and dtype.
+    Derivation: docs/derivations/activations/self_gated.md
+    """
+    X, slope = check_residuals("silu_backward", residuals, SiluResiduals)
+    slope = _silu(X)[1] if slope is None else slope
+    check_cotangent("silu_backward", dY, slope.shape, slope.dtype)
+    return (dY * slope,)
+
+
+silu = Rule(silu_forward, silu_backward)
+
+
+def _silu(X: Array) -> tuple[Array, Array]:
+    """Y and its slope, in X's dtype."""
+    Xw = wide(X)
+    S = jax.lax.logistic(Xw)
+    return (Xw * S).astype(X.dtype), (S * (1 + Xw * (1 - S))).astype(X.dtype)
+
+
+class MishResiduals(NamedTuple):
+    """One of the two.
+
+    Attributes:
+      X: (batch, ...) input, where the exponential is computed again.
+      slope: (batch, ...) dY/dX, where it was saved.
+    """
+
+    X: Any
+    slope: Any
+
+
+def mish_forward(X: Array, *, residuals: str = "recompute") -> tuple[Array, MishResiduals]:
+    """Y = X ∘ tanh(softplus(X)).
+
+    Args:
+      X: (batch, ...) floating point.
+      residuals: "recompute" keeps X, "save" the slope.
+    Returns:
+      Y like X; residuals.
+    Raises:
+      InputError: X is not floating point; residuals is neither of the two.
+    Derivation: docs/derivations/activations/self_gated.md (Misra 2019)
+    """
+    check_array("mish_forward", "X", X)
+    check_choice("mish_forward", "residuals", residuals, POLICIES)
+    Y, slope = _mish(X)
+    return Y, MishResiduals(X, None) if residuals == "recompute" else MishResiduals(None, slope)
+
+
+def mish_backward(residuals: MishResiduals, dY: Array) -> tuple[Array]:
+    """Pull dY back through Y = X ∘ T with T = tanh(softplus(X)).
+
+        dX = dY ∘ (T + X ∘ T′)      T = (n² + 2n) / (n² + 2n + 2),  T′ = 4n (n + 1) / (n² + 2n + 2)²,  n = eˣ
+
+    Args:
+      residuals: MishResiduals of mish_forward.
+      dY: like X, cotangent of Y.
+    Returns:
+      dX like X.
+    Raises:
+      InputError: residuals of another rule; dY not of Y's shape and dtype.
+    Derivation: docs/derivations/activations/self_gated.md
+    """
+    X, slope = check_residuals("mish_backward", residuals, MishResiduals)
+    slope = _mish(X)[1] if slope is None else slope
+    check_cotangent("mish_backward", dY, slope.shape, slope.dtype)
+    return (dY * slope,)
+
+
+mish = Rule(mish_forward, mish_backward)
+
+
+def _mish(X: Array) -> tuple[Array, Array]:
+    """Y and its slope, in X's dtype, from E = e^(−|x|): T = above / (above + below), divided by n² for x ≥ 0."""
+    Xw = wide(X)
+    E = jnp.exp(jnp.where(Xw < 0, Xw, -Xw))
+    above = jnp.where(Xw < 0, E * (E + 2), 1 + 2 * E)
+    below = jnp.where(Xw < 0, 2, 2 * E * E)
+    share = 1 / (above + below)
+    slope = above + Xw * (2 * below * (1 + E) * jnp.where(Xw < 0, E, 1) * share)
+    return (Xw * above * share).astype(X.dtype), (slope * share).astype(X.dtype)
+
+
+class GeluResiduals(NamedTuple):
+    """One of the two.
+
+    Attributes:
+      X: (batch, ...) input, where Φ or σ are computed again.
+      slope: (batch, ...) dY/dX, where it was saved.
+    """
+
+    X: Any
+    slope: Any
+
+
+def gelu_forward(X: Array, *, approximate: bool = False, residuals: str = "recompute") -> tuple[Array, GeluResiduals]:
+    """Y = X ∘ Φ(X), Φ the normal distribution function, or its tanh form.
+
+    Args:
+      X: (batch, ...) floating point.
+      approximate: False for Φ(x) = ½ erfc(−x/√2), True for Φ(x) ≈ ½ (1 + tanh u) = σ(2u), u = √(2/π) (x + 0.044715 x³).
+      residuals: "recompute" keeps X, "save" the slope.
+    Returns:
+      Y like X; residuals.
+    Raises:
+      InputError: X is not floating point; residuals is neither of the two.
+    Derivation: docs/derivations/activations/self_gated.md (Hendrycks and Gimpel 2016)
+    """
+    check_array("gelu_forward", "X", X)
+    check_choice("gelu_forward", "residuals", residuals, POLICIES)
+    Y, slope = _gelu(X, approximate)
+    return Y, GeluResiduals(X, None) if residuals == "recompute" else GeluResiduals(None, slope)
+
+
+def gelu_backward(residuals: GeluResiduals, dY: Array, *, approximate: bool = False) -> tuple[Array]:
+    """Pull dY back through Y = X ∘ Φ(X), φ = Φ′.
+
+        dX = dY ∘ (Φ + X ∘ φ)
+
+    Args:
+      residuals: GeluResiduals of gelu_forward.
+      dY: like X, cotangent of Y.
+      approximate: the forward's.
+    Returns:
+      dX like X.
+    Raises:
+      InputError: residuals of another rule; dY not of Y's shape and dtype.
+    Derivation: docs/derivations/activations/self_gated.md
+    """
+    X, slope = check_residuals("gelu_backward", residuals, GeluResiduals)
+    slope = _gelu(X, approximate)[1] if slope is None else slope
+    check_cotangent("gelu_backward", dY, slope.shape, slope.dtype)
+    return (dY * slope,)
+
+
+gelu = Rule(gelu_forward, gelu_backward)
+
+
+def _gelu(X: Array, approximate: bool) -> tuple[Array, Array]:
+    """Y and its slope, in X's dtype, of the exact or of the tanh form."""
+    Xw = wide(X)
+    if approximate:
+        Z = jnp.clip(Xw, -BEYOND, BEYOND)  # so that no power overflows
+        cubic = 0.044715 * Z * Z
+        S = jax.lax.logistic(2 * SQRT_2_OVER_PI * Z * (1 + cubic))
+        Y, slope = Xw * S, S * (1 + 2 * SQRT_2_OVER_PI * Z * (1 + 3 * cubic) * (1 - S))
+    else:
+        twice = jax.lax.erfc(-Xw * SQRT_HALF)  # Φ itself underflows where x Φ does not
+        root = jnp.exp(-(Xw**2) / 4)  # and so does φ
+        Y, slope = Xw / 2 * twice, (twice + Xw * root * (root * SQRT_2_OVER_PI)) / 2
+    return Y.astype(X.dtype), slope.astype(X.dtype)

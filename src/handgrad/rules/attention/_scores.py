@@ -1,0 +1,180 @@
+"""What the two forms of attention share: their arguments, who sees whom, the scores, and dropout.
+
+Inside, heads stand in groups that share keys and values: arrays of one number for each query and key have the shape
+(batch, kv_heads, group, tokens, keys), with heads = kv_heads × group. In einsum these axes are called b, g, r, t, s,
+and features n.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from handgrad import meshes
+from handgrad.checks import InputError, check_array, check_count, check_positive, check_shape, describe
+from handgrad.factors.base import accumulator
+
+Array = jax.Array
+
+
+class Options(NamedTuple):
+    """The options of attention, checked."""
+
+    scale: float
+    causal: bool
+    window: int | None
+    softcap: float | None
+    dropout: float
+
+
+def check_options(where: str, n: int, scale: Any, causal: Any, window: Any, softcap: Any, dropout: Any) -> Options:
+    """Every option is what it should be; a scale of None is 1 / √n."""
+    if scale is not None:
+        check_positive(where, "scale", scale)
+    if not isinstance(causal, bool):
+        raise InputError(f"{where}: causal must be True or False, got {causal!r}")
+    if window is not None:
+        check_count(where, "window", window)
+    if softcap is not None:
+        check_positive(where, "softcap", softcap)
+    if isinstance(dropout, bool) or not (isinstance(dropout, int | float | np.number) and 0 <= dropout < 1):
+        raise InputError(f"{where}: dropout must be in [0, 1), got {dropout!r}")
+    scale = n**-0.5 if scale is None else float(scale)
+    return Options(scale, causal, window, None if softcap is None else float(softcap), float(dropout))
+
+
+def check_arguments(where: str, Q: Any, K: Any, V: Any, bias: Any, mask: Any, key: Any) -> None:
+    """Queries, keys and values fit each other, and everything else fits the scores."""
+    for name, A in (("Q", Q), ("K", K), ("V", V)):
+        check_array(where, name, A)
+        if len(A.shape) != 4:
+            raise InputError(f"{where}: {name} must have shape (batch, tokens, heads, features), got {describe(A)}")
+        if 0 in A.shape[1:]:
+            raise InputError(f"{where}: {name} must have at least one token, head and feature, got {describe(A)}")
+    (batch, tokens, heads, n), (_, keys, kv_heads, _) = Q.shape, K.shape
+    check_shape(where, "K", K, (batch, keys, kv_heads, n), f"to meet Q {Q.shape}")
+    check_shape(where, "V", V, (batch, keys, kv_heads, V.shape[3]), f"to meet K {K.shape}")
+    if heads % kv_heads:
+        raise InputError(f"{where}: K must have a number of heads that divides Q's {heads}, got {describe(K)}")
+    scores = (batch, heads, tokens, keys)
+    if bias is not None:
+        check_array(where, "bias", bias)
+        _check_against_scores(where, "bias", bias, scores)
+    if mask is not None:
+        if getattr(mask, "dtype", None) != np.bool_:
+            raise InputError(f"{where}: mask must be of booleans, got {describe(mask)}")
+        _check_against_scores(where, "mask", mask, scores)
+    if key is not None and not _is_key(key):
+        raise InputError(f"{where}: key must be a single random key or None, got {describe(key)}")
+
+
+def without_hidden(Q: Array, K: Array, V: Array, mask: Array | None) -> tuple[Array, Array, Array]:
+    """Q, K and V with zeros where the mask hides a query from every key, or a key from every query: padding, which may
+    hold anything, while 0 · NaN is NaN."""
+    if mask is None:
+        return Q, K, V
+    sees, is_seen = (jnp.expand_dims(jnp.any(mask, axis=axes), (2, 3)) for axes in ((1, 3), (1, 2)))
+    return jnp.where(sees, Q, 0), jnp.where(is_seen, K, 0), jnp.where(is_seen, V, 0)
+
+
+def grouped(A: Array, kv_heads: int) -> Array:
+    """(batch, tokens, heads, n) as (batch, tokens, kv_heads, group, n): head h belongs to group h // group."""
+    batch, tokens, heads, n = A.shape
+    return A.reshape(batch, tokens, kv_heads, heads // kv_heads, n)
+
+
+def grouped_scores(B: Array | None, kv_heads: int) -> Array | None:
+    """(batch, heads, tokens, keys) as (batch, kv_heads, group, tokens, keys); an axis of 1 stays one."""
+    if B is None:
+        return None
+    heads = (1, 1) if B.shape[1] == 1 else (kv_heads, B.shape[1] // kv_heads)
+    return B.reshape(B.shape[0], *heads, *B.shape[2:])
+
+
+def product(subscripts: str, A: Array, B: Array) -> Array:
+    """einsum with its sums in at least float32."""
+    return meshes.einsum(subscripts, A, B, accumulator(A, B))
+
+
+def scores(Q: Array, K: Array, options: Options) -> Array:
+    """S = scale Q Kᵀ, before a cap: (batch, kv_heads, group, tokens, keys)."""
+    return options.scale * product("btgrn,bsgn->bgrts", Q, K)
+
+
+def capped(S: Array, options: Options) -> Array:
+    """cap tanh(S / cap), or S itself."""
+    return S if options.softcap is None else options.softcap * jnp.tanh(S / options.softcap)
+
+
+def through_softcap(dZ: Array, S: Array | None, options: Options) -> Array:
+    """dZ ∘ (1 − tanh²(S / cap)), as dZ ∘ 4 e / (1 + e)² with e = e^(−2 |S| / cap): tanh may round to 1."""
+    if options.softcap is None or S is None:
+        return dZ
+    E = jnp.exp(-2 * jnp.abs(S / options.softcap))
+    return dZ * (4 * E / (1 + E) ** 2)
+
+
+def logits(S: Array, bias: Array | None, mask: Array | None, columns: Array, keys: int, options: Options) -> Array:
+    """Z = S + B, S capped; −∞ where a query doesn't see the key. `columns` number the keys, padding from `keys` on."""
+    S = capped(S, options)
+    Z = S if bias is None else S + bias
+    i, j = jnp.arange(S.shape[-2])[:, None], columns[None, :]
+    seen = j < keys
+    if options.causal:
+        seen = seen & (j <= i)
+    if options.window is not None:
+        seen = seen & (jnp.abs(i - j) < options.window)
+    seen = seen[None, None, None]
+    return jnp.where(seen if mask is None else seen & mask, Z, -jnp.inf)
+
+
+def exponential(Z: Array, M: Array) -> Array:
+    """e^(Z − M), and 0 where Z = −∞: also where M is −∞, since −∞ − (−∞) is NaN, and where M is NaN itself."""
+    nothing = jnp.isneginf(Z)
+    return jnp.where(nothing, 0, jnp.exp(Z - jnp.where(jnp.isneginf(M), 0, M)))
+
+
+def normalized(E: Array, total: Array) -> Array:
+    """E / total, and 0 where E is 0: also where total is 0, in a row that sees nothing, and where total is NaN."""
+    return jnp.where(E == 0, 0, E / jnp.where(total == 0, 1, total))
+
+
+def dropped(P: Array, key: Array | None, columns: Array, options: Options) -> Array:
+    """P ∘ R, with R = 0 or 1 / (1 − dropout). Each key's column of R has a random key of its own, so that a tile can
+    make its part alone, and both forms drop the same."""
+    if key is None or not options.dropout:
+        return P
+    batch, kv_heads, group, tokens, _ = P.shape
+
+    def column(j: Array) -> Array:
+        return jax.random.bernoulli(jax.random.fold_in(key, j), 1 - options.dropout, (batch, kv_heads * group, tokens))
+
+    kept = jax.vmap(column, out_axes=-1)(columns).reshape(P.shape)
+    return jnp.where(kept, P / (1 - options.dropout), 0)
+
+
+def sum_to(dZ: Array, bias: Array) -> Array:
+    """dZ as (batch, heads, tokens, keys), summed over the axes along which the bias was repeated."""
+    batch, kv_heads, group, tokens, keys = dZ.shape
+    axes = tuple(axis for axis in range(3) if bias.shape[axis] == 1)
+    return jnp.sum(dZ.reshape(batch, kv_heads * group, tokens, keys), axis=axes, keepdims=True)
+
+
+def _check_against_scores(where: str, name: str, B: Any, scores: tuple[int, ...]) -> None:
+    """`B` has the shape of the scores; batch, heads and tokens may be 1."""
+    fits = len(B.shape) == 4 and all(a in (b, 1) for a, b in zip(B.shape[:3], scores[:3], strict=True))
+    if not (fits and B.shape[3] == scores[3]):
+        raise InputError(
+            f"{where}: {name} must have the scores' shape {scores} (batch, heads, tokens, keys), "
+            f"of which the first three may be 1, got {describe(B)}"
+        )
+
+
+def _is_key(key: Any) -> bool:
+    """Whether `key` is one random key, new or old style."""
+    if not hasattr(key, "dtype"):
+        return False
+    return (
+        key.shape == () if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key.dtype == np.uint32 and key.ndim == 1
+    )

@@ -1,0 +1,135 @@
+"""Pools over all of space: one number for each feature."""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from handgrad.checks import InputError, check_array, check_cotangent, check_residuals, describe
+from handgrad.factors.base import accumulator
+from handgrad.rules._outline import outline, outlined
+from handgrad.rules.rule import Rule
+
+__all__ = [
+    "GlobalAveragePoolResiduals",
+    "GlobalMaxPoolResiduals",
+    "global_average_pool",
+    "global_average_pool_backward",
+    "global_average_pool_forward",
+    "global_max_pool",
+    "global_max_pool_backward",
+    "global_max_pool_forward",
+]
+
+Array = jax.Array
+
+
+class GlobalAveragePoolResiduals(NamedTuple):
+    """outline: (batch, 0, *space, n) X's shape and dtype, and no byte: a mean's slope asks for nothing else."""
+
+    outline: Array
+
+
+def global_average_pool_forward(X: Array) -> tuple[Array, GlobalAveragePoolResiduals]:
+    """y = (1 / N) Σ_j x_j over the N elements of space, feature by feature.
+
+    Args:
+      X: (batch, *space, n) floating point.
+    Returns:
+      Y (batch, n) like X; residuals.
+    Raises:
+      InputError: a wrong rank or dtype; a space without elements.
+    Derivation: docs/derivations/images/global_pooling.md (Lin, Chen and Yan 2014)
+    """
+    axes = _space("global_average_pool_forward", X)
+    return jnp.mean(X, axes, dtype=accumulator(X)).astype(X.dtype), GlobalAveragePoolResiduals(outline(X))
+
+
+def global_average_pool_backward(residuals: GlobalAveragePoolResiduals, dY: Array) -> tuple[Array]:
+    """Pull dY back through the mean over space.
+
+        dx_j = dy / N
+
+    Args:
+      residuals: GlobalAveragePoolResiduals of global_average_pool_forward.
+      dY: (batch, n) cotangent of Y.
+    Returns:
+      dX (batch, *space, n).
+    Raises:
+      InputError: residuals of another rule; dY not of Y's shape and dtype.
+    Derivation: docs/derivations/images/global_pooling.md
+    """
+    where = "global_average_pool_backward"
+    X = outlined(*check_residuals(where, residuals, GlobalAveragePoolResiduals))
+    check_cotangent(where, dY, (X.shape[0], X.shape[-1]), X.dtype)
+    axes = tuple(range(1, len(X.shape) - 1))
+    share = dY / math.prod(X.shape[1:-1])
+    return (jnp.broadcast_to(jnp.expand_dims(share, axes), X.shape),)
+
+
+global_average_pool = Rule(global_average_pool_forward, global_average_pool_backward)
+
+
+class GlobalMaxPoolResiduals(NamedTuple):
+    """Both sides of the comparison that finds the maxima again.
+
+    Attributes:
+      X: (batch, *space, n) input.
+      Y: (batch, n) output.
+    """
+
+    X: Array
+    Y: Array
+
+
+def global_max_pool_forward(X: Array) -> tuple[Array, GlobalMaxPoolResiduals]:
+    """y = max_j x_j over space, feature by feature; NaN wherever there is one.
+
+    Args:
+      X: (batch, *space, n) floating point.
+    Returns:
+      Y (batch, n) like X; residuals.
+    Raises:
+      InputError: a wrong rank or dtype; a space without elements.
+    Derivation: docs/derivations/images/global_pooling.md
+    """
+    axes = _space("global_max_pool_forward", X)
+    Y = jnp.max(X, axes)
+    return Y, GlobalMaxPoolResiduals(X, Y)
+
+
+def global_max_pool_backward(residuals: GlobalMaxPoolResiduals, dY: Array) -> tuple[Array]:
+    """Pull dY back through the maximum over space.
+
+        dX = dY ∘ [X = Y] / Σ [X = Y]
+
+    Equal maxima share, as autodiff of jnp.max has it (max_pool's don't); where the maximum is NaN, so is every share.
+
+    Args:
+      residuals: GlobalMaxPoolResiduals of global_max_pool_forward.
+      dY: (batch, n) cotangent of Y.
+    Returns:
+      dX (batch, *space, n).
+    Raises:
+      InputError: residuals of another rule; dY not of Y's shape and dtype.
+    Derivation: docs/derivations/images/global_pooling.md
+    """
+    X, Y = check_residuals("global_max_pool_backward", residuals, GlobalMaxPoolResiduals)
+    check_cotangent("global_max_pool_backward", dY, Y.shape, Y.dtype)
+    axes = tuple(range(1, X.ndim - 1))
+    Y, dY = jnp.expand_dims(Y, axes), jnp.expand_dims(dY, axes)
+    is_maximum = (X == Y).astype(accumulator(X))
+    shares = is_maximum / jnp.sum(is_maximum, axes, keepdims=True)
+    return ((dY * shares).astype(X.dtype),)
+
+
+global_max_pool = Rule(global_max_pool_forward, global_max_pool_backward)
+
+
+def _space(where: str, X: Any) -> tuple[int, ...]:
+    """The axes of X's space."""
+    check_array(where, "X", X)
+    if len(X.shape) < 3 or 0 in X.shape[1:-1]:
+        raise InputError(f"{where}: X must have shape (batch, *space, n), space not empty, got {describe(X)}")
+    return tuple(range(1, X.ndim - 1))

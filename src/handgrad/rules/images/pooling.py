@@ -1,0 +1,244 @@
+"""Pools: one number for what each window sees, feature by feature."""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from handgrad.checks import InputError, check_array, check_choice, check_cotangent, check_residuals, describe
+from handgrad.factors.base import accumulator
+from handgrad.factors.windows import Window, make_window, of_tap, padded, to_tap
+from handgrad.rules._outline import outline, outlined
+from handgrad.rules.rule import Rule
+
+__all__ = [
+    "AveragePoolResiduals",
+    "MaxPoolResiduals",
+    "average_pool",
+    "average_pool_backward",
+    "average_pool_forward",
+    "max_pool",
+    "max_pool_backward",
+    "max_pool_forward",
+]
+
+Array = jax.Array
+
+POLICIES = ("save", "recompute")
+
+
+class MaxPoolResiduals(NamedTuple):
+    """Where each window's maximum stood, or what is needed to look again.
+
+    Attributes:
+      X: (batch, *space, n) input, where positions are recomputed.
+      position: (batch, *outputs, n) where they were saved, number of the tap that saw the maximum: unsigned, one byte
+        up to 256 taps.
+      outline: (batch, 0, *space, n) beside positions: X's shape and dtype, and no byte.
+    """
+
+    X: Array | None
+    position: Array | None
+    outline: Array | None
+
+
+def max_pool_forward(
+    X: Array, *, window: Any, strides: Any = None, padding: Any = "VALID", dilation: Any = 1, residuals: str = "save"
+) -> tuple[Array, MaxPoolResiduals]:
+    """y_i = max_t x_{s i + d t − p}, feature by feature; a window that sees NaN gives NaN.
+
+    Args:
+      X: (batch, *space, n) floating point.
+      window: taps, an integer or one for each axis of space.
+      strides: s, likewise; None stands for the window: one beside the other.
+      padding: "VALID" (none), "SAME" (ceil(n / s) outputs), or a pair (before, behind) for each axis. Padding is −∞.
+      dilation: d, from one tap to the next.
+      residuals: "save" keeps each maximum's position, "recompute" keeps X and looks again.
+    Returns:
+      Y (batch, *outputs, n) like X; residuals.
+    Raises:
+      InputError: a wrong rank or dtype; a window larger than X with its padding, or that sees padding alone; an option
+        of another kind.
+    Derivation: docs/derivations/images/pooling.md (Riesenhuber and Poggio 1999)
+    """
+    where = "max_pool_forward"
+    check_choice(where, "residuals", residuals, POLICIES)
+    Y, position = _search(X, _pool_window(where, X, window, strides, padding, dilation))
+    if residuals == "save":
+        return Y, MaxPoolResiduals(None, position, outline(X))
+    return Y, MaxPoolResiduals(X, None, None)
+
+
+def max_pool_backward(
+    residuals: MaxPoolResiduals,
+    dY: Array,
+    *,
+    window: Any,
+    strides: Any = None,
+    padding: Any = "VALID",
+    dilation: Any = 1,
+) -> tuple[Array]:
+    """Pull dY back through the maximum of every window.
+
+        dx_j = Σ dy_i    over the windows i whose maximum is x_j
+
+    Of several equal maxima the first has it all, in the order of the elements, as autodiff of lax.reduce_window has
+    it. So does padding, before a window of nothing but −∞: its share is lost. Where there is NaN, the first maximum
+    after the last NaN counts, and that NaN itself where nothing follows: what the same search finds, again as in JAX.
+
+    Args:
+      residuals: MaxPoolResiduals of max_pool_forward.
+      dY: (batch, *outputs, n) cotangent of Y.
+      window, strides, padding, dilation: the forward's.
+    Returns:
+      dX (batch, *space, n).
+    Raises:
+      InputError: residuals of another rule; dY not of Y's shape and dtype.
+    Derivation: docs/derivations/images/pooling.md
+    """
+    where = "max_pool_backward"
+    X, position, empty = check_residuals(where, residuals, MaxPoolResiduals)
+    like: Any = X if empty is None else outlined(empty)
+    slides, space = _pool_window(where, like, window, strides, padding, dilation), like.shape[1:-1]
+    check_cotangent(where, dY, (like.shape[0], *slides.outputs(space), like.shape[-1]), like.dtype)
+    position = _search(like, slides)[1] if position is None else position
+    dX = jnp.zeros(like.shape, accumulator(dY))
+    for t, tap in enumerate(slides.taps()):
+        dX += to_tap(jnp.where(position == t, dY, jnp.zeros_like(dY)), slides, tap, space)
+    return (dX.astype(like.dtype),)
+
+
+max_pool = Rule(max_pool_forward, max_pool_backward)
+
+
+def _search(X: Array, window: Window) -> tuple[Array, Array]:
+    """Each window's maximum, and the first tap that sees it: (batch, *outputs, n) twice, the second unsigned.
+
+    One tap after the other, for all windows at once; XLA makes one loop of them.
+    """
+    outputs, X = window.outputs(X.shape[1:-1]), padded(X, window, -jnp.inf)
+    dtype = np.min_scalar_type(math.prod(window.size) - 1)
+    first, *others = window.taps()
+    Y = highest = of_tap(X, window, first, outputs)
+    position = jnp.zeros(Y.shape, dtype)
+    for t, tap in enumerate(others, start=1):
+        seen = of_tap(X, window, tap, outputs)
+        stays = highest >= seen  # not where either is NaN: the search goes on behind it
+        Y = jnp.where(stays | jnp.isnan(Y), Y, seen)  # which is `highest`, but NaN stays
+        highest, position = jnp.where(stays, highest, seen), jnp.where(stays, position, jnp.asarray(t, dtype))
+    return Y, position
+
+
+class AveragePoolResiduals(NamedTuple):
+    """outline: (batch, 0, *space, n) X's shape and dtype, and no byte: a mean's slope asks for nothing else."""
+
+    outline: Array
+
+
+def average_pool_forward(
+    X: Array,
+    *,
+    window: Any,
+    strides: Any = None,
+    padding: Any = "VALID",
+    dilation: Any = 1,
+    count_include_pad: bool = True,
+) -> tuple[Array, AveragePoolResiduals]:
+    """y_i = (1 / c_i) Σ_t x_{s i + d t − p}, feature by feature.
+
+    Args:
+      X: (batch, *space, n) floating point.
+      window, strides, padding, dilation: as max_pool_forward's; padding is 0.
+      count_include_pad: c_i is the number of taps; False leaves out the taps that see padding.
+    Returns:
+      Y (batch, *outputs, n) like X; residuals.
+    Raises:
+      InputError: a wrong rank or dtype; a window larger than X with its padding, or that sees padding alone; an option
+        of another kind.
+    Derivation: docs/derivations/images/pooling.md (LeCun et al. 1998)
+    """
+    slides = _pool_window("average_pool_forward", X, window, strides, padding, dilation)
+    total = _sum(X, slides, slides.strides, slides.padding, (1,) * len(slides.size))
+    return (total / _counts(slides, X, count_include_pad)).astype(X.dtype), AveragePoolResiduals(outline(X))
+
+
+def average_pool_backward(
+    residuals: AveragePoolResiduals,
+    dY: Array,
+    *,
+    window: Any,
+    strides: Any = None,
+    padding: Any = "VALID",
+    dilation: Any = 1,
+    count_include_pad: bool = True,
+) -> tuple[Array]:
+    """Pull dY back through the mean of every window.
+
+        dx_j = Σ dy_i / c_i    over the windows i that see x_j
+
+    Args:
+      residuals: AveragePoolResiduals of average_pool_forward.
+      dY: (batch, *outputs, n) cotangent of Y.
+      window, strides, padding, dilation, count_include_pad: the forward's.
+    Returns:
+      dX (batch, *space, n).
+    Raises:
+      InputError: residuals of another rule; dY not of Y's shape and dtype.
+    Derivation: docs/derivations/images/pooling.md
+    """
+    where = "average_pool_backward"
+    X = outlined(*check_residuals(where, residuals, AveragePoolResiduals))
+    slides, space = _pool_window(where, X, window, strides, padding, dilation), X.shape[1:-1]
+    check_cotangent(where, dY, (X.shape[0], *slides.outputs(space), X.shape[-1]), X.dtype)
+    shares = dY / _counts(slides, X, count_include_pad)
+    dX = _sum(shares, slides, (1,) * len(space), slides.padding_back(space), slides.strides)
+    return (dX.astype(X.dtype),)
+
+
+average_pool = Rule(average_pool_forward, average_pool_backward)
+
+
+def _sum(X: Array, window: Window, strides: Any, padding: Any, spread: Any) -> Array:
+    """What each window sees, added up, in float32 at least; X's elements stand `spread` apart."""
+    dtype = accumulator(X)
+    return jax.lax.reduce_window(
+        X.astype(dtype),
+        np.zeros((), dtype),
+        jax.lax.add,
+        (1, *window.size, 1),
+        (1, *strides, 1),
+        ((0, 0), *padding, (0, 0)),
+        base_dilation=(1, *spread, 1),
+        window_dilation=(1, *window.dilation, 1),
+    )
+
+
+def _counts(window: Window, X: Any, count_include_pad: bool) -> Array:
+    """c, (1, *outputs, 1): how many elements each mean is of."""
+    taps = _elements_seen(window, X.shape[1:-1])
+    counts = np.full(taps.shape, math.prod(window.size)) if count_include_pad else taps
+    return jnp.asarray(counts[None, ..., None], accumulator(X))
+
+
+def _elements_seen(window: Window, space: tuple[int, ...]) -> np.ndarray:
+    """(*outputs,) how many taps of each window see an element of X, not padding: a product over the axes."""
+    seen = np.ones((), int)
+    axes = (space, window.outputs(space), window.size, window.strides, window.padding, window.dilation)
+    for n, m, size, s, (p, _), d in zip(*axes, strict=True):
+        elements = s * np.arange(m)[:, None] + d * np.arange(size)[None, :] - p
+        seen = np.multiply.outer(seen, np.sum((elements >= 0) & (elements < n), axis=1))
+    return seen
+
+
+def _pool_window(where: str, X: Any, window: Any, strides: Any, padding: Any, dilation: Any) -> Window:
+    """The window that a pool's options name, each of whose places sees an element of X."""
+    check_array(where, "X", X)
+    if len(X.shape) < 3:
+        raise InputError(f"{where}: X must have shape (batch, *space, n), got {describe(X)}")
+    space = X.shape[1:-1]
+    slides = make_window(where, space, window, window if strides is None else strides, padding, dilation)
+    if (_elements_seen(slides, space) == 0).any():
+        raise InputError(f"{where}: padding must leave each window an element of X, got {slides.padding} for {space}")
+    return slides

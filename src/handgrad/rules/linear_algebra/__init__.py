@@ -1,0 +1,1 @@
+"""Solves, determinants, norms, decompositions and functions of matrices."""

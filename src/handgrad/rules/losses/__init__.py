@@ -1,0 +1,1 @@
+"""Losses, one number for each example, and their curvature."""

@@ -1,0 +1,112 @@
+"""The target of a softmax cross-entropy: labels or distributions, smoothed and weighted; labels that don't count."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from handgrad.checks import InputError, as_row, check_target, describe
+from handgrad.meshes import Types
+from handgrad.rules._softmax import rest_of, rest_of_label, sum_of_others
+from handgrad.rules.losses._losses import counted
+
+Array = jax.Array
+
+
+def check_labels_or_distributions(where: str, Y: Any, shape: tuple[int, ...], ignore_index: int | None) -> None:
+    """Y is a target for logits of this shape."""
+    if hasattr(Y, "dtype") and jnp.issubdtype(Y.dtype, jnp.integer):
+        check_target(where, Y, shape[:-1], "(one label for each row of logits)")
+        return
+    check_target(where, Y, shape, "(one probability for each logit)")
+    if ignore_index is not None:
+        raise InputError(f"{where}: the target Y must be labels where there is an ignore_index, got {describe(Y)}")
+
+
+def loss_of_rows(
+    D: Array, Y: Array, class_weights: Array | None, label_smoothing: float, ignore_index: int | None
+) -> tuple[Array, Array]:
+    """−Σ v ℓ of each row of logits D = S − M, and the rest of its softmax; (batch, ..., 1) both.
+
+    ℓ = D − log(1 + rest), so that it is (Σ v) log(1 + rest) − Σ v D; all parts are positive where v is.
+    """
+    if jnp.issubdtype(Y.dtype, jnp.integer) and (class_weights is None or not label_smoothing):
+        return _loss_of_labels(D, Y, class_weights, label_smoothing)
+    V = weighted(as_distribution(Y, D.shape[-1], D.dtype, label_smoothing, ignore_index), class_weights)
+    rest = rest_of_label(D, is_label(Y, D.shape[-1])) if jnp.issubdtype(Y.dtype, jnp.integer) else rest_of(D)
+    # 0 log 0 = 0: a logit of −∞ costs nothing where the target never happens.
+    own = jnp.sum(V * counted(V, D), axis=-1, keepdims=True)
+    return jnp.sum(V, axis=-1, keepdims=True) * jnp.log1p(rest) - own, rest
+
+
+def _loss_of_labels(D: Array, Y: Array, class_weights: Array | None, label_smoothing: float) -> tuple[Array, Array]:
+    """The same of labels with weights or smoothing: a sum that picks is quicker than one of products."""
+    n, at_label = D.shape[-1], Types.of(D).given_to(is_label(Y, D.shape[-1]))  # classes may lie on several devices
+    rest = rest_of_label(D, at_label)
+    C = jnp.log1p(rest) - jnp.sum(jnp.where(at_label, D, 0), axis=-1, keepdims=True)
+    if label_smoothing:
+        smooth = jnp.log1p(rest) - jnp.sum(D / n, axis=-1, keepdims=True)
+        C = (1 - label_smoothing) * C + label_smoothing * smooth
+    if class_weights is not None:
+        w = as_row(class_weights.astype(D.dtype), D.ndim)
+        weight = jnp.sum(jnp.where(at_label, w, 0), axis=-1, keepdims=True)
+        C = weight * counted(weight, C)
+    return jnp.where(names_a_class(Y, n), C, jnp.nan), rest
+
+
+def of_others(Y: Array, V: Array, class_weights: Array | None, label_smoothing: float) -> Array:
+    """V⁻ of labels: in each class's place the sum of V over all others, V being smoothed and weighted."""
+    n, dtype = V.shape[-1], V.dtype
+    of_label = weighted(one_hot(Y, n, dtype), class_weights)
+    whole = 1 if class_weights is None else jnp.sum(of_label, axis=-1, keepdims=True)
+    if not label_smoothing:
+        return whole - of_label
+    w = jnp.ones(n, dtype) if class_weights is None else class_weights.astype(dtype)
+    return (1 - label_smoothing) * (whole - of_label) + label_smoothing / n * as_row(sum_of_others(w), V.ndim)
+
+
+def as_distribution(Y: Array, n: int, dtype: Any, label_smoothing: float, ignore_index: int | None) -> Array:
+    """The target as distributions over n classes: NaN for a label that names no class, 0 for one to ignore."""
+    if not jnp.issubdtype(Y.dtype, jnp.integer):
+        return _smoothed(Y.astype(dtype), n, label_smoothing)
+    Q = _smoothed(one_hot(Y, n, dtype), n, label_smoothing)
+    return Q if ignore_index is None else jnp.where(ignored(Y, ignore_index), 0, Q)
+
+
+def one_hot(Y: Array, n: int, dtype: Any) -> Array:
+    """Labels as distributions; NaN for one that names no class."""
+    return jnp.where(names_a_class(Y, n), is_label(Y, n), jnp.nan).astype(dtype)
+
+
+def is_label(Y: Array, n: int) -> Array:
+    """(batch, ..., n): which class each label names."""
+    return jnp.expand_dims(_as_int32(Y), -1) == jnp.arange(n).reshape((1,) * Y.ndim + (n,))
+
+
+def names_a_class(Y: Array, n: int) -> Array:
+    """(batch, ..., 1): which labels are among 0 … n − 1."""
+    labels = jnp.expand_dims(_as_int32(Y), -1)
+    return (labels >= 0) & (labels < n)
+
+
+def ignored(Y: Array, ignore_index: int) -> Array:
+    """(batch, ..., 1): which rows of logits don't count."""
+    return jnp.expand_dims(is_ignored(Y, ignore_index), -1)
+
+
+def is_ignored(Y: Array, ignore_index: int) -> Array:
+    """(batch, ...): which labels don't count."""
+    return _as_int32(Y) == ignore_index
+
+
+def _smoothed(Q: Array, n: int, label_smoothing: float) -> Array:
+    return (1 - label_smoothing) * Q + label_smoothing / n if label_smoothing else Q
+
+
+def weighted(Q: Array, class_weights: Array | None) -> Array:
+    return Q if class_weights is None else Q * as_row(class_weights.astype(Q.dtype), Q.ndim)
+
+
+def _as_int32(Y: Array) -> Array:
+    """Labels wide enough for any class, and for any ignore_index."""
+    return Y.astype(jnp.promote_types(Y.dtype, jnp.int32))

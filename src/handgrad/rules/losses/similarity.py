@@ -1,0 +1,242 @@
+"""Losses of an angle: the cosine distance of two vectors, and InfoNCE, which picks each query's key among a batch's."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from handgrad import meshes
+from handgrad.checks import (
+    InputError,
+    check_array,
+    check_choice,
+    check_cotangent,
+    check_positive,
+    check_residuals,
+    check_shape,
+    check_target,
+    describe,
+)
+from handgrad.factors.base import accumulator
+from handgrad.rules.activations.softmax import log_softmax_forward
+from handgrad.rules.losses._losses import per_example, pulled, target_cotangent, to_elements, wide
+from handgrad.rules.rule import Rule
+
+__all__ = [
+    "CosineDistanceResiduals",
+    "InfoNceResiduals",
+    "cosine_distance",
+    "cosine_distance_backward",
+    "cosine_distance_forward",
+    "info_nce",
+    "info_nce_backward",
+    "info_nce_forward",
+]
+
+Array = jax.Array
+
+POLICIES = ("save", "recompute")
+
+
+class CosineDistanceResiduals(NamedTuple):
+    """The arguments: references, no copies.
+
+    Attributes:
+      A: (batch, ..., n) prediction.
+      Y: (batch, ..., n) target.
+    """
+
+    A: Array
+    Y: Array
+
+
+def cosine_distance_forward(A: Array, Y: Array, *, epsilon: float = 1e-8) -> tuple[Array, CosineDistanceResiduals]:
+    """C_b = Σ (1 − ⟨u, v⟩) for each example, u = a / max(‖a‖, ε) and v = y / max(‖y‖, ε) along the last axis.
+
+    1 − ⟨u, v⟩ is ½ ‖u − v‖² where both are of length 1: near 0 it keeps the digits that 1 − ⟨u, v⟩ loses.
+
+    Args:
+      A: (batch, ..., n) prediction, floating point.
+      Y: (batch, ..., n) target of A's shape; of integers too.
+      epsilon: ε > 0: a vector no longer than ε is divided by ε, so that a vector of zeros costs 1.
+    Returns:
+      C (batch,), the sum over the axes in between; residuals.
+    Raises:
+      InputError: A is not floating point; Y has another shape than A; ε is not positive.
+    Derivation: docs/derivations/losses/similarity.md
+    """
+    check_array("cosine_distance_forward", "the prediction A", A, min_ndim=2)
+    check_target("cosine_distance_forward", Y, A.shape, "like the prediction A")
+    check_positive("cosine_distance_forward", "epsilon", epsilon)
+    a, y = wide(A, Y)
+    U, V = _unit(a, epsilon), _unit(y, epsilon)
+    long = _lengths(a, epsilon)[2] & _lengths(y, epsilon)[2]
+    C = jnp.where(long, jnp.sum((U - V) ** 2, -1, keepdims=True) / 2, 1 - jnp.sum(U * V, -1, keepdims=True))
+    return per_example(C, jnp.result_type(A, Y)), CosineDistanceResiduals(A, Y)
+
+
+def cosine_distance_backward(
+    residuals: CosineDistanceResiduals, dC: Array, *, epsilon: float = 1e-8
+) -> tuple[Array, Array | None]:
+    """Pull dC back through the cosine distance.
+
+        dU = −dC ∘ V      dV = −dC ∘ U      dA = (dU − ⟨dU, U⟩ 1ᵀ ∘ U) / ‖A‖, dY likewise
+
+    What points along U is taken away, so that dU = −dC ∘ (V − U) does as well, and keeps its digits where U and V meet.
+
+    A vector no longer than ε counts as one that is divided by a constant: dA = dU / ε.
+
+    Args:
+      residuals: CosineDistanceResiduals of cosine_distance_forward.
+      dC: (batch,) cotangent of C, any numbers.
+      epsilon: ε, the forward's.
+    Returns:
+      dA like A; dY like Y, or None where Y is of integers.
+    Raises:
+      InputError: residuals of another rule; dC not of C's shape and dtype.
+    Derivation: docs/derivations/losses/similarity.md
+    """
+    A, Y = check_residuals("cosine_distance_backward", residuals, CosineDistanceResiduals)
+    dC = to_elements("cosine_distance_backward", dC, A, jnp.result_type(A, Y))
+    a, y = wide(A, Y)
+    U, V = _unit(a, epsilon), _unit(y, epsilon)
+    near = jnp.sum(U * V, axis=-1, keepdims=True) > 0.5
+    dA = _unit_backward(a, jnp.where(near, V - U, V), V, epsilon)
+    dY = _unit_backward(y, jnp.where(near, U - V, U), U, epsilon)
+    return pulled(-dC, dA, A), target_cotangent(-dC, dY, Y)
+
+
+cosine_distance = Rule(cosine_distance_forward, cosine_distance_backward)
+
+
+class InfoNceResiduals(NamedTuple):
+    """The arguments, and what is known of every pair.
+
+    Attributes:
+      A: (batch, n) queries.
+      Y: (batch, n) keys.
+      L: (batch, batch) log softmax of each query's similarities, where it was saved; in float32 at least.
+    """
+
+    A: Array
+    Y: Array
+    L: Array | None
+
+
+def info_nce_forward(
+    A: Array,
+    Y: Array,
+    *,
+    temperature: float = 0.07,
+    normalize: bool = True,
+    epsilon: float = 1e-8,
+    residuals: str = "save",
+) -> tuple[Array, InfoNceResiduals]:
+    """C_b = −log softmax(⟨u_b, v_1⟩ / τ, ⟨u_b, v_2⟩ / τ, …)_b: query b must find its own key among all of the batch.
+
+    The one loss that mixes examples: C_b depends on every key, so example b's part of a gradient is not what it would
+    be alone.
+
+    Args:
+      A: (batch, n) queries, floating point; row b belongs to row b of Y.
+      Y: (batch, n) keys, floating point.
+      temperature: τ > 0.
+      normalize: True compares angles, u = a / max(‖a‖, ε) and v likewise; False takes u = a and v = y.
+      epsilon: ε > 0, as in cosine_distance; unused without normalize.
+      residuals: "save" keeps the (batch, batch) L, "recompute" takes one more product in the backward pass.
+    Returns:
+      C (batch,); residuals.
+    Raises:
+      InputError: A or Y is not floating point or not (batch, n); τ or ε is not positive; an unknown policy.
+    Derivation: docs/derivations/losses/similarity.md (van den Oord et al. 2018)
+    """
+    where = "info_nce_forward"
+    check_array(where, "the queries A", A, min_ndim=2)
+    if A.ndim != 2:
+        raise InputError(f"{where}: the queries A must have shape (batch, n), got {describe(A)}")
+    check_array(where, "the keys Y", Y)
+    check_shape(where, "the keys Y", Y, A.shape, "like the queries A")
+    check_positive(where, "temperature", temperature)
+    check_positive(where, "epsilon", epsilon)
+    check_choice(where, "residuals", residuals, POLICIES)
+    L = _log_chances(*_sides(A, Y, normalize, epsilon), temperature)
+    C = -jnp.sum(jnp.where(jnp.eye(len(L), dtype=bool), L, 0), axis=1).astype(jnp.result_type(A, Y))
+    return C, InfoNceResiduals(A, Y, L if residuals == "save" else None)
+
+
+def info_nce_backward(
+    residuals: InfoNceResiduals,
+    dC: Array,
+    *,
+    temperature: float = 0.07,
+    normalize: bool = True,
+    epsilon: float = 1e-8,
+) -> tuple[Array, Array]:
+    """Pull dC back through InfoNCE.
+
+        dS = dC 1ᵀ ∘ (P − I) / τ      dU = dS V      dV = dSᵀ U      dA and dY as in cosine_distance
+
+    Args:
+      residuals: InfoNceResiduals of info_nce_forward.
+      dC: (batch,) cotangent of C, any numbers.
+      temperature, normalize, epsilon: the forward's.
+    Returns:
+      dA like A; dY like Y.
+    Raises:
+      InputError: residuals of another rule; dC not of C's shape and dtype.
+    Derivation: docs/derivations/losses/similarity.md
+    """
+    A, Y, L = check_residuals("info_nce_backward", residuals, InfoNceResiduals)
+    check_cotangent("info_nce_backward", dC, A.shape[:1], jnp.result_type(A, Y), name="dC", of="C")
+    U, V = _sides(A, Y, normalize, epsilon)
+    L = _log_chances(U, V, temperature) if L is None else L
+    own = jnp.eye(len(A), dtype=L.dtype)
+    P_I = own * jnp.expm1(L) + (1 - own) * jnp.exp(L)  # p − 1 keeps its digits where p is near 1
+    dS = jnp.expand_dims(dC.astype(L.dtype), 1) * P_I / temperature
+    dU, dV = meshes.einsum("bc,cn->bn", dS, meshes.replicated(V)), meshes.einsum("bc,bn->cn", dS, U)
+    if normalize:
+        dU, dV = _unit_backward(A, dU, dU, epsilon), _unit_backward(Y, dV, dV, epsilon)
+    return dU.astype(A.dtype), dV.astype(Y.dtype)
+
+
+info_nce = Rule(info_nce_forward, info_nce_backward)
+
+
+def _sides(A: Array, Y: Array, normalize: bool, epsilon: float) -> tuple[Array, Array]:
+    """U and V, in the dtype of sums."""
+    if normalize:
+        return _unit(A, epsilon), _unit(Y, epsilon)
+    return A.astype(accumulator(A)), Y.astype(accumulator(Y))
+
+
+def _log_chances(U: Array, V: Array, temperature: float) -> Array:
+    return log_softmax_forward(meshes.einsum("bn,cn->bc", U, meshes.replicated(V)) / temperature)[0]
+
+
+def _unit(A: Array, epsilon: float) -> Array:
+    """A / max(‖A‖, ε) along the last axis, in the dtype of sums."""
+    A = A.astype(accumulator(A))
+    scale, length, long = _lengths(A, epsilon)
+    return jnp.where(long, A / scale / length, A / epsilon)
+
+
+def _unit_backward(A: Array, dU: Array, dU_of_short: Array, epsilon: float) -> Array:
+    """dA = (dU − ⟨dU, U⟩ 1ᵀ ∘ U) / ‖A‖, or dU / ε."""
+    A = A.astype(accumulator(A))
+    scale, length, long = _lengths(A, epsilon)
+    U = A / scale / length
+    across = dU - jnp.sum(dU * U, axis=-1, keepdims=True) * U
+    return jnp.where(long, across / length / scale, dU_of_short / epsilon)
+
+
+def _lengths(A: Array, epsilon: float) -> tuple[Array, Array, Array]:
+    """Two factors of ‖A‖, and where it is above ε.
+
+    The first is the largest element, so that no square overflows, or the largest number whose inverse is normal; a
+    constant, as it cancels. The second is a square root that sees no 0, where its slope is infinite.
+    """
+    scale = jax.lax.stop_gradient(jnp.max(jnp.abs(A), axis=-1, keepdims=True))
+    scale = jnp.where(scale == 0, 1, jnp.minimum(scale, 1 / float(jnp.finfo(A.dtype).tiny)))
+    squares = jnp.sum((A / scale) ** 2, axis=-1, keepdims=True)
+    long = scale * jnp.sqrt(squares) > epsilon
+    return scale, jnp.sqrt(jnp.where(long, squares, 1)), long

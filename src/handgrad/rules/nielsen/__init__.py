@@ -1,0 +1,1 @@
+"""Nielsen's four equations of backpropagation."""

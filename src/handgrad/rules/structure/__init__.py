@@ -1,0 +1,1 @@
+"""What networks are put together with: routing to experts, reversible blocks."""

@@ -1,0 +1,345 @@
+"""Kronecker factors: their formulas token by token, and the networks for which they are exact."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import assert_same
+
+import handgrad as hg
+from handgrad.factors.windows import Window
+from handgrad.folds.curvature import Diagonal, Kronecker, kfac_factors, kflr_factors, sampled_factors
+from handgrad.folds.curvature.blocks import is_block
+from handgrad.models import (
+    Gpt2Config,
+    LlamaConfig,
+    LstmLanguageModelConfig,
+    ResnetConfig,
+    gpt2,
+    llama,
+    lstm_language_model,
+    resnet,
+)
+
+RNG = np.random.default_rng(0)
+KEY = jax.random.key(0)
+BATCH, TOKENS, LAYERS = 4, 3, 2
+
+
+def normal(*shape):
+    return jnp.asarray(RNG.standard_normal(shape))
+
+
+def pair(A, Delta, mode):
+    """The formulas of the docstring, one example and one token at a time; A and Delta (batch, tokens, n)."""
+    batch, tokens = A.shape[:2]
+    if mode == "expand":
+        a = sum(np.outer(A[b, t], A[b, t]) for b in range(batch) for t in range(tokens)) / (batch * tokens)
+        g = sum(np.outer(Delta[b, t], Delta[b, t]) for b in range(batch) for t in range(tokens)) / batch
+    else:
+        a = sum(np.outer(A[b].mean(0), A[b].mean(0)) for b in range(batch)) / batch
+        g = sum(np.outer(Delta[b].sum(0), Delta[b].sum(0)) for b in range(batch)) / batch
+    return Kronecker(jnp.asarray(a), jnp.asarray(g))
+
+
+def stacked(pairs, groups=1):
+    return Kronecker(jnp.stack([one.A for one in pairs]), jnp.stack([one.G for one in pairs]), groups)
+
+
+A, DELTA = normal(BATCH, TOKENS, 3), normal(BATCH, TOKENS, 2)
+B, EPSILON = normal(BATCH, 2, 3), normal(BATCH, 2, 2)
+LAYERED = normal(LAYERS, BATCH, TOKENS, 3), normal(LAYERS, BATCH, TOKENS, 2)
+OTHERS = normal(LAYERS, BATCH, 1, 3), normal(LAYERS, BATCH, 1, 2)
+X, OF_OUTPUTS = normal(BATCH, 4, 4), normal(BATCH, 3, 6)
+BOTH = np.concatenate([A, B], axis=1), np.concatenate([DELTA, EPSILON], axis=1)
+WINDOW = {groups: Window((2,), (1,), ((0, 0),), (1,), groups) for groups in (1, 2)}
+
+
+def patch(i, group=slice(None)):
+    """What output i saw, tap by tap: (batch, taps × n_in)."""
+    return np.concatenate([X[:, i + t, group] for t in range(2)], axis=-1)
+
+
+def of_group(g):
+    """Patches and cotangents of one of two groups: (batch, outputs, ...)."""
+    return np.stack([patch(i, slice(2 * g, 2 * g + 2)) for i in range(3)], axis=1), OF_OUTPUTS[..., 3 * g : 3 * g + 3]
+
+
+FACTORS = {
+    "outer": hg.Outer(A, DELTA),
+    "one token": hg.Outer(A[:, 0], DELTA[:, 0]),
+    "stacked": hg.Stacked(hg.Outer(*LAYERED)),
+    "shared": hg.Shared((hg.Outer(A, DELTA), hg.Outer(B, EPSILON))),
+    "shared stacked": hg.Shared((hg.Stacked(hg.Outer(*LAYERED)), hg.Stacked(hg.Outer(*OTHERS)))),
+    "correlation": hg.Correlation(X, OF_OUTPUTS, WINDOW[1]),
+    "correlation of groups": hg.Correlation(X, OF_OUTPUTS, WINDOW[2]),
+}
+
+
+def expected_pairs(mode):
+    layers = [pair(a, d, mode) for a, d in zip(*LAYERED, strict=True)]
+    two_uses = [
+        pair(np.concatenate([a, b], axis=1), np.concatenate([d, e], axis=1), mode)
+        for a, d, b, e in zip(*LAYERED, *OTHERS, strict=True)
+    ]
+    return {
+        "outer": pair(A, DELTA, mode),
+        "one token": pair(A[:, :1], DELTA[:, :1], mode),
+        "stacked": stacked(layers),
+        "shared": pair(*BOTH, mode),
+        "shared stacked": stacked(two_uses),
+        "correlation": pair(np.stack([patch(i) for i in range(3)], axis=1), OF_OUTPUTS, mode),
+        "correlation of groups": stacked([pair(*of_group(g), mode) for g in range(2)], groups=2),
+    }
+
+
+@pytest.mark.parametrize("mode", ["expand", "reduce"])
+def test_the_formulas(mode):
+    assert_same(jax.jit(lambda factors: kfac_factors(factors, mode))(FACTORS), expected_pairs(mode))
+
+
+SEEN = np.array([[True, False, True], [True, True, True], [False, False, False], [False, True, False]])
+
+
+@pytest.mark.parametrize("mode", ["expand", "reduce"])
+def test_the_formulas_of_the_tokens_that_count(mode):
+    """The others hold NaN on the left, and 0 on the right. The third example has none: it is left out of A's mean."""
+    left, right = jnp.where(SEEN[..., None], A, jnp.nan), jnp.where(SEEN[..., None], DELTA, 0)
+    outer = hg.Outer(left, right, seen=jnp.asarray(SEEN))
+    kernel = hg.Correlation(X, jnp.where(SEEN[..., None], OF_OUTPUTS, 0), WINDOW[1], seen=jnp.asarray(SEEN))
+    factors = {
+        "outer": outer,
+        "stacked": hg.Stacked(jax.tree.map(lambda a: jnp.stack([a, 2 * a if a.dtype != bool else a]), outer)),
+        "shared": hg.Shared((outer, hg.Outer(B, EPSILON))),
+        "correlation": kernel,
+        "by token": outer.by_token(),
+    }
+
+    def of(A, Delta, seen):
+        """The formulas, over the rows that count."""
+        rows = [(a[s], d[s]) for a, d, s in zip(*map(np.asarray, (A, Delta, seen)), strict=True)]
+        own = [a for a, _ in rows if len(a)]
+        a, d = (np.concatenate([row[i] for row in rows]) for i in range(2))
+        if mode == "reduce":
+            a, d = np.stack([a.mean(0) for a in own]), np.stack([d.sum(0) for _, d in rows])
+        return Kronecker(jnp.asarray(a.T @ a / len(a)), jnp.asarray(d.T @ d / len(rows)))
+
+    patches_ = np.stack([patch(i) for i in range(3)], axis=1)
+    of_outer, every = of(A, DELTA, SEEN), np.ones((BATCH, 2), bool)
+    expected = {
+        "outer": of_outer,
+        "stacked": stacked([of_outer, of(2 * A, 2 * DELTA, SEEN)]),
+        "shared": of(*BOTH, np.concatenate([SEEN, every], axis=1)),
+        "correlation": of(patches_, OF_OUTPUTS, SEEN),
+        "by token": of(A.reshape(-1, 1, 3), DELTA.reshape(-1, 1, 2), SEEN.reshape(-1, 1)),
+    }
+    assert_same(jax.jit(lambda factors: kfac_factors(factors, mode))(factors), expected)
+
+
+def test_what_has_no_pair_has_the_diagonal():
+    """Biases, scales, tables, einsum's weights, and a table that is a head as well: exactly the second moment."""
+    ids = jnp.asarray(RNG.integers(0, 3, (BATCH, TOKENS)))
+    table = hg.Scatter(ids, normal(BATCH, TOKENS, 2), 3)
+    factors = {
+        "bias": hg.Total(DELTA),
+        "scale": hg.Hadamard(A, A),
+        "table": table,
+        "einsum": hg.Contraction(A, DELTA, "bti,bto->io"),
+        "tied": hg.Shared((table, hg.Outer(A, DELTA))),
+        "biases": hg.Stacked(hg.Total(LAYERED[1])),
+        "no bias": None,
+    }
+
+    @jax.jit
+    def both(factors):
+        every = jax.tree.map(lambda factor: factor.per_example(), factors, is_leaf=hg.is_factor)
+        return kfac_factors(factors), jax.tree.map(lambda g: Diagonal(jnp.mean(g**2, axis=0)), every)
+
+    assert_same(*both(factors))
+
+
+def written_out(block, shape):
+    units = jnp.eye(int(np.prod(shape)))
+    return jax.vmap(lambda unit: block.times(unit.reshape(shape)).reshape(-1))(units).T
+
+
+def test_exact_for_a_batch_of_one():
+    """1/1 g gᵀ = (a ⊗ δ)(a ⊗ δ)ᵀ = a aᵀ ⊗ δ δᵀ."""
+    model, x = hg.chain(hg.linear(3), hg.tanh(), hg.linear(2, bias=False)), normal(1, 2)
+    params = jax.tree.map(lambda p: normal(*p.shape), jax.eval_shape(model.init, KEY, x))
+
+    @jax.jit
+    def both(params):
+        _, factors = hg.value_and_factors(model, hg.softmax_cross_entropy())(params, x, jnp.asarray([1]))
+        gs = [factors[i].W.sum().reshape(-1) for i in (0, 2)]
+        blocks = kfac_factors(factors)
+        return [written_out(blocks[i].W, params[i].W.shape) for i in (0, 2)], [jnp.outer(g, g) for g in gs]
+
+    assert_same(*both(params))
+
+
+def mean_over_tokens():
+    def forward(params, x, key=None):
+        return jnp.mean(x, axis=1), jnp.zeros_like(x)
+
+    def backward(zeros, dy):
+        return zeros + jnp.expand_dims(dy, 1) / zeros.shape[1], ()
+
+    return hg.Layer(lambda key, x: (), forward, backward)
+
+
+def deep_linear(*middle):
+    return hg.chain(hg.linear(3, bias=False), hg.linear(2, bias=False), *middle, hg.linear(2, bias=False))
+
+
+EXACT = {
+    "no tokens": (deep_linear(), (BATCH, 2), (BATCH, 2), ("expand", "reduce")),
+    "a loss for each token": (deep_linear(), (BATCH, TOKENS, 2), (BATCH, TOKENS, 2), ("expand",)),
+    "tokens pooled": (deep_linear(mean_over_tokens()), (BATCH, TOKENS, 2), (BATCH, 2), ("reduce",)),
+    "outputs pooled": (
+        hg.chain(hg.convolution(3, 2, bias=False), hg.convolution(2, 1, bias=False), hg.layers.global_average_pool()),
+        (BATCH, 3, 3, 2),
+        (BATCH, 2),
+        ("reduce",),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_exact_for_deep_linear_networks_and_squared_error(name):
+    """Every δ is the same whatever the example: the GGN's blocks are Kronecker products (Eschenhagen et al. 2023)."""
+    model, shape, outputs, modes = EXACT[name]
+    x, target, loss = normal(*shape), normal(*outputs), hg.squared_error()
+    params = jax.tree.map(lambda p: normal(*p.shape), jax.eval_shape(model.init, KEY, x))
+
+    @jax.jit
+    def both(params):
+        J = jax.jacrev(lambda p: model.forward(p, x)[0].reshape(-1))(params)
+        flat = jax.tree.map(lambda j: j.reshape(len(j), -1), J)
+        exact = jax.tree.map(lambda j: 2 * j.T @ j / BATCH, flat)
+        blocks = [kflr_factors(model, loss, params, x, target, mode) for mode in modes]
+        return [
+            jax.tree.map(lambda block, p: written_out(block, p.shape), found, params, is_leaf=is_block)
+            for found in blocks
+        ], [exact] * len(modes)
+
+    assert_same(*both(params), rtol=1e-11)
+
+
+def test_exact_for_one_layer_and_softmax_of_one_example():
+    """The GGN of a linear layer, H ⊗ x xᵀ: any loss, as long as there is one x."""
+    model, x, loss = hg.linear(3, bias=False), normal(1, 2), hg.softmax_cross_entropy()
+    params = hg.LinearParams(normal(2, 3))
+    block = jax.jit(lambda params: kflr_factors(model, loss, params, x, jnp.asarray([1])))(params).W
+    p = jax.nn.softmax(x @ params.W)[0]
+    assert_same(written_out(block, (2, 3)), jnp.kron(x.T @ x, jnp.diag(p) - jnp.outer(p, p)), rtol=1e-11)
+
+
+def test_estimates_of_kflr():
+    """With samples, it is the mean of so many `kfac_factors(sampled_factors)`."""
+    model = hg.chain(hg.linear(3), hg.tanh(), hg.repeat(hg.residual(hg.linear(3)), 2), hg.linear(2))
+    x, labels, loss = (
+        normal(BATCH, TOKENS, 2),
+        jnp.asarray(RNG.integers(0, 2, (BATCH, TOKENS))),
+        hg.softmax_cross_entropy(),
+    )
+    params = jax.tree.map(lambda p: normal(*p.shape), jax.eval_shape(model.init, KEY, x))
+
+    @jax.jit
+    def both(params):
+        keys = jax.random.split(KEY, 3)
+        each = [kfac_factors(sampled_factors(model, loss)(params, x, labels, key), "reduce") for key in keys]
+        estimate = kflr_factors(model, loss, params, x, labels, "reduce", KEY, 3)
+        return estimate, jax.tree.map(lambda *blocks: sum(blocks) / 3, *each)
+
+    assert_same(*both(params))
+
+
+def test_estimates_tend_to_the_exact_one():
+    """G of 4,000 draws, within 5 standard errors."""
+    model, loss, x, labels = hg.linear(3), hg.softmax_cross_entropy(), normal(BATCH, 2), jnp.arange(BATCH) % 3
+    params = hg.LinearParams(normal(2, 3), normal(3))
+
+    @jax.jit
+    def both(params):
+        draw = sampled_factors(model, loss)
+        each = jax.vmap(lambda key: kfac_factors(draw(params, x, labels, key)))(jax.random.split(KEY, 4000))
+        return each, kflr_factors(model, loss, params, x, labels)
+
+    each, exact = both(params)
+    assert_same(each.W.A[0], exact.W.A)
+    for draws, expected in ((each.W.G, exact.W.G), (each.b.d, exact.b.d)):
+        error = np.std(draws, axis=0) / 4000**0.5
+        assert error.min() > 0
+        assert np.all(np.abs(np.mean(draws, axis=0) - expected) <= 5 * error)
+
+
+IDS = jnp.zeros((2, 5), jnp.int32)
+WHOLE = {
+    "gpt2": (gpt2(Gpt2Config(vocabulary=11, tokens=6, width=8, blocks=2, heads=2)), IDS, IDS),
+    "llama": (llama(LlamaConfig(vocabulary=11, width=8, hidden=12, blocks=2, heads=4, kv_heads=2)), IDS, IDS),
+    "lstm": (lstm_language_model(LstmLanguageModelConfig(vocabulary=11, width=4)), IDS, IDS),
+    "resnet": (
+        resnet(ResnetConfig(widths=(4, 8), blocks=(1, 1), groups=2)),
+        jnp.zeros((2, 8, 8, 1)),
+        jnp.zeros(2, jnp.int32),
+    ),
+}
+
+
+@pytest.mark.parametrize("mode", ["expand", "reduce"])
+@pytest.mark.parametrize("name", WHOLE)
+def test_every_parameter_of_a_whole_model(name, mode):
+    """Each has a block whose product is like the parameter; every weight of a linear map has a pair."""
+    model, x, target = WHOLE[name]
+    params = jax.eval_shape(model.init, KEY, x)
+
+    def products(params):
+        _, factors = hg.value_and_factors(model, hg.softmax_cross_entropy())(params, x, target)
+        blocks = kfac_factors(factors, mode)
+        return jax.tree.map(lambda block, p: block.inverse(1e-3).times(p), blocks, params, is_leaf=is_block), blocks
+
+    found, blocks = jax.eval_shape(products, params)
+    assert jax.tree.map(lambda leaf: leaf.shape, found) == jax.tree.map(lambda leaf: leaf.shape, params)
+    for path, block in jax.tree.leaves_with_path(blocks, is_leaf=is_block):
+        leaf = jax.tree_util.keystr(path, simple=True, separator=".").split(".")[-1]
+        assert isinstance(block, Kronecker) == (leaf in ("W", "U", "K")), path
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_sums_run_in_float32(dtype):
+    """1,000 ones squared are 1,000; in bfloat16 they would stop at 256."""
+    ones = jnp.ones((10, 100, 1), dtype)
+    for block in jax.tree.leaves(jax.jit(kfac_factors)((hg.Outer(ones, ones), hg.Total(ones[:, :1])))):
+        assert block.dtype == np.float32
+    found = kfac_factors(hg.Outer(ones, ones))
+    assert (found.A.item(), found.G.item()) == (1, 100)
+
+
+def test_a_gradient_summed_already():
+    factors = {"body": (hg.Total(DELTA), hg.LinearParams(hg.Outer(A, DELTA), jnp.ones(3)))}
+    with pytest.raises(
+        hg.InputError, match=r"^kfac_factors: body.1.b must be a factor, got a gradient that is summed already, "
+    ):
+        kfac_factors(factors)
+
+
+def test_batch_norm_has_no_gradient_of_an_example():
+    """From factors, from columns of the root and from draws."""
+    model, loss = hg.chain(hg.linear(3), hg.layers.batch_norm(), hg.linear(2)), hg.softmax_cross_entropy()
+    x, labels = RNG.standard_normal((4, 2)), np.array([0, 1, 1, 0])
+    params = model.init(jax.random.key(0, impl="unsafe_rbg"), x)
+    _, factors = hg.value_and_factors(model, loss)(params, x, labels)
+    key = jax.random.key(1)
+    for call in (
+        lambda: kfac_factors(factors),
+        lambda: hg.empirical_fisher_diagonal(factors),
+        lambda: kflr_factors(model, loss, params, x, labels),
+        lambda: kfac_factors(hg.sampled_factors(model, loss)(params, x, labels, key)),
+        lambda: hg.ggn_diagonal(model, loss, params, x, labels, key, 2),
+    ):
+        with pytest.raises(
+            hg.InputError,
+            match=r": 0\.W must have a gradient of each example, but in layer 1: batch_norm couples the examples",
+        ):
+            call()

@@ -1,0 +1,223 @@
+"""Products with the GGN and the Hessian, against the matrices that autodiff writes out."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import assert_same, noise
+from jax.flatten_util import ravel_pytree
+
+import handgrad as hg
+from handgrad.folds.curvature import ggn_vector_product, hessian_vector_product
+from handgrad.folds.curvature._tangents import check_like_params
+
+RNG = np.random.default_rng(0)
+KEY = jax.random.key(0)
+BATCH = 3
+
+
+def normal(*shape):
+    return jnp.asarray(RNG.standard_normal(shape))
+
+
+def drawn(model, x):
+    """Parameters, none of them at a special place such as 0."""
+    return jax.tree.map(lambda p: normal(*p.shape) / 2, jax.eval_shape(model.init, KEY, x))
+
+
+MLP = hg.chain(
+    body=hg.chain(hg.linear(4), hg.tanh()), blocks=hg.repeat(hg.residual(hg.linear(4)), 2), head=hg.linear(3)
+)
+IDS = jnp.asarray(RNG.integers(0, 4, (BATCH, 2)))
+IMAGES = normal(BATCH, 4, 4, 2)
+MODELS = {
+    "mlp": (MLP, hg.softmax_cross_entropy(), normal(BATCH, 3), jnp.asarray(RNG.integers(0, 3, BATCH))),
+    "attention, tied": (
+        hg.tied_embedding(4, 4, hg.chain(hg.residual(hg.multi_head_attention(2, causal=True)), hg.layer_norm())),
+        hg.softmax_cross_entropy(0.1),
+        IDS,
+        IDS[:, ::-1],
+    ),
+    "convolutions": (
+        hg.chain(hg.convolution(2, 3), hg.gelu(), hg.layers.global_average_pool(), hg.linear(2)),
+        hg.softmax_cross_entropy(z_loss=0.3),
+        IMAGES,
+        jnp.asarray(RNG.integers(0, 2, BATCH)),
+    ),
+}
+WEIGHTS = jnp.asarray([0.5, -1.0, 2.0])
+
+
+def by_autodiff(model, loss, params, x, target, weights, v):
+    """The GGN's product as vjp, jvp of the loss's gradient and jvp; the Hessian's as the jvp of a gradient."""
+
+    def cost(prediction):
+        return jnp.vdot(jnp.full(BATCH, 1 / BATCH) if weights is None else weights, loss.forward(prediction, target)[0])
+
+    def predict(p):
+        return model.forward(p, x)[0]
+
+    prediction, dz = jax.jvp(predict, (params,), (v,))
+    curved = jax.jvp(jax.grad(cost), (prediction,), (dz,))[1]
+    return jax.vjp(predict, params)[1](curved)[0], jax.jvp(jax.grad(lambda p: cost(predict(p))), (params,), (v,))[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "weights"),
+    [("mlp", WEIGHTS), ("attention, tied", None), ("convolutions", None)],
+    ids=["mlp, weighted", "attention, tied", "convolutions"],
+)
+def test_against_autodiff(name, weights):
+    model, loss, x, target = MODELS[name]
+    params, v = drawn(model, x), drawn(model, x)
+
+    @jax.jit
+    def both(params, v, weights):
+        products = [f(model, loss, params, x, target, weights) for f in (ggn_vector_product, hessian_vector_product)]
+        return tuple(product(v) for product in products), by_autodiff(model, loss, params, x, target, weights, v)
+
+    # Each product as one vector: an attention's bias of keys has a Hessian of 0, in autodiff's sums and in ours.
+    found, expected = ([ravel_pytree(product)[0] for product in products] for products in both(params, v, weights))
+    assert_same(found, expected, rtol=1e-11)
+
+
+def test_against_the_matrices_written_out():
+    """Jᵀ H J with each of them written out, and jax.hessian of the objective: all columns."""
+    model, loss, x, target = MODELS["mlp"]
+    flat, unravel = ravel_pytree(drawn(model, x))
+
+    @jax.jit
+    def both(flat):
+        params = unravel(flat)
+        products = [f(model, loss, params, x, target) for f in (ggn_vector_product, hessian_vector_product)]
+        columns = [jax.vmap(lambda v, f=f: ravel_pytree(f(unravel(v)))[0])(jnp.eye(flat.size)) for f in products]
+        prediction = model.forward(params, x)[0]
+        J = jax.jacfwd(lambda p: model.forward(unravel(p), x)[0].reshape(-1))(flat)
+        cost = jax.hessian(lambda z: loss.forward(z.reshape(prediction.shape), target)[0].mean())
+        ggn = J.T @ cost(prediction.reshape(-1)) @ J
+        return columns, [ggn, jax.hessian(lambda p: hg.objective(model, loss)(unravel(p), x, target))(flat)]
+
+    found, expected = both(flat)
+    assert_same([found[0].T, found[1].T], expected, rtol=1e-11)
+    for matrix in found:
+        assert_same(matrix, matrix.T, rtol=1e-13)
+    assert np.linalg.eigvalsh(found[0]).min() > -1e-14
+    assert np.linalg.eigvalsh(found[1]).min() < -0.1
+
+
+def test_a_product_is_an_argument_and_a_result_of_compiled_functions():
+    """Linearized by one program, multiplied by another, in a while loop too; new parameters compile nothing again."""
+    model, loss, x, target = MODELS["mlp"]
+    traced = []
+
+    @jax.jit
+    def linearize(params):
+        traced.append("linearize")
+        return ggn_vector_product(model, loss, params, x, target)
+
+    @jax.jit
+    def solve(product, b):
+        traced.append("solve")
+
+        def damped(v):
+            return jax.tree.map(lambda one, two: one + 0.1 * two, product(v), v)
+
+        solution, _ = jax.scipy.sparse.linalg.cg(damped, b, tol=1e-13)
+        return solution, damped(solution)
+
+    for _ in range(2):
+        params, b = drawn(model, x), drawn(model, x)
+        _, found = solve(linearize(params), b)
+        assert_same(found, b, rtol=1e-11)
+    assert traced == ["linearize", "solve"]
+
+
+SMALL = hg.chain(first=hg.linear(2), second=hg.linear(1, bias=False))
+SMALL_PARAMS = {"first": hg.LinearParams(jnp.ones((2, 2)), jnp.ones(2)), "second": hg.LinearParams(jnp.ones((2, 1)))}
+
+
+def test_without_compiling():
+    x, target, v = normal(BATCH, 2), normal(BATCH, 1), drawn(SMALL, normal(BATCH, 2))
+    eager = tuple(
+        f(SMALL, hg.l2_loss(), SMALL_PARAMS, x, target)(v) for f in (ggn_vector_product, hessian_vector_product)
+    )
+    expected = jax.jit(partial(by_autodiff, SMALL, hg.l2_loss()))(SMALL_PARAMS, x, target, None, v)
+    assert_same(eager, expected, rtol=1e-11)
+
+
+def test_noise_is_drawn_once():
+    """With a key the product is that of one draw; without, of none."""
+    model, loss, x, target = (
+        hg.chain(hg.linear(3), noise(), hg.linear(2)),
+        hg.l2_loss(),
+        normal(BATCH, 2),
+        normal(BATCH, 2),
+    )
+    params, v = drawn(model, x), drawn(model, x)
+
+    def frozen(key):
+        return hg.Layer(model.init, lambda p, x: model.forward(p, x, key), model.backward)
+
+    @jax.jit
+    def both(key):
+        products = [f(model, loss, params, x, target, key=key) for f in (ggn_vector_product, hessian_vector_product)]
+        return tuple(f(v) for f in products), by_autodiff(frozen(key), loss, params, x, target, None, v)
+
+    for key in (None, KEY):
+        assert_same(*both(key), rtol=1e-11)
+
+
+def test_a_vector_of_another_dtype_and_of_numpy():
+    """Cast to params' dtype, in which the product comes back."""
+    x, target, v = normal(BATCH, 2), normal(BATCH, 1), jax.tree.map(np.float32, drawn(SMALL, normal(BATCH, 2)))
+    product = ggn_vector_product(SMALL, hg.l2_loss(), SMALL_PARAMS, x, target)
+    assert_same(product(v), product(jax.tree.map(jnp.float64, v)))
+
+
+@pytest.mark.parametrize("f", [ggn_vector_product, hessian_vector_product], ids=lambda f: f.__name__)
+def test_bad_input(f):
+    x, target = jnp.ones((2, 2)), jnp.ones((2, 1))
+    product = f(SMALL, hg.l2_loss(), SMALL_PARAMS, x, target)
+    wrong = [
+        (
+            SMALL_PARAMS | {"first": hg.LinearParams(jnp.ones((2, 2)), jnp.ones(3))},
+            r"v must be like params, float64 \(2,\) at first.b, got float64 \(3,\)$",
+        ),
+        (
+            SMALL_PARAMS | {"first": hg.LinearParams(jnp.ones((2, 2)))},
+            "v must have params' structure, got nothing at first.b$",
+        ),
+        (SMALL_PARAMS | {"third": jnp.ones(2)}, r"v must have params' structure, got float64 \(2,\) at third$"),
+        ({"first": (jnp.ones((2, 2)), jnp.ones(2))}, "v must have params' structure, got nothing at first.W$"),
+        (
+            SMALL_PARAMS | {"second": hg.LinearParams(3.0)},
+            r"v must be like params, float64 \(2, 1\) at second.W, got float$",
+        ),
+    ]
+    for v, message in wrong:
+        with pytest.raises(hg.InputError, match=f"^{f.__name__}: {message}"):
+            product(v)
+    with pytest.raises(hg.InputError, match=f"^{f.__name__}: expected a Layer, .* got function$"):
+        f(hg.relu, hg.l2_loss(), SMALL_PARAMS, x, target)
+    with pytest.raises(hg.InputError, match=f"^{f.__name__}: expected a Loss, .* got function$"):
+        f(SMALL, hg.l2_loss, SMALL_PARAMS, x, target)
+    with pytest.raises(hg.InputError, match=r"weights must have shape \(2,\)"):
+        f(SMALL, hg.l2_loss(), SMALL_PARAMS, x, target, jnp.ones(3))
+    with pytest.raises(hg.InputError, match="x and target must have the same batch, got 2 and 3 examples"):
+        f(SMALL, hg.l2_loss(), SMALL_PARAMS, x, jnp.ones((3, 1)))
+
+
+def test_a_name_with_a_dot_hides_no_other():
+    """ "a.b" beside a → b: each is compared with its own."""
+    params = {"a.b": jnp.ones(2), "a": {"b": jnp.ones(3)}}
+    check_like_params("here", params, params)
+    with pytest.raises(
+        hg.InputError, match=r"^here: v must be like params, float64 \(3,\) at a\.b, got float64 \(2,\)$"
+    ):
+        check_like_params("here", {"a.b": jnp.ones(2), "a": {"b": jnp.ones(2)}}, params)
+    with pytest.raises(
+        hg.InputError, match=r"^here: v must be like params, float64 \(2,\) at 'a\.b', got float64 \(3,\)$"
+    ):
+        check_like_params("here", {"a.b": jnp.ones(3), "a": {"b": jnp.ones(3)}}, params)
