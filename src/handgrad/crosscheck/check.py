@@ -39,9 +39,9 @@ def check_rule(
     if isinstance(rule, tuple) or hasattr(rule, "backward"):
         forward, backward = rule
     else:
-        forward, (backward, *args) = rule, args
+        forward, backward, args = rule, args[0], args[1:]
     name = name or label(backward, "backward")
-    return run(name, lambda: problems.from_rule(name, forward, backward, tuple(args), reference, given.dtype), given)
+    return run(name, lambda: problems.from_rule(name, forward, backward, args, reference, given.dtype), given)
 
 
 def check_custom_vjp(

@@ -11,6 +11,7 @@ from handgrad.checks import (
     check_array,
     check_choice,
     check_count,
+    check_params,
     check_residuals,
     describe,
     inside,
@@ -139,7 +140,7 @@ def gated_mlp(
         return GatedMlpParams(opening.init(keys[0], x), opening.init(keys[1], x), closing(x).init(keys[2], hidden))
 
     def forward(params, x, key=None):
-        check_params(params, x)
+        checked(params, x)
         with inside("gate"):
             u, of_gate = opening.forward(params.gate, x)
         with inside("up"):
@@ -161,14 +162,14 @@ def gated_mlp(
         return dx_gate + dx_up, GatedMlpParams(dgate, dup, ddown)
 
     def parts(params, x, key=None):
-        check_params(params, x)
+        checked(params, x)
         yield "gate", opening, params.gate, x, None
         yield "up", opening, params.up, x, None
         both = opening.forward(params.gate, x)[0], opening.forward(params.up, x)[0]
         yield "unit", unit, (), both, None
         yield "down", closing(x), params.down, unit.forward((), both)[0], None
 
-    def check_params(params, x):
+    def checked(params, x):
         check_params("gated_mlp", params, GatedMlpParams)
         check_array("gated_mlp", "x", x, min_ndim=2)
 

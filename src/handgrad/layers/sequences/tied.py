@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from handgrad.checks import check_count, check_residuals, inside
+from handgrad.checks import check_count, check_params, check_residuals, inside
 from handgrad.factors import Shared
 from handgrad.factors.coupled import coupled
 from handgrad.layers.layer import Composed, Layer, check_layer, passed_back, placed
@@ -66,7 +66,7 @@ def tied_embedding(rows: int, n: int, body: Layer, *, init_table: Initializer = 
         return TiedEmbeddingParams(params.table, within.init(key_body, x))
 
     def forward(params, x, key=None):
-        table = EmbeddingParams(check_params(params).table)
+        table = EmbeddingParams(checked(params).table)
         with inside("embedding"):
             x, of_embedding = read.forward(table, x)
         x, of_body = within.forward(params.body, x, key)
@@ -86,14 +86,14 @@ def tied_embedding(rows: int, n: int, body: Layer, *, init_table: Initializer = 
         return dx, TiedEmbeddingParams(coupled(dtable, by), dbody)
 
     def parts(params, x, key=None):
-        table = EmbeddingParams(check_params(params).table)
+        table = EmbeddingParams(checked(params).table)
         yield "embedding", read, table, x, None
         x, _ = read.forward(table, x)
         yield "body", body, params.body, x, key
         x, _ = body.forward(params.body, x, key)
         yield "head", head, table, x, None
 
-    def check_params(params):
+    def checked(params):
         check_params("tied_embedding", params, TiedEmbeddingParams)
         return params
 

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from handgrad.checks import InputError, check_count, check_residuals, describe
+from handgrad.checks import InputError, check_count, check_params, check_residuals, describe
 from handgrad.factors.base import accumulator, counting
 from handgrad.factors.coupled import coupled
 from handgrad.factors.stacked import stack
@@ -102,7 +102,7 @@ def mixture_of_experts(
         return MixtureOfExpertsParams(gate.init(key_gate, x), experts)
 
     def forward(params, x, key=None):
-        check_params(params)
+        checked(params)
         keys = None if key is None else jax.random.split(key, n)
         Z, of_gate = gate.forward(params.gate, x)
         G, of_route = top_k_gate_forward(Z, k=k, softmax_over=softmax_over)
@@ -134,7 +134,7 @@ def mixture_of_experts(
         dparams = MixtureOfExpertsParams(coupled(dgate, of_counts), coupled(stack(dexperts), of_counts))
         return dx.astype(dx_gate.dtype), dparams
 
-    def check_params(params):
+    def checked(params):
         check_params("mixture_of_experts", params, MixtureOfExpertsParams)
         for leaf in jax.tree.leaves(params.experts):
             if getattr(leaf, "shape", ())[:1] != (n,):
@@ -142,7 +142,7 @@ def mixture_of_experts(
 
     def parts(params, x, key=None):
         # The last of the experts: all are one layer.
-        check_params(params)
+        checked(params)
         yield "gate", gate, params.gate, x, None
         yield "experts", expert, jax.tree.map(lambda p: p[-1], params.experts), x, split_key(key, n)[-1]
 

@@ -72,7 +72,8 @@ def symmetric_eigen_backward(residuals: SymmetricEigenResiduals, dY: tuple[Array
         dX = ½ (M + Mᵀ),  M = V (diag(dS) + F ∘ (Vᵀ dV)) Vᵀ      F_ij = 1 / (s_j − s_i)
 
     F is 0 on the diagonal, and where two eigenvalues are equal but for rounding (8 n eps of the largest): within such a
-    group the vectors are LAPACK's choice, and no slope belongs to it; the derivation says for which functions that is right.
+    group the vectors are LAPACK's choice, and no slope belongs to it; the derivation says for which functions that is
+    right.
 
     Args:
       residuals: SymmetricEigenResiduals of symmetric_eigen_forward.
