@@ -195,7 +195,7 @@ from handgrad.models import (
 )
 from handgrad.rules.rule import Rule
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "BatchStatistics",
