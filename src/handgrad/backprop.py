@@ -1,29 +1,56 @@
 """The story on one page: a model and a loss become values, gradients, and factors.
 
-Weights are the w_b of Σ_b w_b loss_b. None stands for 1 / batch each, the mean; nothing else is normalized behind the
-caller's back. Padding of a batch gets weight 0, and a valid target: 0 times NaN is NaN. Where a layer or
-the loss couples the examples (batch_norm, info_nce), padding still enters the losses of the others.
+Every function here takes (params, x, target, weights, key). Weights are the w_b of Σ_b w_b loss_b. None stands for
+1 / batch each, the mean; nothing else is normalized behind the caller's back. Padding of a batch gets weight 0, and a
+valid target: 0 times NaN is NaN. Where a layer or the loss couples the examples (batch_norm, info_nce), padding still
+enters the losses of the others. Without a key, layers draw no noise.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from handgrad.checks import InputError, check_shape, describe
-from handgrad.factors import materialize as materialize
+from handgrad.factors import Factor, materialize as materialize
 from handgrad.factors.base import counting
 from handgrad.layers import Layer, Loss
 from handgrad.layers.layer import check_layer, check_loss, passed_back
 from handgrad.meshes import Types, gathered
 from handgrad.rules.rule import Rule, differentiable
 
-Array = jax.Array
+R_co = TypeVar("R_co", covariant=True)
+Weights = Array | np.ndarray | None
+Key = PRNGKeyArray | None
 
 
-def objective(model: Layer, loss: Loss, *, has_aux: bool = False) -> Callable[..., Any]:
-    """The scalar function that autodiff would see: `jax.value_and_grad(objective(model, loss))`.
+class OfBatch(Protocol[R_co]):
+    """A function of parameters and a batch, whose examples are weighted."""
+
+    def __call__(self, params: PyTree, x: PyTree, target: PyTree, weights: Weights = None, key: Key = None) -> R_co: ...
+
+
+class OfExamples(Protocol[R_co]):
+    """A function of parameters and a batch, each of whose examples counts alone."""
+
+    def __call__(self, params: PyTree, x: PyTree, target: PyTree, key: Key = None) -> R_co: ...
+
+
+class OfLayer(Protocol):
+    """A layer's forward pass."""
+
+    def __call__(self, params: PyTree, x: PyTree, key: Key = None) -> PyTree: ...
+
+
+def objective(model: Layer, loss: Loss, *, has_aux: bool = False) -> OfBatch[PyTree]:
+    """The scalar function that autodiff differentiates: `jax.value_and_grad(objective(model, loss))`.
+
+    >>> import jax.numpy as jnp, handgrad as hg
+    >>> hg.objective(hg.tanh(), hg.squared_error())((), jnp.zeros((2, 1)), jnp.ones((2, 1)))
+    Array(1., dtype=float32)
 
     Args:
       model, loss: what to compose.
@@ -33,15 +60,14 @@ def objective(model: Layer, loss: Loss, *, has_aux: bool = False) -> Callable[..
     Raises:
       InputError: at trace time, batches that don't match or are empty, and whatever the layers and the loss raise.
     """
-
     check_layer("objective", model)
     check_loss("objective", loss)
 
-    def value(params, x, target, weights=None, key=None):
-        params, x, target, weights = check_batches("objective", params, x, target, weights)
+    def value(params: PyTree, x: PyTree, target: PyTree, weights: Weights = None, key: Key = None) -> PyTree:
+        params, x, target, w = check_batches("objective", params, x, target, weights)
         prediction, _ = model.forward(params, x, key)
         losses, _ = loss.forward(prediction, target)
-        total = weighted_sum(losses, weights)
+        total = weighted_sum(losses, w)
         return (total, prediction) if has_aux else total
 
     return value
@@ -49,7 +75,7 @@ def objective(model: Layer, loss: Loss, *, has_aux: bool = False) -> Callable[..
 
 def value_and_grad(
     model: Layer, loss: Loss, *, argnums: int | Sequence[int] = 0, has_aux: bool = False
-) -> Callable[..., Any]:
+) -> OfBatch[tuple[PyTree, PyTree]]:
     """The same value, and its gradient by hand: a drop-in for `jax.value_and_grad(objective(model, loss))`.
 
     Args:
@@ -64,16 +90,16 @@ def value_and_grad(
     return _value_and_grad("value_and_grad", model, loss, argnums, has_aux)
 
 
-def grad(model: Layer, loss: Loss, *, argnums: int | Sequence[int] = 0, has_aux: bool = False) -> Callable[..., Any]:
+def grad(model: Layer, loss: Loss, *, argnums: int | Sequence[int] = 0, has_aux: bool = False) -> OfBatch[PyTree]:
     """The gradient by hand: a drop-in for `jax.grad(objective(model, loss))`.
 
-    Args, Raises: as `value_and_grad`.
     Returns:
-      (params, x, target, weights=None, key=None) -> grads, or (grads, prediction) with has_aux.
+      (params, x, target, weights=None, key=None) -> grads, or (grads, prediction) with has_aux. Otherwise as
+      `value_and_grad`.
     """
     with_value = _value_and_grad("grad", model, loss, argnums, has_aux)
 
-    def grads_only(params, x, target, weights=None, key=None):
+    def grads_only(params: PyTree, x: PyTree, target: PyTree, weights: Weights = None, key: Key = None) -> PyTree:
         value, grads = with_value(params, x, target, weights, key)
         return (grads, value[1]) if has_aux else grads
 
@@ -82,7 +108,7 @@ def grad(model: Layer, loss: Loss, *, argnums: int | Sequence[int] = 0, has_aux:
 
 def _value_and_grad(
     where: str, model: Layer, loss: Loss, argnums: int | Sequence[int], has_aux: bool
-) -> Callable[..., Any]:
+) -> OfBatch[tuple[PyTree, PyTree]]:
     """The pass itself; `where` is the function that errors name."""
     check_layer(where, model)
     check_loss(where, loss)
@@ -90,14 +116,16 @@ def _value_and_grad(
     if not wanted or any(argnum not in (0, 1) for argnum in wanted):
         raise InputError(f"{where}: argnums must be 0 (params), 1 (x) or a sequence of these, got {argnums!r}")
 
-    def value_and_grads(params, x, target, weights=None, key=None):
+    def value_and_grads(
+        params: PyTree, x: PyTree, target: PyTree, weights: Weights = None, key: Key = None
+    ) -> tuple[PyTree, PyTree]:
         of_params, of_x = Types.of(params), Types.of(x)
-        params, x, target, weights = check_batches(where, params, x, target, weights)
+        params, x, target, w = check_batches(where, params, x, target, weights)
         prediction, model_residuals = model.forward(params, x, key)
         losses, loss_residuals = loss.forward(prediction, target)
-        dloss = mean_weights(losses) if weights is None else weights.astype(losses.dtype)
+        dloss = mean_weights(losses) if w is None else w.astype(losses.dtype)
         dx, factors = model.backward(model_residuals, loss.backward(loss_residuals, dloss))
-        total = weighted_sum(losses, weights)
+        total = weighted_sum(losses, w)
         value = (total, prediction) if has_aux else total
         grads = tuple(
             of_params.given_to(materialize(factors)) if argnum == 0 else of_x.given_to(dx) for argnum in wanted
@@ -107,7 +135,7 @@ def _value_and_grad(
     return value_and_grads
 
 
-def value_and_factors(model: Layer, loss: Loss) -> Callable[..., Any]:
+def value_and_factors(model: Layer, loss: Loss) -> OfExamples[tuple[Float[Array, " batch"], PyTree[Factor]]]:
     """Each example's loss, and the gradient not yet multiplied: factor by factor, unweighted.
 
     Returns:
@@ -118,11 +146,10 @@ def value_and_factors(model: Layer, loss: Loss) -> Callable[..., Any]:
     Raises:
       InputError: at trace time, as `objective`.
     """
-
     check_layer("value_and_factors", model)
     check_loss("value_and_factors", loss)
 
-    def losses_and_factors(params, x, target, key=None):
+    def losses_and_factors(params: PyTree, x: PyTree, target: PyTree, key: Key = None) -> tuple[Array, PyTree[Factor]]:
         params, x, target, _ = check_batches("value_and_factors", params, x, target, None)
         prediction, model_residuals = model.forward(params, x, key)
         losses, loss_residuals = loss.forward(prediction, target)
@@ -132,81 +159,78 @@ def value_and_factors(model: Layer, loss: Loss) -> Callable[..., Any]:
     return losses_and_factors
 
 
-def factors_of(model: Layer, loss: Loss, residuals: Any, dprediction: Any, loss_residuals: Any) -> Any:
-    """The factors of one backward pass; Coupled, where a loss depends on other examples through them. Where the loss
-    says which tokens of the prediction have one, they count and no others."""
+def factors_of(
+    model: Layer, loss: Loss, residuals: PyTree, dprediction: PyTree, loss_residuals: PyTree
+) -> PyTree[Factor]:
+    """The factors of one backward pass, Coupled where a loss depends on other examples through them. Where the loss
+    says which tokens of the prediction have one, only these count."""
     _, factors = model.backward(residuals, dprediction)
     factors = passed_back(model, factors, loss.couples)[0]
     return factors if loss.counts is None else counting(factors, loss.counts(loss_residuals))
 
 
-def custom_vjp(layer: Layer) -> Callable[..., Any]:
+def custom_vjp(layer: Layer) -> OfLayer:
     """A layer as a function that any JAX, Flax or Equinox program can differentiate: its gradients are the
     hand-written ones.
 
     Returns:
       f(params, x, key=None) -> y, under grad, jit, vmap, scan and checkpoint (remat).
     """
-
     check_layer("custom_vjp", layer)
 
-    def backward(residuals, dy):
+    def backward(residuals: PyTree, dy: PyTree) -> tuple[PyTree, PyTree, None]:
         dx, factors = layer.backward(residuals, dy)
         return factors, dx, None
 
     of_layer = differentiable(layer.forward, backward)
 
-    def f(params, x, key=None):
+    def f(params: PyTree, x: PyTree, key: Key = None) -> PyTree:
         return of_layer(params, x, key)
 
     return f
 
 
 def custom_vjp_rule(forward: Callable[..., Any], backward: Callable[..., Any], **options: Any) -> Rule[..., Any]:
-    """A pair of passes that isn't a Rule yet as a function that any JAX program can differentiate.
-
-    Args:
-      forward, backward: as a Rule's.
-      **options: the keyword-only options of both.
-    Returns:
-      f(*args) -> Y.
-    """
+    """`Rule(forward, backward).with_options(**options)`: a pair of passes as a function that any JAX program can
+    differentiate."""
     return Rule(forward, backward).with_options(**options)
 
 
-def mean_weights(losses: Array) -> Array:
+def mean_weights(losses: Float[Array, " batch"]) -> Float[Array, " batch"]:
     """1 / batch for each example."""
     return jnp.full_like(losses, 1 / losses.shape[0])
 
 
-def weighted_sum(losses: Array, weights: Array | None) -> Array:
+def weighted_sum(losses: Float[Array, " batch"], weights: Array | None) -> Float[Array, ""]:
     """Σ_b w_b loss_b, in float32 at least."""
     dtype = jnp.promote_types(losses.dtype, jnp.float32)
     weights = mean_weights(losses) if weights is None else weights
     return jnp.sum(weights.astype(dtype) * losses.astype(dtype))
 
 
-def check_batches(where: str, params: Any, x: Any, target: Any, weights: Any) -> tuple[Any, Any, Any, Any]:
+def check_batches(
+    where: str, params: PyTree, x: PyTree, target: PyTree, weights: Weights
+) -> tuple[PyTree, PyTree, PyTree, Array | None]:
     """The four arguments as JAX arrays; x, target and weights are of one batch, and it isn't empty."""
     examples = same_batch(where, x, target)
     if examples == 0:
         raise InputError(f"{where}: x must have at least one example, got an empty batch")
     if weights is not None:
         check_shape(where, "weights", weights, (examples,), "one for each example")
-    params, x, target, weights = jax.tree.map(jnp.asarray, (params, x, target, weights))
-    return gathered(params, x), x, target, weights
+    params, x, target = jax.tree.map(jnp.asarray, (params, x, target))
+    return gathered(params, x), x, target, None if weights is None else jnp.asarray(weights)
 
 
-def same_batch(where: str, x: Any, target: Any) -> int:
-    """How many examples x and target have, along axis 0 of every leaf of theirs."""
+def same_batch(where: str, x: PyTree, target: PyTree) -> int:
+    """The number of examples of x and target, along axis 0 of every leaf."""
     sizes = [_batch(where, name, value) for name, value in (("x", x), ("target", target))]
     if sizes[0] != sizes[1]:
         raise InputError(f"{where}: x and target must have the same batch, got {sizes[0]} and {sizes[1]} examples")
     return sizes[0]
 
 
-def _batch(where: str, name: str, value: Any) -> int:
-    """How many examples there are, along axis 0 of every leaf."""
+def _batch(where: str, name: str, value: PyTree) -> int:
+    """The length of axis 0 of every leaf."""
     sizes: dict[int, str] = {}
     for path, leaf in jax.tree.leaves_with_path(value):
         if not getattr(leaf, "shape", ()):

@@ -129,8 +129,7 @@ def test_too_long_a_sequence():
 def test_torch_on_the_published_state(name):
     """Logits, and the gradient of every array of the state."""
     torch = pytest.importorskip("torch", reason="PyTorch, the optional third party, is not installed")
-    from models_in_torch import gpt2 as gpt2_in_torch
-    from models_in_torch import llama as llama_in_torch
+    from models_in_torch import gpt2 as gpt2_in_torch, llama as llama_in_torch
 
     _, params = made(name)
     (_, logits), grads = by_hand(name)

@@ -10,7 +10,7 @@ from rich.console import Console
 from handgrad import layers, models
 from handgrad.backprop import value_and_factors
 from handgrad.checks import check_count
-from handgrad.folds.explanation import explain
+from handgrad.folds.explain import explain
 from handgrad.layers import Layer
 
 

@@ -12,11 +12,9 @@ from handgrad.rules.linear_algebra._matrices import (
     check_square,
     no_columns,
     product,
+    svd as guarded_svd,
     symmetric,
     working,
-)
-from handgrad.rules.linear_algebra._matrices import (
-    svd as guarded_svd,
 )
 from handgrad.rules.rule import Rule
 
