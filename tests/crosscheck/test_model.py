@@ -7,7 +7,7 @@ import pytest
 
 import handgrad as hg
 from handgrad.crosscheck import check_model
-from handgrad.crosscheck.model import layers_in
+from handgrad.crosscheck.model import innermost_layers
 
 QUICK = {"contracts": False, "transforms": (), "differences": False}
 X = np.random.default_rng(0).standard_normal((5, 4))
@@ -101,10 +101,7 @@ def test_a_wrong_composition():
         dx, dparams = model.backward(residuals, dy)
         return 2 * dx, dparams
 
-    class Wrong(hg.Layer):
-        parts = staticmethod(model.parts)
-
-    report = check(Wrong(model.init, model.forward, backward))
+    report = check(model._replace(backward=backward))
     assert report.reason.startswith("each layer is right on its own, so they are put together wrongly; x: ")
 
 
@@ -152,10 +149,11 @@ def test_without_x64():
 
 def test_the_layers_of_a_network():
     model = good()
-    found = list(layers_in(model, model.init(jax.random.key(0), X), X))
-    assert [path for path, *_ in found] == ["0", "1", "2.inside", "3.2", "4"]
-    assert [np.shape(x) for *_, x, _key in found] == [(5, 4)] * 5
-    (alone,) = layers_in(hg.linear(3), (), X)
+    found = innermost_layers(model, model.init(jax.random.key(0), X), X)
+    assert [path for path, *_ in found] == ["0", "1", "2.inside", "3.0", "3.1", "3.2", "4"]
+    assert [np.shape(x) for *_, x, _key in found] == [(5, 4)] * 7
+    linear = hg.linear(3)
+    (alone,) = innermost_layers(linear, linear.init(jax.random.key(0), X), X)
     assert alone[0] == "the model"
 
 

@@ -1,6 +1,5 @@
 """Whole networks: the gradient of a model under a loss, and the first layer that is wrong."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -59,24 +58,19 @@ def first_wrong(model: Any, loss: Any, params: Any, x: Any, target: Any, key: An
     prediction, _ = model.forward(params, x, key)
     if check_rule(loss_forward, loss_backward, prediction, **quick).verdict == "FAIL":
         return "the loss itself is wrong"
-    for path, layer, own, seen, its_key in reversed(list(layers_in(model, params, x, key))):
+    for path, layer, own, seen, its_key in reversed(innermost_layers(model, params, x, key)):
         found = check_layer(layer, seen, params=own, key=its_key, name=path, **quick)
         if found.verdict in ("FAIL", "INVALID"):
             return f"the first wrong layer, from the loss backwards, is {path}"
     return "each layer is right on its own, so they are put together wrongly"
 
 
-def layers_in(
-    layer: Any, params: Any, x: Any, key: Any = None, path: str = ""
-) -> Iterator[tuple[str, Any, Any, Any, Any]]:
+def innermost_layers(model: Any, params: Any, x: Any, key: Any = None) -> list[tuple[str, Any, Any, Any, Any]]:
     """(path, layer, params, input, key) of every layer that isn't made of others, in forward order.
 
-    A layer that is made of others says so by a method parts(params, x, key), which yields (name, layer, params, x, key)
-    of each.
+    A model that is made of others tells by a method parts(params, x, key), which returns them; it is empty, or there is
+    no such method, where the model is a single layer.
     """
-    parts = getattr(layer, "parts", None)
-    if parts is None:
-        yield path or "the model", layer, params, x, key
-        return
-    for name, part, own, seen, its_key in parts(params, x, key):
-        yield from layers_in(part, own, seen, its_key, f"{path}.{name}" if path else name)
+    parts = getattr(model, "parts", None)
+    found = [] if parts is None else list(parts(params, x, key))
+    return found or [("the model", model, params, x, key)]

@@ -1,13 +1,15 @@
 """What a layer and a loss are: small tuples of pure functions."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol
 
-import jax
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from handgrad.checks import InputError, describe, inside, quoted
 from handgrad.factors.coupled import coupled, coupling_in, renamed
+from handgrad.layers import observing
+from handgrad.layers.observing import Part
 from handgrad.rules.rule import Rule
 
 __all__ = [
@@ -15,15 +17,22 @@ __all__ = [
     "Loss",
     "from_rule",
     "loss_from_rule",
+    "placed",
 ]
 
-Array = jax.Array
+
+class Forward(Protocol):
+    """A layer's forward pass."""
+
+    def __call__(self, params: PyTree, x: PyTree, key: PRNGKeyArray | None = None, /) -> tuple[PyTree, PyTree]:
+        """(params, x, key=None) -> (y, residuals)."""
+        ...
 
 
 class _Functions(NamedTuple):
-    init: Callable[..., Any]
-    forward: Callable[..., tuple[Any, Any]]
-    backward: Callable[[Any, Any], tuple[Any, Any]]
+    init: Callable[[PRNGKeyArray, PyTree], PyTree]
+    forward: Forward
+    backward: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]]
     couples: str | None = None
 
 
@@ -34,35 +43,38 @@ class Layer(_Functions):
       init: (key, x) -> params. x is an array or a ShapeDtypeStruct, batch axis included.
       forward: (params, x, key=None) -> (y, residuals). Without a key there is no noise.
       backward: (residuals, dy) -> (dx, dparams). dparams has params' structure, a factor in each leaf's place.
-      couples: None where row b of y depends on row b of x alone. A layer whose examples see one another says so here,
+      couples: None where row b of y depends on row b of x alone. A layer whose examples interact says so here,
         in the words that errors have: "my_norm couples the examples of a batch". Its backward then returns Coupled
         factors, and every layer that this one is part of says the same.
     """
 
-    def __new__(cls, init: Any, forward: Any, backward: Any, couples: str | None = None) -> "Layer":
-        """The tuple, its backward made to say what couples."""
-        return super().__new__(cls, init, forward, _saying(backward, couples), couples)
+    def __new__(
+        cls,
+        init: Callable[[PRNGKeyArray, PyTree], PyTree],
+        forward: Forward,
+        backward: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]],
+        couples: str | None = None,
+    ) -> "Layer":
+        """The tuple; its backward makes every factor Coupled where the layer, or a layer inside it, couples.
 
+        Which factors lie behind the coupling is known to a composition alone: see `composed`.
+        """
 
-class Composed(Layer):
-    """A layer made of others, whose backward tells which of its factors lie behind a coupling: see `passed_back`.
+        def saying(residuals: PyTree, dy: PyTree) -> tuple[PyTree, PyTree]:
+            dx, dparams = backward(residuals, dy)
+            return dx, coupled(dparams, couples or coupling_in(dparams))
 
-    Attributes:
-      parts: (params, x, key=None) -> (name, layer, its params, its input, its key) for each layer inside, in forward
-        order: what a checker needs to find the wrong one.
-    """
+        return super().__new__(cls, init, forward, saying, couples)
 
-    parts: Callable[..., Iterator[tuple[str, Layer, Any, Any, Any]]]
+    def parts(self, params: PyTree, x: PyTree, key: PRNGKeyArray | None = None) -> list[Part]:
+        """The layers that this one is made of, in forward order, each with what it is given in this forward pass.
 
-    def __new__(cls, init: Any, forward: Any, backward: Any, parts: Any, couples: str | None = None) -> "Composed":
-        """As Layer, and the parts."""
-        self = cls._make((init, forward, backward, couples))
-        self.parts = parts
-        return self
-
-    def __getnewargs__(self) -> tuple[Any, ...]:
-        """What copy makes it of."""
-        return self.init, self.forward, self.backward, self.parts, self.couples
+        Only the innermost: those that aren't made of layers themselves. A layer is found where `placed` has named it;
+        a layer that isn't made of others has no parts. The forward pass runs once, operation by operation, under
+        jax.disable_jit, so that loops over layers are seen step by step. A layer that runs inside another
+        transformation, a jax.vmap say, is seen from outside alone: what it is part of is then the innermost.
+        """
+        return observing.innermost(self, params, x, key)
 
 
 class Loss(NamedTuple):
@@ -74,8 +86,8 @@ class Loss(NamedTuple):
       root: (residuals, U) -> S U, where the Hessian of each example's loss by its prediction is S Sᵀ; None where no
         root is known.
       draw: (residuals, key) -> the cotangent of the prediction at a target drawn from the distribution whose −log the
-        loss is, mean 0 and variance S Sᵀ; None where there is none. Curvature alone asks for these two, and for those
-        that follow.
+        loss is, mean 0 and variance S Sᵀ; None where there is none. Only curvature uses these two, and those that
+        follow.
       through: (layer, loss), the same loss in two steps, where the prediction carries parameters: a layer without
         parameters of its own, from the prediction to logits, and a loss of these. Curvature takes the two, since the
         GGN has the Hessian of a loss by what it doesn't multiply itself. None where the prediction carries none.
@@ -83,28 +95,38 @@ class Loss(NamedTuple):
       counts: residuals -> (batch, ...) booleans, which tokens of the prediction have a loss; None where all have one.
     """
 
-    forward: Callable[[Any, Any], tuple[Array, Any]]
-    backward: Callable[[Any, Array], Any]
-    root: Callable[[Any, Any], Any] | None = None
-    draw: Callable[[Any, Array], Any] | None = None
-    through: tuple[Layer, Any] | None = None
+    forward: Callable[[PyTree, PyTree], tuple[Float[Array, " batch"], PyTree]]
+    backward: Callable[[PyTree, Float[Array, " batch"]], PyTree]
+    root: Callable[[PyTree, PyTree], PyTree] | None = None
+    draw: Callable[[PyTree, PRNGKeyArray], PyTree] | None = None
+    through: "tuple[Layer, Loss] | None" = None
     couples: str | None = None
-    counts: Callable[[Any], Array] | None = None
+    counts: Callable[[PyTree], Array] | None = None
 
 
-def check_layer(where: str, layer: Any) -> None:
+def composed(
+    init: Callable[[PRNGKeyArray, PyTree], PyTree],
+    forward: Forward,
+    backward: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]],
+    couples: str | None = None,
+) -> Layer:
+    """A layer made of others, whose backward tells which of its factors lie behind a coupling: see `passed_back`."""
+    return Layer._make((init, forward, backward, couples))
+
+
+def check_layer(where: str, layer: object) -> None:
     """`layer` is a Layer, not the function that makes one."""
     if not isinstance(layer, Layer):
         raise InputError(f"{where}: expected a Layer, as `relu()` makes one, got {describe(layer)}")
 
 
-def check_loss(where: str, loss: Any) -> None:
+def check_loss(where: str, loss: object) -> None:
     """`loss` is a Loss, not the function that makes one."""
     if not isinstance(loss, Loss):
         raise InputError(f"{where}: expected a Loss, as `squared_error()` makes one, got {describe(loss)}")
 
 
-def passed_back(layer: Layer, dparams: Any, by: str | None = None) -> tuple[Any, str | None]:
+def passed_back(layer: Layer, dparams: PyTree, by: str | None = None) -> tuple[PyTree, str | None]:
     """What a composition makes of the dparams that `layer.backward` gave it, walking from the end.
 
     Behind a coupling each loss depends on one row, so that a factor there is right row by row. In it and before it
@@ -120,40 +142,47 @@ def passed_back(layer: Layer, dparams: Any, by: str | None = None) -> tuple[Any,
     return coupled(dparams, by), by or layer.couples or coupling_in(dparams)
 
 
-def placed(name: str, layer: Layer) -> Layer:
-    """`layer`, with its name in front of what its functions raise, and of what it says of a coupling."""
+def placed(name: str | None, layer: Layer) -> Layer:
+    """`layer` with a name for its place in the layer that it is a part of, for those who write one.
 
-    def backward(residuals, dy):
+    Errors that it raises begin with the name ("in layer encoder.0: ..."), and so does what it says of a coupling;
+    `Layer.parts`, and with it `check_model`, finds the layer under this name. A place that runs several times is
+    numbered, "name.0", "name.1"; None leaves the number alone, and no name in errors.
+
+        def twice(layer):
+            step = hg.layers.placed("step", layer)
+
+            def forward(params, x, key=None):
+                h, first = step.forward(params, x)
+                y, second = step.forward(params, h)
+                return y, (first, second)
+            ...
+
+    It costs nothing in the compiled program: what a checker asks is asked at trace time.
+    """
+
+    def forward(params: PyTree, x: PyTree, key: PRNGKeyArray | None = None) -> tuple[PyTree, PyTree]:
+        with observing.at(name, layer, params, x, key):
+            return layer.forward(params, x, key)
+
+    def backward(residuals: PyTree, dy: PyTree) -> tuple[PyTree, PyTree]:
         dx, dparams = layer.backward(residuals, dy)
-        return dx, renamed(dparams, partial(at, name))
+        return dx, dparams if name is None else renamed(dparams, partial(_of_place, name))
 
-    functions = (inside(name)(function) for function in (layer.init, layer.forward, backward))
-    return Layer._make((*functions, at(name, layer.couples)))
+    if name is None:
+        return layer._replace(forward=forward)
+    couples = None if layer.couples is None else _of_place(name, layer.couples)
+    named = inside(name)
+    return Layer._make((named(layer.init), named(forward), named(backward), couples))
 
 
-def at(name: str, couples: Any) -> Any:
-    """What a layer says of its coupling, if anything, with its place in front: "in layer encoder.0: ..."."""
-    if couples is None:
-        return None
+def _of_place(name: str, couples: str) -> str:
+    """What a layer says of its coupling, with its place in front: "in layer encoder.0: ..."."""
     place, name = "in layer ", quoted(name)
     return f"{place}{name}.{couples[len(place) :]}" if couples.startswith(place) else f"{place}{name}: {couples}"
 
 
-def _saying(backward: Any, couples: str | None) -> Any:
-    """`backward`, with every factor Coupled where the layer couples, or a layer inside it does.
-
-    A user's layer around others may say nothing; a Coupled factor among its own then does, and where inside it the
-    coupling lies nobody knows.
-    """
-
-    def of_layer(residuals, dy):
-        dx, dparams = backward(residuals, dy)
-        return dx, coupled(dparams, couples or coupling_in(dparams))
-
-    return of_layer
-
-
-def from_rule(rule: Rule[..., Any], *, couples: str | None = None, **options: Any) -> Layer:
+def from_rule(rule: Rule[..., PyTree], *, couples: str | None = None, **options: object) -> Layer:
     """The layer without parameters whose forward and backward pass are this rule's.
 
     Args:
@@ -163,22 +192,22 @@ def from_rule(rule: Rule[..., Any], *, couples: str | None = None, **options: An
     """
     rule = rule.with_options(**options)
 
-    def init(key: Array, x: Any) -> tuple[()]:
+    def init(key: PRNGKeyArray, x: PyTree) -> tuple[()]:
         return ()
 
-    def forward(params: tuple[()], x: Array, key: Array | None = None) -> tuple[Array, Any]:
+    def forward(params: tuple[()], x: Array, key: PRNGKeyArray | None = None) -> tuple[Array, PyTree]:
         if not (isinstance(params, tuple) and len(params) == 0):
             raise InputError(f"{rule.__name__}_forward: params must be (), got {describe(params)}")
         return rule.forward(x)
 
-    def backward(residuals: Any, dy: Array) -> tuple[Array, tuple[()]]:
+    def backward(residuals: PyTree, dy: Array) -> tuple[Array, tuple[()]]:
         (dx,) = rule.backward(residuals, dy)
         return dx, ()
 
     return Layer(init, forward, backward, couples)
 
 
-def loss_from_rule(rule: Rule[..., Any], *, couples: str | None = None, **options: Any) -> Loss:
+def loss_from_rule(rule: Rule[..., PyTree], *, couples: str | None = None, **options: object) -> Loss:
     """The loss whose forward and backward pass are this rule's; the target's cotangent is dropped.
 
     Args:

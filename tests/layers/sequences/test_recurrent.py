@@ -318,10 +318,8 @@ def test_layers_say_what_is_inside():
     model = stacked(bidirectional(rnn(2), rnn(3, reverse=True)), gru(4))
 
     def look(params):
-        found = [(name, x.shape) for name, _, _, x, _ in model.parts(params, X)]
-        assert found == [("0", (3, 4, 2)), ("1", (3, 4, 5))]
-        inside = next(model.parts(params, X))[1].parts(params[0], X)
-        assert [name for name, *_ in inside] == ["forwards", "backwards"]
+        found = [(part.name, part.x.shape) for part in model.parts(params, X)]
+        assert found == [("0.forwards", (3, 4, 2)), ("0.backwards", (3, 4, 2)), ("1", (3, 4, 5))]
 
     jax.eval_shape(look, drawn(model, X))
     assert layers.rnn is rnn

@@ -161,7 +161,7 @@ def test_a_chain_is_either_positional_or_named():
         (hg.chain(hg.relu(), hg.chain(hg.tanh(), hg.linear(3))), "1.1"),
         (hg.chain(body=hg.chain(relu=hg.relu(), query=hg.linear(3)), head=hg.linear(2)), "body.query"),
         (hg.chain(encoder=hg.chain(hg.linear(3), hg.relu())), "encoder.0"),
-        (hg.chain(block=hg.residual(hg.chain(hg.linear(5)))), "block.0"),
+        (hg.chain(block=hg.residual(hg.chain(hg.linear(5)))), "block.inside.0"),
         (hg.chain(blocks=hg.repeat(hg.chain(norm=hg.relu(), linear=hg.linear(5)), 2)), "blocks.linear"),
     ],
     ids=["positional", "nested", "keywords", "mixed", "residual", "repeat"],

@@ -14,9 +14,8 @@ from handgrad.checks import (
     check_params,
     check_residuals,
     describe,
-    inside,
 )
-from handgrad.layers.layer import Composed, Layer, from_rule
+from handgrad.layers.layer import Layer, composed, from_rule, placed
 from handgrad.layers.linear.linear import linear
 from handgrad.rules.rule import Rule
 
@@ -127,53 +126,36 @@ def gated_mlp(
         check_count("gated_mlp", "n_out", n_out)
     check_choice("gated_mlp", "gate", gate, tuple(GATES))
     check_choice("gated_mlp", "residuals", residuals, ("recompute", "save"))
-    opening = linear(n_hidden, bias=bias, init_W=init_W)
-    unit = _unit(gate, residuals)
+    opening, unit = linear(n_hidden, bias=bias, init_W=init_W), placed("unit", _unit(gate, residuals))
+    of_gate, of_up = placed("gate", opening), placed("up", opening)
 
-    def closing(x):
-        return linear(n_out or x.shape[-1], bias=bias, init_W=init_W)
+    def down(x):
+        return placed("down", linear(n_out or x.shape[-1], bias=bias, init_W=init_W))
 
     def init(key, x):
         check_array("gated_mlp", "x", x, min_ndim=2)
         keys = jax.random.split(key, 3)
         hidden = jax.ShapeDtypeStruct((*x.shape[:-1], n_hidden), x.dtype)
-        return GatedMlpParams(opening.init(keys[0], x), opening.init(keys[1], x), closing(x).init(keys[2], hidden))
+        return GatedMlpParams(of_gate.init(keys[0], x), of_up.init(keys[1], x), down(x).init(keys[2], hidden))
 
     def forward(params, x, key=None):
-        checked(params, x)
-        with inside("gate"):
-            u, of_gate = opening.forward(params.gate, x)
-        with inside("up"):
-            v, of_up = opening.forward(params.up, x)
-        h, of_unit = unit.forward((), (u, v))
-        with inside("down"):
-            y, of_down = closing(x).forward(params.down, h)
-        return y, GatedMlpResiduals(of_gate, of_up, of_unit, of_down)
-
-    def backward(residuals, dy):
-        of_gate, of_up, of_unit, of_down = check_residuals("gated_mlp", residuals, GatedMlpResiduals)
-        with inside("down"):
-            dh, ddown = closing(of_gate.X).backward(of_down, dy)
-        (du, dv), _ = unit.backward(of_unit, dh)
-        with inside("up"):
-            dx_up, dup = opening.backward(of_up, dv)
-        with inside("gate"):
-            dx_gate, dgate = opening.backward(of_gate, du)
-        return dx_gate + dx_up, GatedMlpParams(dgate, dup, ddown)
-
-    def parts(params, x, key=None):
-        checked(params, x)
-        yield "gate", opening, params.gate, x, None
-        yield "up", opening, params.up, x, None
-        both = opening.forward(params.gate, x)[0], opening.forward(params.up, x)[0]
-        yield "unit", unit, (), both, None
-        yield "down", closing(x), params.down, unit.forward((), both)[0], None
-
-    def checked(params, x):
         check_params("gated_mlp", params, GatedMlpParams)
         check_array("gated_mlp", "x", x, min_ndim=2)
+        u, kept_of_gate = of_gate.forward(params.gate, x)
+        v, kept_of_up = of_up.forward(params.up, x)
+        h, kept_of_unit = unit.forward((), (u, v))
+        y, kept_of_down = down(x).forward(params.down, h)
+        return y, GatedMlpResiduals(kept_of_gate, kept_of_up, kept_of_unit, kept_of_down)
 
-    return Composed(init, forward, backward, parts)
+    def backward(residuals, dy):
+        kept = check_residuals("gated_mlp", residuals, GatedMlpResiduals)
+        dh, ddown = down(kept.gate.X).backward(kept.down, dy)
+        (du, dv), _ = unit.backward(kept.unit, dh)
+        dx_up, dup = of_up.backward(kept.up, dv)
+        dx_gate, dgate = of_gate.backward(kept.gate, du)
+        return dx_gate + dx_up, GatedMlpParams(dgate, dup, ddown)
+
+    return composed(init, forward, backward)
 
 
 def _unit(gate: str, residuals: str) -> Layer:

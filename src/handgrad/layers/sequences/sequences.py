@@ -1,6 +1,5 @@
 """What goes with a batch of sequences (lengths, an initial state), and the layers that hand it on."""
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -8,8 +7,8 @@ import jax.numpy as jnp
 
 from handgrad.checks import InputError, check_params, check_residuals, check_shape, describe
 from handgrad.factors.base import counting
-from handgrad.layers.layer import Composed, Layer, check_layer, passed_back, placed
-from handgrad.layers.structure.chain import last_coupling, split_key
+from handgrad.layers.layer import Layer, check_layer, composed, passed_back, placed
+from handgrad.layers.structure.chain import check_entries, last_coupling, split_key
 
 __all__ = [
     "BidirectionalParams",
@@ -105,11 +104,7 @@ def bidirectional(forwards: Layer, backwards: Layer) -> Layer:
         states = (dx.state, dx_other.state)
         return Sequences(dx.X + dx_other.X, None, None if states == (None, None) else states), dparams
 
-    def parts(params: Any, x: Any, key: Array | None = None) -> Iterator[tuple[str, Layer, Any, Any, Any]]:
-        xs, keys = _for_each("bidirectional", x, 2), split_key(key, 2)
-        yield from zip(BidirectionalParams._fields, (forwards, backwards), params, xs, keys, strict=True)
-
-    return Composed(init, forward, backward, parts, last_coupling((one, other)))
+    return composed(init, forward, backward, last_coupling((one, other)))
 
 
 def stacked(*layers: Layer) -> Layer:
@@ -141,10 +136,7 @@ def stacked(*layers: Layer) -> Layer:
         return tuple(params)
 
     def forward(params: Any, x: Any, key: Array | None = None) -> tuple[Any, tuple[Any, ...]]:
-        if not (type(params) is tuple and len(params) == len(steps)):
-            raise InputError(
-                f"stacked: params must be a tuple of {len(steps)}, one for each layer, got {describe(params)}"
-            )
+        check_entries("stacked", "params", params, len(steps))
         residuals, last = [], []
         for layer, p, k, own in zip(
             steps, params, split_key(key, len(steps)), _for_each("stacked", x, len(steps)), strict=True
@@ -160,8 +152,7 @@ def stacked(*layers: Layer) -> Layer:
         return (x, tuple(last)), tuple(residuals)
 
     def backward(residuals: Any, dy: Any) -> tuple[Any, tuple[Any, ...]]:
-        if not (type(residuals) is tuple and len(residuals) == len(steps)):
-            raise InputError(f"stacked: residuals must be a tuple of {len(steps)}, got {describe(residuals)}")
+        check_entries("stacked", "residuals", residuals, len(steps))
         dx, dlast = dy if type(dy) is tuple else (dy, None)
         dparams, dstates, by = [], [], None
         for i in reversed(range(len(steps))):
@@ -175,14 +166,7 @@ def stacked(*layers: Layer) -> Layer:
             dx = Sequences(dx.X, None, tuple(reversed(dstates)))
         return dx, tuple(reversed(dparams))
 
-    def parts(params: Any, x: Any, key: Array | None = None) -> Iterator[tuple[str, Layer, Any, Any, Any]]:
-        xs, keys = _for_each("stacked", x, len(steps)), split_key(key, len(steps))
-        for name, layer, p, k, own in zip(names, layers, params, keys, xs, strict=True):
-            x = _with_state_of(x, own)
-            yield name, layer, p, x, k
-            x, _ = _output(layer.forward(p, x, k)[0])
-
-    return Composed(init, forward, backward, parts, last_coupling(steps))
+    return composed(init, forward, backward, last_coupling(steps))
 
 
 def each_step(layer: Layer) -> Layer:
@@ -197,6 +181,7 @@ def each_step(layer: Layer) -> Layer:
       InputError: not a layer; at trace time, whatever it raises.
     """
     check_layer("each_step", layer)
+    layer = placed("inside", layer)
 
     def init(key: Array, x: Any) -> Any:
         return layer.init(key, _only_X(x))
@@ -213,10 +198,7 @@ def each_step(layer: Layer) -> Layer:
             dx, dparams = _zeroed(dx, own), counting(dparams, own)
         return Sequences(dx, None, dy.state) if isinstance(dy, Sequences) else dx, dparams
 
-    def parts(params: Any, x: Any, key: Array | None = None) -> Iterator[tuple[str, Layer, Any, Any, Any]]:
-        yield "inside", layer, params, _only_X(x), key
-
-    return Composed(init, forward, backward, parts, layer.couples)
+    return composed(init, forward, backward, layer.couples)
 
 
 def _own_steps(x: Any) -> Array | None:

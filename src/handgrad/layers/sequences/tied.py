@@ -4,10 +4,10 @@ from typing import Any, NamedTuple
 
 import jax
 
-from handgrad.checks import check_count, check_params, check_residuals, inside
+from handgrad.checks import check_count, check_params, check_residuals
 from handgrad.factors import Shared
 from handgrad.factors.coupled import coupled
-from handgrad.layers.layer import Composed, Layer, check_layer, passed_back, placed
+from handgrad.layers.layer import Layer, check_layer, composed, passed_back, placed
 from handgrad.layers.sequences.embedding import SMALL, EmbeddingParams, embedding, tied_head
 
 __all__ = [
@@ -56,8 +56,8 @@ def tied_embedding(rows: int, n: int, body: Layer, *, init_table: Initializer = 
     check_count("tied_embedding", "rows", rows)
     check_count("tied_embedding", "n", n)
     check_layer("tied_embedding", body)
-    read, head = embedding(rows, n, init_table=init_table, dtype=dtype), tied_head(rows)
-    within = placed("body", body)
+    read = placed("embedding", embedding(rows, n, init_table=init_table, dtype=dtype))
+    within, head = placed("body", body), placed("head", tied_head(rows))
 
     def init(key, x):
         key_table, key_body = jax.random.split(key)
@@ -66,35 +66,20 @@ def tied_embedding(rows: int, n: int, body: Layer, *, init_table: Initializer = 
         return TiedEmbeddingParams(params.table, within.init(key_body, x))
 
     def forward(params, x, key=None):
-        table = EmbeddingParams(checked(params).table)
-        with inside("embedding"):
-            x, of_embedding = read.forward(table, x)
+        check_params("tied_embedding", params, TiedEmbeddingParams)
+        table = EmbeddingParams(params.table)
+        x, of_embedding = read.forward(table, x)
         x, of_body = within.forward(params.body, x, key)
-        with inside("head"):
-            y, of_head = head.forward(table, x)
+        y, of_head = head.forward(table, x)
         return y, TiedEmbeddingResiduals(of_embedding, of_body, of_head)
 
     def backward(residuals, dy):
         of_embedding, of_body, of_head = check_residuals("tied_embedding", residuals, TiedEmbeddingResiduals)
-        with inside("head"):
-            dx, at_the_head = head.backward(of_head, dy)
+        dx, at_the_head = head.backward(of_head, dy)
         dx, dbody = within.backward(of_body, dx)
         dbody, by = passed_back(within, dbody)
-        with inside("embedding"):
-            dx, at_the_embedding = read.backward(of_embedding, dx)
+        dx, at_the_embedding = read.backward(of_embedding, dx)
         dtable = Shared((at_the_embedding.table, at_the_head.table))
         return dx, TiedEmbeddingParams(coupled(dtable, by), dbody)
 
-    def parts(params, x, key=None):
-        table = EmbeddingParams(checked(params).table)
-        yield "embedding", read, table, x, None
-        x, _ = read.forward(table, x)
-        yield "body", body, params.body, x, key
-        x, _ = body.forward(params.body, x, key)
-        yield "head", head, table, x, None
-
-    def checked(params):
-        check_params("tied_embedding", params, TiedEmbeddingParams)
-        return params
-
-    return Composed(init, forward, backward, parts, within.couples)
+    return composed(init, forward, backward, within.couples)

@@ -1,6 +1,6 @@
 """A loss that arises inside the model: layers that carry it past others, and the loss that adds it.
 
-A layer with an auxiliary loss of its own (mixture_of_experts with `balance`) returns (y, c), c of (batch,). Between it
+A layer with an auxiliary loss (mixture_of_experts with `balance`) returns (y, c), c of (batch,). Between it
 and the model's end every layer takes and returns such a pair:
 
     model = chain(linear(8), begin_auxiliary(), carry_auxiliary(moe, skip=True), carry_auxiliary(linear(3)))
@@ -9,12 +9,13 @@ and the model's end every layer takes and returns such a pair:
 objective(model, loss) then holds the whole loss, and its gradient is the hand-written one.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
+from jaxtyping import PyTree
 
 from handgrad.checks import InputError, check_residuals, describe
-from handgrad.layers.layer import Composed, Layer, Loss, check_layer, check_loss
+from handgrad.layers.layer import Layer, Loss, check_layer, check_loss, composed, placed
 from handgrad.layers.structure.residual import check_like
 
 __all__ = [
@@ -27,13 +28,13 @@ __all__ = [
 class CarryAuxiliaryResiduals(NamedTuple):
     """kept: the layer's own residuals. The layer returned an array: c passed by it."""
 
-    kept: Any
+    kept: PyTree
 
 
 class AddedAuxiliaryResiduals(NamedTuple):
     """kept: the layer's own residuals. The layer returned a pair: its own c was added."""
 
-    kept: Any
+    kept: PyTree
 
 
 def begin_auxiliary() -> Layer:
@@ -53,16 +54,17 @@ def begin_auxiliary() -> Layer:
 
 
 def carry_auxiliary(layer: Layer, *, skip: bool = False) -> Layer:
-    """(x, c) as (layer(x), c); or, where the layer returns (y, its own c), as (y, both added).
+    """(x, c) as (layer(x), c); or, where the layer returns (y, its own c), as (y, the sum of both).
 
     Args:
       layer: any layer on arrays.
-      skip: True adds the way around it, x + layer(x).
+      skip: True adds a skip connection, x + layer(x).
     Raises:
-      InputError: at trace time, an input that is no pair, and whatever the layer raises.
+      InputError: at trace time, an input that is no pair.
     Derivation: docs/derivations/structure/mixture_of_experts.md
     """
     check_layer("carry_auxiliary", layer)
+    layer = placed("inside", layer)
 
     def init(key, x):
         return layer.init(key, check_pair("carry_auxiliary", "x", x)[0])
@@ -86,10 +88,7 @@ def carry_auxiliary(layer: Layer, *, skip: bool = False) -> Layer:
             dx, dparams = layer.backward(kept, dy)
         return (dy + dx if skip else dx, dc), dparams
 
-    def parts(params, x, key=None):
-        yield "inside", layer, params, check_pair("carry_auxiliary", "x", x)[0], key
-
-    return Composed(init, forward, backward, parts, layer.couples)
+    return composed(init, forward, backward, layer.couples)
 
 
 def add_auxiliary(loss: Loss, coefficient: float) -> Loss:
@@ -99,7 +98,7 @@ def add_auxiliary(loss: Loss, coefficient: float) -> Loss:
       loss: a loss of y.
       coefficient: how much c counts; the Switch Transformer takes 0.01.
     Raises:
-      InputError: at trace time, a prediction that is no pair, and whatever the loss raises.
+      InputError: at trace time, a prediction that is no pair.
     Derivation: docs/derivations/structure/mixture_of_experts.md
     """
     check_loss("add_auxiliary", loss)
@@ -119,7 +118,7 @@ def add_auxiliary(loss: Loss, coefficient: float) -> Loss:
     return Loss(forward, backward, through=through, couples=loss.couples, counts=loss.counts)
 
 
-def check_pair(where: str, name: str, value: Any) -> tuple[Any, Any]:
+def check_pair(where: str, name: str, value: PyTree) -> tuple[PyTree, PyTree]:
     """`value` is an array with an auxiliary loss beside it."""
     if not (isinstance(value, tuple) and len(value) == 2):
         raise InputError(f"{where}: {name} must be a pair, (array, auxiliary loss), got {describe(value)}")

@@ -1,12 +1,12 @@
 """chain: the place where backpropagation happens."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
+from jaxtyping import PRNGKeyArray, PyTree
 
 from handgrad.checks import InputError, describe
-from handgrad.layers.layer import Composed, Layer, check_layer, passed_back, placed
+from handgrad.layers.layer import Layer, check_layer, composed, passed_back, placed
 
 __all__ = [
     "chain",
@@ -16,13 +16,20 @@ __all__ = [
 def chain(*layers: Layer, **named: Layer) -> Layer:
     """One layer after the other: forwards in order, backwards in reverse.
 
+    Every place has parameters of its own, also where one layer stands at two: of l = linear(4), chain(l, tanh(), l) has
+    two weights. `shared` makes them one.
+
+        >>> model = chain(linear(3), tanh(), linear(2))
+        >>> jax.tree.map(jnp.shape, model.init(jax.random.key(0), jnp.ones((1, 4))))
+        (LinearParams(W=(4, 3), b=(3,)), (), LinearParams(W=(3, 2), b=(2,)))
+
     Args:
       *layers: positional layers; the chain's params are a tuple.
       **named: or keyword layers, in the order written; the chain's params are a dict with their names.
     Raises:
       InputError: no layer, or positional and keyword layers mixed; at trace time, whatever a layer raises, with the
         layer's place in front.
-    Derivation: docs/derivations/structure/composition.md
+    Derivation: docs/derivations/structure/chain.md
     """
     if not layers and not named:
         raise InputError("chain: expected at least one layer, got none")
@@ -49,7 +56,7 @@ def chain(*layers: Layer, **named: Layer) -> Layer:
         return x, tuple(residuals)
 
     def backward(residuals, dx):
-        _check_entries("residuals", residuals, len(steps))
+        check_entries("chain", "residuals", residuals, len(steps))
         dparams, by = [], None
         for layer, kept in zip(reversed(steps), reversed(residuals), strict=True):
             dx, dp = layer.backward(kept, dx)
@@ -57,20 +64,14 @@ def chain(*layers: Layer, **named: Layer) -> Layer:
             dparams.append(dp)
         return dx, pack(reversed(dparams))
 
-    def parts(params, x, key=None):
-        inside_it = layers or named.values()
-        for name, layer, p, k in zip(names, inside_it, unpack(params), split_key(key, len(steps)), strict=True):
-            yield name, layer, p, x, k
-            x, _ = layer.forward(p, x, k)
-
     def pack(values):
         return dict(zip(names, values, strict=True)) if named else tuple(values)
 
     def unpack(params):
-        _check_entries("params", params, names if named else len(names))
+        check_entries("chain", "params", params, names if named else len(names))
         return [params[name] for name in names] if named else params
 
-    return Composed(init, forward, backward, parts, last_coupling(steps))
+    return composed(init, forward, backward, last_coupling(steps))
 
 
 def last_coupling(steps: Sequence[Layer]) -> str | None:
@@ -78,12 +79,12 @@ def last_coupling(steps: Sequence[Layer]) -> str | None:
     return next((layer.couples for layer in reversed(steps) if layer.couples), None)
 
 
-def split_key(key: jax.Array | None, n: int) -> Any:
+def split_key(key: PRNGKeyArray | None, n: int) -> Sequence[PRNGKeyArray | None]:
     """n keys from one, or n times None: no key, no noise."""
-    return [None] * n if key is None else jax.random.split(key, n)
+    return [None] * n if key is None else list(jax.random.split(key, n))
 
 
-def _check_entries(what: str, value: Any, expected: tuple[str, ...] | int) -> None:
+def check_entries(where: str, what: str, value: PyTree, expected: Sequence[str] | int) -> None:
     """`value` has one entry for each layer: a tuple of so many, or a dict of these names."""
     if isinstance(expected, int):
         fits = type(value) is tuple and len(value) == expected
@@ -91,10 +92,10 @@ def _check_entries(what: str, value: Any, expected: tuple[str, ...] | int) -> No
         fits = isinstance(value, dict) and value.keys() == set(expected)
     if not fits:
         wanted = f"a tuple of {expected}" if isinstance(expected, int) else _entries(dict.fromkeys(expected))
-        raise InputError(f"chain: {what} must be {wanted}, one for each layer, got {_entries(value)}")
+        raise InputError(f"{where}: {what} must be {wanted}, one for each layer, got {_entries(value)}")
 
 
-def _entries(value: Any) -> str:
+def _entries(value: PyTree) -> str:
     if isinstance(value, dict):
         return f"a dict of {', '.join(map(repr, value)) or 'nothing'}"
     return f"a tuple of {len(value)}" if type(value) is tuple else describe(value)

@@ -1,20 +1,23 @@
 """mixture_of_experts: a gate that gives each token to k of n layers."""
 
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import PyTree
 
-from handgrad.checks import InputError, check_count, check_params, check_residuals, describe
+from handgrad.checks import InputError, check_count, check_params, check_residuals
 from handgrad.factors.base import accumulator, counting
 from handgrad.factors.coupled import coupled
 from handgrad.factors.stacked import stack
-from handgrad.layers.layer import Composed, Layer, check_layer
-from handgrad.layers.linear.linear import linear
+from handgrad.layers.layer import Layer, check_layer, composed, placed
+from handgrad.layers.linear.linear import LinearParams, linear
+from handgrad.layers.observing import over_copies
 from handgrad.layers.structure.auxiliary import check_pair
-from handgrad.layers.structure.chain import split_key
+from handgrad.layers.structure.repeat import check_stacked
 from handgrad.rules.linear.einsum import einsum_backward, einsum_forward
 from handgrad.rules.structure.mixture_of_experts import (
+    TopKGateResiduals,
     load_balancing_loss_backward,
     load_balancing_loss_forward,
     top_k_gate_backward,
@@ -38,8 +41,8 @@ class MixtureOfExpertsParams(NamedTuple):
       experts: an expert's params, each array with an axis of all experts in front.
     """
 
-    gate: Any
-    experts: Any
+    gate: LinearParams
+    experts: PyTree
 
 
 class MixtureOfExpertsResiduals(NamedTuple):
@@ -53,11 +56,11 @@ class MixtureOfExpertsResiduals(NamedTuple):
       mix: einsum's: G and every expert's output.
     """
 
-    gate: Any
-    route: Any
-    balance: Any
-    experts: Any
-    mix: Any
+    gate: PyTree
+    route: TopKGateResiduals
+    balance: PyTree
+    experts: PyTree
+    mix: PyTree
 
 
 def mixture_of_experts(
@@ -65,9 +68,9 @@ def mixture_of_experts(
     n: int,
     *,
     k: int,
-    softmax_over: str = "chosen",
+    softmax_over: Literal["chosen", "all"] = "chosen",
     balance: bool = False,
-    counts: str = "example",
+    counts: Literal["example", "batch"] = "example",
 ) -> Layer:
     """y = Σ_e G_e E_e(x), G = top_k_gate(x W), with parameters MixtureOfExpertsParams(gate, experts).
 
@@ -84,8 +87,7 @@ def mixture_of_experts(
         loss, `carry_auxiliary` takes it past the layers in between.
       counts: "example" or "batch", as load_balancing_loss.
     Raises:
-      InputError: n or k is not a positive integer, or k is above n; at trace time, params of another layer, and
-        whatever the expert raises.
+      InputError: n or k is not a positive integer, or k is above n; at trace time, params of another layer.
     Derivation: docs/derivations/structure/mixture_of_experts.md (Shazeer et al., 2017)
     """
     check_layer("mixture_of_experts", expert)
@@ -93,7 +95,7 @@ def mixture_of_experts(
     check_count("mixture_of_experts", "k", k)
     if k > n:
         raise InputError(f"mixture_of_experts: k must be at most n, {n}, got {k}")
-    gate = linear(n, bias=False)
+    expert, gate = placed("experts", expert), placed("gate", linear(n, bias=False))
     of_counts = COUPLING if balance and counts == "batch" else None
 
     def init(key, x):
@@ -102,11 +104,12 @@ def mixture_of_experts(
         return MixtureOfExpertsParams(gate.init(key_gate, x), experts)
 
     def forward(params, x, key=None):
-        checked(params)
+        check_params("mixture_of_experts", params, MixtureOfExpertsParams)
+        check_stacked("mixture_of_experts", "params.experts", params.experts, n)
         keys = None if key is None else jax.random.split(key, n)
         Z, of_gate = gate.forward(params.gate, x)
         G, of_route = top_k_gate_forward(Z, k=k, softmax_over=softmax_over)
-        each = jax.vmap(lambda p, key: expert.forward(p, x, key), axis_size=n)
+        each = over_copies(lambda p, key: expert.forward(p, x, key), n)
         H, of_experts = each(params.experts, keys)
         y, of_mix = einsum_forward(G, H, subscripts=MIX)
         C, of_balance = load_balancing_loss_forward(Z, k=k, counts=counts) if balance else (None, None)
@@ -119,7 +122,7 @@ def mixture_of_experts(
 
     def backward(residuals, dy):
         residuals = check_residuals("mixture_of_experts", residuals, MixtureOfExpertsResiduals)
-        dC: Any = None
+        dC: PyTree = None
         if balance:
             dy, dC = check_pair("mixture_of_experts", "dy", dy)
         dG, dH = einsum_backward(residuals.mix, dy, subscripts=MIX)
@@ -134,16 +137,4 @@ def mixture_of_experts(
         dparams = MixtureOfExpertsParams(coupled(dgate, of_counts), coupled(stack(dexperts), of_counts))
         return dx.astype(dx_gate.dtype), dparams
 
-    def checked(params):
-        check_params("mixture_of_experts", params, MixtureOfExpertsParams)
-        for leaf in jax.tree.leaves(params.experts):
-            if getattr(leaf, "shape", ())[:1] != (n,):
-                raise InputError(f"mixture_of_experts: params.experts must be stacked {n} times, got {describe(leaf)}")
-
-    def parts(params, x, key=None):
-        # The last of the experts: all are one layer.
-        checked(params)
-        yield "gate", gate, params.gate, x, None
-        yield "experts", expert, jax.tree.map(lambda p: p[-1], params.experts), x, split_key(key, n)[-1]
-
-    return Composed(init, forward, backward, parts, of_counts or expert.couples)
+    return composed(init, forward, backward, of_counts or expert.couples)

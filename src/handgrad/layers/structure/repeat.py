@@ -1,15 +1,16 @@
-"""repeat: one layer's form n times, with parameters of its own each time, as a scan."""
+"""repeat: one layer's form n times, each time with other parameters, as a scan."""
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
+from jaxtyping import PyTree
 
 from handgrad import meshes
 from handgrad.checks import InputError, check_count, check_residuals, describe
 from handgrad.factors.coupled import coupled, coupling_in
 from handgrad.factors.stacked import stack
-from handgrad.layers.layer import Composed, Layer, check_layer
-from handgrad.layers.structure.chain import split_key
+from handgrad.layers.layer import Layer, check_layer, composed, placed
 from handgrad.layers.structure.residual import check_like
 
 __all__ = [
@@ -18,10 +19,9 @@ __all__ = [
 
 
 class RepeatResiduals(NamedTuple):
-    """kept: one layer's residuals, each array with an axis of n in front; a parameter among them is the one that came
-    in."""
+    """kept: a layer's residuals, each array with an axis of n in front; parameters among them are references."""
 
-    kept: Any
+    kept: PyTree
 
 
 def repeat(layer: Layer, n: int) -> Layer:
@@ -35,16 +35,17 @@ def repeat(layer: Layer, n: int) -> Layer:
     Raises:
       InputError: n is not a positive integer; at trace time, where the layer's output is unlike its input or params are
         not stacked n times.
-    Derivation: docs/derivations/structure/composition.md
+    Derivation: docs/derivations/structure/repeat.md
     """
     check_layer("repeat", layer)
     check_count("repeat", "n", n)
+    layer = placed(None, layer)
 
     def init(key, x):
         return jax.vmap(lambda k: layer.init(k, x))(jax.random.split(key, n))
 
     def forward(params, x, key=None):
-        check_stacked("params", params)
+        check_stacked("repeat", "params", params, n)
         keys = None if key is None else jax.random.split(key, n)
 
         def one_layer(x, params_and_key):
@@ -57,7 +58,7 @@ def repeat(layer: Layer, n: int) -> Layer:
 
     def backward(residuals, dy):
         (kept,) = check_residuals("repeat", residuals, RepeatResiduals)
-        check_stacked("residuals", kept)
+        check_stacked("repeat", "residuals", kept, n)
 
         def one_layer(dy, kept):
             return layer.backward(kept, dy)
@@ -66,24 +67,25 @@ def repeat(layer: Layer, n: int) -> Layer:
         # What lies behind a coupling in one layer lies before that of the next.
         return dx, coupled(stack(dparams), layer.couples or coupling_in(dparams))
 
-    def check_stacked(name, tree):
-        for leaf in jax.tree.leaves(tree):
-            if getattr(leaf, "shape", ())[:1] != (n,):
-                raise InputError(f"repeat: {name} must be stacked {n} times, got {describe(leaf)}")
-
-    def parts(params, x, key=None):
-        # The last of them: all are one layer, and going backwards it comes first.
-        check_stacked("params", params)
-        keys = split_key(key, n)
-        for i in range(n - 1):
-            x, _ = layer.forward(jax.tree.map(lambda p, i=i: p[i], params), x, keys[i])
-        yield str(n - 1), layer, jax.tree.map(lambda p: p[-1], params), x, keys[-1]
-
-    return Composed(init, forward, backward, parts, layer.couples)
+    return composed(init, forward, backward, layer.couples)
 
 
-def scan_forwarding(body: Any, carry: Any, xs: Any, *, length: int, reverse: bool = False) -> tuple[Any, Any]:
-    """jax.lax.scan, except that what `body` hands on unchanged is not copied.
+def check_stacked(where: str, name: str, tree: PyTree, n: int) -> None:
+    """Every array has an axis of n layers in front."""
+    for leaf in jax.tree.leaves(tree):
+        if getattr(leaf, "shape", ())[:1] != (n,):
+            raise InputError(f"{where}: {name} must be stacked {n} times, got {describe(leaf)}")
+
+
+def scan_forwarding(
+    body: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]],
+    carry: PyTree,
+    xs: PyTree,
+    *,
+    length: int,
+    reverse: bool = False,
+) -> tuple[PyTree, PyTree]:
+    """jax.lax.scan, except that an input which `body` returns unchanged is not copied.
 
     An output that is one of the inputs (a weight kept as a residual, a residual kept as a factor's side) comes back
     as the whole stacked input itself, and an output that is named twice is stacked once. (Today's lax.scan does the

@@ -1,10 +1,11 @@
-"""reversible: a block whose input is had again from its output, and n of them that keep the last output alone."""
+"""reversible: a block whose input is recomputed from its output, and n of them that keep the last output alone."""
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from handgrad import meshes
 from handgrad.checks import (
@@ -20,8 +21,9 @@ from handgrad.checks import (
 from handgrad.factors import is_factor
 from handgrad.factors.coupled import coupled, coupling_in
 from handgrad.factors.stacked import stack
-from handgrad.layers.layer import Composed, Layer, check_layer, passed_back
+from handgrad.layers.layer import Layer, check_layer, composed, passed_back, placed
 from handgrad.layers.structure.chain import last_coupling, split_key
+from handgrad.layers.structure.repeat import check_stacked
 from handgrad.rules.structure.reversible import couple, pull_back_coupling
 
 __all__ = [
@@ -29,8 +31,6 @@ __all__ = [
     "reversible",
     "reversible_sequence",
 ]
-
-Array = jax.Array
 
 
 class ReversibleParams(NamedTuple):
@@ -41,8 +41,8 @@ class ReversibleParams(NamedTuple):
       g: of the layer that changes the second half.
     """
 
-    f: Any
-    g: Any
+    f: PyTree
+    g: PyTree
 
 
 class ReversibleResiduals(NamedTuple):
@@ -54,9 +54,9 @@ class ReversibleResiduals(NamedTuple):
       key: the forward pass's, so that noise is the same again; or None.
     """
 
-    y: Array
+    y: Float[Array, "batch ... 2*n"]
     params: ReversibleParams
-    key: Any
+    key: PRNGKeyArray | None
 
 
 class CouplingResiduals(NamedTuple):
@@ -66,11 +66,11 @@ class CouplingResiduals(NamedTuple):
       f, g: their own residuals.
     """
 
-    f: Any
-    g: Any
+    f: PyTree
+    g: PyTree
 
 
-def reversible(f: Layer, g: Layer, *, residuals: str = "recompute") -> Layer:
+def reversible(f: Layer, g: Layer, *, residuals: Literal["save", "recompute"] = "recompute") -> Layer:
     """Y₁ = X₁ + F(X₂), Y₂ = X₂ + G(Y₁), the halves of x's features, with parameters ReversibleParams(f, g).
 
     Args:
@@ -85,6 +85,7 @@ def reversible(f: Layer, g: Layer, *, residuals: str = "recompute") -> Layer:
     check_layer("reversible", f)
     check_layer("reversible", g)
     check_choice("reversible", "residuals", residuals, ("recompute", "save"))
+    f, g = placed("f", f), placed("g", g)
 
     def init(key, x):
         half = _half(x)
@@ -117,16 +118,10 @@ def reversible(f: Layer, g: Layer, *, residuals: str = "recompute") -> Layer:
         _, dx, dparams = _back(f, g, params, key, y, dy)
         return dx, dparams
 
-    def parts(params, x, key=None):
-        X1, X2 = _halves(x)
-        key_f, key_g = split_key(key, 2)
-        yield "f", f, params.f, X2, key_f
-        yield "g", g, params.g, X1 + f.forward(params.f, X2, key_f)[0], key_g
-
-    return Composed(init, forward, backward, parts, last_coupling((f, g)))
+    return composed(init, forward, backward, last_coupling((f, g)))
 
 
-def reversible_sequence(f: Layer, g: Layer, n: int, *, gradients: str = "sums") -> Layer:
+def reversible_sequence(f: Layer, g: Layer, n: int, *, gradients: Literal["sums", "factors"] = "sums") -> Layer:
     """n reversible blocks as one scan that keeps nothing but the last output: memory does not grow with the depth.
 
     As repeat(reversible(f, g), n), whose params it has, every array with an axis of length n in front; but the backward
@@ -145,13 +140,14 @@ def reversible_sequence(f: Layer, g: Layer, n: int, *, gradients: str = "sums") 
     """
     check_count("reversible_sequence", "n", n)
     check_choice("reversible_sequence", "gradients", gradients, ("sums", "factors"))
-    block = reversible(f, g)
+    block = placed(None, reversible(f, g))
+    f, g = placed("f", f), placed("g", g)
 
     def init(key, x):
         return jax.vmap(lambda k: block.init(k, x))(jax.random.split(key, n))
 
     def forward(params, x, key=None):
-        check_stacked(params)
+        check_stacked("reversible_sequence", "params", params, n)
 
         def one_block(x, params_and_key):
             return block.forward(params_and_key[0], x, params_and_key[1])[0], None
@@ -161,7 +157,7 @@ def reversible_sequence(f: Layer, g: Layer, n: int, *, gradients: str = "sums") 
 
     def backward(residuals, dy):
         y, params, key = check_residuals("reversible_sequence", residuals, ReversibleResiduals)
-        check_stacked(params)
+        check_stacked("reversible_sequence", "params", params, n)
 
         def one_block(y_and_dy, params_and_key):
             x, dx, dparams = _back(f, g, *params_and_key, *y_and_dy)
@@ -177,23 +173,12 @@ def reversible_sequence(f: Layer, g: Layer, n: int, *, gradients: str = "sums") 
     def keys_of(key):
         return None if key is None else jax.random.split(key, n)
 
-    def check_stacked(params):
-        for leaf in jax.tree.leaves(params):
-            if getattr(leaf, "shape", ())[:1] != (n,):
-                raise InputError(f"reversible_sequence: params must be stacked {n} times, got {describe(leaf)}")
-
-    def parts(params, x, key=None):
-        # The last of them: all are one block, and going backwards it comes first.
-        check_stacked(params)
-        keys = split_key(key, n)
-        for i in range(n - 1):
-            x, _ = block.forward(jax.tree.map(lambda p, i=i: p[i], params), x, keys[i])
-        yield str(n - 1), block, jax.tree.map(lambda p: p[-1], params), x, keys[-1]
-
-    return Composed(init, forward, backward, parts, block.couples)
+    return composed(init, forward, backward, block.couples)
 
 
-def _back(f: Layer, g: Layer, params: ReversibleParams, key: Any, y: Array, dy: Array) -> tuple[Array, Array, Any]:
+def _back(
+    f: Layer, g: Layer, params: ReversibleParams, key: PRNGKeyArray | None, y: Array, dy: Array
+) -> tuple[Array, Array, ReversibleParams]:
     """x, dx and dparams of one block, from its output."""
     check_shape("reversible", "dy", dy, y.shape, "like y")
 
@@ -207,7 +192,7 @@ def _back(f: Layer, g: Layer, params: ReversibleParams, key: Any, y: Array, dy: 
     return jnp.concatenate(x, axis=-1), jnp.concatenate(dx, axis=-1), _params_back(f, g, *dparams)
 
 
-def _params_back(f: Layer, g: Layer, df: Any, dg: Any) -> ReversibleParams:
+def _params_back(f: Layer, g: Layer, df: PyTree, dg: PyTree) -> ReversibleParams:
     """The block's own, in which f comes before g."""
     dg, by = passed_back(g, dg)
     df, _ = passed_back(f, df, by)
@@ -220,7 +205,7 @@ def _halves(x: Array) -> tuple[Array, Array]:
     return X1, X2
 
 
-def _half(x: Any) -> jax.ShapeDtypeStruct:
+def _half(x: Array | jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
     """What each half looks like."""
     check_array("reversible", "x", x, min_ndim=2)
     if x.shape[-1] % 2:
