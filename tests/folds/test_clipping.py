@@ -55,7 +55,7 @@ def test_one_example_less_moves_the_sum_by_no_more_than_the_bound(style):
 @pytest.mark.parametrize(
     ("model", "loss", "by"),
     [
-        (*balanced("batch"), r"in layer 2: mixture_of_experts with counts=\"batch\" couples the examples"),
+        (*balanced("batch"), r"in layer 2.inside: mixture_of_experts with counts=\"batch\" couples the examples"),
         (hg.chain(hg.linear(4), hg.linear(6)), layers.info_nce(), "info_nce couples the examples"),
         (hg.chain(layers.batch_norm(scale=False, shift=False), hg.linear(6)), LOSS, "in layer 0: batch_norm couples"),
     ],

@@ -327,7 +327,7 @@ WORDS = "batch_norm couples the examples of a batch (layer_norm, group_norm and 
 
 def test_refusals_name_the_parameter_and_the_coupling():
     factors, _ = drawn()["deep inside"]
-    coupling = f"in layer block.0.b: {WORDS}"
+    coupling = f"in layer block.0.inside.b: {WORDS}"
     of_fold = "{}: block.0.a.W must have a gradient of each example, but " + coupling
     of_factor = coupling + ": of a parameter in or before it, the unweighted sum alone is a gradient"
     calls = {
