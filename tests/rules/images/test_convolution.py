@@ -11,7 +11,8 @@ import pytest
 
 from handgrad import InputError, rules
 from handgrad.factors import Outer
-from handgrad.factors.windows import Window, make_window, patches
+from handgrad.factors.windows import Window, patches
+from handgrad.rules.images._windows import make_window
 
 RNG = np.random.default_rng(0)
 

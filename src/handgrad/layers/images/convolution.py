@@ -7,7 +7,7 @@ import jax
 
 from handgrad import rules
 from handgrad.checks import InputError, check_array, check_count, check_params, check_shape, describe
-from handgrad.factors.windows import per_axis
+from handgrad.rules.images._windows import per_axis
 from handgrad.layers.layer import Layer
 from handgrad.rules.images.convolution import check_groups
 from handgrad.rules.rule import Rule

@@ -1,10 +1,12 @@
 """Convolution: the same few weights under every window of space."""
 
+from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from handgrad import meshes
 from handgrad.checks import (
@@ -19,7 +21,8 @@ from handgrad.checks import (
 )
 from handgrad.factors import Correlation, Total
 from handgrad.factors.base import accumulator
-from handgrad.factors.windows import Window, make_window
+from handgrad.factors.windows import Pairs, Window
+from handgrad.rules.images._windows import Padding, PerAxis, make_window
 from handgrad.rules.rule import Rule
 
 __all__ = [
@@ -29,57 +32,43 @@ __all__ = [
     "convolution_forward",
 ]
 
-Array = jax.Array
-
 
 class ConvolutionResiduals(NamedTuple):
-    """The operation's own arguments: references, no copies.
+    """The arguments, by reference: X is one side of dK, K makes dX, and b says whether there is a db."""
 
-    Attributes:
-      X: (batch, *space, n_in) input, one side of dK.
-      K: (*size, n_in / groups, n_out) kernel, for dX.
-      b: (n_out,) bias or None; it says whether there is a db, and in which dtype.
-    """
-
-    X: Array
-    K: Array
-    b: Array | None
+    X: Float[Array, "batch *space n_in"]
+    K: Float[Array, "*size n_in/groups n_out"]
+    b: Float[Array, " n_out"] | None
 
 
 def convolution_forward(
-    X: Array,
-    K: Array,
-    b: Array | None = None,
+    X: Float[Array, "batch *space n_in"],
+    K: Float[Array, "*size n_in//{groups} n_out"],
+    b: Float[Array, " n_out"] | None = None,
     *,
-    strides: Any = 1,
-    padding: Any = "SAME",
-    dilation: Any = 1,
+    strides: PerAxis = 1,
+    padding: Padding = "SAME",
+    dilation: PerAxis = 1,
     groups: int = 1,
-) -> tuple[Array, ConvolutionResiduals]:
+) -> tuple[Float[Array, "batch *outputs n_out"], ConvolutionResiduals]:
     """y_i = Σ_t x_{s i + d t − p} K_t + b: at each output, what its window sees times the kernel.
 
-    In matrix form Y = P K + 1 bᵀ, where row i of P is the patch that output i sees. As everywhere in the field the
-    kernel is not turned around: a mathematician calls this a correlation. Elements beyond X's margins are 0.
+    In matrix form Y = P K + 1 bᵀ, where row i of P is the patch that output i sees (im2col; P is never written out).
+    As everywhere in the field the kernel is not flipped: a mathematician calls this a cross-correlation. Elements
+    beyond X's margins are 0.
 
     Args:
-      X: (batch, *space, n_in) floating point, with one, two, three … axes of space.
-      K: (*size, n_in / groups, n_out).
-      b: (n_out,), or None for no bias.
+      X: one, two, three … axes of space.
       strides: s, an integer or one for each axis of space.
       padding: "SAME" (ceil(n / s) outputs), "VALID" (none), or a pair (before, behind) for each axis.
       dilation: d, as strides.
-      groups: the first n_out / groups outputs meet the first n_in / groups inputs alone, and so on; n_in of them make
+      groups: the first n_out / groups outputs read the first n_in / groups inputs alone, and so on; n_in groups make
         a depthwise convolution.
-    Returns:
-      Y (batch, *outputs, n_out) in the promoted dtype of X, K and b; residuals.
-    Raises:
-      InputError: a wrong rank, number of features or dtype; groups that don't divide n_in and n_out; a window larger
-        than X with its padding; an option of another kind.
     Derivation: docs/derivations/images/convolution.md (LeCun et al. 1998; Yu and Koltun 2016 for dilation)
     """
     where = "convolution_forward"
     check_array(where, "X", X)
-    window = kernel_window(where, "X", X, K, strides, padding, dilation, groups)
+    window = kernel_window(where, X, K, strides, padding, dilation, groups)
     check_groups(where, groups, X.shape[-1], K.shape[-1])
     n_in = f"(n_in / groups, to meet X {tuple(X.shape)})"
     check_shape(where, "K", K, (*window.size, X.shape[-1] // groups, K.shape[-1]), n_in)
@@ -89,33 +78,24 @@ def convolution_forward(
 
 def convolution_backward(
     residuals: ConvolutionResiduals,
-    dY: Array,
+    dY: Float[Array, "batch *outputs n_out"],
     *,
-    strides: Any = 1,
-    padding: Any = "SAME",
-    dilation: Any = 1,
+    strides: PerAxis = 1,
+    padding: Padding = "SAME",
+    dilation: PerAxis = 1,
     groups: int = 1,
-) -> tuple[Array, Correlation, Total | None]:
+) -> tuple[Float[Array, "batch *space n_in"], Correlation, Total | None]:
     """Pull dY back through Y = P K + 1 bᵀ.
 
         dx_j = Σ_{s i + d t = j + p} dy_i K_tᵀ      dK_t = Σ_i x_{s i + d t − p}ᵀ dy_i      db = dYᵀ 1
 
-    dX is dY, spread out by s, under the kernel turned around; dK is X ⋆ dY, what linear's Xᵀ dY becomes.
+    dX is dY, dilated by s, under the flipped kernel; dK is X ⋆ dY, what linear's Xᵀ dY becomes.
 
-    Args:
-      residuals: ConvolutionResiduals of convolution_forward.
-      dY: (batch, *outputs, n_out) cotangent of Y.
-      strides, padding, dilation, groups: the forward's.
-    Returns:
-      dX (batch, *space, n_in); dK: Correlation, (*size, n_in / groups, n_out); db: Total, (n_out,), or None where
-      there was no bias.
-    Raises:
-      InputError: residuals of another rule; dY not of Y's shape and dtype.
     Derivation: docs/derivations/images/convolution.md
     """
     where = "convolution_backward"
     X, K, b = check_residuals(where, residuals, ConvolutionResiduals)
-    window = kernel_window(where, "X", X, K, strides, padding, dilation, groups)
+    window = kernel_window(where, X, K, strides, padding, dilation, groups)
     space = X.shape[1:-1]
     dtype = jnp.result_type(X, K) if b is None else jnp.result_type(X, K, b)
     check_cotangent(where, dY, (X.shape[0], *window.outputs(space), K.shape[-1]), dtype)
@@ -126,25 +106,27 @@ def convolution_backward(
 convolution = Rule(convolution_forward, convolution_backward)
 
 
-def convolve(X: Array, K: Array, window: Window) -> Array:
-    """P K, the patches of X times the kernel, which are never written out: (batch, *outputs, n_out)."""
+def convolve(X: Array, K: Array, window: Window) -> Float[Array, "batch *outputs n_out"]:
+    """P K, the patches of X times the kernel, without writing P out."""
     return _slide(X, K, window.strides, window.padding, (1,) * len(window.size), window)
 
 
-def convolve_back(Y: Array, K: Array, window: Window, space: tuple[int, ...]) -> Array:
-    """The transpose of `convolve`, Y ↦ PᵀY's place in X: (batch, *space, n_in).
+def convolve_back(Y: Array, K: Array, window: Window, space: tuple[int, ...]) -> Float[Array, "batch *space n_in"]:
+    """The transpose of `convolve` in X.
 
-    Again a convolution. Y stands spread out, with s − 1 zeros between two elements; the window moves by 1; the kernel
-    is turned around, and each group's K_t is transposed.
+    Again a convolution: Y with s − 1 zeros between two elements, a window that moves by 1, the kernel flipped, and
+    each group's K_t transposed.
     """
     axes, groups = len(window.size), window.groups
     n_in, n_out = K.shape[-2:]
-    turned = jnp.flip(K, range(axes)).reshape(*window.size, n_in, groups, n_out // groups)
-    transposed = turned.swapaxes(-1, -3).reshape(*window.size, n_out // groups, groups * n_in)
+    flipped = jnp.flip(K, range(axes)).reshape(*window.size, n_in, groups, n_out // groups)
+    transposed = flipped.swapaxes(-1, -3).reshape(*window.size, n_out // groups, groups * n_in)
     return _slide(Y, transposed, (1,) * axes, window.padding_back(space), window.strides, window)
 
 
-def _slide(X: Array, K: Array, strides: Any, padding: Any, spread: Any, window: Window) -> Array:
+def _slide(
+    X: Array, K: Array, strides: Sequence[int], padding: Pairs, input_dilation: Sequence[int], window: Window
+) -> Array:
     """One convolution by XLA, features last, summed in float32 at least."""
     axes, dtype = len(window.size), jnp.result_type(X, K)
     of_images, of_kernel = (0, axes + 1, *range(1, axes + 1)), (axes + 1, axes, *range(axes))
@@ -152,7 +134,7 @@ def _slide(X: Array, K: Array, strides: Any, padding: Any, spread: Any, window: 
         jax.lax.conv_general_dilated,
         window_strides=strides,
         padding=padding,
-        lhs_dilation=spread,
+        lhs_dilation=input_dilation,
         rhs_dilation=window.dilation,
         dimension_numbers=jax.lax.ConvDimensionNumbers(of_images, of_kernel, of_images),
         feature_group_count=window.groups,
@@ -163,31 +145,31 @@ def _slide(X: Array, K: Array, strides: Any, padding: Any, spread: Any, window: 
 
 
 def kernel_window(
-    where: str, name: str, X: Any, K: Any, strides: Any, padding: Any, dilation: Any, groups: Any
+    where: str, X: Array, K: Array, strides: PerAxis, padding: Padding, dilation: PerAxis, groups: int
 ) -> Window:
     """The window of a kernel over X (batch, *space, n)."""
     if len(X.shape) < 3:
-        raise InputError(f"{where}: {name} must have shape (batch, *space, n_in), got {describe(X)}")
-    check_kernel(where, name, X, K)
+        raise InputError(f"{where}: X must have shape (batch, *space, n_in), got {describe(X)}")
+    check_kernel(where, X, K)
     check_count(where, "groups", groups)
     return make_window(where, X.shape[1:-1], K.shape[:-2], strides, padding, dilation, groups)
 
 
-def check_kernel(where: str, name: str, X: Any, K: Any) -> None:
+def check_kernel(where: str, X: Array, K: Array) -> None:
     """K has a tap at least along each of X's axes of space."""
     check_array(where, "K", K)
     if len(K.shape) != len(X.shape) or 0 in K.shape:
-        expected = f"(*size, features, features) with a size for each axis of {name}'s space {tuple(X.shape[1:-1])}"
+        expected = f"(*size, features, features) with a size for each axis of X's space {tuple(X.shape[1:-1])}"
         raise InputError(f"{where}: K must have shape {expected}, got {describe(K)}")
 
 
 def check_groups(where: str, groups: int, n_in: int, n_out: int) -> None:
-    """There are as many features of each kind in every group."""
+    """Every group has as many features of each kind."""
     if n_in % groups or n_out % groups:
         raise InputError(f"{where}: groups must divide n_in = {n_in} and n_out = {n_out}, got {groups}")
 
 
-def add_bias(where: str, Y: Array, b: Any, K: Any) -> Array:
+def add_bias(where: str, Y: Array, b: Array | None, K: Array) -> Array:
     """Y + 1 bᵀ, b having one number for each feature of Y."""
     if b is None:
         return Y

@@ -3,7 +3,7 @@
 import math
 from typing import NamedTuple
 
-import jax
+from jaxtyping import Array, Float
 
 from handgrad.checks import check_array, check_cotangent, check_residuals
 from handgrad.rules._outline import outline, outlined
@@ -16,42 +16,27 @@ __all__ = [
     "flatten_forward",
 ]
 
-Array = jax.Array
-
 
 class FlattenResiduals(NamedTuple):
-    """outline: (batch, 0, ...) X's shape and dtype, and no byte."""
+    """outline: X's shape and dtype, of no byte."""
 
-    outline: Array
+    outline: Float[Array, "batch 0 ..."]
 
 
-def flatten_forward(X: Array) -> tuple[Array, FlattenResiduals]:
+def flatten_forward(X: Float[Array, "batch ..."]) -> tuple[Float[Array, "batch n"], FlattenResiduals]:
     """Y = X, every example as one row of features, the last axis fastest.
 
-    Args:
-      X: (batch, ...) floating point.
-    Returns:
-      Y (batch, features) like X; residuals.
-    Raises:
-      InputError: X is not floating point, or has no batch.
     Derivation: docs/derivations/images/flatten.md
     """
     check_array("flatten_forward", "X", X, min_ndim=1)
     return X.reshape(X.shape[0], math.prod(X.shape[1:])), FlattenResiduals(outline(X))
 
 
-def flatten_backward(residuals: FlattenResiduals, dY: Array) -> tuple[Array]:
+def flatten_backward(residuals: FlattenResiduals, dY: Float[Array, "batch n"]) -> tuple[Float[Array, "batch ..."]]:
     """Pull dY back through Y = X: the same numbers in X's shape.
 
         dX = dY
 
-    Args:
-      residuals: FlattenResiduals of flatten_forward.
-      dY: (batch, features) cotangent of Y.
-    Returns:
-      dX like X.
-    Raises:
-      InputError: residuals of another rule; dY not of Y's shape and dtype.
     Derivation: docs/derivations/images/flatten.md
     """
     X = outlined(*check_residuals("flatten_backward", residuals, FlattenResiduals))

@@ -1,10 +1,10 @@
 """Pools over all of space: one number for each feature."""
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from handgrad.checks import InputError, check_array, check_cotangent, check_residuals, describe
 from handgrad.factors.base import accumulator
@@ -22,42 +22,30 @@ __all__ = [
     "global_max_pool_forward",
 ]
 
-Array = jax.Array
+Images = Float[Array, "batch *space n"]
+Rows = Float[Array, "batch n"]
 
 
 class GlobalAveragePoolResiduals(NamedTuple):
-    """outline: (batch, 0, *space, n) X's shape and dtype, and no byte: a mean's slope asks for nothing else."""
+    """outline: X's shape and dtype, of no byte. The mean is linear: its backward pass needs nothing else."""
 
-    outline: Array
+    outline: Float[Array, "batch 0 *space n"]
 
 
-def global_average_pool_forward(X: Array) -> tuple[Array, GlobalAveragePoolResiduals]:
+def global_average_pool_forward(X: Images) -> tuple[Rows, GlobalAveragePoolResiduals]:
     """y = (1 / N) Σ_j x_j over the N elements of space, feature by feature.
 
-    Args:
-      X: (batch, *space, n) floating point.
-    Returns:
-      Y (batch, n) like X; residuals.
-    Raises:
-      InputError: a wrong rank or dtype; a space without elements.
     Derivation: docs/derivations/images/global_pooling.md (Lin, Chen and Yan 2014)
     """
     axes = _space("global_average_pool_forward", X)
     return jnp.mean(X, axes, dtype=accumulator(X)).astype(X.dtype), GlobalAveragePoolResiduals(outline(X))
 
 
-def global_average_pool_backward(residuals: GlobalAveragePoolResiduals, dY: Array) -> tuple[Array]:
+def global_average_pool_backward(residuals: GlobalAveragePoolResiduals, dY: Rows) -> tuple[Images]:
     """Pull dY back through the mean over space.
 
         dx_j = dy / N
 
-    Args:
-      residuals: GlobalAveragePoolResiduals of global_average_pool_forward.
-      dY: (batch, n) cotangent of Y.
-    Returns:
-      dX (batch, *space, n).
-    Raises:
-      InputError: residuals of another rule; dY not of Y's shape and dtype.
     Derivation: docs/derivations/images/global_pooling.md
     """
     where = "global_average_pool_backward"
@@ -72,26 +60,15 @@ global_average_pool = Rule(global_average_pool_forward, global_average_pool_back
 
 
 class GlobalMaxPoolResiduals(NamedTuple):
-    """Both sides of the comparison that finds the maxima again.
+    """X and Y, the two sides of the comparison that finds the maxima again."""
 
-    Attributes:
-      X: (batch, *space, n) input.
-      Y: (batch, n) output.
-    """
-
-    X: Array
-    Y: Array
+    X: Images
+    Y: Rows
 
 
-def global_max_pool_forward(X: Array) -> tuple[Array, GlobalMaxPoolResiduals]:
+def global_max_pool_forward(X: Images) -> tuple[Rows, GlobalMaxPoolResiduals]:
     """y = max_j x_j over space, feature by feature; NaN wherever there is one.
 
-    Args:
-      X: (batch, *space, n) floating point.
-    Returns:
-      Y (batch, n) like X; residuals.
-    Raises:
-      InputError: a wrong rank or dtype; a space without elements.
     Derivation: docs/derivations/images/global_pooling.md
     """
     axes = _space("global_max_pool_forward", X)
@@ -99,20 +76,13 @@ def global_max_pool_forward(X: Array) -> tuple[Array, GlobalMaxPoolResiduals]:
     return Y, GlobalMaxPoolResiduals(X, Y)
 
 
-def global_max_pool_backward(residuals: GlobalMaxPoolResiduals, dY: Array) -> tuple[Array]:
+def global_max_pool_backward(residuals: GlobalMaxPoolResiduals, dY: Rows) -> tuple[Images]:
     """Pull dY back through the maximum over space.
 
         dX = dY ∘ [X = Y] / Σ [X = Y]
 
-    Equal maxima share, as autodiff of jnp.max has it (max_pool's don't); where the maximum is NaN, so is every share.
+    Equal maxima share, as in autodiff of jnp.max (max_pool's don't). Where the maximum is NaN, so is every share.
 
-    Args:
-      residuals: GlobalMaxPoolResiduals of global_max_pool_forward.
-      dY: (batch, n) cotangent of Y.
-    Returns:
-      dX (batch, *space, n).
-    Raises:
-      InputError: residuals of another rule; dY not of Y's shape and dtype.
     Derivation: docs/derivations/images/global_pooling.md
     """
     X, Y = check_residuals("global_max_pool_backward", residuals, GlobalMaxPoolResiduals)
@@ -127,7 +97,7 @@ def global_max_pool_backward(residuals: GlobalMaxPoolResiduals, dY: Array) -> tu
 global_max_pool = Rule(global_max_pool_forward, global_max_pool_backward)
 
 
-def _space(where: str, X: Any) -> tuple[int, ...]:
+def _space(where: str, X: Array) -> tuple[int, ...]:
     """The axes of X's space."""
     check_array(where, "X", X)
     if len(X.shape) < 3 or 0 in X.shape[1:-1]:

@@ -1,16 +1,19 @@
 """Pools: one number for what each window sees, feature by feature."""
 
 import math
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, UInt
 
 from handgrad.checks import InputError, check_array, check_choice, check_cotangent, check_residuals, describe
 from handgrad.factors.base import accumulator
-from handgrad.factors.windows import Window, make_window, of_tap, padded, to_tap
+from handgrad.factors.windows import Pairs, Window, of_tap, padded
 from handgrad.rules._outline import outline, outlined
+from handgrad.rules.images._windows import Padding, PerAxis, make_window, to_tap
 from handgrad.rules.rule import Rule
 
 __all__ = [
@@ -24,86 +27,76 @@ __all__ = [
     "max_pool_forward",
 ]
 
-Array = jax.Array
-
-POLICIES = ("save", "recompute")
+Shaped = Array | jax.ShapeDtypeStruct  # an X, or its shape and dtype alone
 
 
 class MaxPoolResiduals(NamedTuple):
-    """Where each window's maximum stood, or what is needed to look again.
+    """Where each window's maximum is, or X to search again.
 
     Attributes:
-      X: (batch, *space, n) input, where positions are recomputed.
-      position: (batch, *outputs, n) where they were saved, number of the tap that saw the maximum: unsigned, one byte
-        up to 256 taps.
-      outline: (batch, 0, *space, n) beside positions: X's shape and dtype, and no byte.
+      X: None where positions were saved.
+      position: the first tap that sees the maximum, one byte up to 256 taps; None where it is searched again.
+      outline: X's shape and dtype, of no byte.
     """
 
-    X: Array | None
-    position: Array | None
-    outline: Array | None
+    X: Float[Array, "batch *space n"] | None
+    position: UInt[Array, "batch *outputs n"] | None
+    outline: Float[Array, "batch 0 *space n"]
 
 
 def max_pool_forward(
-    X: Array, *, window: Any, strides: Any = None, padding: Any = "VALID", dilation: Any = 1, residuals: str = "save"
-) -> tuple[Array, MaxPoolResiduals]:
+    X: Float[Array, "batch *space n"],
+    *,
+    window: PerAxis,
+    strides: PerAxis | None = None,
+    padding: Padding = "VALID",
+    dilation: PerAxis = 1,
+    residuals: Literal["save", "recompute"] = "save",
+) -> tuple[Float[Array, "batch *outputs n"], MaxPoolResiduals]:
     """y_i = max_t x_{s i + d t − p}, feature by feature; a window that sees NaN gives NaN.
 
     Args:
-      X: (batch, *space, n) floating point.
       window: taps, an integer or one for each axis of space.
-      strides: s, likewise; None stands for the window: one beside the other.
-      padding: "VALID" (none), "SAME" (ceil(n / s) outputs), or a pair (before, behind) for each axis. Padding is −∞.
+      strides: s, likewise; None is the window: non-overlapping windows.
+      padding: "VALID" (none), "SAME" (ceil(n / s) outputs), or a pair (before, behind) for each axis. Padding is −∞;
+        a window of nothing but padding is refused.
       dilation: d, from one tap to the next.
-      residuals: "save" keeps each maximum's position, "recompute" keeps X and looks again.
-    Returns:
-      Y (batch, *outputs, n) like X; residuals.
-    Raises:
-      InputError: a wrong rank or dtype; a window larger than X with its padding, or that sees padding alone; an option
-        of another kind.
+      residuals: "save" keeps each maximum's position, "recompute" keeps X and searches again.
     Derivation: docs/derivations/images/pooling.md (Riesenhuber and Poggio 1999)
     """
     where = "max_pool_forward"
-    check_choice(where, "residuals", residuals, POLICIES)
+    check_choice(where, "residuals", residuals, ("save", "recompute"))
     Y, position = _search(X, _pool_window(where, X, window, strides, padding, dilation))
     if residuals == "save":
         return Y, MaxPoolResiduals(None, position, outline(X))
-    return Y, MaxPoolResiduals(X, None, None)
+    return Y, MaxPoolResiduals(X, None, outline(X))
 
 
 def max_pool_backward(
     residuals: MaxPoolResiduals,
-    dY: Array,
+    dY: Float[Array, "batch *outputs n"],
     *,
-    window: Any,
-    strides: Any = None,
-    padding: Any = "VALID",
-    dilation: Any = 1,
-) -> tuple[Array]:
+    window: PerAxis,
+    strides: PerAxis | None = None,
+    padding: Padding = "VALID",
+    dilation: PerAxis = 1,
+) -> tuple[Float[Array, "batch *space n"]]:
     """Pull dY back through the maximum of every window.
 
         dx_j = Σ dy_i    over the windows i whose maximum is x_j
 
-    Of several equal maxima the first has it all, in the order of the elements, as autodiff of lax.reduce_window has
-    it. So does padding, before a window of nothing but −∞: its share is lost. Where there is NaN, the first maximum
-    after the last NaN counts, and that NaN itself where nothing follows: what the same search finds, again as in JAX.
+    Of several equal maxima the first gets all, in the order of the elements, as in autodiff of lax.reduce_window. So
+    does padding before a window of nothing but −∞: its share is lost. With NaN in a window, the share goes to the first
+    maximum after the last NaN, or to that NaN where nothing follows: again as in JAX.
 
-    Args:
-      residuals: MaxPoolResiduals of max_pool_forward.
-      dY: (batch, *outputs, n) cotangent of Y.
-      window, strides, padding, dilation: the forward's.
-    Returns:
-      dX (batch, *space, n).
-    Raises:
-      InputError: residuals of another rule; dY not of Y's shape and dtype.
     Derivation: docs/derivations/images/pooling.md
     """
     where = "max_pool_backward"
     X, position, empty = check_residuals(where, residuals, MaxPoolResiduals)
-    like: Any = X if empty is None else outlined(empty)
+    like = outlined(empty)
     slides, space = _pool_window(where, like, window, strides, padding, dilation), like.shape[1:-1]
     check_cotangent(where, dY, (like.shape[0], *slides.outputs(space), like.shape[-1]), like.dtype)
-    position = _search(like, slides)[1] if position is None else position
+    position = position if X is None else _search(X, slides)[1]
     dX = jnp.zeros(like.shape, accumulator(dY))
     for t, tap in enumerate(slides.taps()):
         dX += to_tap(jnp.where(position == t, dY, jnp.zeros_like(dY)), slides, tap, space)
@@ -113,11 +106,9 @@ def max_pool_backward(
 max_pool = Rule(max_pool_forward, max_pool_backward)
 
 
-def _search(X: Array, window: Window) -> tuple[Array, Array]:
-    """Each window's maximum, and the first tap that sees it: (batch, *outputs, n) twice, the second unsigned.
-
-    One tap after the other, for all windows at once; XLA makes one loop of them.
-    """
+def _search(X: Array, window: Window) -> tuple[Float[Array, "batch *outputs n"], UInt[Array, "batch *outputs n"]]:
+    """Each window's maximum, and the first tap that sees it: one tap after the other, for all windows at once. XLA
+    fuses them into one loop."""
     outputs, X = window.outputs(X.shape[1:-1]), padded(X, window, -jnp.inf)
     dtype = np.min_scalar_type(math.prod(window.size) - 1)
     first, *others = window.taps()
@@ -132,31 +123,25 @@ def _search(X: Array, window: Window) -> tuple[Array, Array]:
 
 
 class AveragePoolResiduals(NamedTuple):
-    """outline: (batch, 0, *space, n) X's shape and dtype, and no byte: a mean's slope asks for nothing else."""
+    """outline: X's shape and dtype, of no byte. The mean is linear: its backward pass needs nothing else."""
 
-    outline: Array
+    outline: Float[Array, "batch 0 *space n"]
 
 
 def average_pool_forward(
-    X: Array,
+    X: Float[Array, "batch *space n"],
     *,
-    window: Any,
-    strides: Any = None,
-    padding: Any = "VALID",
-    dilation: Any = 1,
+    window: PerAxis,
+    strides: PerAxis | None = None,
+    padding: Padding = "VALID",
+    dilation: PerAxis = 1,
     count_include_pad: bool = True,
-) -> tuple[Array, AveragePoolResiduals]:
+) -> tuple[Float[Array, "batch *outputs n"], AveragePoolResiduals]:
     """y_i = (1 / c_i) Σ_t x_{s i + d t − p}, feature by feature.
 
     Args:
-      X: (batch, *space, n) floating point.
       window, strides, padding, dilation: as max_pool_forward's; padding is 0.
-      count_include_pad: c_i is the number of taps; False leaves out the taps that see padding.
-    Returns:
-      Y (batch, *outputs, n) like X; residuals.
-    Raises:
-      InputError: a wrong rank or dtype; a window larger than X with its padding, or that sees padding alone; an option
-        of another kind.
+      count_include_pad: c_i is the number of taps; False omits the taps that see padding.
     Derivation: docs/derivations/images/pooling.md (LeCun et al. 1998)
     """
     slides = _pool_window("average_pool_forward", X, window, strides, padding, dilation)
@@ -166,26 +151,18 @@ def average_pool_forward(
 
 def average_pool_backward(
     residuals: AveragePoolResiduals,
-    dY: Array,
+    dY: Float[Array, "batch *outputs n"],
     *,
-    window: Any,
-    strides: Any = None,
-    padding: Any = "VALID",
-    dilation: Any = 1,
+    window: PerAxis,
+    strides: PerAxis | None = None,
+    padding: Padding = "VALID",
+    dilation: PerAxis = 1,
     count_include_pad: bool = True,
-) -> tuple[Array]:
+) -> tuple[Float[Array, "batch *space n"]]:
     """Pull dY back through the mean of every window.
 
         dx_j = Σ dy_i / c_i    over the windows i that see x_j
 
-    Args:
-      residuals: AveragePoolResiduals of average_pool_forward.
-      dY: (batch, *outputs, n) cotangent of Y.
-      window, strides, padding, dilation, count_include_pad: the forward's.
-    Returns:
-      dX (batch, *space, n).
-    Raises:
-      InputError: residuals of another rule; dY not of Y's shape and dtype.
     Derivation: docs/derivations/images/pooling.md
     """
     where = "average_pool_backward"
@@ -200,8 +177,10 @@ def average_pool_backward(
 average_pool = Rule(average_pool_forward, average_pool_backward)
 
 
-def _sum(X: Array, window: Window, strides: Any, padding: Any, spread: Any) -> Array:
-    """What each window sees, added up, in float32 at least; X's elements stand `spread` apart."""
+def _sum(
+    X: Array, window: Window, strides: Sequence[int], padding: Pairs, input_dilation: Sequence[int]
+) -> Float[Array, "batch *outputs n"]:
+    """The sum of what each window sees, in float32 at least."""
     dtype = accumulator(X)
     return jax.lax.reduce_window(
         X.astype(dtype),
@@ -210,13 +189,13 @@ def _sum(X: Array, window: Window, strides: Any, padding: Any, spread: Any) -> A
         (1, *window.size, 1),
         (1, *strides, 1),
         ((0, 0), *padding, (0, 0)),
-        base_dilation=(1, *spread, 1),
+        base_dilation=(1, *input_dilation, 1),
         window_dilation=(1, *window.dilation, 1),
     )
 
 
-def _counts(window: Window, X: Any, count_include_pad: bool) -> Array:
-    """c, (1, *outputs, 1): how many elements each mean is of."""
+def _counts(window: Window, X: Shaped, count_include_pad: bool) -> Float[Array, "1 *outputs 1"]:
+    """c: how many elements each mean is of."""
     taps = _elements_seen(window, X.shape[1:-1])
     counts = np.full(taps.shape, math.prod(window.size)) if count_include_pad else taps
     return jnp.asarray(counts[None, ..., None], accumulator(X))
@@ -232,8 +211,10 @@ def _elements_seen(window: Window, space: tuple[int, ...]) -> np.ndarray:
     return seen
 
 
-def _pool_window(where: str, X: Any, window: Any, strides: Any, padding: Any, dilation: Any) -> Window:
-    """The window that a pool's options name, each of whose places sees an element of X."""
+def _pool_window(
+    where: str, X: Shaped, window: PerAxis, strides: PerAxis | None, padding: Padding, dilation: PerAxis
+) -> Window:
+    """The window that a pool's options name; at each place it sees an element of X."""
     check_array(where, "X", X)
     if len(X.shape) < 3:
         raise InputError(f"{where}: X must have shape (batch, *space, n), got {describe(X)}")

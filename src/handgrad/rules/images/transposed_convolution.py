@@ -1,9 +1,9 @@
-"""Transposed convolution: a convolution's way back, taken as the way forward."""
+"""Transposed convolution: a convolution's backward pass as a forward pass."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from handgrad.checks import (
     InputError,
@@ -15,7 +15,8 @@ from handgrad.checks import (
     describe,
 )
 from handgrad.factors import Correlation, Total
-from handgrad.factors.windows import Window, make_window, per_axis
+from handgrad.factors.windows import Window
+from handgrad.rules.images._windows import Padding, PerAxis, make_window, per_axis
 from handgrad.rules.images.convolution import add_bias, check_groups, check_kernel, convolve, convolve_back
 from handgrad.rules.rule import Rule
 
@@ -26,52 +27,36 @@ __all__ = [
     "transposed_convolution_forward",
 ]
 
-Array = jax.Array
-
 
 class TransposedConvolutionResiduals(NamedTuple):
-    """The operation's own arguments: references, no copies.
+    """The arguments, by reference: X is one side of dK, K makes dX, and b says whether there is a db."""
 
-    Attributes:
-      X: (batch, *outputs, n_in) input, one side of dK.
-      K: (*size, n_out / groups, n_in) kernel, for dX.
-      b: (n_out,) bias or None; it says whether there is a db, and in which dtype.
-    """
-
-    X: Array
-    K: Array
-    b: Array | None
+    X: Float[Array, "batch *outputs n_in"]
+    K: Float[Array, "*size n_out/groups n_in"]
+    b: Float[Array, " n_out"] | None
 
 
 def transposed_convolution_forward(
-    X: Array,
-    K: Array,
-    b: Array | None = None,
+    X: Float[Array, "batch *outputs n_in"],
+    K: Float[Array, "*size n_out_of_group n_in"],
+    b: Float[Array, " n_out_of_group*{groups}"] | None = None,
     *,
-    strides: Any = 1,
-    padding: Any = "SAME",
-    dilation: Any = 1,
+    strides: PerAxis = 1,
+    padding: Padding = "SAME",
+    dilation: PerAxis = 1,
     groups: int = 1,
-    output_padding: Any = 0,
-) -> tuple[Array, TransposedConvolutionResiduals]:
-    """y_j = Σ_{s i + d t = j + p} x_i K_tᵀ + b: each element of X lays its window's worth of kernel onto Y.
+    output_padding: PerAxis = 0,
+) -> tuple[Float[Array, "batch *space n_out"], TransposedConvolutionResiduals]:
+    """y_j = Σ_{s i + d t = j + p} x_i K_tᵀ + b: each element of X adds its window's worth of kernel to Y.
 
-    It is the transpose of the convolution that takes Y's shape to X's with this kernel and these options: as that
-    one's dX is linear in its dY, so is Y in X here. "SAME" makes m elements m s, "VALID" makes them (m − 1) s + span,
-    where span = d (size − 1) + 1; a pair of padding cuts its margins off from that.
+    It is the transpose of the convolution that takes Y's shape to X's with this kernel and these options. "SAME" makes
+    m s elements of m, "VALID" (m − 1) s + span, where span = d (size − 1) + 1; a pair of padding is cut off from that.
 
     Args:
-      X: (batch, *outputs, n_in) floating point: the shape of the convolution's output.
-      K: (*size, n_out / groups, n_in): the convolution's kernel.
-      b: (n_out,), or None for no bias.
+      X: in the shape of the convolution's output.
       strides, padding, dilation, groups: the convolution's.
       output_padding: more elements at Y's end, below s. With s > 1 several spaces have m windows; without it, Y's is
         the smallest, with "SAME" the largest, to which nothing can be added.
-    Returns:
-      Y (batch, *space, n_out) in the promoted dtype of X, K and b; residuals.
-    Raises:
-      InputError: a wrong rank, number of features or dtype; groups that don't divide n_in and n_out; padding that
-        leaves nothing; an option of another kind.
     Derivation: docs/derivations/images/transposed_convolution.md (Zeiler et al. 2010)
     """
     where = "transposed_convolution_forward"
@@ -86,29 +71,20 @@ def transposed_convolution_forward(
 
 def transposed_convolution_backward(
     residuals: TransposedConvolutionResiduals,
-    dY: Array,
+    dY: Float[Array, "batch *space n_out"],
     *,
-    strides: Any = 1,
-    padding: Any = "SAME",
-    dilation: Any = 1,
+    strides: PerAxis = 1,
+    padding: Padding = "SAME",
+    dilation: PerAxis = 1,
     groups: int = 1,
-    output_padding: Any = 0,
-) -> tuple[Array, Correlation, Total | None]:
-    """Pull dY back through a convolution's way back: by that convolution itself.
+    output_padding: PerAxis = 0,
+) -> tuple[Float[Array, "batch *outputs n_in"], Correlation, Total | None]:
+    """Pull dY back through the transpose of a convolution: by that convolution itself.
 
         dx_i = Σ_t dy_{s i + d t − p} K_t      dK_t = Σ_i dy_{s i + d t − p}ᵀ x_i      db = dYᵀ 1
 
-    In dK, dY is what the window slides over and X stands where a convolution's dY would.
+    In dK, the window slides over dY, and X takes the place of a convolution's dY.
 
-    Args:
-      residuals: TransposedConvolutionResiduals of transposed_convolution_forward.
-      dY: (batch, *space, n_out) cotangent of Y.
-      strides, padding, dilation, groups, output_padding: the forward's.
-    Returns:
-      dX (batch, *outputs, n_in); dK: Correlation, (*size, n_out / groups, n_in); db: Total, (n_out,), or None where
-      there was no bias.
-    Raises:
-      InputError: residuals of another rule; dY not of Y's shape and dtype.
     Derivation: docs/derivations/images/transposed_convolution.md
     """
     where = "transposed_convolution_backward"
@@ -124,12 +100,19 @@ transposed_convolution = Rule(transposed_convolution_forward, transposed_convolu
 
 
 def _geometry(
-    where: str, X: Any, K: Any, strides: Any, padding: Any, dilation: Any, groups: Any, output_padding: Any
+    where: str,
+    X: Array,
+    K: Array,
+    strides: PerAxis,
+    padding: Padding,
+    dilation: PerAxis,
+    groups: int,
+    output_padding: PerAxis,
 ) -> tuple[Window, tuple[int, ...]]:
-    """The window of the convolution whose way back this is, and the space that it slides over."""
+    """The window of the convolution whose transpose this is, and the space that it slides over."""
     if len(X.shape) < 3 or 0 in X.shape[1:-1]:
         raise InputError(f"{where}: X must have shape (batch, *space, n_in), got {describe(X)}")
-    check_kernel(where, "X", X, K)
+    check_kernel(where, X, K)
     check_count(where, "groups", groups)
     outputs, axes = X.shape[1:-1], len(X.shape) - 2
     strides, dilation = per_axis(where, "strides", strides, axes), per_axis(where, "dilation", dilation, axes)
