@@ -1,32 +1,37 @@
-"""What rnn, lstm and gru share: checks, lengths, where a cotangent is cut, and the state that enters each step."""
+"""What rnn, lstm and gru share: checks, lengths, truncation, and the state that enters each step."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jaxtyping import Array, Bool, Float, Int, Integer, Shaped
 
 from handgrad import meshes
 from handgrad.checks import InputError, as_row, check_array, check_count, check_shape, describe
 from handgrad.factors.base import accumulator
 
-Array = jax.Array
+Steps = Float[Array, "batch time n"]
+State = Float[Array, "batch n"]
+Lengths = Int[Array, " batch"]
 
 
 class Mask(NamedTuple):
-    """What is special about a step, time first, as a scan walks it: (time, batch or 1, 1) each, None for nothing.
+    """What is special about a step, time first, as a scan reads it; None for nothing.
 
     Attributes:
-      inside: the step belongs to the example: t < length. Elsewhere the state goes on unchanged.
-      cut: truncated backpropagation ends here: no cotangent goes on to the step before.
+      inside: t < length. Past the end the state stays as it is.
+      cut: truncated backpropagation stops here: no cotangent reaches the step before.
     """
 
-    inside: Array | None
-    cut: Array | None
+    inside: Bool[Array, " time #batch 1"] | None
+    cut: Bool[Array, " time #batch 1"] | None
 
 
-def check_sequences(where: str, gates: int, X: Any, W: Any, U: Any, b: Any, lengths: Any, **states: Any) -> None:
+def check_sequences(
+    where: str, gates: int, X: Array, W: Array, U: Array, b: Array, lengths: Array | None, **states: Array
+) -> None:
     """X (batch, time, n_in), W (n_in, gates n), U (n, gates n), b (gates n,), states (batch, n), lengths (batch,)."""
     check_array(where, "X", X)
     if len(X.shape) != 3:
@@ -46,22 +51,21 @@ def check_sequences(where: str, gates: int, X: Any, W: Any, U: Any, b: Any, leng
         _check_lengths(where, lengths, batch, time)
 
 
-def check_walk(where: str, reverse: Any, truncate: Any) -> None:
-    """The options that say how time is walked."""
+def check_scan(where: str, reverse: object, truncate: object = None) -> None:
+    """The options of the scan over time."""
     if not isinstance(reverse, bool):
         raise InputError(f"{where}: reverse must be True or False, got {reverse!r}")
     if truncate is not None:
         check_count(where, "truncate", truncate)
 
 
-def check_two(where: str, name: str, value: Any, form: str) -> tuple[Any, Any]:
+def check_pair(where: str, name: str, value: object, form: str) -> None:
     """`value` is a pair: the cotangents of two outputs."""
     if not (isinstance(value, tuple) and len(value) == 2):
         raise InputError(f"{where}: {name} must be {form}, got {describe(value)}")
-    return value
 
 
-def _check_lengths(where: str, lengths: Any, batch: int, time: int) -> None:
+def _check_lengths(where: str, lengths: Array, batch: int, time: int) -> None:
     """One positive integer for each example, within the time axis as far as the numbers are known."""
     check_shape(where, "lengths", lengths, (batch,), "(one for each example)")
     if not jnp.issubdtype(lengths.dtype, jnp.integer):
@@ -73,17 +77,19 @@ def _check_lengths(where: str, lengths: Any, batch: int, time: int) -> None:
             raise InputError(f"{where}: lengths must be in 1 … {time}, the steps of X, got {wrong[0]}")
 
 
-def settle(lengths: Any, time: int, *states: Array) -> tuple[Any, ...]:
+def settle(
+    lengths: Integer[Array, " batch"] | None, time: int, *states: State
+) -> tuple[Lengths | None, tuple[State, ...]]:
     """The lengths as int32 and the states; an example whose traced length is impossible starts from NaN."""
     if lengths is None:
-        return None, *states
+        return None, states
     lengths = jnp.asarray(lengths).astype(jnp.promote_types(lengths.dtype, jnp.int32))
     possible = (lengths >= 1) & (lengths <= time)
-    poisoned = (jnp.where(possible[:, None], state, jnp.nan) for state in states)
-    return jnp.where(possible, lengths, time).astype(jnp.int32), *poisoned
+    poisoned = tuple(jnp.where(possible[:, None], state, jnp.nan) for state in states)
+    return jnp.where(possible, lengths, time).astype(jnp.int32), poisoned
 
 
-def mask_of(lengths: Array | None, time: int, reverse: bool, truncate: int | None) -> Mask:
+def mask_of(lengths: Lengths | None, time: int, reverse: bool, truncate: int | None) -> Mask:
     """Which steps are inside, and which are the first of a piece of `truncate` steps, but for the very first."""
     t = jnp.arange(time)[:, None, None]
     length = time if lengths is None else lengths[None, :, None]
@@ -92,42 +98,44 @@ def mask_of(lengths: Array | None, time: int, reverse: bool, truncate: int | Non
     return Mask(None if lengths is None else t < length, cut)
 
 
-def own_steps(A: Array, lengths: Array | None) -> tuple[Array, Array | None]:
-    """A (batch, time, n) with zeros past each example's end, whatever it had there, and which steps are its own."""
+def own_steps(A: Steps, lengths: Lengths | None) -> tuple[Steps, Bool[Array, "batch time"] | None]:
+    """A with zeros past each example's end, whatever it held there, and which steps are the example's own."""
     if lengths is None:
         return A, None
     own = jnp.expand_dims(jnp.arange(A.shape[1]), 0) < jnp.expand_dims(lengths, 1)
     return jnp.where(jnp.expand_dims(own, 2), A, 0), own
 
 
-def keep(inside: Array | None, new: Array, old: Array | float) -> Array:
+def keep(inside: Array | None, new: Array, old: Array | int) -> Array:
     """`new` at the steps of an example, `old` past its end."""
     return new if inside is None else jnp.where(inside, new, old)
 
 
 def uncut(cut: Array | None, state: Array) -> Array:
-    """The state as a step reads it; stop_gradient where backpropagation is truncated."""
+    """The state as a step reads it, with stop_gradient where backpropagation is truncated."""
     return state if cut is None else jnp.where(cut, jax.lax.stop_gradient(state), state)
 
 
 def halt(cut: Array | None, dstate: Array) -> Array:
-    """The same, backwards: nothing where it is cut."""
+    """The backward pass of `uncut`: 0 where it is cut."""
     return dstate if cut is None else jnp.where(cut, 0, dstate)
 
 
-def project(X: Array, W: Array, b: Array) -> Array:
+def project(
+    X: Float[Array, "batch time n_in"], W: Float[Array, "n_in columns"], b: Float[Array, " columns"]
+) -> Float[Array, "batch time columns"]:
     """X W + 1 bᵀ for all time at once, in float32 at least."""
     dtype = accumulator(X, W, b)
     return meshes.matmul(X, W, dtype) + as_row(b.astype(dtype), 3)
 
 
-def time_first(A: Array) -> Array:
-    """(batch, time, n) as (time, batch, n), and back."""
+def time_first(A: Shaped[Array, "batch time n"]) -> Shaped[Array, "time batch n"]:
+    """As a scan reads it; and back."""
     return jnp.swapaxes(A, 0, 1)
 
 
-def entering(H: Array, H0: Array, lengths: Array | None, reverse: bool) -> Array:
-    """The state that each step starts from, (batch, time, n): the state after the step before, H0 for the first."""
+def entering(H: Steps, H0: State, lengths: Lengths | None, reverse: bool) -> Steps:
+    """The state that each step starts from: the state after the step before, H0 for the first."""
     first = jnp.expand_dims(meshes.Types.of(jnp.sum(H, axis=1)).given_to(H0.astype(H.dtype)), 1)
     if not reverse:
         return jnp.concatenate([first, H], axis=1)[:, :-1]

@@ -1,9 +1,9 @@
-"""Tables of rows: read by name, added by position, and, as the output's weights, compared with."""
+"""Tables of rows: looked up by id, added by position, and tied to the output as its weights."""
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Integer
 
 from handgrad import meshes
 from handgrad.checks import InputError, check_array, check_cotangent, check_residuals, check_shape, describe
@@ -26,34 +26,23 @@ __all__ = [
     "tied_head_forward",
 ]
 
-Array = jax.Array
+Ids = Integer[Array, "batch ..."]
+Table = Float[Array, "rows n"]
 
 
 class EmbeddingResiduals(NamedTuple):
-    """The arguments: references, no copies.
+    """The arguments, by reference: ids say where the cotangent belongs, table how many rows there are."""
 
-    Attributes:
-      ids: (batch, ...) integers, where the cotangent belongs.
-      table: (rows, n). No cotangent needs its numbers; it says how many rows there are, and of which dtype.
-    """
-
-    ids: Array
-    table: Array
+    ids: Ids
+    table: Table
 
 
-def embedding_forward(ids: Array, table: Array) -> tuple[Array, EmbeddingResiduals]:
+def embedding_forward(ids: Ids, table: Table) -> tuple[Float[Array, "batch ... n"], EmbeddingResiduals]:
     """y_t = row id_t of the table: a product with one-hot rows, without the product.
 
-    An id outside 0 … rows − 1 can't be seen at trace time. It reads NaN, as jnp.take does in its mode "fill", and
-    nothing of the table changes for it. A negative id is such an id too: −1 is no name for the last row.
+    An id outside 0 … rows − 1 is unknown at trace time. It reads NaN, as jnp.take in its mode "fill", and no gradient
+    reaches the table from it. So does a negative id: −1 does not mean the last row.
 
-    Args:
-      ids: (batch, ...) integers.
-      table: (rows, n) floating point.
-    Returns:
-      Y (batch, ..., n) in the table's dtype; residuals.
-    Raises:
-      InputError: ids are not integers with a batch axis; the table is not a matrix of floating point.
     Derivation: docs/derivations/sequences/embedding.md
     """
     if not (hasattr(ids, "dtype") and jnp.issubdtype(ids.dtype, jnp.integer) and len(ids.shape) >= 1):
@@ -63,18 +52,11 @@ def embedding_forward(ids: Array, table: Array) -> tuple[Array, EmbeddingResidua
     return Y, EmbeddingResiduals(ids, table)
 
 
-def embedding_backward(residuals: EmbeddingResiduals, dY: Array) -> tuple[None, Scatter]:
+def embedding_backward(residuals: EmbeddingResiduals, dY: Float[Array, "batch ... n"]) -> tuple[None, Scatter]:
     """Pull dY back through y_t = row id_t of the table.
 
-        dtable = Σ_t e_id dy_tᵀ        e_id is 1 at row id; an id outside the table has none
+        dtable = Σ_t e_id dy_tᵀ        e_id is the one-hot row of id; 0 for an id outside the table
 
-    Args:
-      residuals: EmbeddingResiduals of embedding_forward.
-      dY: (batch, ..., n) cotangent of Y.
-    Returns:
-      None for ids; dtable: Scatter, (rows, n).
-    Raises:
-      InputError: residuals of another rule; dY not of Y's shape and dtype.
     Derivation: docs/derivations/sequences/embedding.md
     """
     ids, table = check_residuals("embedding_backward", residuals, EmbeddingResiduals)
@@ -87,27 +69,19 @@ embedding = Rule(embedding_forward, embedding_backward)
 
 
 class PositionEmbeddingResiduals(NamedTuple):
-    """Shapes and dtypes alone: no cotangent needs a number of the forward pass.
+    """X without its features, of no byte, for its examples, tokens and dtype; table, by reference, for its shape."""
 
-    Attributes:
-      X: (batch, tokens, 0), an array of no bytes with the input's examples, tokens and dtype.
-      table: (max_tokens, n), a reference: how many rows there are, and of which dtype.
-    """
-
-    X: Array
-    table: Array
+    X: Float[Array, "batch tokens 0"]
+    table: Table
 
 
-def position_embedding_forward(X: Array, table: Array) -> tuple[Array, PositionEmbeddingResiduals]:
-    """y_t = x_t + row t of the table: every example's token t gets what is learned of place t.
+def position_embedding_forward(
+    X: Float[Array, "batch tokens n"], table: Float[Array, "max_tokens n"]
+) -> tuple[Float[Array, "batch tokens n"], PositionEmbeddingResiduals]:
+    """y_t = x_t + row t of the table: a learned vector for each position, the same for all examples.
 
-    Args:
-      X: (batch, tokens, n) floating point.
-      table: (max_tokens, n); rows from `tokens` on have no part in it.
-    Returns:
-      Y (batch, tokens, n) in the promoted dtype of X and the table; residuals.
-    Raises:
-      InputError: a wrong rank, width or dtype; more tokens than the table has rows.
+    The table may have more rows than X has tokens, not fewer.
+
     Derivation: docs/derivations/sequences/embedding.md (Gehring et al. 2017)
     """
     where = "position_embedding_forward"
@@ -123,18 +97,13 @@ def position_embedding_forward(X: Array, table: Array) -> tuple[Array, PositionE
     return Y, PositionEmbeddingResiduals(X[:, :, :0], table)
 
 
-def position_embedding_backward(residuals: PositionEmbeddingResiduals, dY: Array) -> tuple[Array, Scatter]:
+def position_embedding_backward(
+    residuals: PositionEmbeddingResiduals, dY: Float[Array, "batch tokens n"]
+) -> tuple[Float[Array, "batch tokens n"], Scatter]:
     """Pull dY back through y_t = x_t + row t of the table.
 
         dX = dY        dtable = Σ_t e_t dy_tᵀ, summed over the examples: row t is Σ_b dy_bt
 
-    Args:
-      residuals: PositionEmbeddingResiduals of position_embedding_forward.
-      dY: (batch, tokens, n) cotangent of Y.
-    Returns:
-      dX (batch, tokens, n); dtable: Scatter without ids, (max_tokens, n).
-    Raises:
-      InputError: residuals of another rule; dY not of Y's shape and dtype.
     Derivation: docs/derivations/sequences/embedding.md
     """
     where = "position_embedding_backward"
@@ -148,27 +117,17 @@ position_embedding = Rule(position_embedding_forward, position_embedding_backwar
 
 
 class TiedHeadResiduals(NamedTuple):
-    """The arguments: references, no copies.
+    """The arguments, by reference: X is the right side of dtable, and table makes dX."""
 
-    Attributes:
-      X: (batch, ..., n) input, the right side of dtable.
-      table: (rows, n) the embedding's own, for dX.
-    """
-
-    X: Array
-    table: Array
+    X: Float[Array, "batch ... n"]
+    table: Table
 
 
-def tied_head_forward(X: Array, table: Array) -> tuple[Array, TiedHeadResiduals]:
-    """Y = X tableᵀ: the logit of row i is its inner product with x. A linear whose weight is an embedding's table.
+def tied_head_forward(
+    X: Float[Array, "batch ... n"], table: Table
+) -> tuple[Float[Array, "batch ... rows"], TiedHeadResiduals]:
+    """Y = X tableᵀ: logits, one for each row of the table: a linear layer whose weight is an embedding's table.
 
-    Args:
-      X: (batch, ..., n) floating point.
-      table: (rows, n).
-    Returns:
-      Y (batch, ..., rows), the logits, in the promoted dtype of X and the table; residuals.
-    Raises:
-      InputError: a wrong rank, width or dtype.
     Derivation: docs/derivations/sequences/embedding.md (Press and Wolf 2017)
     """
     check_array("tied_head_forward", "X", X, min_ndim=2)
@@ -177,18 +136,15 @@ def tied_head_forward(X: Array, table: Array) -> tuple[Array, TiedHeadResiduals]
     return meshes.matmul(X, table.T), TiedHeadResiduals(X, table)
 
 
-def tied_head_backward(residuals: TiedHeadResiduals, dY: Array) -> tuple[Array, Outer]:
+def tied_head_backward(
+    residuals: TiedHeadResiduals, dY: Float[Array, "batch ... rows"]
+) -> tuple[Float[Array, "batch ... n"], Outer]:
     """Pull dY back through Y = X tableᵀ.
 
         dX = dY table        dtable = dYᵀ X
 
-    Args:
-      residuals: TiedHeadResiduals of tied_head_forward.
-      dY: (batch, ..., rows) cotangent of Y.
-    Returns:
-      dX (batch, ..., n); dtable: Outer, (rows, n): the table's own shape, so that it adds to the embedding's Scatter.
-    Raises:
-      InputError: residuals of another rule; dY not of Y's shape and dtype.
+    dtable has the table's shape, so that it adds to an embedding's Scatter.
+
     Derivation: docs/derivations/sequences/embedding.md
     """
     X, table = check_residuals("tied_head_backward", residuals, TiedHeadResiduals)

@@ -1,9 +1,10 @@
 """The gated recurrent unit, in the form that resets after the product (cuDNN's and PyTorch's)."""
 
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Integer
 
 from handgrad import meshes
 from handgrad.checks import as_row, check_array, check_choice, check_cotangent, check_residuals, check_shape
@@ -11,9 +12,13 @@ from handgrad.factors import Outer, Total
 from handgrad.factors.base import accumulator
 from handgrad.rules.rule import Rule
 from handgrad.rules.sequences._recurrence import (
+    Lengths,
+    Mask,
+    State,
+    Steps,
+    check_pair,
+    check_scan,
     check_sequences,
-    check_two,
-    check_walk,
     entering,
     halt,
     keep,
@@ -32,83 +37,65 @@ __all__ = [
     "gru_forward",
 ]
 
-Array = jax.Array
-
 
 class GruResiduals(NamedTuple):
-    """The arguments, the output, and the gates where they are not computed again.
+    """The arguments, the output, and the gates where they are not recomputed.
 
     Attributes:
-      X: (batch, time, n_in) input, the left side of dW.
-      W: (n_in, 3 n) input weights, for dX.
-      U: (n, 3 n) recurrent weights, for the walk back.
-      b: (3 n,) bias, to compute the gates again.
-      c: (n,) bias inside the reset product, likewise.
-      H0: (batch, n) initial state, the left side of dU at the first step.
-      H: (batch, time, n) output, the left side of dU at all other steps.
-      gates: (batch, time, 4 n) r, z, n and the product a that r is multiplied with; None with residuals="recompute".
-      lengths: (batch,) int32, or None.
+      X, H0, H: left sides of dW and dU.
+      W, U, b, c: for dX, the scan back, and to recompute the gates.
+      gates: r, z, n and the product a that r multiplies, (batch, time, 4 n); None with residuals="recompute".
+      lengths: int32, or None.
     """
 
-    X: Array
-    W: Array
-    U: Array
-    b: Array
-    c: Array
-    H0: Array
-    H: Array
-    gates: Array | None
-    lengths: Array | None
+    X: Float[Array, "batch time n_in"]
+    W: Float[Array, "n_in three_n"]
+    U: Float[Array, "n three_n"]
+    b: Float[Array, " three_n"]
+    c: Float[Array, " n"]
+    H0: State
+    H: Steps
+    gates: Float[Array, "batch time four_n"] | None
+    lengths: Lengths | None
 
 
 def gru_forward(
-    X: Array,
-    W: Array,
-    U: Array,
-    b: Array,
-    c: Array,
-    H0: Array,
-    lengths: Array | None = None,
+    X: Float[Array, "batch time n_in"],
+    W: Float[Array, "n_in three_n"],
+    U: Float[Array, "n three_n"],
+    b: Float[Array, " three_n"],
+    c: Float[Array, " n"],
+    H0: Float[Array, "batch n"],
+    lengths: Integer[Array, " batch"] | None = None,
     *,
     reverse: bool = False,
     truncate: int | None = None,
-    residuals: str = "save",
-) -> tuple[tuple[Array, Array], GruResiduals]:
+    residuals: Literal["save", "recompute"] = "save",
+) -> tuple[tuple[Steps, State], GruResiduals]:
     """h_t = (1 − z) ∘ n + z ∘ h_{t−1},  n = tanh(x_t W_n + b_n + r ∘ a),  a = h_{t−1} U_n + c.
 
-    r = σ(x_t W_r + h_{t−1} U_r + b_r) resets; z, made likewise, updates. W, U and b hold r, z, n side by side, in
-    PyTorch's order; its weights are Wᵀ and Uᵀ, its two biases add up in b for r and z and are b_n and c for n. Past an
-    example's length the output is 0 and the state goes on unchanged. A traced length can't be read: outside 1 … time it
-    makes its example's outputs NaN. What X holds past the length, NaN too, is in no output or cotangent.
+    The reset gate is r = σ(x_t W_r + h_{t−1} U_r + b_r), the update gate z likewise. W, U and b hold r, z, n side by
+    side, in PyTorch's order; its weights are Wᵀ and Uᵀ, its two biases add up in b for r and z and are b_n and c for n.
+    Returns (H, H_last), the latter the state after the last step.
 
     Args:
-      X: (batch, time, n_in) floating point.
-      W: (n_in, 3 n).
-      U: (n, 3 n).
-      b: (3 n,).
-      c: (n,).
-      H0: (batch, n) the state before the first step.
-      lengths: (batch,) integers in 1 … time, or None for all of time.
-      reverse: from each example's last step to its first.
-      truncate: k; cotangents do not go from step k, 2k, … to the step before, as if each step there read
-        stop_gradient(h_{t−1}). Steps count from 0 in the order of the walk. None cuts nowhere.
+      H0: the state before the first step.
+      lengths, reverse, truncate: as rnn_forward's.
       residuals: "save" keeps the gates; "recompute" computes them again, in two products for all time.
-    Returns:
-      (H (batch, time, n), H_last (batch, n) the state after the last step), in the promoted dtype; residuals.
     Raises:
-      InputError: a wrong rank, width, dtype or option; a length outside 1 … time.
+      InputError: a length outside 1 … time, where it is known at trace time.
     Derivation: docs/derivations/sequences/gru.md (Cho et al. 2014; reset after the product: Chung et al. 2014)
     """
     where = "gru_forward"
     check_sequences(where, 3, X, W, U, b, lengths, H0=H0)
     check_array(where, "c", c)
     check_shape(where, "c", c, (U.shape[0],), f"to meet U {tuple(U.shape)}")
-    check_walk(where, reverse, truncate)
+    check_scan(where, reverse, truncate)
     check_choice(where, "residuals", residuals, ("save", "recompute"))
     dtype = jnp.result_type(X, W, U, b, c, H0)
-    lengths, H0 = settle(lengths, X.shape[1], H0)
+    lengths, (H0,) = settle(lengths, X.shape[1], H0)
 
-    def step(state: Array, inputs: Any) -> tuple[Array, Any]:
+    def step(state: Array, inputs: tuple[Array, Mask]) -> tuple[Array, tuple[Array, Array | None]]:
         Z, (inside, cut) = inputs
         H = uncut(cut, state)
         _, z, n, _ = gates = _gates(Z, meshes.matmul(H.astype(dtype), U, Z.dtype), c)
@@ -125,40 +112,32 @@ def gru_forward(
 
 def gru_backward(
     residuals: GruResiduals,
-    dY: tuple[Array, Array],
+    dY: tuple[Steps, State],
     *,
     reverse: bool = False,
     truncate: int | None = None,
-) -> tuple[Array, Outer, Outer, Total, Total, Array, None]:
-    """Pull (dH, dH_last) back through time.
+) -> tuple[Float[Array, "batch time n_in"], Outer, Outer, Total, Total, State, None]:
+    """Pull dY = (dH, dH_last) back through time.
 
         dh = dh_t + dh_{t+1} ∘ z_{t+1} + ε_{t+1} Uᵀ
         δ_n = dh ∘ (1 − z) ∘ (1 − n²)      δ_z = dh ∘ (h_{t−1} − n) ∘ z (1 − z)      δ_r = δ_n ∘ a ∘ r (1 − r)
-        δ_t = [δ_r δ_z δ_n] is what x_t W + b gets,  ε_t = [δ_r δ_z δ_n ∘ r] what h_{t−1} U gets
+        δ_t = [δ_r δ_z δ_n] goes to x_t W + b,  ε_t = [δ_r δ_z δ_n ∘ r] to h_{t−1} U
         dX = Δ Wᵀ      dW = Xᵀ Δ      dU = H_prevᵀ Ε      db = Δᵀ 1      dc = Ε_nᵀ 1      dH0 = dh_1 ∘ z_1 + ε_1 Uᵀ
 
-    Args:
-      residuals: GruResiduals of gru_forward.
-      dY: (dH (batch, time, n), dH_last (batch, n)) cotangents of H and H_last.
-      reverse, truncate: the forward's.
-    Returns:
-      dX (batch, time, n_in); dW: Outer, (n_in, 3 n); dU: Outer, (n, 3 n); db: Total, (3 n,); dc: Total, (n,); dH0
-      (batch, n); None for the lengths.
-    Raises:
-      InputError: residuals of another rule; dH or dH_last not of its output's shape and dtype.
-    Derivation: docs/derivations/sequences/gru.md (Cho et al. 2014; reset after the product: Chung et al. 2014)
+    Derivation: docs/derivations/sequences/gru.md
     """
     where = "gru_backward"
     X, W, U, b, c, H0, H, gates, lengths = check_residuals(where, residuals, GruResiduals)
-    dH, dH_last = check_two(where, "dY", dY, "(dH, dH_last)")
+    check_pair(where, "dY", dY, "(dH, dH_last)")
+    dH, dH_last = dY
     check_cotangent(where, dH, H.shape, H.dtype, "dH", "H")
     check_cotangent(where, dH_last, H0.shape, H.dtype, "dH_last", "H_last")
     dtype, sums, H_prev = H.dtype, accumulator(H), entering(H, H0, lengths, reverse)
     if gates is None:  # every state is known by now: no scan
         gates = jnp.concatenate(_gates(project(X, W, b), meshes.matmul(H_prev, U, sums), c), axis=-1)
 
-    def step(dstate: Array, inputs: Any) -> tuple[Array, Any]:
-        *arrays, (inside, cut) = inputs
+    def step(dstate: Array, inputs: tuple[list[Array], Mask]) -> tuple[Array, Array]:
+        arrays, (inside, cut) = inputs
         dH, gates, H_prev = (a.astype(sums) for a in arrays)
         r, z, n, a = jnp.split(gates, 4, axis=-1)
         dH = dH + dstate
@@ -168,7 +147,7 @@ def gru_backward(
         before = dH * z + meshes.matmul(_after_reset(dZ, r), U.T, sums)
         return keep(inside, halt(cut, before), dstate), dZ
 
-    walk = (*map(time_first, (dH, gates, H_prev)), mask_of(lengths, X.shape[1], reverse, truncate))
+    walk = [*map(time_first, (dH, gates, H_prev))], mask_of(lengths, X.shape[1], reverse, truncate)
     dH0, Delta = meshes.scan(step, dH_last.astype(sums), walk, reverse=not reverse)
     Delta, n = time_first(Delta), U.shape[0]
     Epsilon, own = own_steps(_after_reset(Delta, gates[..., :n]), lengths)
@@ -181,7 +160,7 @@ gru = Rule(gru_forward, gru_backward)
 
 
 def _gates(Z: Array, R: Array, c: Array) -> tuple[Array, Array, Array, Array]:
-    """r, z, n and a from x W + b and h U, three parts side by side in each."""
+    """r, z, n and a from Z = x W + b and R = h U, three parts side by side in each."""
     (Z_r, Z_z, Z_n), (R_r, R_z, R_n) = jnp.split(Z, 3, axis=-1), jnp.split(R, 3, axis=-1)
     a = R_n + as_row(c.astype(R.dtype), R.ndim)
     r, z = jax.lax.logistic(Z_r + R_r), jax.lax.logistic(Z_z + R_z)
@@ -189,6 +168,6 @@ def _gates(Z: Array, R: Array, c: Array) -> tuple[Array, Array, Array, Array]:
 
 
 def _after_reset(Delta: Array, r: Array) -> Array:
-    """Ε of Δ: what the product with U gets is what x W gets, but for n's part, which the reset stands before."""
+    """Ε, the cotangent of h U, from Δ, that of x W + b: n's part goes through the reset gate."""
     D_r, D_z, D_n = jnp.split(Delta, 3, axis=-1)
     return jnp.concatenate((D_r, D_z, (D_n * r).astype(Delta.dtype)), axis=-1)

@@ -1,9 +1,10 @@
 """Long short-term memory: a cell that forgets and takes in by gates, read through a gate."""
 
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Integer
 
 from handgrad import meshes
 from handgrad.checks import check_choice, check_cotangent, check_residuals
@@ -11,9 +12,13 @@ from handgrad.factors import Outer, Total
 from handgrad.factors.base import accumulator
 from handgrad.rules.rule import Rule
 from handgrad.rules.sequences._recurrence import (
+    Lengths,
+    Mask,
+    State,
+    Steps,
+    check_pair,
+    check_scan,
     check_sequences,
-    check_two,
-    check_walk,
     entering,
     halt,
     keep,
@@ -32,90 +37,74 @@ __all__ = [
     "lstm_forward",
 ]
 
-Array = jax.Array
+Kept = tuple[Array, Array, Array | None]  # h, c and the gates of a step
 
 
 class LstmResiduals(NamedTuple):
-    """The arguments, the output, the cell, and the gates where they are not computed again.
+    """The arguments, the output, the cell, and the gates where they are not recomputed.
 
     Attributes:
-      X: (batch, time, n_in) input, the left side of dW.
-      W: (n_in, 4 n) input weights, for dX.
-      U: (n, 4 n) recurrent weights, for the walk back.
-      b: (4 n,) bias, to compute the gates again.
-      H0: (batch, n) initial state, the left side of dU at the first step.
-      C0: (batch, n) initial cell.
-      H: (batch, time, n) output, the left side of dU at all other steps.
-      C: (batch, time, n) cell, which the forget gate is multiplied with a step later.
-      gates: (batch, time, 4 n) i, f, g, o; None with residuals="recompute".
-      lengths: (batch,) int32, or None.
+      X, H0, H: left sides of dW and dU.
+      W, U, b: for dX, the scan back, and to recompute the gates.
+      C0, C: the cell, by which the forget gate is multiplied a step later.
+      gates: i, f, g, o; None with residuals="recompute".
+      lengths: int32, or None.
     """
 
-    X: Array
-    W: Array
-    U: Array
-    b: Array
-    H0: Array
-    C0: Array
-    H: Array
-    C: Array
-    gates: Array | None
-    lengths: Array | None
+    X: Float[Array, "batch time n_in"]
+    W: Float[Array, "n_in four_n"]
+    U: Float[Array, "n four_n"]
+    b: Float[Array, " four_n"]
+    H0: State
+    C0: State
+    H: Steps
+    C: Steps
+    gates: Float[Array, "batch time four_n"] | None
+    lengths: Lengths | None
 
 
 def lstm_forward(
-    X: Array,
-    W: Array,
-    U: Array,
-    b: Array,
-    H0: Array,
-    C0: Array,
-    lengths: Array | None = None,
+    X: Float[Array, "batch time n_in"],
+    W: Float[Array, "n_in four_n"],
+    U: Float[Array, "n four_n"],
+    b: Float[Array, " four_n"],
+    H0: Float[Array, "batch n"],
+    C0: Float[Array, "batch n"],
+    lengths: Integer[Array, " batch"] | None = None,
     *,
     reverse: bool = False,
     truncate: int | None = None,
-    residuals: str = "save",
-) -> tuple[tuple[Array, tuple[Array, Array]], LstmResiduals]:
+    residuals: Literal["save", "recompute"] = "save",
+) -> tuple[tuple[Steps, tuple[State, State]], LstmResiduals]:
     """c_t = f ∘ c_{t−1} + i ∘ g,  h_t = o ∘ tanh(c_t),  with the gates from [z_i z_f z_g z_o] = x_t W + h_{t−1} U + b.
 
     i, f, o = σ(z_i), σ(z_f), σ(z_o) and g = tanh(z_g). The order i, f, g, o is PyTorch's; its weights are Wᵀ and Uᵀ,
-    and b is the sum of its two biases. Past an example's length the output is 0 and the state goes on unchanged. A
-    traced length can't be read: outside 1 … time it makes its example's outputs NaN. What X holds past the length,
-    NaN too, is in no output or cotangent.
+    and b is the sum of its two biases. Returns (H, (H_last, C_last)), the latter the state after the last step.
 
     Args:
-      X: (batch, time, n_in) floating point.
-      W: (n_in, 4 n).
-      U: (n, 4 n).
-      b: (4 n,).
-      H0, C0: (batch, n) the state before the first step.
-      lengths: (batch,) integers in 1 … time, or None for all of time.
-      reverse: from each example's last step to its first.
-      truncate: k; cotangents do not go from step k, 2k, … to the step before, as if each step there read
-        stop_gradient of h_{t−1} and c_{t−1}. Steps count from 0 in the order of the walk. None cuts nowhere.
+      H0, C0: the state before the first step.
+      lengths, reverse, truncate: as rnn_forward's; truncation is of both h_{t−1} and c_{t−1}.
       residuals: "save" keeps the gates; "recompute" computes them again, in one product for all time.
-    Returns:
-      (H (batch, time, n), (H_last, C_last) (batch, n) the state after the last step), in the promoted dtype; residuals.
     Raises:
-      InputError: a wrong rank, width, dtype or option; a length outside 1 … time.
+      InputError: a length outside 1 … time, where it is known at trace time.
     Derivation: docs/derivations/sequences/lstm.md (Hochreiter, Schmidhuber 1997; Gers, Schmidhuber, Cummins 2000)
     """
     where = "lstm_forward"
     check_sequences(where, 4, X, W, U, b, lengths, H0=H0, C0=C0)
-    check_walk(where, reverse, truncate)
+    check_scan(where, reverse, truncate)
     check_choice(where, "residuals", residuals, ("save", "recompute"))
     dtype = jnp.result_type(X, W, U, b, H0, C0)
-    lengths, H0, C0 = settle(lengths, X.shape[1], H0, C0)
+    lengths, (H0, C0) = settle(lengths, X.shape[1], H0, C0)
 
-    def step(state: tuple[Array, Array], inputs: Any) -> tuple[tuple[Array, Array], Any]:
+    def step(state: tuple[Array, Array], inputs: tuple[Array, Mask]) -> tuple[tuple[Array, Array], Kept]:
         Z, (inside, cut) = inputs
         H_prev, C_prev = uncut(cut, state[0]), uncut(cut, state[1])
         i, f, g, o = gates = _gates(Z + meshes.matmul(H_prev.astype(dtype), U, Z.dtype))
         C = f * C_prev + i * g
         H = o * jnp.tanh(C)
-        outputs = keep(inside, H, 0).astype(dtype), keep(inside, C, 0).astype(dtype)
+        of_step = keep(inside, H, 0).astype(dtype), keep(inside, C, 0).astype(dtype)
         kept = jnp.concatenate(gates, axis=-1).astype(dtype) if residuals == "save" else None
-        return (keep(inside, H, state[0]), keep(inside, C, state[1])), (*outputs, kept)
+        return (keep(inside, H, state[0]), keep(inside, C, state[1])), (*of_step, kept)
 
     Z = project(X, W, b).astype(accumulator(dtype))
     state, walk = (H0.astype(Z.dtype), C0.astype(Z.dtype)), mask_of(lengths, X.shape[1], reverse, truncate)
@@ -127,32 +116,24 @@ def lstm_forward(
 
 def lstm_backward(
     residuals: LstmResiduals,
-    dY: tuple[Array, tuple[Array, Array]],
+    dY: tuple[Steps, tuple[State, State]],
     *,
     reverse: bool = False,
     truncate: int | None = None,
-) -> tuple[Array, Outer, Outer, Total, Array, Array, None]:
-    """Pull (dH, (dH_last, dC_last)) back through time.
+) -> tuple[Float[Array, "batch time n_in"], Outer, Outer, Total, State, State, None]:
+    """Pull dY = (dH, (dH_last, dC_last)) back through time.
 
         dh = dh_t + δ_{t+1} Uᵀ      dc = dc_{t+1} ∘ f_{t+1} + dh ∘ o ∘ (1 − tanh² c_t)
         δ_t = [dc ∘ g ∘ i (1 − i)   dc ∘ c_{t−1} ∘ f (1 − f)   dc ∘ i ∘ (1 − g²)   dh ∘ tanh(c_t) ∘ o (1 − o)]
         dX = Δ Wᵀ      dW = Xᵀ Δ      dU = H_prevᵀ Δ      db = Δᵀ 1      dH0 = δ_1 Uᵀ      dC0 = dc_1 ∘ f_1
 
-    Args:
-      residuals: LstmResiduals of lstm_forward.
-      dY: (dH (batch, time, n), (dH_last, dC_last) (batch, n)) cotangents of the outputs.
-      reverse, truncate: the forward's.
-    Returns:
-      dX (batch, time, n_in); dW: Outer, (n_in, 4 n); dU: Outer, (n, 4 n); db: Total, (4 n,); dH0, dC0 (batch, n); None
-      for the lengths.
-    Raises:
-      InputError: residuals of another rule; dH, dH_last or dC_last not of its output's shape and dtype.
-    Derivation: docs/derivations/sequences/lstm.md (Hochreiter, Schmidhuber 1997; Gers, Schmidhuber, Cummins 2000)
+    Derivation: docs/derivations/sequences/lstm.md
     """
     where = "lstm_backward"
     X, W, U, b, H0, C0, H, C, gates, lengths = check_residuals(where, residuals, LstmResiduals)
-    dH, dlast = check_two(where, "dY", dY, "(dH, (dH_last, dC_last))")
-    dH_last, dC_last = check_two(where, "dY[1]", dlast, "(dH_last, dC_last)")
+    check_pair(where, "dY", dY, "(dH, (dH_last, dC_last))")
+    check_pair(where, "dY[1]", dY[1], "(dH_last, dC_last)")
+    dH, (dH_last, dC_last) = dY
     check_cotangent(where, dH, H.shape, H.dtype, "dH", "H")
     check_cotangent(where, dH_last, H0.shape, H.dtype, "dH_last", "H_last")
     check_cotangent(where, dC_last, C0.shape, H.dtype, "dC_last", "C_last")
@@ -161,8 +142,8 @@ def lstm_backward(
     if gates is None:  # every state is known by now: no scan
         gates = jnp.concatenate(_gates(project(X, W, b) + meshes.matmul(H_prev, U, sums)), axis=-1)
 
-    def step(dstate: tuple[Array, Array], inputs: Any) -> tuple[tuple[Array, Array], Array]:
-        *arrays, (inside, cut) = inputs
+    def step(dstate: tuple[Array, Array], inputs: tuple[list[Array], Mask]) -> tuple[tuple[Array, Array], Array]:
+        arrays, (inside, cut) = inputs
         dH, gates, C, C_prev = (a.astype(sums) for a in arrays)
         (i, f, g, o), T = jnp.split(gates, 4, axis=-1), jnp.tanh(C)
         dH = dH + dstate[0]
@@ -172,7 +153,7 @@ def lstm_backward(
         dH_prev, dC_prev = halt(cut, meshes.matmul(dZ, U.T, sums)), halt(cut, dC * f)
         return (keep(inside, dH_prev, dstate[0]), keep(inside, dC_prev, dstate[1])), dZ
 
-    walk = (*map(time_first, (dH, gates, C, C_prev)), mask_of(lengths, X.shape[1], reverse, truncate))
+    walk = [*map(time_first, (dH, gates, C, C_prev))], mask_of(lengths, X.shape[1], reverse, truncate)
     state = dH_last.astype(sums), dC_last.astype(sums)
     (dH0, dC0), Delta = meshes.scan(step, state, walk, reverse=not reverse)
     Delta = time_first(Delta)

@@ -1,9 +1,10 @@
 """The vanilla recurrent network of Elman, by backpropagation through time."""
 
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Integer
 
 from handgrad import meshes
 from handgrad.checks import check_choice, check_cotangent, check_residuals
@@ -11,9 +12,13 @@ from handgrad.factors import Outer, Total
 from handgrad.factors.base import accumulator
 from handgrad.rules.rule import Rule
 from handgrad.rules.sequences._recurrence import (
+    Lengths,
+    Mask,
+    State,
+    Steps,
+    check_pair,
+    check_scan,
     check_sequences,
-    check_two,
-    check_walk,
     entering,
     halt,
     keep,
@@ -32,74 +37,64 @@ __all__ = [
     "rnn_forward",
 ]
 
-Array = jax.Array
-
 
 class RnnResiduals(NamedTuple):
-    """The arguments, and the output: nothing that a neighbor would not keep.
+    """The arguments and the output: nothing that a neighboring layer would not keep.
 
     Attributes:
-      X: (batch, time, n_in) input, the left side of dW.
-      W: (n_in, n) input weights, for dX.
-      U: (n, n) recurrent weights, for the walk back.
-      b: (n,) bias, for its dtype.
-      H0: (batch, n) initial state, the left side of dU at the first step.
-      H: (batch, time, n) output: the slopes, and the left side of dU at all other steps.
-      lengths: (batch,) int32, or None.
+      X, H0, H: left sides of dW and dU; H makes the slopes, too.
+      W, U: for dX and the scan back.
+      b: for its dtype.
+      lengths: int32, or None.
     """
 
-    X: Array
-    W: Array
-    U: Array
-    b: Array
-    H0: Array
-    H: Array
-    lengths: Array | None
+    X: Float[Array, "batch time n_in"]
+    W: Float[Array, "n_in n"]
+    U: Float[Array, "n n"]
+    b: Float[Array, " n"]
+    H0: State
+    H: Steps
+    lengths: Lengths | None
 
 
 def rnn_forward(
-    X: Array,
-    W: Array,
-    U: Array,
-    b: Array,
-    H0: Array,
-    lengths: Array | None = None,
+    X: Float[Array, "batch time n_in"],
+    W: Float[Array, "n_in n"],
+    U: Float[Array, "n n"],
+    b: Float[Array, " n"],
+    H0: Float[Array, "batch n"],
+    lengths: Integer[Array, " batch"] | None = None,
     *,
-    activation: str = "tanh",
+    activation: Literal["tanh", "relu"] = "tanh",
     reverse: bool = False,
     truncate: int | None = None,
-) -> tuple[tuple[Array, Array], RnnResiduals]:
-    """h_t = φ(x_t W + h_{t−1} U + b), φ = tanh or relu.
+) -> tuple[tuple[Steps, State], RnnResiduals]:
+    """h_t = φ(x_t W + h_{t−1} U + b), φ = tanh or relu; returns (H, H_last), H_last the state after the last step.
 
-    Past an example's length the output is 0 and the state goes on unchanged. A traced length can't be read: outside
-    1 … time it makes its example's outputs NaN. What X holds past the length, NaN too, is in no output or cotangent.
+    Past an example's length the output is 0 and the state stays as it is. The value of a traced length is unknown:
+    outside 1 … time it makes its example's outputs NaN. What X holds past the length, NaN too, reaches no output and
+    no cotangent.
 
     Args:
-      X: (batch, time, n_in) floating point.
-      W: (n_in, n).
-      U: (n, n).
-      b: (n,).
-      H0: (batch, n) the state before the first step.
-      lengths: (batch,) integers in 1 … time, or None for all of time.
-      activation: "tanh" or "relu", with relu′(0) = 0.
+      H0: the state before the first step.
+      lengths: in 1 … time; None is all of time.
+      activation: relu′(0) = 0.
       reverse: from each example's last step to its first.
-      truncate: k; cotangents do not go from step k, 2k, … to the step before, as if each step there read
-        stop_gradient(h_{t−1}). Steps count from 0 in the order of the walk. None cuts nowhere.
-    Returns:
-      (H (batch, time, n), H_last (batch, n) the state after the last step), in the promoted dtype; residuals.
+      truncate: k, for truncated backpropagation through time: steps k, 2k, … read stop_gradient(h_{t−1}). Steps count
+        from 0 in the direction of the scan. None truncates nowhere.
     Raises:
-      InputError: a wrong rank, width, dtype or option; a length outside 1 … time.
+      InputError: a length outside 1 … time, where it is known at trace time.
     Derivation: docs/derivations/sequences/rnn.md (Elman 1990; Werbos 1990)
     """
     where = "rnn_forward"
     check_sequences(where, 1, X, W, U, b, lengths, H0=H0)
     check_choice(where, "activation", activation, ("tanh", "relu"))
-    check_walk(where, reverse, truncate)
+    check_scan(where, reverse, truncate)
     dtype = jnp.result_type(X, W, U, b, H0)
-    lengths, H0 = settle(lengths, X.shape[1], H0)
+    lengths, (H0,) = settle(lengths, X.shape[1], H0)
     phi = jnp.tanh if activation == "tanh" else jax.nn.relu
 
-    def step(H: Array, inputs: Any) -> tuple[Array, Array]:
+    def step(H: Array, inputs: tuple[Array, Mask]) -> tuple[Array, Array]:
         Z, (inside, cut) = inputs
         new = phi(Z + meshes.matmul(uncut(cut, H).astype(dtype), U, Z.dtype))
         return keep(inside, new, H), keep(inside, new, 0).astype(dtype)
@@ -113,36 +108,28 @@ def rnn_forward(
 
 def rnn_backward(
     residuals: RnnResiduals,
-    dY: tuple[Array, Array],
+    dY: tuple[Steps, State],
     *,
-    activation: str = "tanh",
+    activation: Literal["tanh", "relu"] = "tanh",
     reverse: bool = False,
     truncate: int | None = None,
-) -> tuple[Array, Outer, Outer, Total, Array, None]:
-    """Pull (dH, dH_last) back through time.
+) -> tuple[Float[Array, "batch time n_in"], Outer, Outer, Total, State, None]:
+    """Pull dY = (dH, dH_last) back through time.
 
-        δ_t = (dh_t + δ_{t+1} Uᵀ) ∘ φ′          one scan, and all that it makes is Δ = δ_1 … δ_T
+        δ_t = (dh_t + δ_{t+1} Uᵀ) ∘ φ′          one scan, which computes Δ = δ_1 … δ_T and nothing else
         dX = Δ Wᵀ      dW = Xᵀ Δ      dU = H_prevᵀ Δ      db = Δᵀ 1      dH0 = δ_1 Uᵀ
 
-    Args:
-      residuals: RnnResiduals of rnn_forward.
-      dY: (dH (batch, time, n), dH_last (batch, n)) cotangents of H and H_last.
-      activation, reverse, truncate: the forward's.
-    Returns:
-      dX (batch, time, n_in); dW: Outer, (n_in, n); dU: Outer, (n, n); db: Total, (n,); dH0 (batch, n); None for the
-      lengths.
-    Raises:
-      InputError: residuals of another rule; dH or dH_last not of its output's shape and dtype.
-    Derivation: docs/derivations/sequences/rnn.md (Elman 1990; Werbos 1990)
+    Derivation: docs/derivations/sequences/rnn.md
     """
     where = "rnn_backward"
     X, W, U, b, H0, H, lengths = check_residuals(where, residuals, RnnResiduals)
-    dH, dH_last = check_two(where, "dY", dY, "(dH, dH_last)")
+    check_pair(where, "dY", dY, "(dH, dH_last)")
+    dH, dH_last = dY
     check_cotangent(where, dH, H.shape, H.dtype, "dH", "H")
     check_cotangent(where, dH_last, H0.shape, H.dtype, "dH_last", "H_last")
     dtype, sums = H.dtype, accumulator(H)
 
-    def step(dstate: Array, inputs: Any) -> tuple[Array, Array]:
+    def step(dstate: Array, inputs: tuple[Array, Array, Mask]) -> tuple[Array, Array]:
         dH, H, (inside, cut) = inputs
         dnew, H = dH.astype(sums) + dstate, H.astype(sums)
         dZ = dnew * (1 - H) * (1 + H) if activation == "tanh" else jnp.where(H > 0, dnew, 0)
@@ -155,14 +142,8 @@ def rnn_backward(
     Delta, H_prev = time_first(Delta), entering(H, H0, lengths, reverse)
     dX = meshes.matmul(Delta, W.T).astype(X.dtype)
     X, own = own_steps(X, lengths)
-    return (
-        dX,
-        Outer(X, Delta, W.dtype, own),
-        Outer(H_prev, Delta, U.dtype, own),
-        Total(Delta, b.dtype),
-        dH0.astype(H0.dtype),
-        None,
-    )
+    dW, dU, db = Outer(X, Delta, W.dtype, own), Outer(H_prev, Delta, U.dtype, own), Total(Delta, b.dtype)
+    return dX, dW, dU, db, dH0.astype(H0.dtype), None
 
 
 rnn = Rule(rnn_forward, rnn_backward)
