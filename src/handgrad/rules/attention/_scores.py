@@ -1,21 +1,27 @@
-"""What the two forms of attention share: their arguments, who sees whom, the scores, and dropout.
+"""What the two forms of attention share: their arguments, masking, the scores, and dropout.
 
-Inside, heads stand in groups that share keys and values: arrays of one number for each query and key have the shape
-(batch, kv_heads, group, tokens, keys), with heads = kv_heads × group. In einsum these axes are called b, g, r, t, s,
-and features n.
+Inside, heads are in groups that share keys and values: scores have the shape (batch, kv_heads, group, tokens, keys),
+with heads = kv_heads × group. In einsum these axes are called b, g, r, t, s, and features n.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped, UInt32
 
 from handgrad import meshes
 from handgrad.checks import InputError, check_array, check_count, check_positive, check_shape, describe
 from handgrad.factors.base import accumulator
 
-Array = jax.Array
+Queries = Float[Array, "batch tokens heads n"]
+Keys = Float[Array, "batch keys kv_heads n"]
+Values = Float[Array, "batch keys kv_heads n_v"]
+Bias = Float[Array, "#batch #heads #tokens keys"]
+Mask = Bool[Array, "#batch #heads #tokens keys"]
+Key = PRNGKeyArray | UInt32[Array, " words"]  # of the new style, or the bare numbers of jax.random.PRNGKey
+Scores = Float[Array, "batch kv_heads group tokens keys"]
 
 
 class Options(NamedTuple):
@@ -28,7 +34,15 @@ class Options(NamedTuple):
     dropout: float
 
 
-def check_options(where: str, n: int, scale: Any, causal: Any, window: Any, softcap: Any, dropout: Any) -> Options:
+def check_options(
+    where: str,
+    n: int,
+    scale: float | None,
+    causal: bool,
+    window: int | None,
+    softcap: float | None,
+    dropout: float,
+) -> Options:
     """Every option is what it should be; a scale of None is 1 / √n."""
     if scale is not None:
         check_positive(where, "scale", scale)
@@ -40,12 +54,14 @@ def check_options(where: str, n: int, scale: Any, causal: Any, window: Any, soft
         check_positive(where, "softcap", softcap)
     if isinstance(dropout, bool) or not (isinstance(dropout, int | float | np.number) and 0 <= dropout < 1):
         raise InputError(f"{where}: dropout must be in [0, 1), got {dropout!r}")
-    scale = n**-0.5 if scale is None else float(scale)
-    return Options(scale, causal, window, None if softcap is None else float(softcap), float(dropout))
+    cap = None if softcap is None else float(softcap)
+    return Options(n**-0.5 if scale is None else float(scale), causal, window, cap, float(dropout))
 
 
-def check_arguments(where: str, Q: Any, K: Any, V: Any, bias: Any, mask: Any, key: Any) -> None:
-    """Queries, keys and values fit each other, and everything else fits the scores."""
+def check_arguments(
+    where: str, Q: Array, K: Array, V: Array, bias: Array | None, mask: Array | None, key: Array | None
+) -> None:
+    """Queries, keys and values fit each other; bias and mask fit the scores."""
     for name, A in (("Q", Q), ("K", K), ("V", V)):
         check_array(where, name, A)
         if len(A.shape) != 4:
@@ -69,25 +85,25 @@ def check_arguments(where: str, Q: Any, K: Any, V: Any, bias: Any, mask: Any, ke
         raise InputError(f"{where}: key must be a single random key or None, got {describe(key)}")
 
 
-def without_hidden(Q: Array, K: Array, V: Array, mask: Array | None) -> tuple[Array, Array, Array]:
-    """Q, K and V with zeros where the mask hides a query from every key, or a key from every query: padding, which may
-    hold anything, while 0 · NaN is NaN."""
+def without_hidden(Q: Queries, K: Keys, V: Values, mask: Mask | None) -> tuple[Queries, Keys, Values]:
+    """Q, K and V with zeros where the mask hides a query from every key, or a key from every query: padding may hold
+    NaN, and 0 · NaN is NaN."""
     if mask is None:
         return Q, K, V
     sees, is_seen = (jnp.expand_dims(jnp.any(mask, axis=axes), (2, 3)) for axes in ((1, 3), (1, 2)))
     return jnp.where(sees, Q, 0), jnp.where(is_seen, K, 0), jnp.where(is_seen, V, 0)
 
 
-def grouped(A: Array, kv_heads: int) -> Array:
-    """(batch, tokens, heads, n) as (batch, tokens, kv_heads, group, n): head h belongs to group h // group."""
+def grouped(A: Queries, kv_heads: int) -> Float[Array, "batch tokens kv_heads group n"]:
+    """Heads as groups of neighbors: head h belongs to group h // (heads / kv_heads)."""
     batch, tokens, heads, n = A.shape
     return A.reshape(batch, tokens, kv_heads, heads // kv_heads, n)
 
 
-def grouped_scores(B: Array | None, kv_heads: int) -> Array | None:
-    """(batch, heads, tokens, keys) as (batch, kv_heads, group, tokens, keys); an axis of 1 stays one."""
-    if B is None:
-        return None
+def grouped_scores(
+    B: Shaped[Array, "batch heads tokens keys"], kv_heads: int
+) -> Shaped[Array, "batch kv_heads_or_1 group_or_1 tokens keys"]:
+    """A bias or a mask, grouped; an axis of 1 stays 1."""
     heads = (1, 1) if B.shape[1] == 1 else (kv_heads, B.shape[1] // kv_heads)
     return B.reshape(B.shape[0], *heads, *B.shape[2:])
 
@@ -97,17 +113,17 @@ def product(subscripts: str, A: Array, B: Array) -> Array:
     return meshes.einsum(subscripts, A, B, accumulator(A, B))
 
 
-def scores(Q: Array, K: Array, options: Options) -> Array:
-    """S = scale Q Kᵀ, before a cap: (batch, kv_heads, group, tokens, keys)."""
+def scores(Q: Float[Array, "batch tokens kv_heads group n"], K: Keys, options: Options) -> Scores:
+    """S = scale Q Kᵀ, before a softcap."""
     return options.scale * product("btgrn,bsgn->bgrts", Q, K)
 
 
-def capped(S: Array, options: Options) -> Array:
+def capped(S: Scores, options: Options) -> Scores:
     """cap tanh(S / cap), or S itself."""
     return S if options.softcap is None else options.softcap * jnp.tanh(S / options.softcap)
 
 
-def through_softcap(dZ: Array, S: Array | None, options: Options) -> Array:
+def through_softcap(dZ: Scores, S: Scores | None, options: Options) -> Scores:
     """dZ ∘ (1 − tanh²(S / cap)), as dZ ∘ 4 e / (1 + e)² with e = e^(−2 |S| / cap): tanh may round to 1."""
     if options.softcap is None or S is None:
         return dZ
@@ -115,12 +131,14 @@ def through_softcap(dZ: Array, S: Array | None, options: Options) -> Array:
     return dZ * (4 * E / (1 + E) ** 2)
 
 
-def logits(S: Array, bias: Array | None, mask: Array | None, columns: Array, keys: int, options: Options) -> Array:
-    """Z = S + B, S capped; −∞ where a query doesn't see the key. `columns` number the keys, padding from `keys` on."""
+def logits(
+    S: Scores, bias: Array | None, mask: Array | None, columns: Int[Array, " keys"], count: int, options: Options
+) -> Scores:
+    """Z = S + B, S capped; −∞ where a query doesn't see the key. `columns` number the keys, padding from `count` on."""
     S = capped(S, options)
     Z = S if bias is None else S + bias
     i, j = jnp.arange(S.shape[-2])[:, None], columns[None, :]
-    seen = j < keys
+    seen = j < count
     if options.causal:
         seen = seen & (j <= i)
     if options.window is not None:
@@ -130,19 +148,19 @@ def logits(S: Array, bias: Array | None, mask: Array | None, columns: Array, key
 
 
 def exponential(Z: Array, M: Array) -> Array:
-    """e^(Z − M), and 0 where Z = −∞: also where M is −∞, since −∞ − (−∞) is NaN, and where M is NaN itself."""
+    """e^(Z − M), and 0 where Z = −∞, where M may be −∞ or NaN as well."""
     nothing = jnp.isneginf(Z)
     return jnp.where(nothing, 0, jnp.exp(Z - jnp.where(jnp.isneginf(M), 0, M)))
 
 
 def normalized(E: Array, total: Array) -> Array:
-    """E / total, and 0 where E is 0: also where total is 0, in a row that sees nothing, and where total is NaN."""
+    """E / total, and 0 where E is 0, where total may be 0 (a query that sees no key) or NaN as well."""
     return jnp.where(E == 0, 0, E / jnp.where(total == 0, 1, total))
 
 
-def dropped(P: Array, key: Array | None, columns: Array, options: Options) -> Array:
-    """P ∘ R, with R = 0 or 1 / (1 − dropout). Each key's column of R has a random key of its own, so that a tile can
-    make its part alone, and both forms drop the same."""
+def dropped(P: Scores, key: Key | None, columns: Int[Array, " keys"], options: Options) -> Scores:
+    """P ∘ R, with R = 0 or 1 / (1 − dropout). Each column of R is drawn from its own random key, so that a tile can
+    draw its part alone and both forms drop the same."""
     if key is None or not options.dropout:
         return P
     batch, kv_heads, group, tokens, _ = P.shape
@@ -154,14 +172,14 @@ def dropped(P: Array, key: Array | None, columns: Array, options: Options) -> Ar
     return jnp.where(kept, P / (1 - options.dropout), 0)
 
 
-def sum_to(dZ: Array, bias: Array) -> Array:
-    """dZ as (batch, heads, tokens, keys), summed over the axes along which the bias was repeated."""
+def sum_to(dZ: Scores, bias: Float[Array, "#batch #heads #tokens _"]) -> Float[Array, "#batch #heads #tokens keys"]:
+    """dZ, ungrouped and summed over the axes along which the bias was broadcast."""
     batch, kv_heads, group, tokens, keys = dZ.shape
     axes = tuple(axis for axis in range(3) if bias.shape[axis] == 1)
     return jnp.sum(dZ.reshape(batch, kv_heads * group, tokens, keys), axis=axes, keepdims=True)
 
 
-def _check_against_scores(where: str, name: str, B: Any, scores: tuple[int, ...]) -> None:
+def _check_against_scores(where: str, name: str, B: Array, scores: tuple[int, ...]) -> None:
     """`B` has the shape of the scores; batch, heads and tokens may be 1."""
     fits = len(B.shape) == 4 and all(a in (b, 1) for a, b in zip(B.shape[:3], scores[:3], strict=True))
     if not (fits and B.shape[3] == scores[3]):
@@ -171,10 +189,10 @@ def _check_against_scores(where: str, name: str, B: Any, scores: tuple[int, ...]
         )
 
 
-def _is_key(key: Any) -> bool:
+def _is_key(key: object) -> bool:
     """Whether `key` is one random key, new or old style."""
-    if not hasattr(key, "dtype"):
+    if not isinstance(key, jax.Array | np.ndarray):
         return False
-    return (
-        key.shape == () if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key.dtype == np.uint32 and key.ndim == 1
-    )
+    if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        return key.shape == ()
+    return key.dtype == np.uint32 and key.ndim == 1

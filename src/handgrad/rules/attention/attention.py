@@ -1,9 +1,9 @@
-"""Scaled dot-product attention, plain: the probabilities P stand in memory, one for each query and key."""
+"""Scaled dot-product attention, plain: the probabilities P are materialized, one for each query and key."""
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from handgrad.checks import check_cotangent, check_residuals
 from handgrad.rules.attention import _scores as shared
@@ -17,44 +17,39 @@ __all__ = [
     "attention_forward",
 ]
 
-Array = jax.Array
-
 
 class AttentionResiduals(NamedTuple):
     """The arguments, by reference, and P, which is quadratic in the number of tokens.
 
     Attributes:
-      Q: (batch, tokens, heads, n) queries, for dK.
-      K: (batch, keys, kv_heads, n) keys, for dQ.
-      V: (batch, keys, kv_heads, n_v) values, for dP.
-      bias: as it came, or None. No cotangent needs its values; it says whether there is a dbias, its shape and dtype.
-      P: (batch, kv_heads, heads / kv_heads, tokens, keys) probabilities before dropout, in Y's dtype. It is 0 where a
-        query doesn't see a key, so that the mask need not be kept.
-      key: the random key or None; what was dropped is drawn from it again.
+      Q, K, V: for dK, dQ and dP.
+      bias: says whether there is a dbias, its shape and dtype.
+      P: probabilities before dropout, in Y's dtype; 0 where a query doesn't see a key, so that the mask is not kept.
+      key: from which dropout is drawn again.
     """
 
-    Q: Array
-    K: Array
-    V: Array
-    bias: Array | None
-    P: Array
-    key: Array | None
+    Q: shared.Queries
+    K: shared.Keys
+    V: shared.Values
+    bias: shared.Bias | None
+    P: shared.Scores
+    key: shared.Key | None
 
 
 def attention_forward(
-    Q: Array,
-    K: Array,
-    V: Array,
-    bias: Array | None = None,
-    mask: Array | None = None,
-    key: Array | None = None,
+    Q: shared.Queries,
+    K: shared.Keys,
+    V: shared.Values,
+    bias: shared.Bias | None = None,
+    mask: shared.Mask | None = None,
+    key: shared.Key | None = None,
     *,
     scale: float | None = None,
     causal: bool = False,
     window: int | None = None,
     softcap: float | None = None,
     dropout: float = 0.0,
-) -> tuple[Array, AttentionResiduals]:
+) -> tuple[Float[Array, "batch tokens heads n_v"], AttentionResiduals]:
     """Y = P V with P = softmax(S + B), S = scale Q Kᵀ, for each example and head.
 
     With a softcap, S = cap tanh(scale Q Kᵀ / cap). With dropout, Y = (P ∘ R) V, where R is 0 or 1 / (1 − dropout).
@@ -62,23 +57,18 @@ def attention_forward(
     that sees no key has P = 0, hence Y = 0 and no gradient, as in torch (jax.nn gives it the mean of all values).
 
     Args:
-      Q: (batch, tokens, heads, n) floating point.
-      K: (batch, keys, kv_heads, n); kv_heads divides heads, and query heads h with the same h // (heads / kv_heads)
-        share a key head (grouped-query attention).
-      V: (batch, keys, kv_heads, n_v).
-      bias: (batch, heads, tokens, keys) floating point, or None; each of the first three axes may be 1.
-      mask: booleans, likewise: True where the query may see the key. What a key holds that no query may see, or a
-        query that may see no key, is not read: it may be NaN.
+      Q: tokens attend to keys; both counts may differ.
+      K: kv_heads divides heads, and query heads h with the same h // (heads / kv_heads) share a key head
+        (grouped-query attention).
+      bias: added to the scores; each of its first three axes may be 1, and is broadcast.
+      mask: likewise: True where the query may see the key. What a key holds that no query may see, or a query that may
+        see no key, is not read: it may be NaN.
       key: random key for dropout; None drops nothing.
       scale: a positive number; None is 1 / √n.
-      causal: True hides the keys after the query: those with j > i, wherever tokens and keys differ in number, too.
-      window: with causal, a query sees the last `window` keys, itself included; without, so many on both sides.
+      causal: hides the keys after the query: those with j > i, also where tokens and keys differ in number.
+      window: with causal, a query sees the last `window` keys, itself included; without, as many on both sides.
       softcap: a positive number, the limit of |S|; None is no limit.
       dropout: share of P that is dropped, in [0, 1).
-    Returns:
-      Y (batch, tokens, heads, n_v) in the promoted dtype of Q, K and V; residuals.
-    Raises:
-      InputError: a wrong shape, dtype or option; no token or no key.
     Derivation: docs/derivations/attention/attention.md (Vaswani et al., 2017)
     """
     where = "attention_forward"
@@ -87,7 +77,7 @@ def attention_forward(
     dtype, (keys, kv_heads) = jnp.result_type(Q, K, V), K.shape[1:3]
     Q, K, V = shared.without_hidden(Q, K, V, mask)
     columns = jnp.arange(keys)
-    B, seen = shared.grouped_scores(bias, kv_heads), shared.grouped_scores(mask, kv_heads)
+    B, seen = (None if A is None else shared.grouped_scores(A, kv_heads) for A in (bias, mask))
     S = shared.scores(shared.grouped(Q, kv_heads), K, options)
     Z = shared.logits(S, B, seen, columns, keys, options)
     E = shared.exponential(Z, jnp.max(Z, axis=-1, keepdims=True))
@@ -98,30 +88,22 @@ def attention_forward(
 
 def attention_backward(
     residuals: AttentionResiduals,
-    dY: Array,
+    dY: Float[Array, "batch tokens heads n_v"],
     *,
     scale: float | None = None,
     causal: bool = False,
     window: int | None = None,
     softcap: float | None = None,
     dropout: float = 0.0,
-) -> tuple[Array, Array, Array, Array | None, None, None]:
+) -> tuple[shared.Queries, shared.Keys, shared.Values, shared.Bias | None, None, None]:
     """Pull dY back through Y = P V, P = softmax(scale Q Kᵀ + B).
 
         dV = Pᵀ dY      dP = dY Vᵀ      dB = dS = P ∘ (dP − D 1ᵀ)      D = (P ∘ dP) 1
         dQ = scale dS K      dK = scale dSᵀ Q
 
-    With dropout, dV = (P ∘ R)ᵀ dY and dP = R ∘ dY Vᵀ. With a softcap, dS = dB ∘ (1 − tanh²). Heads of a group
-    add up in dK and dV, and dB is summed over the axes in which the bias has 1.
+    With dropout, dV = (P ∘ R)ᵀ dY and dP = R ∘ dY Vᵀ. With a softcap, dS = dB ∘ (1 − tanh²). dK and dV sum over the
+    heads of a group, and dB over the axes along which the bias is broadcast.
 
-    Args:
-      residuals: AttentionResiduals of attention_forward.
-      dY: (batch, tokens, heads, n_v) cotangent of Y.
-      scale, causal, window, softcap, dropout: the forward's.
-    Returns:
-      dQ like Q; dK like K; dV like V; dbias like bias, or None where there was none; None for mask and key.
-    Raises:
-      InputError: residuals of another rule; dY not of Y's shape and dtype.
     Derivation: docs/derivations/attention/attention.md
     """
     where = "attention_backward"

@@ -1,10 +1,11 @@
-"""Rotary position embedding: every pair of features turns with the token's position."""
+"""Rotary position embedding: every pair of features is rotated by the token's position."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Integer
 
 from handgrad.checks import (
     InputError,
@@ -26,38 +27,30 @@ __all__ = [
     "rotary_forward",
 ]
 
-Array = jax.Array
+Heads = Float[Array, "batch tokens heads n"]
+Positions = Integer[Array, " tokens"] | Integer[Array, "batch tokens"]
+Form = Literal["half", "interleaved"]
 
 
 class RotaryResiduals(NamedTuple):
-    """What the angles are made of.
+    """Y, for its shape and dtype alone (attention keeps it anyway), and positions, from which the angles come."""
 
-    Attributes:
-      Y: (batch, tokens, heads, n) output, for its shape and dtype; attention keeps it anyway.
-      positions: (tokens,) or (batch, tokens) integers.
-    """
-
-    Y: Array
-    positions: Array
+    Y: Heads
+    positions: Positions
 
 
 def rotary_forward(
-    X: Array, positions: Array, *, base: float = 10000.0, form: str = "half"
-) -> tuple[Array, RotaryResiduals]:
+    X: Heads, positions: Positions, *, base: float = 10000.0, form: Form = "half"
+) -> tuple[Heads, RotaryResiduals]:
     """(y₁, y₂) = (x₁ cos θ − x₂ sin θ, x₁ sin θ + x₂ cos θ) for each pair of features.
 
-    At position p, pair i of n / 2 turns by θ = p base^(−2i/n). The product of a query and a key, both turned, depends
-    on their positions' difference alone.
+    At position p, pair i of n / 2 rotates by θ = p base^(−2i/n). The product of a query and a key, both rotated,
+    depends on their positions' difference alone.
 
     Args:
-      X: (batch, tokens, heads, n) floating point, n even: queries or keys.
-      positions: (tokens,) or (batch, tokens) integers.
+      X: queries or keys; n is even.
       base: a positive number, the slowest pair's period over 2π.
       form: "half" pairs feature i with i + n / 2 (GPT-NeoX, Llama); "interleaved" pairs 2i with 2i + 1 (the paper).
-    Returns:
-      Y like X; residuals.
-    Raises:
-      InputError: a wrong shape, dtype or option; an odd n.
     Derivation: docs/derivations/attention/rotary.md (Su et al., 2021)
     """
     where = "rotary_forward"
@@ -71,38 +64,30 @@ def rotary_forward(
             f"{where}: positions must have shape {X.shape[1:2]} or {X.shape[:2]} to meet X, got {describe(positions)}"
         )
     _check_options(where, base, form)
-    Y = _turn(X, positions, base, form, 1)
+    Y = _rotate(X, positions, base, form, 1)
     return Y, RotaryResiduals(Y, positions)
 
 
 def rotary_backward(
-    residuals: RotaryResiduals, dY: Array, *, base: float = 10000.0, form: str = "half"
-) -> tuple[Array, None]:
-    """Pull dY back through a rotation: turn it back.
+    residuals: RotaryResiduals, dY: Heads, *, base: float = 10000.0, form: Form = "half"
+) -> tuple[Heads, None]:
+    """Pull dY back through a rotation: rotate it back.
 
         (dx₁, dx₂) = (dy₁ cos θ + dy₂ sin θ, −dy₁ sin θ + dy₂ cos θ)
 
-    Args:
-      residuals: RotaryResiduals of rotary_forward.
-      dY: (batch, tokens, heads, n) cotangent of Y.
-      base, form: the forward's.
-    Returns:
-      dX like X; None for the positions.
-    Raises:
-      InputError: residuals of another rule; dY not of Y's shape and dtype.
     Derivation: docs/derivations/attention/rotary.md
     """
     where = "rotary_backward"
     Y, positions = check_residuals(where, residuals, RotaryResiduals)
     check_cotangent(where, dY, Y.shape, Y.dtype)
     _check_options(where, base, form)
-    return _turn(dY, positions, base, form, -1), None
+    return _rotate(dY, positions, base, form, -1), None
 
 
 rotary = Rule(rotary_forward, rotary_backward)
 
 
-def _turn(X: Array, positions: Array, base: float, form: str, sign: int) -> Array:
+def _rotate(X: Heads, positions: Positions, base: float, form: Form, sign: int) -> Heads:
     """Every pair of X by θ, or by −θ."""
     half = X.shape[3] // 2
     dtype = accumulator(X)
@@ -118,6 +103,6 @@ def _turn(X: Array, positions: Array, base: float, form: str, sign: int) -> Arra
     return Y.reshape(X.shape).astype(X.dtype)
 
 
-def _check_options(where: str, base: float, form: str) -> None:
+def _check_options(where: str, base: float, form: Form) -> None:
     check_positive(where, "base", base)
     check_choice(where, "form", form, ("half", "interleaved"))

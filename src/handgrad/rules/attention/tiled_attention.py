@@ -1,9 +1,10 @@
-"""Scaled dot-product attention, tile by tile: no array of one number for each query and key ever stands in memory."""
+"""Scaled dot-product attention, tile by tile: P is never materialized (flash attention)."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
 
 from handgrad import meshes
 from handgrad.checks import check_cotangent, check_count, check_residuals
@@ -19,45 +20,46 @@ __all__ = [
     "tiled_attention_forward",
 ]
 
-Array = jax.Array
-
 
 class TiledAttentionResiduals(NamedTuple):
     """The arguments and the output, by reference, and two numbers for each query: all of it linear in the tokens.
 
     Attributes:
-      Q: (batch, tokens, heads, n) queries.
-      K: (batch, keys, kv_heads, n) keys.
-      V: (batch, keys, kv_heads, n_v) values.
-      bias: as it came, or None.
-      mask: as it came, or None.
-      key: the random key or None.
-      Y: (batch, tokens, heads, n_v) output: ⟨P, dP⟩ is ⟨Y, dY⟩.
-      M: (batch, kv_heads, heads / kv_heads, tokens) largest of each query's logits, in at least float32; −∞ where it
-        sees no key.
-      total: like M, Σ e^(z − M) over each query's logits, so that P = e^(Z − M 1ᵀ) / (total 1ᵀ). Their log-sum-exp
-        M + log total would be one number, but rounded to its own size: at a row of logits of −10⁹, all of total is
-        lost.
+      Q, K, V, bias, mask, key: the arguments.
+      Y: output, since ⟨P, dP⟩ is ⟨Y, dY⟩.
+      M: largest logit of each query, in at least float32; −∞ where it sees no key.
+      total: Σ e^(z − M) over each query's logits, so that P = e^(Z − M 1ᵀ) / (total 1ᵀ). The log-sum-exp M + log total
+        would be one number, but rounded to its own size: in a row of logits of −10⁹, all of total is lost.
     """
 
-    Q: Array
+    Q: shared.Queries
+    K: shared.Keys
+    V: shared.Values
+    bias: shared.Bias | None
+    mask: shared.Mask | None
+    key: shared.Key | None
+    Y: Float[Array, "batch tokens heads n_v"]
+    M: Float[Array, "batch kv_heads group tokens"]
+    total: Float[Array, "batch kv_heads group tokens"]
+
+
+class Tile(NamedTuple):
+    """What one step of the scan reads."""
+
     K: Array
     V: Array
     bias: Array | None
     mask: Array | None
-    key: Array | None
-    Y: Array
-    M: Array
-    total: Array
+    columns: Int[Array, " tile"]
 
 
 def tiled_attention_forward(
-    Q: Array,
-    K: Array,
-    V: Array,
-    bias: Array | None = None,
-    mask: Array | None = None,
-    key: Array | None = None,
+    Q: shared.Queries,
+    K: shared.Keys,
+    V: shared.Values,
+    bias: shared.Bias | None = None,
+    mask: shared.Mask | None = None,
+    key: shared.Key | None = None,
     *,
     scale: float | None = None,
     causal: bool = False,
@@ -65,25 +67,15 @@ def tiled_attention_forward(
     softcap: float | None = None,
     dropout: float = 0.0,
     tile: int = 128,
-) -> tuple[Array, TiledAttentionResiduals]:
+) -> tuple[Float[Array, "batch tokens heads n_v"], TiledAttentionResiduals]:
     """Y = softmax(scale Q Kᵀ + B) V as attention_forward has it, `tile` keys at a time.
 
     Each query carries the largest logit so far, the sum of exponentials and the sum of values under it; a larger logit
-    shrinks both sums. Same arguments, same output to rounding, the same dropout from the same key.
+    rescales both sums (online softmax). Arguments and options are attention_forward's, output and dropout the same up
+    to rounding.
 
     Args:
-      Q: (batch, tokens, heads, n) floating point.
-      K: (batch, keys, kv_heads, n); kv_heads divides heads.
-      V: (batch, keys, kv_heads, n_v).
-      bias: (batch, heads, tokens, keys) floating point, or None; each of the first three axes may be 1.
-      mask: booleans, likewise: True where the query may see the key; padding as for attention_forward.
-      key: random key for dropout; None drops nothing.
-      scale, causal, window, softcap, dropout: as attention_forward.
-      tile: how many keys at a time; the keys need not be a multiple of it.
-    Returns:
-      Y (batch, tokens, heads, n_v) in the promoted dtype of Q, K and V; residuals.
-    Raises:
-      InputError: a wrong shape, dtype or option; no token or no key.
+      tile: how many keys at a time; their number need not be a multiple of it.
     Derivation: docs/derivations/attention/tiled_attention.md (Dao et al., 2022; Dao, 2023)
     """
     where = "tiled_attention_forward"
@@ -94,7 +86,7 @@ def tiled_attention_forward(
     arguments, (Q, K, V) = (Q, K, V), shared.without_hidden(Q, K, V, mask)
     Q_ = shared.grouped(Q, kv_heads)
 
-    def one_tile(carry: Any, of_tile: Any) -> tuple[Any, None]:
+    def one_tile(carry: tuple[Array, Array, Array], of_tile: Tile) -> tuple[tuple[Array, Array, Array], None]:
         M, total, Y = carry
         K_j, V_j, B_j, seen_j, columns = of_tile
         Z = shared.logits(shared.scores(Q_, K_j, options), B_j, seen_j, columns, keys, options)
@@ -117,7 +109,7 @@ def tiled_attention_forward(
 
 def tiled_attention_backward(
     residuals: TiledAttentionResiduals,
-    dY: Array,
+    dY: Float[Array, "batch tokens heads n_v"],
     *,
     scale: float | None = None,
     causal: bool = False,
@@ -125,23 +117,15 @@ def tiled_attention_backward(
     softcap: float | None = None,
     dropout: float = 0.0,
     tile: int = 128,
-) -> tuple[Array, Array, Array, Array | None, None, None]:
+) -> tuple[shared.Queries, shared.Keys, shared.Values, shared.Bias | None, None, None]:
     """Pull dY back through Y = softmax(scale Q Kᵀ + B) V, `tile` keys at a time.
 
         P = e^(Z − M 1ᵀ) / (total 1ᵀ)      dP = dY Vᵀ      dB = dS = P ∘ (dP − D 1ᵀ)      D = (dY ∘ Y) 1
         dV = Pᵀ dY      dQ = scale dS K      dK = scale dSᵀ Q
 
-    Each tile of keys makes its own columns of P again, hence its own rows of dK and dV; dQ adds up over the tiles.
-    Dropout and softcap enter as in attention_backward.
+    Each tile of keys recomputes its own columns of P, hence its own rows of dK and dV; dQ adds up over the tiles.
+    Dropout and softcap are as in attention_backward. `tile` may differ from the forward's.
 
-    Args:
-      residuals: TiledAttentionResiduals of tiled_attention_forward.
-      dY: (batch, tokens, heads, n_v) cotangent of Y.
-      scale, causal, window, softcap, dropout, tile: the forward's; tile may be another.
-    Returns:
-      dQ like Q; dK like K; dV like V; dbias like bias, or None where there was none; None for mask and key.
-    Raises:
-      InputError: residuals of another rule; dY not of Y's shape and dtype.
     Derivation: docs/derivations/attention/tiled_attention.md
     """
     where = "tiled_attention_backward"
@@ -154,7 +138,7 @@ def tiled_attention_backward(
     Q_, dY = shared.grouped(Q, kv_heads), shared.grouped(dY, kv_heads)
     D = product("btgrn,btgrn->bgrt", dY, shared.grouped(Y, kv_heads))[..., None]
 
-    def one_tile(dQ: Array, of_tile: Any) -> tuple[Array, Any]:
+    def one_tile(dQ: Array, of_tile: Tile) -> tuple[Array, tuple[Array, Array, Array | None]]:
         K_j, V_j, B_j, seen_j, columns = of_tile
         S = shared.scores(Q_, K_j, options)
         E = shared.exponential(shared.logits(S, B_j, seen_j, columns, keys, options), M[..., None])
@@ -177,27 +161,25 @@ def tiled_attention_backward(
 tiled_attention = Rule(tiled_attention_forward, tiled_attention_backward)
 
 
-def tiles(K: Array, V: Array, bias: Array | None, mask: Array | None, tile: int) -> Any:
-    """What lax.scan goes over: each tile's keys, values, columns of bias and mask, and numbers of keys."""
+def tiles(K: Array, V: Array, bias: Array | None, mask: Array | None, tile: int) -> Tile:
+    """The tiles that lax.scan runs over, along a new first axis."""
     keys, kv_heads = K.shape[1:3]
     tile = min(tile, keys)
     count = -(-keys // tile)
-    B, seen = shared.grouped_scores(bias, kv_heads), shared.grouped_scores(mask, kv_heads)
+    B, seen = (None if A is None else cut(shared.grouped_scores(A, kv_heads), 4, count, tile) for A in (bias, mask))
     columns = jnp.arange(count * tile).reshape(count, tile)
-    return *(cut(A, axis, count, tile) for A, axis in ((K, 1), (V, 1), (B, 4), (seen, 4))), columns
+    return Tile(cut(K, 1, count, tile), cut(V, 1, count, tile), B, seen, columns)
 
 
-def cut(A: Array | None, axis: int, count: int, tile: int) -> Array | None:
-    """A with its axis of keys cut into tiles, which come first; zeros fill up the last one."""
-    if A is None:
-        return None
+def cut(A: Array, axis: int, count: int, tile: int) -> Array:
+    """A with its axis of keys cut into tiles, which come first; zeros pad the last one."""
     missing = count * tile - A.shape[axis]
     A = jnp.pad(A, [(0, missing if i == axis else 0) for i in range(A.ndim)])
     return jnp.moveaxis(A.reshape(*A.shape[:axis], count, tile, *A.shape[axis + 1 :]), axis, 0)
 
 
 def joined(A: Array, axis: int, keys: int) -> Array:
-    """Tiles side by side again, without what filled up the last one."""
+    """Tiles side by side again, without the padding of the last one."""
     count, tile = A.shape[0], A.shape[axis + 1]
     A = jnp.moveaxis(A, 0, axis)
     A = A.reshape(*A.shape[:axis], count * tile, *A.shape[axis + 2 :])
