@@ -6,7 +6,9 @@ from handgrad.layers.activations.gated_units import *
 from handgrad.layers.attention.attention import *
 from handgrad.layers.images.convolution import *
 from handgrad.layers.images.flatten import *
+from handgrad.layers.images.global_pooling import *
 from handgrad.layers.images.pooling import *
+from handgrad.layers.images.transposed_convolution import *
 from handgrad.layers.layer import *
 from handgrad.layers.linear.einsum import *
 from handgrad.layers.linear.linear import *
@@ -18,8 +20,10 @@ from handgrad.layers.losses.losses import *
 from handgrad.layers.normalization.batch_norm import *
 from handgrad.layers.normalization.normalization import *
 from handgrad.layers.sequences.embedding import *
+from handgrad.layers.sequences.gru import *
 from handgrad.layers.sequences.linear_recurrence import *
-from handgrad.layers.sequences.recurrent import *
+from handgrad.layers.sequences.lstm import *
+from handgrad.layers.sequences.rnn import *
 from handgrad.layers.sequences.sequences import *
 from handgrad.layers.sequences.tied import *
 from handgrad.layers.structure.auxiliary import *

@@ -1,9 +1,10 @@
-"""multi_head_attention: every token asks the tokens it may see."""
+"""multi_head_attention: every token attends to the tokens that it may see."""
 
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from handgrad import rules
 from handgrad.checks import (
@@ -17,7 +18,7 @@ from handgrad.checks import (
     inside,
 )
 from handgrad.layers.layer import Layer
-from handgrad.layers.linear.linear import Initializer, linear
+from handgrad.layers.linear.linear import Initializer, LinearParams, linear
 from handgrad.rules.attention._scores import check_options
 
 __all__ = [
@@ -25,34 +26,42 @@ __all__ = [
     "multi_head_attention",
 ]
 
-Array = jax.Array
+Tokens = Float[Array, "batch tokens n"]
 
 
 class MultiHeadAttentionParams(NamedTuple):
     """Parameters of `multi_head_attention`: of four linear layers.
 
     Attributes:
-      query: LinearParams, W (n_in, heads × head_size).
-      key: LinearParams, W (n_in, kv_heads × head_size).
-      value: LinearParams, W (n_in, kv_heads × head_size).
-      output: LinearParams, W (heads × head_size, n_in).
+      query: W (n_in, heads × head_size).
+      key, value: W (n_in, kv_heads × head_size).
+      output: W (heads × head_size, n_in).
     """
 
-    query: Any
-    key: Any
-    value: Any
-    output: Any
+    query: LinearParams
+    key: LinearParams
+    value: LinearParams
+    output: LinearParams
 
 
 class MultiHeadAttentionResiduals(NamedTuple):
-    """What each of the rules inside keeps; `turned` is that of the rotated queries and keys, or None."""
+    """What each of the rules inside keeps; `rotated` is of queries and keys, or None."""
 
-    query: Any
-    key: Any
-    value: Any
-    turned: Any
-    attention: Any
-    output: Any
+    query: rules.LinearResiduals
+    key: rules.LinearResiduals
+    value: rules.LinearResiduals
+    rotated: tuple[rules.RotaryResiduals, rules.RotaryResiduals] | None
+    attention: rules.AttentionResiduals | rules.TiledAttentionResiduals
+    output: rules.LinearResiduals
+
+
+class Projections(NamedTuple):
+    """The four linear layers."""
+
+    query: Layer
+    key: Layer
+    value: Layer
+    output: Layer
 
 
 def multi_head_attention(
@@ -73,18 +82,22 @@ def multi_head_attention(
 
     X is (batch, tokens, n_in), and Y is like it. The key of `forward` is dropout's.
 
+    >>> import jax, jax.numpy as jnp
+    >>> from handgrad import layers
+    >>> layer = layers.multi_head_attention(4, kv_heads=2, causal=True, rotary=10000.0)
+    >>> layer.init(jax.random.key(0), jnp.ones((1, 10, 32))).key.W.shape
+    (32, 16)
+
     Args:
       heads: how many attentions side by side.
-      kv_heads: heads of keys and values, a divisor of heads; fewer are shared among groups. None is as many as heads.
+      kv_heads: heads of keys and values, a divisor of heads, shared among groups (grouped-query attention); None is as
+        many as heads.
       head_size: features of a head; None is n_in / heads.
-      bias: False leaves the biases of all four projections away.
+      bias: False omits the biases of all four projections.
       causal, window, softcap, dropout: as attention_forward.
       rotary: the base of a rotary position embedding of queries and keys (form "half"), or None for none.
       tile: None is plain attention; a number is tiled attention with so many keys at a time.
       init_W: initializer of the four weights, (key, shape, dtype) -> array; biases begin at zero.
-    Raises:
-      InputError: an option of the wrong kind; kv_heads does not divide heads; at trace time, heads that do not divide
-        the width, an odd head size for a rotary embedding, params of another layer, and as the rules inside.
     Derivation: docs/derivations/attention/attention.md
     """
     where = "multi_head_attention"
@@ -98,11 +111,11 @@ def multi_head_attention(
     if rotary is not None:
         check_positive(where, "rotary", rotary)
     check_options(where, 1, None, causal, window, softcap, dropout)
-    options: dict[str, Any] = {"causal": causal, "window": window, "softcap": softcap, "dropout": dropout}
     rule = rules.attention if tile is None else rules.tiled_attention.with_options(tile=tile)
-    attend, pull = rule.with_options(**options)
+    rule = rule.with_options(causal=causal, window=window, softcap=softcap, dropout=dropout)
+    turn = None if rotary is None else rules.rotary.with_options(base=rotary)
 
-    def projections(x: Any) -> tuple[MultiHeadAttentionParams, int]:
+    def projections(x: Tokens | jax.ShapeDtypeStruct) -> tuple[Projections, int]:
         """The four linear layers for an input like x, and the size of a head."""
         check_array(where, "x", x)
         if len(x.shape) != 3:
@@ -116,18 +129,17 @@ def multi_head_attention(
             return linear(n, n_in=n_in, bias=bias, init_W=init_W)
 
         kv = to(kv_heads * size, n_in)
-        return MultiHeadAttentionParams(to(heads * size, n_in), kv, kv, to(n_in, heads * size)), size
+        return Projections(to(heads * size, n_in), kv, kv, to(n_in, heads * size)), size
 
-    def init(key, x):
+    def init(key: PRNGKeyArray, x: Tokens | jax.ShapeDtypeStruct) -> MultiHeadAttentionParams:
         layers, size = projections(x)
         merged = jax.ShapeDtypeStruct((*x.shape[:2], heads * size), x.dtype)
-        keys = jax.random.split(key, 4)
-        return MultiHeadAttentionParams(
-            *(layer.init(k, x) for layer, k in zip(layers[:3], keys[:3], strict=True)),
-            output=layers.output.init(keys[3], merged),
-        )
+        keys, inputs = jax.random.split(key, 4), (x, x, x, merged)
+        return MultiHeadAttentionParams(*(layer.init(k, x) for layer, k, x in zip(layers, keys, inputs, strict=True)))
 
-    def forward(params, x, key=None):
+    def forward(
+        params: MultiHeadAttentionParams, x: Tokens, key: PRNGKeyArray | None = None
+    ) -> tuple[Tokens, MultiHeadAttentionResiduals]:
         check_params(where, params, MultiHeadAttentionParams)
         layers, size = projections(x)
 
@@ -137,25 +149,23 @@ def multi_head_attention(
             return A.reshape(*x.shape[:2], A.shape[2] // size, size), kept
 
         (Q, query), (K, of_key), (V, value) = heads_of("query"), heads_of("key"), heads_of("value")
-        turned = None
-        if rotary is not None:
+        rotated = None
+        if turn is not None:
             positions = jnp.arange(x.shape[1])
-            Q, turned_Q = rules.rotary_forward(Q, positions, base=rotary)
-            K, turned_K = rules.rotary_forward(K, positions, base=rotary)
-            turned = turned_Q, turned_K
-        Y, attention = attend(Q, K, V, key=key)
+            (Q, rotated_Q), (K, rotated_K) = turn.forward(Q, positions), turn.forward(K, positions)
+            rotated = rotated_Q, rotated_K
+        Y, attention = rule.forward(Q, K, V, key=key)
         with inside("output"):
             y, output = layers.output.forward(params.output, Y.reshape(*x.shape[:2], heads * size))
-        return y, MultiHeadAttentionResiduals(query, of_key, value, turned, attention, output)
+        return y, MultiHeadAttentionResiduals(query, of_key, value, rotated, attention, output)
 
-    def backward(residuals, dy):
+    def backward(residuals: MultiHeadAttentionResiduals, dy: Tokens) -> tuple[Tokens, MultiHeadAttentionParams]:
         residuals = check_residuals(where, residuals, MultiHeadAttentionResiduals)
         layers, size = projections(residuals.query.X)
         dY, doutput = layers.output.backward(residuals.output, dy)
-        dQ, dK, dV, *_ = pull(residuals.attention, dY.reshape(*dy.shape[:2], heads, size))
-        if rotary is not None:
-            dQ, _ = rules.rotary_backward(residuals.turned[0], dQ, base=rotary)
-            dK, _ = rules.rotary_backward(residuals.turned[1], dK, base=rotary)
+        dQ, dK, dV, *_ = rule.backward(residuals.attention, dY.reshape(*dy.shape[:2], heads, size))
+        if turn is not None and residuals.rotated is not None:
+            (dQ, _), (dK, _) = (turn.backward(*pair) for pair in zip(residuals.rotated, (dQ, dK), strict=True))
         dx_q, dquery = layers.query.backward(residuals.query, dQ.reshape(*dy.shape[:2], heads * size))
         dx_k, dkey = layers.key.backward(residuals.key, dK.reshape(*dy.shape[:2], kv_heads * size))
         dx_v, dvalue = layers.value.backward(residuals.value, dV.reshape(*dy.shape[:2], kv_heads * size))

@@ -1,50 +1,45 @@
-"""Pools as layers without parameters: the rule of the same name, with its options."""
+"""max_pool and average_pool as layers: the rules of the same names."""
 
-from collections.abc import Sequence
-from typing import Any
+from typing import Literal
 
 from handgrad import rules
 from handgrad.layers.layer import Layer, from_rule
+from handgrad.rules.images._windows import Padding, PerAxis
 
 __all__ = [
     "average_pool",
-    "global_average_pool",
-    "global_max_pool",
     "max_pool",
 ]
 
 
 def max_pool(
-    window: int | Sequence[int],
+    window: PerAxis,
     *,
-    strides: Any = None,
-    padding: Any = "VALID",
-    dilation: Any = 1,
-    residuals: str = "save",
+    strides: PerAxis | None = None,
+    padding: Padding = "VALID",
+    dilation: PerAxis = 1,
+    residuals: Literal["save", "recompute"] = "save",
 ) -> Layer:
-    """y_i = the largest element that window i sees; without strides, windows stand one beside the other."""
-    options = {"window": window, "strides": strides, "padding": padding, "dilation": dilation}
-    return from_rule(rules.max_pool, residuals=residuals, **options)
+    """y_i = the largest element that window i sees; without strides, windows don't overlap."""
+    return from_rule(
+        rules.max_pool, window=window, strides=strides, padding=padding, dilation=dilation, residuals=residuals
+    )
 
 
 def average_pool(
-    window: int | Sequence[int],
+    window: PerAxis,
     *,
-    strides: Any = None,
-    padding: Any = "VALID",
-    dilation: Any = 1,
+    strides: PerAxis | None = None,
+    padding: Padding = "VALID",
+    dilation: PerAxis = 1,
     count_include_pad: bool = True,
 ) -> Layer:
-    """y_i = the mean of what window i sees; without strides, windows stand one beside the other."""
-    options = {"window": window, "strides": strides, "padding": padding, "dilation": dilation}
-    return from_rule(rules.average_pool, count_include_pad=count_include_pad, **options)
-
-
-def global_average_pool() -> Layer:
-    """The mean over space: (batch, *space, n) -> (batch, n)."""
-    return from_rule(rules.global_average_pool)
-
-
-def global_max_pool() -> Layer:
-    """The maximum over space: (batch, *space, n) -> (batch, n)."""
-    return from_rule(rules.global_max_pool)
+    """y_i = the mean of what window i sees; without strides, windows don't overlap."""
+    return from_rule(
+        rules.average_pool,
+        window=window,
+        strides=strides,
+        padding=padding,
+        dilation=dilation,
+        count_include_pad=count_include_pad,
+    )

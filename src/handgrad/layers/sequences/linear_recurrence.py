@@ -1,21 +1,21 @@
-"""linear_recurrence: features that fade, each at a pace of its own that is learned."""
+"""linear_recurrence: features that decay, each at its own learned rate."""
 
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, PRNGKeyArray
 
+from handgrad import rules
 from handgrad.checks import check_array, check_params, check_residuals, check_shape
 from handgrad.factors import Total
 from handgrad.layers.layer import Layer
-from handgrad.rules.sequences.linear_recurrence import linear_recurrence_backward, linear_recurrence_forward
+from handgrad.rules.sequences.linear_recurrence import LinearRecurrenceResiduals
 
 __all__ = [
     "LinearRecurrenceParams",
     "linear_recurrence",
 ]
-
-Array = jax.Array
 
 
 class LinearRecurrenceParams(NamedTuple):
@@ -25,14 +25,14 @@ class LinearRecurrenceParams(NamedTuple):
       decay: (n,) logits of the decay: a = σ(decay).
     """
 
-    decay: Any
+    decay: Array
 
 
-class FadingResiduals(NamedTuple):
+class DecayResiduals(NamedTuple):
     """decay: the parameter; kept: the rule's residuals."""
 
     decay: Array
-    kept: Any
+    kept: LinearRecurrenceResiduals
 
 
 def linear_recurrence(
@@ -45,26 +45,28 @@ def linear_recurrence(
     Args:
       reverse: from the last step to the first.
       init_decay: initializer of the logits, (key, shape, dtype) -> array.
-    Raises:
-      InputError: at trace time, params of another layer, and as linear_recurrence_forward and its backward.
     Derivation: docs/derivations/sequences/linear_recurrence.md
     """
+    rule = rules.linear_recurrence.with_options(reverse=reverse)
 
-    def init(key: Array, x: Any) -> LinearRecurrenceParams:
+    def init(key: PRNGKeyArray, x: Array | jax.ShapeDtypeStruct) -> LinearRecurrenceParams:
         check_array("linear_recurrence", "x", x, min_ndim=2)
         return LinearRecurrenceParams(init_decay(key, x.shape[-1:], jax.dtypes.canonicalize_dtype(x.dtype)))
 
-    def forward(params: Any, x: Array, key: Array | None = None) -> tuple[Array, FadingResiduals]:
+    def forward(
+        params: LinearRecurrenceParams, x: Array, key: PRNGKeyArray | None = None
+    ) -> tuple[Array, DecayResiduals]:
         check_params("linear_recurrence", params, LinearRecurrenceParams)
         check_array("linear_recurrence", "x", x, min_ndim=2)
         check_shape("linear_recurrence", "params.decay", params.decay, x.shape[-1:], "(one for each feature)")
         A = jnp.broadcast_to(jax.lax.logistic(params.decay), x.shape)
-        H, kept = linear_recurrence_forward(A, x, reverse=reverse)
-        return H, FadingResiduals(params.decay, kept)
+        H, kept = rule.forward(A, x)
+        return H, DecayResiduals(params.decay, kept)
 
-    def backward(residuals: Any, dy: Array) -> tuple[Array, LinearRecurrenceParams]:
-        decay, kept = check_residuals("linear_recurrence", residuals, FadingResiduals)
-        dA, dX, _ = linear_recurrence_backward(kept, dy, reverse=reverse)
-        return dX, LinearRecurrenceParams(Total(dA * kept.A * (1 - kept.A), decay.dtype))
+    def backward(residuals: DecayResiduals, dy: Array) -> tuple[Array, LinearRecurrenceParams]:
+        decay, kept = check_residuals("linear_recurrence", residuals, DecayResiduals)
+        dA, dX, _ = rule.backward(kept, dy)
+        ddecay: Any = Total(dA * kept.A * (1 - kept.A), decay.dtype)  # a factor in the array's place
+        return dX, LinearRecurrenceParams(ddecay)
 
     return Layer(init, forward, backward)
