@@ -1,6 +1,7 @@
 """lstm_language_model: what comes next, from all that came before."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from handgrad.checks import check_count
 from handgrad.layers import Layer, chain, each_step, embedding, linear, lstm, stacked
@@ -23,7 +24,7 @@ class LstmLanguageModelConfig:
     width: int = 128
     layers: int = 2
     truncate: int | None = None
-    residuals: str = "save"
+    residuals: Literal["save", "recompute"] = "save"
 
 
 def lstm_language_model(config: LstmLanguageModelConfig) -> Layer:
