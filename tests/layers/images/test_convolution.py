@@ -158,7 +158,7 @@ def test_a_shortcut_of_another_shape():
     )
     with pytest.raises(hg.InputError, match=pattern):
         layer.forward(params, X)
-    with pytest.raises(hg.InputError, match="residual: params must be a dict of 'inside' and 'shortcut', got tuple"):
+    with pytest.raises(hg.InputError, match="residual: params must be a dict of 'inside', 'shortcut', one for each layer, got a tuple"):
         layer.forward((), X)
 
 

@@ -104,8 +104,8 @@ def gru_forward(
         return keep(inside, new, state), (keep(inside, new, 0).astype(dtype), kept)
 
     Z = project(X, W, b).astype(accumulator(dtype))
-    walk = time_first(Z), mask_of(lengths, X.shape[1], reverse, truncate)
-    H_last, outputs = meshes.scan(step, H0.astype(Z.dtype), walk, reverse=reverse)
+    inputs = time_first(Z), mask_of(lengths, X.shape[1], reverse, truncate)
+    H_last, outputs = meshes.scan(step, H0.astype(Z.dtype), inputs, reverse=reverse)
     H, gates = jax.tree.map(time_first, outputs)
     return (H, H_last.astype(dtype)), GruResiduals(X, W, U, b, c, H0, H, gates, lengths)
 
@@ -147,8 +147,8 @@ def gru_backward(
         before = dH * z + meshes.matmul(_after_reset(dZ, r), U.T, sums)
         return keep(inside, halt(cut, before), dstate), dZ
 
-    walk = [*map(time_first, (dH, gates, H_prev))], mask_of(lengths, X.shape[1], reverse, truncate)
-    dH0, Delta = meshes.scan(step, dH_last.astype(sums), walk, reverse=not reverse)
+    inputs = [*map(time_first, (dH, gates, H_prev))], mask_of(lengths, X.shape[1], reverse, truncate)
+    dH0, Delta = meshes.scan(step, dH_last.astype(sums), inputs, reverse=not reverse)
     Delta, n = time_first(Delta), U.shape[0]
     Epsilon, own = own_steps(_after_reset(Delta, gates[..., :n]), lengths)
     dX, dW = meshes.matmul(Delta, W.T).astype(X.dtype), Outer(own_steps(X, lengths)[0], Delta, W.dtype, own)

@@ -107,8 +107,8 @@ def lstm_forward(
         return (keep(inside, H, state[0]), keep(inside, C, state[1])), (*of_step, kept)
 
     Z = project(X, W, b).astype(accumulator(dtype))
-    state, walk = (H0.astype(Z.dtype), C0.astype(Z.dtype)), mask_of(lengths, X.shape[1], reverse, truncate)
-    (H_last, C_last), outputs = meshes.scan(step, state, (time_first(Z), walk), reverse=reverse)
+    state, inputs = (H0.astype(Z.dtype), C0.astype(Z.dtype)), mask_of(lengths, X.shape[1], reverse, truncate)
+    (H_last, C_last), outputs = meshes.scan(step, state, (time_first(Z), inputs), reverse=reverse)
     H, C, gates = jax.tree.map(time_first, outputs)
     last = H_last.astype(dtype), C_last.astype(dtype)
     return (H, last), LstmResiduals(X, W, U, b, H0, C0, H, C, gates, lengths)
@@ -153,9 +153,9 @@ def lstm_backward(
         dH_prev, dC_prev = halt(cut, meshes.matmul(dZ, U.T, sums)), halt(cut, dC * f)
         return (keep(inside, dH_prev, dstate[0]), keep(inside, dC_prev, dstate[1])), dZ
 
-    walk = [*map(time_first, (dH, gates, C, C_prev))], mask_of(lengths, X.shape[1], reverse, truncate)
+    inputs = [*map(time_first, (dH, gates, C, C_prev))], mask_of(lengths, X.shape[1], reverse, truncate)
     state = dH_last.astype(sums), dC_last.astype(sums)
-    (dH0, dC0), Delta = meshes.scan(step, state, walk, reverse=not reverse)
+    (dH0, dC0), Delta = meshes.scan(step, state, inputs, reverse=not reverse)
     Delta = time_first(Delta)
     dX, dH0, dC0 = meshes.matmul(Delta, W.T).astype(X.dtype), dH0.astype(H0.dtype), dC0.astype(C0.dtype)
     X, own = own_steps(X, lengths)

@@ -100,8 +100,8 @@ def rnn_forward(
         return keep(inside, new, H), keep(inside, new, 0).astype(dtype)
 
     Z = project(X, W, b).astype(accumulator(dtype))
-    walk = time_first(Z), mask_of(lengths, X.shape[1], reverse, truncate)
-    H_last, H = meshes.scan(step, H0.astype(Z.dtype), walk, reverse=reverse)
+    inputs = time_first(Z), mask_of(lengths, X.shape[1], reverse, truncate)
+    H_last, H = meshes.scan(step, H0.astype(Z.dtype), inputs, reverse=reverse)
     H = time_first(H)
     return (H, H_last.astype(dtype)), RnnResiduals(X, W, U, b, H0, H, lengths)
 
@@ -137,8 +137,8 @@ def rnn_backward(
         dbefore = halt(cut, meshes.matmul(dZ, U.T, sums))
         return keep(inside, dbefore, dstate), dZ
 
-    walk = time_first(dH), time_first(H), mask_of(lengths, X.shape[1], reverse, truncate)
-    dH0, Delta = meshes.scan(step, dH_last.astype(sums), walk, reverse=not reverse)
+    inputs = time_first(dH), time_first(H), mask_of(lengths, X.shape[1], reverse, truncate)
+    dH0, Delta = meshes.scan(step, dH_last.astype(sums), inputs, reverse=not reverse)
     Delta, H_prev = time_first(Delta), entering(H, H0, lengths, reverse)
     dX = meshes.matmul(Delta, W.T).astype(X.dtype)
     X, own = own_steps(X, lengths)
