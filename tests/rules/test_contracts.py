@@ -1,4 +1,9 @@
-"""Every contract of a rule on every row of tests/cases/."""
+"""Every contract of a rule, on every row of the table of cases.
+
+Compiling is what these tests cost, so all rows of a rule are one program in each dtype, and so are all ways to compute
+them: by hand, by autodiff of the row's reference, by autodiff of the rule's own forward pass, vmapped, and between
+other operations under jax.grad.
+"""
 
 import functools
 
@@ -6,91 +11,88 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import CASES, Case
-from cases.case import by_autodiff, by_hand, drawn, is_floating, rule_of
+from case_programs import OPS, by_autodiff, by_hand, drawn, is_floating
 
-import handgrad as hg
-from handgrad import rules
+from handgrad.cases import CASES, first_rows
 
+FIRST = first_rows()
+ROWS = {op: [case for case in CASES if case.op == op] for op in FIRST}
+# Rounding doesn't depend on shapes: reduced dtypes run a rule once for each choice of its options, and kinks.
+PROGRAMS = list({(case.op, repr(case.options)): case for case in reversed(CASES)}.values())
+CHOSEN = [case for case in CASES if case in PROGRAMS or case.name.startswith(("zero", "ties", "met", "1e4"))]
+REDUCED = {
+    dtype: {op: [case for case in rows if case in chosen and dtype in case.reduced] for op, rows in ROWS.items()}
+    for dtype, chosen in ((jnp.float32, CHOSEN), (jnp.bfloat16, PROGRAMS))
+}
+EAGER = ("linear", "gelu", "layer_norm", "max_pool", "embedding", "attention", "top_k_gate", "l2_loss", "solve")
 
-def grouped(rows):
-    """A row's tests run in one process, which compiles it once; those in bfloat16 with what is slow."""
-    return [
-        pytest.param(
-            *row,
-            marks=[pytest.mark.xdist_group(str(row[0])), *([pytest.mark.slow] if jnp.bfloat16 in row else [])],
-            id="-".join(map(word, row)),
-        )
-        for row in rows
-    ]
-
-
-def word(value) -> str:
-    return getattr(value, "__name__", str(value))
+# A rule's tests run in one process, which compiles it once.
+every_rule = pytest.mark.parametrize("op", [pytest.param(op, marks=pytest.mark.xdist_group(op)) for op in FIRST])
 
 
-def first_of_each(key):
-    """The first row of each kind: rows that share a key are of one kind."""
-    firsts = {}
-    for case in CASES:
-        firsts.setdefault(key(case), case)
-    return [(case,) for case in firsts.values()]
+def test_every_rule_has_a_row():
+    assert FIRST.keys() - {"bp_batch", "bp_example"} == set(OPS)
+    assert len({str(case) for case in CASES}) == len(CASES)
 
 
-# What is about the program and not about the numbers is asked of a rule once for each choice of its options, and so is
-# rounding, which shapes don't change (in float32 where numbers are special too); what takes longest to compile, once.
-every_case = pytest.mark.parametrize("case", grouped([(case,) for case in CASES]))
-PROGRAMS = first_of_each(lambda case: (case.op, repr(case.options)))
-every_program = pytest.mark.parametrize("case", grouped(PROGRAMS))
-KINKS = [(case,) for case in CASES if case.name.startswith(("zero", "ties", "met", "1e4"))]
-PROGRAMS_AND_KINKS = dict.fromkeys([*PROGRAMS, *KINKS])
-every_program_and_kink = pytest.mark.parametrize("case", grouped(PROGRAMS_AND_KINKS))
-every_rule = pytest.mark.parametrize("case", grouped(first_of_each(lambda case: case.op)))
-REDUCED = [
-    (case, dtype)
-    for (case,) in PROGRAMS_AND_KINKS
-    for dtype in case.reduced
-    if dtype == jnp.float32 or (case,) in PROGRAMS
-]
-every_reduced_case = pytest.mark.parametrize(("case", "dtype"), grouped(REDUCED))
+def stacked(given):
+    """The arguments, and 0.7 times them, on a new axis in front of every array of numbers; the axes."""
+    axes = jax.tree.map(lambda a: 0 if is_floating(a) else None, given)
+    return jax.tree.map(lambda a: jnp.stack([a, 0.7 * a]) if is_floating(a) else a, given), axes
 
 
-def by_autodiff_of_ours(case: Case):
-    """What jax.vjp makes of the rule's own forward pass."""
-    forward, _ = rule_of(case)
-    return by_autodiff(Case(case.op, case.name, case.draw, lambda *arguments, **_: forward(*arguments)[0]))
+def between(function, arguments):
+    """Value and gradients of a function whose inputs are no leaves and whose cotangent isn't ones, by jax.grad."""
+    floats = [i for i, a in enumerate(arguments) if is_floating(a)]
+
+    def run(*leaves):
+        inner = list(arguments)
+        for i, leaf in zip(floats, leaves, strict=True):
+            inner[i] = leaf * (1 - jnp.square(jnp.tanh(leaf)) / 8)  # probabilities stay probabilities
+        return sum(jnp.sum(jnp.sin(Y) * Y) for Y in jax.tree.leaves(function(*inner)))
+
+    return jax.value_and_grad(run, argnums=tuple(range(len(floats))))(*(arguments[i] for i in floats))
 
 
 @functools.cache
-def compiled(case: Case):
-    """All ways in one program, compiled once for each dtype that it meets."""
-    ways = by_hand(case), by_autodiff(case)
-    of_ours = by_autodiff_of_ours(case)
+def program(op):
+    """(a program of all rows in float64, a list that grows when it is traced)."""
+    traces = []
 
-    def run(dY, *arguments):
-        in_float64 = jax.tree.leaves(dY)[0].dtype == jnp.float64
-        outcomes = [way(dY, *arguments) for way in ways]
-        return [*outcomes, of_ours(dY, *arguments)] if in_float64 and (case,) in PROGRAMS_AND_KINKS else outcomes
+    @jax.jit
+    def run(rows):
+        traces.append(op)
+        outcomes = []
+        for case, (dY, *arguments) in zip(ROWS[op], rows, strict=True):
+            ways = {"hand": by_hand(case)(dY, *arguments), "autodiff": by_autodiff(case)(dY, *arguments)}
+            if case in CHOSEN:
+                ways["ours"] = by_autodiff(case, lambda *a, case=case: case.settled.forward(*a)[0])(dY, *arguments)
+            if case.peer is not None:
+                ways["peer"] = case.peer(*arguments, **case.of_values)
+            outcomes.append(ways)
+        first, (dY, *arguments) = FIRST[op], rows[0]
+        many, axes = stacked((dY, *arguments))
+        outcomes[0] |= {
+            "vmap": jax.vmap(by_hand(first), axes)(*many),
+            "rule between": between(lambda *a: first.rule(*a, **first.options), arguments),
+            "reference between": between(first.expected, arguments),
+        }
+        return outcomes
 
-    return jax.jit(run)
+    return run, traces
 
 
 @functools.cache
-def outcomes(case: Case, dtype=jnp.float64):
-    """By hand, by autodiff, and in float64 by autodiff of our own forward pass too."""
-    return compiled(case)(*drawn(case, dtype))
-
-
-def in_float64(case: Case, dtype):
-    """Autodiff in float64 on the numbers of another dtype."""
-    given = jax.tree.map(lambda a: a.astype(jnp.float64) if is_floating(a) else a, drawn(case, dtype))
-    return compiled(case)(*given)[1]
+def outcomes(op):
+    return list(zip(ROWS[op], program(op)[0]([drawn(case) for case in ROWS[op]]), strict=True))
 
 
 def pairs(one, other):
-    """The leaves of two outcomes side by side, which must be of one structure."""
+    """The leaves of two outcomes side by side, which must be of one structure, shape and dtype."""
     assert jax.tree.structure(one) == jax.tree.structure(other)
-    return list(zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True))
+    both = list(zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True))
+    assert [(a.shape, a.dtype) for a, _ in both] == [(b.shape, b.dtype) for _, b in both]
+    return both
 
 
 def error(value, reference) -> float:
@@ -101,16 +103,53 @@ def error(value, reference) -> float:
     return float(np.max(np.abs(value - reference)) / max(np.max(np.abs(reference)), np.finfo(np.float64).tiny))
 
 
-@every_case
-def test_value_and_cotangents_in_float64(case):
-    hand, autodiff, *_ = outcomes(case)
-    for mine, theirs in pairs(hand, autodiff):
-        assert np.all(np.isfinite(mine))
-        assert error(mine, theirs) <= case.rtol
+def assert_near(one, other, rtol, case):
+    assert [error(*pair) for pair in pairs(one, other) if not error(*pair) <= rtol] == [], str(case)
 
 
-@every_reduced_case
-def test_no_less_exact_than_autodiff(case, dtype):
+@every_rule
+def test_value_and_cotangents(op):
+    for case, ways in outcomes(op):
+        assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(ways["hand"])), str(case)
+        assert_near(ways["hand"], ways["autodiff"], case.rtol, case)
+
+
+@every_rule
+def test_autodiff_of_our_own_forward_agrees(op):
+    """What jax.grad makes of an objective built from the rule, kinks and ties included."""
+    for case, ways in outcomes(op):
+        if "ours" in ways:
+            assert_near(ways["hand"], ways["ours"], case.rtol, case)
+
+
+@every_rule
+def test_the_peer_computes_the_reference(op):
+    for case, ways in outcomes(op):
+        if "peer" in ways:
+            assert_near(ways["peer"], ways["autodiff"][0], 1e-13, case)
+
+
+@every_rule
+def test_between_other_operations(op):
+    """`hg.rules.<op>` called in a JAX program: its value and its gradients are the reference's."""
+    case, ways = outcomes(op)[0]
+    assert_near(ways["rule between"], ways["reference between"], case.rtol, case)
+
+
+@every_rule
+def test_vmap_equals_a_loop_and_nothing_is_traced_twice(op):
+    case, ways = outcomes(op)[0]
+    smaller = jax.tree.map(lambda a: 0.7 * a if is_floating(a) else a, drawn(case))
+    run, traces = program(op)
+    second = run([smaller, *(drawn(row) for row in ROWS[op][1:])])[0]["hand"]
+    for i, alone in enumerate((ways["hand"], second)):
+        assert_near(jax.tree.map(lambda a, i=i: a[i], ways["vmap"]), alone, case.rtol / 100, case)
+    assert traces == [op]
+
+
+@every_rule
+@pytest.mark.parametrize("dtype", [jnp.float32, pytest.param(jnp.bfloat16, marks=pytest.mark.slow)])
+def test_no_less_exact_than_autodiff(op, dtype):
     """Against float64 on the same numbers: at most twice autodiff's own error (`ratio`), above a floor.
 
     The floor: autodiff may be exact by luck where a hand-written pass rounds. A cotangent of an elementwise rule is at
@@ -118,93 +157,31 @@ def test_no_less_exact_than_autodiff(case, dtype):
     kept is at most four roundings away from the arguments; a rounding moves a number by at most eps / 2. Eight of
     them (`roundings`), at worst all in one direction, are 4 eps of the largest element.
     """
-    (hand, autodiff), exact = outcomes(case, dtype), in_float64(case, dtype)
-    floor = case.roundings / 2 * float(jnp.finfo(dtype).eps)
-    for (mine, truth), (theirs, _) in zip(pairs(hand, exact), pairs(autodiff, exact), strict=True):
-        assert error(mine, truth) <= case.ratio * error(theirs, truth) + floor
-
-
-@every_case
-def test_shapes_and_dtypes_are_autodiffs(case):
-    reduced = [dtype for row, dtype in REDUCED if row is case]
-    for dtype in (jnp.float64, *reduced):
-        given = drawn(case, dtype)
-        for mine, theirs in pairs(*(jax.eval_shape(way, *given) for way in (by_hand(case), by_autodiff(case)))):
-            assert (mine.shape, mine.dtype) == (theirs.shape, theirs.dtype)
-
-
-@every_case
-def test_one_cotangent_for_each_argument(case):
-    dY, *arguments = drawn(case)
-    forward, backward = rule_of(case)
-    cotangents = jax.eval_shape(lambda dY, *arguments: backward(forward(*arguments)[1], dY), dY, *arguments)
-    assert isinstance(cotangents, tuple)
-    given = [c for c in cotangents if c is not None]
-    assert [c.shape for c in given] == [a.shape for a in arguments if is_floating(a)]
+    rows = REDUCED[dtype][op]
+    given = {case: drawn(case, dtype) for case in rows}
+    ways = jax.jit(
+        lambda given: [(by_hand(case)(*a), by_autodiff(case)(*a)) for case, a in zip(rows, given, strict=True)]
+    )([*given.values()])
+    wide = [jax.tree.map(lambda a: a.astype(float) if is_floating(a) else a, given.get(c, drawn(c))) for c in ROWS[op]]
+    truths = dict(zip(ROWS[op], program(op)[0](wide), strict=True))
+    for case, (hand, autodiff) in zip(rows, ways, strict=True):
+        exact = jax.tree.leaves(truths[case]["autodiff"])
+        floor = case.roundings / 2 * float(jnp.finfo(dtype).eps)
+        for (mine, theirs), truth in zip(pairs(hand, autodiff), exact, strict=True):
+            assert error(mine, truth) <= case.ratio * error(theirs, truth) + floor, str(case)
 
 
 @every_rule
-def test_eager_equals_jit(case):
-    """To the last bits: XLA may fuse a product with a sum, which rounds once instead of twice."""
-    for eager, jitted in pairs(by_hand(case)(*drawn(case)), outcomes(case)[0]):
-        assert error(eager, jitted) <= case.rtol / 100
+def test_shapes_and_dtypes_in_bfloat16(op):
+    """Y has the reference's, each cotangent its argument's."""
+    for case in REDUCED[jnp.bfloat16][op]:
+        dY, *arguments = drawn(case, jnp.bfloat16)
+        expected = dY, tuple(a if is_floating(a) else None for a in arguments)
+        pairs(jax.eval_shape(by_hand(case), dY, *arguments), expected)
 
 
-@every_program_and_kink
-def test_autodiff_of_our_own_forward_agrees(case):
-    """What jax.grad makes of an objective built from the rule, kinks and ties included."""
-    hand, _, autodiff_of_ours = outcomes(case)
-    for mine, theirs in pairs(hand, autodiff_of_ours):
-        assert error(mine, theirs) <= case.rtol
-
-
-@every_rule
-def test_vmap_equals_a_loop(case):
-    """Over a new axis in front of every array of numbers."""
-    given, where = jax.tree.flatten(drawn(case))
-    axes = [0 if is_floating(a) else None for a in given]
-    scales = (1.0, 0.7)
-    stacked = [jnp.stack([s * a for s in scales]) if is_floating(a) else a for a in given]
-    mapped = jax.jit(jax.vmap(by_hand(case), where.unflatten(axes)))(*where.unflatten(stacked))
-    for i, s in enumerate(scales):
-        alone, *_ = compiled(case)(*where.unflatten([s * a if is_floating(a) else a for a in given]))
-        for one, other in pairs(jax.tree.map(lambda a, i=i: a[i], mapped), alone):
-            assert error(one, other) <= case.rtol / 100
-
-
-@every_program
-def test_traced_once(case):
-    traces = []
-
-    def count(*arguments):
-        traces.append(1)
-        return by_hand(case)(*arguments)
-
-    jitted = jax.jit(count)
-    jitted.lower(*drawn(case))
-    jitted.lower(*drawn(case))
-    assert len(traces) == 1
-
-
-@every_rule
-def test_between_other_layers(case):
-    """An input that is no leaf and a cotangent that the rest of the program makes: the rule inside jax.grad."""
-    _, *arguments = drawn(case)
-    floats = [i for i, a in enumerate(arguments) if is_floating(a)]
-    reference = functools.partial(case.reference, **case.of_values)
-    f = hg.custom_vjp_rule(*getattr(rules, case.op), **case.options)
-
-    def program(op, *leaves):
-        inner = list(arguments)
-        for i, leaf in zip(floats, leaves, strict=True):
-            inner[i] = leaf * (1 - jnp.square(jnp.tanh(leaf)) / 8)  # probabilities stay probabilities
-        return sum(jnp.sum(jnp.sin(Y) * Y) for Y in jax.tree.leaves(op(*inner)))
-
-    leaves = [arguments[i] for i in floats]
-    gradients = jax.jit(
-        lambda *leaves: tuple(
-            jax.grad(program, argnums=tuple(range(1, len(leaves) + 1)))(op, *leaves) for op in (f, reference)
-        )
-    )(*leaves)
-    for mine, theirs in pairs(*gradients):
-        assert error(mine, theirs) <= case.rtol
+@pytest.mark.parametrize("op", EAGER)
+def test_eager_equals_jit(op):
+    """Operation by operation, for a rule of each kind; to the last bits, since XLA may fuse a product with a sum."""
+    case, ways = outcomes(op)[0]
+    assert_near(by_hand(case)(*drawn(case)), ways["hand"], case.rtol / 100, case)

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -14,8 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from handgrad.cases import CASES, Case, first_rows
 from handgrad.cli import output
-from handgrad.cli.library import LIBRARY, Entry
 from handgrad.crosscheck import Report, check_rule
 from handgrad.models.random_check import check_random_networks
 
@@ -23,6 +24,7 @@ RULE_DTYPES = ("float64", "float32", "bfloat16")
 NETWORK_DTYPES = ("float64", "float32")
 TRANSFORMS = ("jit", "vmap")
 WORKERS = 2
+LIBRARY = [case for case in CASES if not case.tests_only]
 
 
 class Checked(NamedTuple):
@@ -47,7 +49,7 @@ class Plan(NamedTuple):
     """What to check.
 
     Attributes:
-      rule_dtypes: every row of the library is checked in the first, and each rule's first row in the others.
+      rule_dtypes: every case is checked in the first dtype, and each rule's first case in the others.
       network_dtypes: of the networks.
       networks: random ones in each dtype.
       draws: how many of them share a structure.
@@ -65,7 +67,7 @@ class Plan(NamedTuple):
     search: bool = False
 
 
-def check_library(plan: Plan, console: Console, library: Sequence[Entry] = LIBRARY) -> list[Report]:
+def check_library(plan: Plan, console: Console, library: Sequence[Case] = LIBRARY) -> list[Report]:
     """Check, print the table, the reports on what isn't right and one sentence; the reports, worst first."""
     start = time.perf_counter()
     with progress_bar(console) as bar:
@@ -81,29 +83,28 @@ def check_library(plan: Plan, console: Console, library: Sequence[Entry] = LIBRA
     return reports
 
 
-def check_rules(plan: Plan, library: Sequence[Entry], bar: Progress) -> list[Checked]:
+def check_rules(plan: Plan, library: Sequence[Case], bar: Progress) -> list[Checked]:
     """Every row in the first dtype, and broken on purpose; each rule's first row in the others too, and transformed.
 
     A few at a time: XLA compiles outside Python's lock. Nothing is broken in bfloat16, whose three digits hide a lot.
     """
     first, *others = plan.rule_dtypes
-    leading = {entry.op: entry for entry in reversed(library)}.values()
+    leading = first_rows(library).values()
     jobs = []
-    for entry in library:
-        leads = entry in leading
-        jobs.append((entry, first, TRANSFORMS if leads else (), first != "bfloat16"))
-        jobs += [(entry, dtype, (), False) for dtype in others if leads]
+    for case in library:
+        leads = case in leading
+        jobs.append((case, first, TRANSFORMS if leads else (), first != "bfloat16"))
+        jobs += [(case, dtype, (), False) for dtype in others if leads]
     task = bar.add_task("rules", total=len(jobs))
 
-    def in_worker(job: tuple[Entry, str, tuple[str, ...], bool]) -> Checked:
-        entry, dtype, transforms, control = job
+    def in_worker(job: tuple[Case, str, tuple[str, ...], bool]) -> Checked:
+        case, dtype, transforms, control = job
         start = time.perf_counter()
         report = check_rule(
-            entry.forward,
-            entry.backward,
-            *entry.arguments(plan.seed),
-            reference=entry.target,
-            name=f"{entry.name} in {dtype}",
+            case.settled,
+            *case.arguments(plan.seed),
+            reference=partial(case.peer, **case.of_values) if case.peer else case.expected,
+            name=f"{case} in {dtype}",
             dtype=jnp.dtype(dtype),
             seed=plan.seed,
             transforms=transforms,
@@ -111,7 +112,7 @@ def check_rules(plan: Plan, library: Sequence[Entry], bar: Progress) -> list[Che
             search=plan.search,
         )
         bar.advance(task)
-        return Checked(entry.op, entry.name, dtype, report, time.perf_counter() - start)
+        return Checked(case.op, str(case), dtype, report, time.perf_counter() - start)
 
     with ThreadPoolExecutor(WORKERS) as pool:
         return list(pool.map(in_worker, jobs))

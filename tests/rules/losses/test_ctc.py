@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from cases.ctc import ctc_loss
+from handgrad.cases.losses import ctc_loss
 from helpers import assert_same
 
 import handgrad as hg

@@ -6,10 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases.gru import gru
-from cases.linear_recurrence import linear_recurrence
-from cases.lstm import lstm
-from cases.rnn import recurrent, rnn
+from handgrad.cases.sequences import gru, linear_recurrence, lstm, recurrent, rnn
 from helpers import assert_same
 
 import handgrad as hg

@@ -1,0 +1,109 @@
+"""Attention from its definition, whole and in tiles, and the rotary position embedding by its rotation matrices."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from handgrad import rules
+from handgrad.cases.case import Arrays, Case, Draw, Rng, Shape, edge, normal
+
+
+def attention(
+    Q: Array,
+    K: Array,
+    V: Array,
+    bias: Array | None = None,
+    mask: Array | None = None,
+    key: Array | None = None,
+    scale: float | None = None,
+    causal: bool = False,
+    window: int | None = None,
+    softcap: float | None = None,
+    dropout: float = 0.0,
+    tile: int | None = None,
+) -> Array:
+    """Keys and values repeated for each head of a group, heads in front; a tile changes nothing."""
+    tokens, keys, heads = Q.shape[1], K.shape[1], Q.shape[2]
+    Q, K, V = (jnp.swapaxes(jnp.repeat(A, heads // A.shape[2], axis=2), 1, 2) for A in (Q, K, V))
+    S = (Q @ jnp.matrix_transpose(K)) * (1 / np.sqrt(Q.shape[-1]) if scale is None else scale)
+    S = S if softcap is None else softcap * jnp.tanh(S / softcap)
+    S = S if bias is None else S + jnp.broadcast_to(bias, S.shape)
+    seen = np.ones((tokens, keys), bool)
+    seen = np.tril(seen) if causal else seen
+    seen = seen if window is None else np.triu(np.tril(seen, window - 1), 1 - window)
+    seen = jnp.broadcast_to(seen[None, None], S.shape)
+    seen = seen if mask is None else seen & jnp.broadcast_to(mask, S.shape)
+    P = jax.nn.softmax(S, axis=-1, where=seen)
+    if key is not None and dropout:
+        column = jax.vmap(lambda j: jax.random.bernoulli(jax.random.fold_in(key, j), 1 - dropout, P.shape[:3]), 0, -1)
+        P = P * column(jnp.arange(keys)) / (1 - dropout)
+    return jnp.swapaxes(P @ V, 1, 2).astype(jnp.result_type(Q, K, V))
+
+
+def rotary(X: Array, positions: Array, base: float = 10000.0, form: str = "half") -> Array:
+    """Y = R(θ) X for each token, R (n, n) with a block of 2 × 2 for each pair."""
+    n = X.shape[-1]
+    dtype = jnp.promote_types(X.dtype, jnp.float32)
+    angles = positions[..., None].astype(dtype) * jnp.broadcast_to(
+        jnp.asarray([base ** (-2 * i / n) for i in range(n // 2)], dtype), (*positions.shape, n // 2)
+    )
+    one, other = (
+        (np.arange(n // 2), np.arange(n // 2, n)) if form == "half" else (np.arange(0, n, 2), np.arange(1, n, 2))
+    )
+    R = jnp.zeros((*positions.shape, n, n), dtype)
+    R = R.at[..., one, one].set(jnp.cos(angles)).at[..., other, other].set(jnp.cos(angles))
+    R = R.at[..., one, other].set(-jnp.sin(angles)).at[..., other, one].set(jnp.sin(angles))
+    letters = "tij,bthj->bthi" if positions.ndim == 1 else "btij,bthj->bthi"
+    return jnp.einsum(letters, R, X.astype(dtype)).astype(X.dtype)
+
+
+def drawn(*sizes: int, bias: Shape | None = None, mask: Shape | None = None, dropout: bool = False) -> Draw:
+    """Q, K, V of (batch, tokens, keys, heads, kv_heads, n, n_v); a bias; a mask that hides about a third and leaves
+    every query its own key; a random key."""
+    batch, tokens, keys, heads, kv_heads, n, n_v = sizes
+    shapes = (batch, tokens, heads, n), (batch, keys, kv_heads, n), (batch, keys, kv_heads, n_v)
+
+    def draw(rng: Rng) -> Arrays:
+        arrays: list[Any] = [*normal(*shapes)(rng), None if bias is None else rng.standard_normal(bias)]
+        if mask is not None:
+            arrays.append((rng.uniform(size=mask) < 0.6) | np.eye(*mask[-2:], dtype=bool))
+        if dropout:
+            arrays.append(jax.random.key(3))
+        return tuple(arrays[: 3 if arrays[3:] == [None] else None])
+
+    return draw
+
+
+def at(shape: Shape, *positions: Any) -> Draw:
+    """Normal numbers at these positions."""
+    return lambda rng: (rng.standard_normal(shape), np.array(positions))
+
+
+def of_both(name: str, draw: Draw, tile: int | None, tests_only: bool = True, **options: Any) -> list[Case]:
+    """One row for each form of attention. Random bits don't round, and take longest to compile: in float64 alone."""
+    reduced = () if "dropout" in options else (jnp.float32, jnp.bfloat16)
+    in_tiles = {**options, **({} if tile is None else {"tile": tile})}
+    return [
+        Case(rule, name, draw, attention, given, tests_only=tests_only, reduced=reduced)
+        for rule, given in ((rules.attention, options), (rules.tiled_attention, in_tiles))
+    ]
+
+
+OPTIONS = {"causal": True, "window": 3, "softcap": 2.0, "scale": 0.7}
+BIASED = drawn(2, 4, 4, 4, 2, 2, 3, bias=(1, 4, 1, 4), mask=(2, 1, 4, 4))
+DROPPED = drawn(2, 5, 5, 4, 2, 3, 2, bias=(2, 1, 5, 5), mask=(1, 4, 5, 5), dropout=True)
+
+CASES = [
+    *of_both("cross", drawn(2, 3, 5, 2, 2, 4, 3), 2, tests_only=False),
+    *of_both("options", BIASED, 3, tests_only=False, **OPTIONS),
+    *of_both("everything", DROPPED, 2, dropout=0.4, **OPTIONS),
+    *of_both("one-token", drawn(2, 1, 3, 1, 1, 1, 1, mask=(2, 1, 1, 3)), None),
+    *of_both("empty", drawn(0, 2, 3, 2, 1, 2, 2), 2),
+    Case(rules.rotary, "half", at((2, 3, 2, 6), 0, 1, 2), rotary),
+    Case(rules.rotary, "interleaved", at((2, 3, 2, 6), 5, 1, 700), rotary, {"form": "interleaved", "base": 100.0}),
+    edge(rules.rotary, "each-its-own", at((2, 3, 1, 4), [0, 1, 2], [4, 3, -7]), rotary, {"base": 50.0}),
+    edge(rules.rotary, "one-pair", at((1, 1, 1, 2), 3), rotary, {"form": "interleaved"}),
+]

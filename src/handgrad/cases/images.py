@@ -1,0 +1,206 @@
+"""Images, beside lax's own convolutions and windows, in one dimension, two and three."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from handgrad import rules
+from handgrad.cases.case import Case, Function, edge, fixed, normal
+
+LAYOUTS = {3: ("NWC", "WIO", "NWC"), 4: ("NHWC", "HWIO", "NHWC"), 5: ("NDHWC", "DHWIO", "NDHWC")}
+Sizes = int | tuple[int, ...]
+Padding = str | tuple[tuple[int, int], ...]
+
+
+def per_axis(value: Sizes, X: Array) -> tuple[int, ...]:
+    """A number for each axis of space."""
+    return (value,) * (X.ndim - 2) if isinstance(value, int) else value
+
+
+def with_bias(Y: Array, b: Array | None) -> Array:
+    """Y + b, where there is one."""
+    return Y if b is None else Y + jnp.broadcast_to(b, Y.shape)
+
+
+def convolution(
+    X: Array,
+    K: Array,
+    b: Array | None = None,
+    strides: Sizes = 1,
+    padding: Padding = "SAME",
+    dilation: Sizes = 1,
+    groups: int = 1,
+) -> Array:
+    """lax's."""
+    Y = jax.lax.conv_general_dilated(
+        X,
+        K,
+        per_axis(strides, X),
+        padding,
+        rhs_dilation=per_axis(dilation, X),
+        dimension_numbers=LAYOUTS[X.ndim],
+        feature_group_count=groups,
+    )
+    return with_bias(Y, b)
+
+
+def transposed_convolution(
+    X: Array,
+    K: Array,
+    b: Array | None = None,
+    strides: Sizes = 1,
+    padding: str = "SAME",
+    dilation: Sizes = 1,
+) -> Array:
+    """lax's, which has neither groups nor margins."""
+    Y = jax.lax.conv_transpose(
+        X,
+        K,
+        per_axis(strides, X),
+        padding,
+        rhs_dilation=per_axis(dilation, X),
+        dimension_numbers=LAYOUTS[X.ndim],
+        transpose_kernel=True,
+    )
+    return with_bias(Y, b)
+
+
+def scattered(
+    X: Array,
+    K: Array,
+    b: Array | None,
+    strides: int,
+    padding: tuple[tuple[int, int]],
+    dilation: int,
+    groups: int,
+    output_padding: int,
+) -> Array:
+    """One axis, element by element: each x_i adds its kernel, group by group, to a Y with margins."""
+    (before, behind), taps, m = padding[0], K.shape[0], X.shape[1]
+    whole = strides * (m - 1) + dilation * (taps - 1) + 1
+    X, K = (a.reshape(*a.shape[:-1], groups, -1) for a in (X, K))
+    Y = jnp.zeros((X.shape[0], whole + output_padding, groups, K.shape[1]), X.dtype)
+    for i in range(m):
+        for t in range(taps):
+            Y = Y.at[:, strides * i + dilation * t].add(jnp.einsum("bgi,ogi->bgo", X[:, i], K[t]))
+    return with_bias(Y[:, before : whole + output_padding - behind].reshape(X.shape[0], -1, groups * K.shape[1]), b)
+
+
+def reduced(X: Array, start: float, operation: Any, window: Sizes, strides: Sizes | None, padding: Padding) -> Array:
+    """lax.reduce_window over the axes of space."""
+    size = per_axis(window, X)
+    steps = size if strides is None else per_axis(strides, X)
+    padding = padding if isinstance(padding, str) else ((0, 0), *padding, (0, 0))
+    return jax.lax.reduce_window(X, start, operation, (1, *size, 1), (1, *steps, 1), padding)
+
+
+def max_pool(X: Array, window: Sizes, strides: Sizes | None = None, padding: Padding = "VALID") -> Array:
+    """lax's maximum over windows."""
+    return reduced(X, -jnp.inf, jax.lax.max, window, strides, padding)
+
+
+def average_pool(
+    X: Array,
+    window: Sizes,
+    strides: Sizes | None = None,
+    padding: Padding = "VALID",
+    count_include_pad: bool = True,
+) -> Array:
+    """lax's sum over windows, divided by the number of its elements."""
+    total = reduced(X, 0.0, jax.lax.add, window, strides, padding)
+    if count_include_pad:
+        return total / np.prod(per_axis(window, X))
+    return total / reduced(jnp.ones_like(X), 0.0, jax.lax.add, window, strides, padding)
+
+
+def dilated(reduce: Callable[..., Array]) -> Function:
+    """A pool of lax's own patches of a plane, feature by feature."""
+
+    def pool(X: Array, window: Sequence[int], strides: Sequence[int], dilation: Sequence[int]) -> Array:
+        seen = jax.lax.conv_general_dilated_patches(
+            X, window, strides, "VALID", rhs_dilation=dilation, dimension_numbers=LAYOUTS[4]
+        )
+        return reduce(seen.reshape(*seen.shape[:-1], X.shape[-1], -1), axis=-1)
+
+    return pool
+
+
+def global_average_pool(X: Array) -> Array:
+    """The mean over space."""
+    return jnp.sum(X.reshape(X.shape[0], -1, X.shape[-1]), 1) / X[0, ..., 0].size
+
+
+def global_max_pool(X: Array) -> Array:
+    """The maximum over space."""
+    return jnp.max(X.reshape(X.shape[0], -1, X.shape[-1]), axis=1)
+
+
+def flatten(X: Array) -> Array:
+    """One row for each example."""
+    return jnp.stack([x.ravel() for x in X])
+
+
+TIES = np.array([0, 1, 1, 0, 2, 2, 2, 1, 0, 0, 0, 0, -1, 3, 3, -1.0]).reshape(1, 4, 4, 1)
+OVERLAP = {"window": 3, "strides": 2, "padding": ((1, 0), (2, 1))}
+DILATED = {"window": (2, 3), "strides": (1, 2), "dilation": (3, 2)}
+WITHOUT_PAD = {"window": 3, "padding": "SAME", "count_include_pad": False}
+MARGINS = {"strides": 3, "padding": ((1, 2),), "dilation": 2, "groups": 2, "output_padding": 1}
+
+CASES = [
+    Case(rules.convolution, "plane", normal((2, 5, 4, 2), (3, 2, 2, 3), (3,)), convolution),
+    Case(
+        rules.convolution,
+        "line",
+        normal((2, 9, 4), (3, 2, 2), (2,)),
+        convolution,
+        {"strides": 2, "padding": ((3, 1),), "dilation": 2, "groups": 2},
+    ),
+    edge(
+        rules.convolution,
+        "depthwise",
+        normal((2, 6, 5, 2), (2, 3, 1, 4)),
+        convolution,
+        {"strides": (3, 2), "padding": "VALID", "groups": 2},
+    ),
+    edge(
+        rules.convolution,
+        "solid",
+        normal((2, 3, 4, 3, 2), (2, 1, 2, 2, 1), (1,)),
+        convolution,
+        {"strides": (1, 2, 1), "dilation": (2, 1, 1)},
+    ),
+    Case(
+        rules.transposed_convolution,
+        "plane",
+        normal((2, 3, 2, 3), (3, 2, 2, 3), (2,)),
+        transposed_convolution,
+        {"strides": (2, 1)},
+    ),
+    edge(rules.transposed_convolution, "line", normal((2, 4, 4), (2, 3, 4), (6,)), scattered, MARGINS),
+    edge(
+        rules.transposed_convolution,
+        "solid",
+        normal((1, 2, 1, 2, 2), (2, 1, 2, 3, 2)),
+        transposed_convolution,
+        {"strides": (1, 1, 2), "padding": "VALID", "dilation": (2, 1, 1)},
+    ),
+    Case(rules.max_pool, "plane", normal((2, 4, 5, 3)), max_pool, {"window": 2}),
+    Case(rules.max_pool, "overlap", normal((2, 5, 6, 2)), max_pool, OVERLAP),
+    edge(rules.max_pool, "ties", fixed(TIES), max_pool, {"window": (3, 2), "strides": 1, "residuals": "recompute"}),
+    edge(rules.max_pool, "solid", normal((2, 3, 2, 4, 2)), max_pool, {"window": 2, "strides": 1, "padding": "SAME"}),
+    edge(rules.max_pool, "dilated", normal((1, 5, 6, 2)), dilated(jnp.max), DILATED),
+    Case(rules.average_pool, "plane", normal((2, 4, 5, 3)), average_pool, {"window": 2}),
+    Case(rules.average_pool, "line", normal((2, 5, 2)), average_pool, WITHOUT_PAD),
+    edge(rules.average_pool, "overlap", normal((2, 5, 6, 2)), average_pool, OVERLAP),
+    edge(rules.average_pool, "dilated", normal((1, 5, 6, 2)), dilated(jnp.mean), DILATED),
+    Case(rules.global_average_pool, "plane", normal((2, 3, 4, 5)), global_average_pool),
+    edge(rules.global_average_pool, "one-element", normal((3, 1, 2)), global_average_pool),
+    Case(rules.global_max_pool, "plane", normal((2, 3, 4, 5)), global_max_pool),
+    edge(rules.global_max_pool, "ties", fixed(np.array([1, 2, 1, 0, 1, 2.0]).reshape(1, 3, 2)), global_max_pool),
+    Case(rules.flatten, "plane", normal((2, 3, 4, 2)), flatten),
+    edge(rules.flatten, "rows", normal((3, 2)), flatten),
+]

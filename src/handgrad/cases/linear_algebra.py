@@ -1,0 +1,152 @@
+"""Linear algebra beside jnp.linalg. LAPACK has no bfloat16: references compute in float32 and round, as the rules do.
+
+Most matrices are normal numbers plus n I, of condition number 2 to 8: float64 then has room for 1e-12. A row called
+"ill" has the condition number that stands beside it.
+"""
+
+import functools
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from handgrad import rules
+from handgrad.cases.case import Arrays, Case, Draw, Function, Rng, edge, fixed, normal
+
+
+def in_float32(function: Function) -> Function:
+    """A function of JAX's in a dtype that LAPACK has, its outputs in the promoted dtype of its arguments."""
+
+    @functools.wraps(function)
+    def rounded(*arrays: Array, **options: Any) -> Any:
+        dtype = jnp.result_type(*arrays)
+        wide = [a.astype(jnp.promote_types(dtype, jnp.float32)) for a in arrays]
+        outputs = function(*wide, **options)
+        return jax.tree.map(lambda y: y.astype(dtype), tuple(outputs) if isinstance(outputs, tuple) else outputs)
+
+    return rounded
+
+
+def triangular_solve(A: Array, B: Array, lower: bool = True, unit_diagonal: bool = False) -> Array:
+    """By the full solver: zeros outside the triangle, ones on the diagonal, written out."""
+    n = A.shape[-1]
+    T = jnp.where(jnp.tril(jnp.ones((n, n), bool))[None], A, 0) if lower else jnp.triu(A)
+    return jnp.linalg.solve(T * (1 - jnp.eye(n)[None]) + jnp.eye(n)[None] if unit_diagonal else T, B)
+
+
+def positive_definite_solve(A: Array, B: Array) -> Array:
+    """From the symmetric part, by jax.scipy."""
+    return jax.scipy.linalg.cho_solve(jax.scipy.linalg.cho_factor((A + jnp.swapaxes(A, -1, -2)) / 2), B)
+
+
+def beside(rng: Rng, A: Any, columns: int | None) -> Arrays:
+    """A, and a right-hand side where it has columns."""
+    return (A,) if columns is None else (A, rng.standard_normal((*A.shape[:-1], columns)))
+
+
+def regular(*shape: int, columns: int | None = None) -> Draw:
+    """Normal numbers + n I."""
+    return lambda rng: beside(rng, rng.standard_normal(shape) + shape[-1] * np.eye(shape[-1]), columns)
+
+
+def spectrum(*values: float, columns: int | None = None) -> Draw:
+    """V diag(values) Uᵀ for random orthogonal U and V, a batch of two: condition number max / min."""
+
+    def draw(rng: Rng) -> Arrays:
+        n = len(values)
+        U, V = (np.linalg.qr(rng.standard_normal((2, n, n)))[0] for _ in range(2))
+        return beside(rng, V @ (np.array(values)[:, None] * np.swapaxes(U, -1, -2)), columns)
+
+    return draw
+
+
+def positive(*values: float, columns: int | None = None) -> Draw:
+    """V diag(values) Vᵀ plus a skew part, which nobody reads: condition number max / min."""
+
+    def draw(rng: Rng) -> Arrays:
+        n = len(values)
+        V, _ = np.linalg.qr(rng.standard_normal((2, n, n)))
+        skew = rng.standard_normal((2, n, n))
+        A = V @ (np.array(values)[:, None] * np.swapaxes(V, -1, -2)) + skew - np.swapaxes(skew, -1, -2)
+        return beside(rng, A, columns)
+
+    return draw
+
+
+def apart(*shape: int) -> Draw:
+    """Singular values near 1, 3, 5, …: no two of them close."""
+    m, n = shape[-2:]
+    return lambda rng: (0.2 * rng.standard_normal(shape) + np.eye(m, n) * (1 + 2 * np.arange(n)),)
+
+
+solve = in_float32(jnp.linalg.solve)
+triangular = in_float32(triangular_solve)
+jax_triangular = in_float32(jax.scipy.linalg.solve_triangular)
+definite = in_float32(positive_definite_solve)
+inverse = in_float32(jnp.linalg.inv)
+trace = in_float32(lambda X: jnp.einsum("...ii->...", X))
+determinant = in_float32(jnp.linalg.det)
+log_determinant = in_float32(jnp.linalg.slogdet)
+frobenius_norm = in_float32(lambda X: jnp.sqrt(jnp.sum(X * X, axis=(-2, -1))))
+nuclear_norm = in_float32(partial(jnp.linalg.norm, ord="nuc", axis=(-2, -1)))
+cholesky = in_float32(jnp.linalg.cholesky)
+qr = in_float32(jnp.linalg.qr)
+eigen = in_float32(jnp.linalg.eigh)
+svd = in_float32(partial(jnp.linalg.svd, full_matrices=False))
+exponential = in_float32(jax.scipy.linalg.expm)
+
+FLOAT32 = (jnp.float32,)  # rounded to bfloat16, a matrix of condition number 1e4 is positive definite no longer
+SINGULAR = [[[1.0, 2.0, 3.0], [2.0, 4.0, 6.0], [1.0, 0.0, 1.0]], [[1.0, 2.0, 0.5], [0.0, 3.0, -1.0], [2.0, 1.0, 1.0]]]
+UNIT = {"lower": False, "unit_diagonal": True}
+ILL = positive(1e-4, 1e-2, 1.0)
+
+CASES = [
+    Case(rules.inverse, "matrices", regular(2, 3, 3), inverse),
+    edge(rules.inverse, "tokens", regular(2, 2, 4, 4), inverse),
+    edge(rules.inverse, "ill", spectrum(1.0, 1e-1, 1e-3), inverse, rtol=1e-11),  # condition 1e3, and dX has its square
+    Case(rules.solve, "matrices", regular(2, 3, 3, columns=2), solve),
+    edge(rules.solve, "tokens", regular(2, 2, 4, 4, columns=1), solve),
+    edge(rules.solve, "ill", spectrum(1.0, 1e-2, 1e-4, columns=2), solve, rtol=1e-10),  # condition 1e4
+    Case(rules.triangular_solve, "matrices", regular(2, 3, 3, columns=2), triangular, peer=jax_triangular),
+    Case(rules.triangular_solve, "unit", normal((2, 3, 3), (2, 3, 1)), triangular, UNIT, jax_triangular),
+    edge(rules.triangular_solve, "tokens", regular(2, 2, 4, 4, columns=1), triangular, {"lower": False}),
+    Case(rules.positive_definite_solve, "matrices", positive(1.0, 2.0, 5.0, columns=2), definite),
+    edge(
+        rules.positive_definite_solve,
+        "ill",
+        positive(1e-4, 1e-2, 1.0, columns=1),
+        definite,
+        rtol=1e-10,  # condition 1e4
+        reduced=FLOAT32,
+    ),
+    Case(rules.trace, "matrices", normal((2, 3, 3)), trace),
+    edge(rules.trace, "tokens", normal((2, 1, 4, 4)), trace),
+    Case(rules.determinant, "matrices", normal((3, 4, 4)), determinant),
+    edge(rules.determinant, "tokens", normal((2, 2, 2, 2)), determinant),
+    # JAX writes determinants up to 3 by 3 out and rounds each cofactor twice; an SVD rounds n eps of the largest.
+    edge(rules.determinant, "singular", fixed(SINGULAR), determinant, roundings=24),
+    Case(rules.log_determinant, "matrices", regular(3, 4, 4), log_determinant),
+    edge(rules.log_determinant, "negative", spectrum(1.0, 0.5, 2.0, -1.5), log_determinant),
+    edge(rules.log_determinant, "single", normal((2, 2, 1, 1)), log_determinant),
+    Case(rules.frobenius_norm, "matrices", normal((3, 2, 4)), frobenius_norm),
+    edge(rules.frobenius_norm, "tokens", normal((2, 2, 3, 1)), frobenius_norm),
+    Case(rules.nuclear_norm, "wide", apart(3, 2, 4), nuclear_norm),
+    edge(rules.nuclear_norm, "tall", normal((2, 2, 3, 2)), nuclear_norm),
+    Case(rules.cholesky, "matrices", positive(1.0, 2.0, 5.0), cholesky),
+    edge(rules.cholesky, "single", lambda rng: (rng.uniform(1, 2, (2, 2, 1, 1)),), cholesky),
+    edge(rules.cholesky, "ill", ILL, cholesky, rtol=1e-10, reduced=FLOAT32),  # condition 1e4
+    Case(rules.qr, "tall", normal((2, 4, 3)), qr),
+    edge(rules.qr, "square", regular(2, 2, 3, 3), qr),
+    Case(rules.qr, "wide", normal((2, 2, 4)), qr),
+    Case(rules.symmetric_eigen, "matrices", positive(-1.0, 0.5, 2.0, 4.0), eigen),
+    edge(rules.symmetric_eigen, "single", normal((2, 2, 1, 1)), eigen),
+    edge(rules.symmetric_eigen, "ill", positive(1.0, 1.001, 2.0), eigen, rtol=1e-11),  # a gap of 1e-3
+    Case(rules.svd, "tall", apart(2, 4, 2), svd),
+    edge(rules.svd, "square", spectrum(3.0, 2.0, 1.0), svd),
+    Case(rules.svd, "wide", apart(2, 2, 4), svd),
+    Case(rules.matrix_exponential, "matrices", normal((2, 3, 3)), exponential),
+    edge(rules.matrix_exponential, "squared", normal((2, 2, 2), scale=4.0), exponential),
+]
