@@ -24,6 +24,8 @@ REDUCED = {
     dtype: {op: [case for case in rows if case in chosen and dtype in case.reduced] for op, rows in ROWS.items()}
     for dtype, chosen in ((jnp.float32, CHOSEN), (jnp.bfloat16, PROGRAMS))
 }
+# LLVM's optimizations take more than half of the time to compile; what rounds is compiled with them, in float32.
+QUICKLY = {"xla_backend_optimization_level": 0}
 EAGER = ("linear", "gelu", "layer_norm", "max_pool", "embedding", "attention", "top_k_gate", "l2_loss", "solve")
 
 # A rule's tests run in one process, which compiles it once.
@@ -59,7 +61,7 @@ def program(op):
     """(a program of all rows in float64, a list that grows when it is traced)."""
     traces = []
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=QUICKLY)
     def run(rows):
         traces.append(op)
         outcomes = []
