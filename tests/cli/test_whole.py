@@ -56,7 +56,9 @@ def test_the_whole_report_of_a_wrong_rule():
 
 
 def test_another_dtype():
-    (report,) = [one.report for one in whole.check_rules(PLAN._replace(rule_dtypes=("bfloat16",)), whole.LIBRARY[:1], bar())]
+    (report,) = [
+        one.report for one in whole.check_rules(PLAN._replace(rule_dtypes=("bfloat16",)), whole.LIBRARY[:1], bar())
+    ]
     assert report.ok
     assert report.rows[0].dtype == "bfloat16"
     assert report.control is None

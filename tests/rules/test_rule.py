@@ -1,25 +1,32 @@
-"""custom_vjp and custom_vjp_rule: layers and rules inside programs that are not handgrad's."""
+"""Rules and layers (by hg.custom_vjp) as functions of other JAX programs. tests/rules/test_contracts.py differentiates
+every rule of the table of cases in this way."""
+
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import assert_same, noise
+from jax.sharding import AxisType, PartitionSpec as P
 
 import handgrad as hg
+from handgrad import rules
 
 RNG = np.random.default_rng(0)
-KEY = jax.random.key(0)
-BATCH, TOKENS, N_IN, N_OUT = 6, 3, 4, 3
-X = jnp.asarray(RNG.standard_normal((BATCH, TOKENS, N_IN)))
-LABELS = jnp.asarray(RNG.integers(0, N_OUT, (BATCH, TOKENS)))
-LAYER = hg.chain(hg.linear(5), hg.tanh(), hg.linear(N_OUT, bias=False))
-LAYER_PARAMS = jax.tree.map(
-    lambda p: jnp.asarray(RNG.standard_normal(p.shape)) / 2, jax.eval_shape(LAYER.init, KEY, X[:, 0])
-)
+X, A = RNG.standard_normal((2, 6, 4))
+W, V, B = RNG.standard_normal((4, 3)), RNG.standard_normal((3, 3)), RNG.standard_normal(3)
+LABELS = RNG.integers(0, 4, 6)
+LAYER = hg.chain(hg.linear(3), hg.tanh(), hg.linear(3, bias=False))
+LAYER_PARAMS = (hg.LinearParams(W, B), (), hg.LinearParams(V))
 
 
-def plain_layer(params, x):
+def by_rules(params, x):
+    (W, b), _, (V, _) = params
+    return rules.linear(rules.tanh(rules.linear(x, W, b=b)), V)
+
+
+def plain(params, x):
     (W, b), _, (V, _) = params
     return jnp.tanh(x @ W + b[None]) @ V
 
@@ -54,6 +61,12 @@ def by_vmap_over_params(f):
     return mapped
 
 
+def by_shard_map(f):
+    """The batch over two devices, parameters on both."""
+    mesh = jax.make_mesh((2,), ("data",), (AxisType.Auto,), devices=jax.devices()[:2])
+    return jax.shard_map(f, mesh=mesh, in_specs=(P(), P("data")), out_specs=P("data"))
+
+
 def second_derivative(f):
     """Reverse over reverse: the gradient of a gradient's norm, with respect to params and x."""
 
@@ -63,7 +76,7 @@ def second_derivative(f):
     return norm
 
 
-PROGRAMS = {
+TRANSFORMS = {
     "grad": lambda f: f,
     "jit": jax.jit,
     "vmap": by_vmap,
@@ -72,25 +85,85 @@ PROGRAMS = {
     "checkpoint": jax.checkpoint,
     "checkpoint in scan": lambda f: by_scan(jax.checkpoint(f)),
     "jit of vmap of checkpoint": lambda f: jax.jit(by_vmap(jax.checkpoint(f))),
+    "shard_map": by_shard_map,
     "second derivative": second_derivative,
     "second derivative of jit": lambda f: second_derivative(jax.jit(f)),
 }
 
 
-@pytest.mark.parametrize("transform", PROGRAMS.values(), ids=PROGRAMS.keys())
-def test_custom_vjp(transform):
-    f = hg.custom_vjp(LAYER)
+def test_under_every_transform():
+    """One program of all: a few rules, and a layer of the same, beside plain jax.numpy."""
+    functions = {"rules": by_rules, "layer": hg.custom_vjp(LAYER), "plain": plain}
+
+    @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+    def run(params, x):
+        return {
+            (transform, name): jax.value_and_grad(program(TRANSFORMS[transform](f)), argnums=(0, 1))(params, x)
+            for transform in TRANSFORMS
+            for name, f in functions.items()
+        }
+
+    found = run(LAYER_PARAMS, X)
+    for transform in TRANSFORMS:
+        for name in ("rules", "layer"):
+            assert_same(found[transform, name], found[transform, "plain"])
+
+
+def test_a_rule_is_a_function():
+    """jax.jit and jax.grad take the rule itself; it unpacks into its passes, and has a name."""
+    forward, backward = rules.tanh
+    assert (forward, backward) == (rules.tanh_forward, rules.tanh_backward)
+    assert rules.tanh.__name__ == rules.tanh.with_options(residuals="recompute").__name__ == "tanh"
+    assert_same(jax.jit(rules.tanh)(X), np.tanh(X))
+    assert_same(jax.jit(jax.grad(rules.einsum.with_options(subscripts="ij,ij->")))(X, A), A)
+    assert rules.tanh == rules.Rule(*rules.tanh)
+    assert {rules.tanh: 1}[rules.Rule(*rules.tanh)] == 1
+
+
+def test_options_and_arguments_by_name():
+    """As the forward pass takes them; settled by with_options, by custom_vjp_rule, or given with the call."""
 
     @jax.jit
-    def both(params, x):
-        return tuple(
-            jax.value_and_grad(program(transform(function)), argnums=(0, 1))(params, x) for function in (f, plain_layer)
-        )
+    def run(x):
+        slopes = [
+            jax.grad(lambda x: jnp.sum(jnp.sin(rules.leaky_relu(jnp.sin(x), negative_slope=0.3))))(x),
+            jax.grad(lambda x: jnp.sum(jnp.sin(rules.leaky_relu.with_options(negative_slope=0.3)(jnp.sin(x)))))(x),
+            jax.grad(lambda x: jnp.sum(jnp.sin(hg.custom_vjp_rule(*rules.leaky_relu, negative_slope=0.3)(jnp.sin(x)))))(
+                x
+            ),
+            jax.grad(lambda x: jnp.sum(jnp.sin(jax.nn.leaky_relu(jnp.sin(x), 0.3))))(x),
+        ]
+        maps = [rules.linear(x, W, b=B), rules.linear(X=x, W=W, b=B), rules.linear(x, W), rules.linear(x, W, None)]
+        smooth = jax.grad(lambda z: jnp.sum(rules.softmax_cross_entropy(z, LABELS, label_smoothing=0.1)))(x)
+        Q = 0.9 * jax.nn.one_hot(LABELS, 4, dtype=x.dtype) + 0.025
+        return slopes, maps, smooth, jax.nn.softmax(x) - Q
 
-    assert_same(*both(LAYER_PARAMS, X[:, 0]))
+    (called, settled, pair, expected), maps, smooth, expected_smooth = run(X)
+    for slope in (called, settled, pair):
+        assert_same(slope, expected)
+    for found, other in zip(maps, [X @ W + B] * 2 + [X @ W] * 2, strict=True):
+        assert_same(found, other)
+    assert_same(smooth, expected_smooth)
+    with pytest.raises(TypeError, match="negative_slop"):
+        rules.leaky_relu(X, negative_slop=0.3)
 
 
-def test_custom_vjp_uses_the_backward_pass_by_hand():
+def test_integer_arguments():
+    """An integer argument is an argument: passed through grad, not closed over, it has no cotangent."""
+    f = rules.softmax_cross_entropy
+
+    @jax.jit
+    def run(z, labels):
+        mapped = jax.vmap(lambda z, label: f(z[None], label[None])[0])(z, labels)
+        expected = jax.nn.softmax(z) - jax.nn.one_hot(labels, 4, dtype=z.dtype)
+        return jax.grad(lambda z, labels: f(z, labels).sum())(z, labels), expected, mapped, f(z, labels)
+
+    found, expected, mapped, losses = run(X, LABELS)
+    assert_same(found, expected)
+    assert_same(mapped, losses)
+
+
+def test_the_backward_pass_by_hand_is_used():
     """Else every test above would pass with autodiff."""
     calls = []
 
@@ -98,101 +171,28 @@ def test_custom_vjp_uses_the_backward_pass_by_hand():
         calls.append(dy)
         return 7 * dy, ()
 
-    f = hg.custom_vjp(hg.Layer(lambda key, x: (), lambda params, x, key=None: (x, None), backward))
-    assert jax.grad(lambda x: f((), x).sum())(X).tolist() == jnp.full_like(X, 7).tolist()
-    assert len(calls) == 1
+    layer = hg.custom_vjp(hg.Layer(lambda key, x: (), lambda params, x, key=None: (x, None), backward))
+    rule = hg.Rule(lambda x: (x, None), lambda residuals, dy: backward(residuals, dy)[:1])
+    for f in (rule, lambda x: layer((), x)):
+        assert jax.grad(lambda x, f=f: f(x).sum())(X).tolist() == np.full_like(X, 7).tolist()
+    assert len(calls) == 2
 
 
 def test_custom_vjp_with_a_key():
+    """Noise where there is a key, none without."""
     layer, key = hg.chain(noise(), LAYER), jax.random.key(5)
     f = hg.custom_vjp(layer)
-
-    def drawn(params, x):
-        return jnp.sum(layer.forward(params, x, key)[0] ** 2)
-
-    params = ((), LAYER_PARAMS)
-    x = X[:, 0]
-    by_hand = jax.jit(jax.value_and_grad(lambda params, x: jnp.sum(f(params, x, key) ** 2), argnums=(0, 1)))
-    assert_same(by_hand(params, x), jax.jit(jax.value_and_grad(drawn, argnums=(0, 1)))(params, x))
-    f = jax.jit(f)
-    assert_same(f(params, x), plain_layer(LAYER_PARAMS, x))
-    assert (f(params, x, key=key) == f(params, x, key)).all()
-    keys = jax.random.split(key, 2)
-    assert_same(jax.jit(jax.vmap(f, in_axes=(None, None, 0)))(params, x, keys)[1], f(params, x, keys[1]))
-
-
-W, B = jnp.asarray(RNG.standard_normal((N_IN, 2))), jnp.asarray(RNG.standard_normal(2))
-LABELS_2D = LABELS[:, 0]
-RULES = {
-    "linear": (
-        hg.rules.linear,
-        lambda x, W, b: x @ W + b[None],
-        (X[:, 0], W, B),
-    ),
-    "linear-no-bias": (
-        hg.rules.linear,
-        lambda x, W: x @ W,
-        (X[:, 0], W),
-    ),
-    "softmax_cross_entropy-labels": (
-        lambda z: hg.rules.softmax_cross_entropy.with_options(label_smoothing=0.1)(z, LABELS_2D % N_IN),
-        lambda z: (
-            -jnp.sum(
-                (0.9 * jax.nn.one_hot(LABELS_2D, N_IN) + 0.1 / N_IN)
-                * jnp.log(jnp.exp(z) / jnp.exp(z).sum(1, keepdims=True)),
-                1,
-            )
-        ),
-        (X[:, 0],),
-    ),
-    "squared_error": (
-        hg.rules.squared_error,
-        lambda a, y: jnp.sum((a - y) ** 2, axis=1),
-        (X[:, 0], X[:, 1]),
-    ),
-    "leaky_relu": (
-        hg.rules.leaky_relu.with_options(negative_slope=0.3),
-        lambda x: jnp.where(x > 0, x, 0.3 * x),
-        (X,),
-    ),
-    "gelu": (
-        hg.rules.gelu.with_options(approximate=True),
-        lambda x: x / 2 * (1 + jnp.tanh(jnp.sqrt(2 / jnp.pi) * (x + 0.044715 * x**3))),
-        (X,),
-    ),
-}
-
-
-@pytest.mark.parametrize(("rule", "reference", "arguments"), RULES.values(), ids=RULES.keys())
-def test_custom_vjp_rule(rule, reference, arguments):
-    """Every argument's cotangent, with operations before and after, under jit."""
+    params, keys = ((), LAYER_PARAMS), jax.random.split(key, 2)
 
     @jax.jit
-    def both(*arguments):
-        return tuple(
-            jax.value_and_grad(
-                lambda *arguments, f=f: jnp.sum(jnp.sin(f(*[jnp.sin(a) for a in arguments])) ** 2),
-                argnums=tuple(range(len(arguments))),
-            )(*arguments)
-            for f in (rule, reference)
-        )
+    def run(params, x):
+        def gradients(function):
+            return jax.value_and_grad(lambda *a: jnp.sum(function(*a) ** 2), argnums=(0, 1))(params, x)
 
-    assert_same(*both(*arguments))
+        drawn = gradients(lambda *a: f(*a, key)), gradients(lambda *a: layer.forward(*a, key)[0])
+        named = f(params, x, key=key), f(params, x, key)
+        mapped = jax.vmap(f, in_axes=(None, None, 0))(params, x, keys)[1], f(params, x, keys[1])
+        return drawn, named, mapped, (f(params, x), plain(LAYER_PARAMS, x))
 
-
-def test_custom_vjp_rule_with_integer_arguments():
-    """An integer argument is an argument: passed through grad, not closed over, it has no cotangent."""
-    f = hg.rules.softmax_cross_entropy
-    z = X[:, 0]
-    found = jax.jit(jax.grad(lambda z, labels: f(z, labels).sum()))(z, LABELS_2D)
-    assert_same(found, jax.nn.softmax(z) - jax.nn.one_hot(LABELS_2D, N_IN, dtype=z.dtype))
-    mapped = jax.jit(jax.vmap(lambda z, label: f(z[None], label[None])[0]))(z, LABELS_2D)
-    assert_same(mapped, jax.jit(f)(z, LABELS_2D))
-
-
-def test_custom_vjp_rule_takes_keywords_and_no_bias_by_name():
-    f = hg.rules.linear
-    x = X[:, 0]
-    assert_same(f(x, W, None), x @ W)
-    assert_same(f(x, W, b=B), f(x, W, B))
-    assert f.__name__ == "linear"
+    for one, other in run(params, X):
+        assert_same(one, other)

@@ -37,6 +37,11 @@ def triangular_solve(A: Array, B: Array, lower: bool = True, unit_diagonal: bool
     return jnp.linalg.solve(T * (1 - jnp.eye(n)[None]) + jnp.eye(n)[None] if unit_diagonal else T, B)
 
 
+def jax_triangular_solve(A: Array, B: Array, lower: bool = True, unit_diagonal: bool = False) -> Array:
+    """jax.scipy's."""
+    return jax.scipy.linalg.solve_triangular(A, B, lower=lower, unit_diagonal=unit_diagonal)
+
+
 def positive_definite_solve(A: Array, B: Array) -> Array:
     """From the symmetric part, by jax.scipy."""
     return jax.scipy.linalg.cho_solve(jax.scipy.linalg.cho_factor((A + jnp.swapaxes(A, -1, -2)) / 2), B)
@@ -84,7 +89,7 @@ def apart(*shape: int) -> Draw:
 
 solve = in_float32(jnp.linalg.solve)
 triangular = in_float32(triangular_solve)
-jax_triangular = in_float32(jax.scipy.linalg.solve_triangular)
+jax_triangular = in_float32(jax_triangular_solve)
 definite = in_float32(positive_definite_solve)
 inverse = in_float32(jnp.linalg.inv)
 trace = in_float32(lambda X: jnp.einsum("...ii->...", X))

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from handgrad.cases.losses import ctc_loss
 from helpers import assert_same
 
 import handgrad as hg
 from handgrad import layers, rules
+from handgrad.cases.losses import ctc_loss
 
 RNG = np.random.default_rng(0)
 

@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from handgrad.cases.sequences import gru, linear_recurrence, lstm, recurrent, rnn
 from helpers import assert_same
 
 import handgrad as hg
 from handgrad import rules
+from handgrad.cases.sequences import gru, linear_recurrence, lstm, recurrent, rnn
 
 REFERENCES = {"rnn": rnn, "lstm": lstm, "gru": gru}
 DRAWS = {"rnn": (1, 1, False), "lstm": (4, 2, False), "gru": (3, 1, True)}
