@@ -52,9 +52,10 @@ def beside(rng: Rng, A: Any, columns: int | None) -> Arrays:
     return (A,) if columns is None else (A, rng.standard_normal((*A.shape[:-1], columns)))
 
 
-def regular(*shape: int, columns: int | None = None) -> Draw:
-    """Normal numbers + n I."""
-    return lambda rng: beside(rng, rng.standard_normal(shape) + shape[-1] * np.eye(shape[-1]), columns)
+def regular(*shape: int, diagonal: float | None = None, columns: int | None = None) -> Draw:
+    """Normal numbers + n I, or another multiple of I."""
+    size = shape[-1] if diagonal is None else diagonal
+    return lambda rng: beside(rng, rng.standard_normal(shape) + size * np.eye(shape[-1]), columns)
 
 
 def spectrum(*values: float, columns: int | None = None) -> Draw:
@@ -129,7 +130,7 @@ CASES = [
     ),
     Case(rules.trace, "matrices", normal((2, 3, 3)), trace),
     edge(rules.trace, "tokens", normal((2, 1, 4, 4)), trace),
-    Case(rules.determinant, "matrices", normal((3, 4, 4)), determinant),
+    Case(rules.determinant, "matrices", regular(3, 4, 4, diagonal=2), determinant),
     edge(rules.determinant, "tokens", normal((2, 2, 2, 2)), determinant),
     # JAX writes determinants up to 3 by 3 out and rounds each cofactor twice; an SVD rounds n eps of the largest.
     edge(rules.determinant, "singular", fixed(SINGULAR), determinant, roundings=24),

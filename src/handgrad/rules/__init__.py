@@ -1,4 +1,19 @@
-"""The mathematics: pure functions on arrays. One family, one folder; one rule, one screen."""
+"""The mathematics: every operation as two pure functions, `<op>_forward` and `<op>_backward`, and `<op>`, their Rule.
+
+One family, one folder; one idea, one file; one rule, one screen. What holds for every rule is said here, and docstrings
+say only what is special:
+
+- `<op>_forward(*arrays, **options) -> (Y, residuals)`. Axis 0 is the example, the last axis the features. The result
+  has the dtype that JAX promotes the arrays to; statistics and sums run in at least float32.
+- `<Op>Residuals` is a NamedTuple of arrays: what the backward pass needs. `residuals="recompute"` keeps less of it and
+  computes the rest again (rematerialization).
+- `<op>_backward(residuals, dY, **options)` takes the residuals of its own forward pass, a cotangent dY of Y's shape and
+  dtype, and the same options, except `residuals`. It returns a tuple, one cotangent for each array argument, in order
+  and of that argument's shape: a factor for a parameter, None for an integer or a random key, an array for the rest.
+- InputError, at trace time: an array whose shape or dtype doesn't fit, a wrong option, residuals of another rule, a
+  cotangent that isn't Y's. The message names the function, the argument, what was expected and what it got.
+- Calling the Rule runs the forward pass; jax.grad of the call is the backward pass, factors multiplied out.
+"""
 
 from handgrad.rules.activations.dropout import *
 from handgrad.rules.activations.gated_units import *
