@@ -149,8 +149,8 @@ def test_vmap_equals_a_loop_and_nothing_is_traced_twice(op):
     assert traces == [op]
 
 
-@every_rule
 @pytest.mark.parametrize("dtype", [jnp.float32, pytest.param(jnp.bfloat16, marks=pytest.mark.slow)])
+@every_rule
 def test_no_less_exact_than_autodiff(op, dtype):
     """Against float64 on the same numbers: at most twice autodiff's own error (`ratio`), above a floor.
 
