@@ -1,18 +1,19 @@
-"""What losses share: one number for each example, whatever the axes in between; a target's own cotangent.
+"""What losses share: one number for each example, whatever the axes in between, and the target's cotangent.
 
 A loss computes in float32 at least and rounds once, at the end: half precision overflows at 65504, and a difference of
 rounded numbers has lost its digits.
 """
 
-from typing import Any
-
-import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Real
 
-from handgrad.checks import check_cotangent
+from handgrad.checks import check_array, check_cotangent, check_target
 from handgrad.factors.base import accumulator
 
-Array = jax.Array
+Prediction = Float[Array, "batch *n"]
+Target = Real[Array, "batch *n"]  # integers have no cotangent
+Losses = Float[Array, " batch"]
 
 
 def wide(*arrays: Array) -> list[Array]:
@@ -21,19 +22,31 @@ def wide(*arrays: Array) -> list[Array]:
     return [a.astype(dtype) for a in arrays]
 
 
-def per_example(C: Array, dtype: Any = None) -> Array:
-    """(batch, ...) summed over all axes but the first; in this dtype, or C's."""
-    return jnp.sum(C, axis=tuple(range(1, C.ndim))).astype(C.dtype if dtype is None else dtype)
+def checked(where: str, name: str, A: Prediction, Y: Target) -> list[Array]:
+    """A prediction, which errors call by this name, and a target of its shape, both `wide`."""
+    check_array(where, f"the {name}", A, min_ndim=1)
+    check_target(where, Y, A.shape, f"like the {name}")
+    return wide(A, Y)
 
 
-def to_elements(where: str, dC: Array, like: Array, dtype: Any) -> Array:
+def per_example(C: Array, dtype: np.dtype) -> Losses:
+    """(batch, ...) summed over all axes but the first, in float32 at least, and then rounded to `dtype`."""
+    return jnp.sum(C, axis=tuple(range(1, C.ndim))).astype(dtype)
+
+
+def check_losses_cotangent(where: str, dC: Losses, prediction: Array, dtype: np.dtype) -> None:
+    """`dC` has one number of this dtype for each example of the prediction."""
+    check_cotangent(where, dC, prediction.shape[:1], dtype, name="dC", of="C")
+
+
+def to_elements(where: str, dC: Losses, like: Array, dtype: np.dtype) -> Array:
     """dC (batch,), checked, as (batch, 1, ..., 1): against an array of the prediction's rank."""
-    check_cotangent(where, dC, like.shape[:1], dtype, name="dC", of="C")
+    check_losses_cotangent(where, dC, like, dtype)
     return jnp.expand_dims(dC.astype(accumulator(dtype)), tuple(range(1, like.ndim)))
 
 
 def pulled(dC: Array, slope: Array, to: Array, finite: bool = False) -> Array:
-    """dC ∘ slope in the dtype of the argument that it belongs to; `finite`: no larger than its largest number.
+    """dC ∘ slope in the dtype of the argument that it belongs to; `finite`: clipped to that dtype's largest number.
 
     An example whose dC is 0 has a cotangent of 0, also where its slope is infinite or NaN.
     """
@@ -45,7 +58,7 @@ def pulled(dC: Array, slope: Array, to: Array, finite: bool = False) -> Array:
 
 
 def target_cotangent(dC: Array, slope: Array, Y: Array) -> Array | None:
-    """The same of the target; integers have none."""
+    """The same of the target; None for a target of integers."""
     return pulled(dC, slope, Y) if jnp.issubdtype(Y.dtype, jnp.floating) else None
 
 

@@ -1,16 +1,17 @@
-"""The target of a softmax cross-entropy: labels or distributions, smoothed and weighted; labels that don't count."""
+"""The target of a softmax cross-entropy: labels or distributions, smoothed and weighted; labels to ignore."""
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Integer
 
 from handgrad.checks import InputError, as_row, check_target, describe
 from handgrad.meshes import Types
 from handgrad.rules._softmax import rest_of, rest_of_label, sum_of_others
 from handgrad.rules.losses._losses import counted
 
-Array = jax.Array
+Labels = Integer[Array, "batch *tokens"]
+Distributions = Float[Array, "batch *tokens n"]
 
 
 def check_labels_or_distributions(where: str, Y: Any, shape: tuple[int, ...], ignore_index: int | None) -> None:
@@ -80,23 +81,23 @@ def one_hot(Y: Array, n: int, dtype: Any) -> Array:
 
 def is_label(Y: Array, n: int) -> Array:
     """(batch, ..., n): which class each label names."""
-    return jnp.expand_dims(_as_int32(Y), -1) == jnp.arange(n).reshape((1,) * Y.ndim + (n,))
+    return jnp.expand_dims(_widened(Y), -1) == jnp.arange(n).reshape((1,) * Y.ndim + (n,))
 
 
 def names_a_class(Y: Array, n: int) -> Array:
     """(batch, ..., 1): which labels are among 0 … n − 1."""
-    labels = jnp.expand_dims(_as_int32(Y), -1)
+    labels = jnp.expand_dims(_widened(Y), -1)
     return (labels >= 0) & (labels < n)
 
 
 def ignored(Y: Array, ignore_index: int) -> Array:
-    """(batch, ..., 1): which rows of logits don't count."""
+    """(batch, ..., 1): which rows of logits to ignore."""
     return jnp.expand_dims(is_ignored(Y, ignore_index), -1)
 
 
 def is_ignored(Y: Array, ignore_index: int) -> Array:
-    """(batch, ...): which labels don't count."""
-    return _as_int32(Y) == ignore_index
+    """(batch, ...): which labels say so."""
+    return _widened(Y) == ignore_index
 
 
 def _smoothed(Q: Array, n: int, label_smoothing: float) -> Array:
@@ -107,6 +108,6 @@ def weighted(Q: Array, class_weights: Array | None) -> Array:
     return Q if class_weights is None else Q * as_row(class_weights.astype(Q.dtype), Q.ndim)
 
 
-def _as_int32(Y: Array) -> Array:
+def _widened(Y: Array) -> Array:
     """Labels wide enough for any class, and for any ignore_index."""
     return Y.astype(jnp.promote_types(Y.dtype, jnp.int32))

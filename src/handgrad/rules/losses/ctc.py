@@ -1,22 +1,16 @@
 """Connectionist temporal classification: a sequence of labels for more frames, by the forward-backward recursion."""
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Integer
 
 from handgrad import meshes
-from handgrad.checks import (
-    InputError,
-    as_row,
-    check_array,
-    check_choice,
-    check_cotangent,
-    check_residuals,
-    describe,
-)
+from handgrad.checks import InputError, as_row, check_array, check_choice, check_residuals, describe
 from handgrad.factors.base import accumulator
 from handgrad.rules.activations.softmax import log_softmax_forward
+from handgrad.rules.losses._losses import Losses, check_losses_cotangent
 from handgrad.rules.rule import Rule
 
 __all__ = [
@@ -26,48 +20,54 @@ __all__ = [
     "ctc_loss_forward",
 ]
 
-Array = jax.Array
+Logits = Float[Array, "batch time classes"]
+Labels = Integer[Array, "batch max_labels"]
+Lengths = Integer[Array, " batch"]
 
 
 class CtcLossResiduals(NamedTuple):
     """The arguments, references, and one half of the recursion.
 
     Attributes:
-      Z: (batch, time, classes) logits.
-      labels: (batch, max_labels) integers.
-      input_lengths: (batch,) integers.
-      label_lengths: (batch,) integers.
-      log_alpha: (batch, time + 1, 2 max_labels + 1) log α less each frame's largest, float32 at least, or None.
+      Z: logits.
+      labels, input_lengths, label_lengths: as given.
+      log_alpha: log α less each frame's largest, float32 at least; None with residuals="recompute".
     """
 
-    Z: Array
-    labels: Array
-    input_lengths: Array
-    label_lengths: Array
-    log_alpha: Array | None
+    Z: Logits
+    labels: Labels
+    input_lengths: Lengths
+    label_lengths: Lengths
+    log_alpha: Float[Array, "batch time+1 2*max_labels+1"] | None
 
 
 class _Lattice(NamedTuple):
-    """One example's labels with a blank before, between and after them: 2 max_labels + 1 states.
+    """One example's labels with a blank before, between and after them: states = 2 max_labels + 1.
 
     Attributes:
-      classes: (states,) the class that each state emits.
-      skips: (states,) whether a path may come from two states before: over a blank, to a label that differs.
-      ends: (states,) whether a path may end here: the last label, or the blank behind it.
-      live: (time,) whether the frame is one of the example's, not padding.
-      valid: () whether lengths and labels are what they may be.
+      classes: the class that each state emits.
+      skips: whether a path may come from two states before: over a blank, to a label that differs.
+      ends: whether a path may end here: the last label, or the blank behind it.
+      live: whether the frame is one of the example's, not padding.
+      valid: whether lengths and labels are in range.
     """
 
-    classes: Array
-    skips: Array
-    ends: Array
-    live: Array
-    valid: Array
+    classes: Integer[Array, "*batch states"]
+    skips: Bool[Array, "*batch states"]
+    ends: Bool[Array, "*batch states"]
+    live: Bool[Array, "*batch time"]
+    valid: Bool[Array, "*batch"]
 
 
 def ctc_loss_forward(
-    Z: Array, labels: Array, input_lengths: Array, label_lengths: Array, *, blank: int = 0, residuals: str = "save"
-) -> tuple[Array, CtcLossResiduals]:
+    Z: Logits,
+    labels: Labels,
+    input_lengths: Lengths,
+    label_lengths: Lengths,
+    *,
+    blank: int = 0,
+    residuals: Literal["save", "recompute"] = "save",
+) -> tuple[Losses, CtcLossResiduals]:
     """C_b = −log p(labels | Z), p summed over every path that reads as the labels.
 
     A path names one class for each frame; it reads as the labels once repeats are merged and blanks taken out. Where
@@ -77,17 +77,12 @@ def ctc_loss_forward(
     blank can't be seen at trace time: they make their example's loss and gradient NaN.
 
     Args:
-      Z: (batch, time, classes) logits, floating point; softmax is part of the rule.
-      labels: (batch, max_labels) integers in 0 … classes − 1, the blank excepted.
-      input_lengths: (batch,) integers in 0 … time, the frames of each example.
-      label_lengths: (batch,) integers in 0 … max_labels; 0 leaves the path of blanks alone.
+      Z: logits; softmax is part of the rule.
+      labels: integers in 0 … classes − 1, the blank excepted.
+      input_lengths: the frames of each example, 0 … time.
+      label_lengths: 0 … max_labels; 0 leaves the path of blanks alone.
       blank: the class that stands for no label.
       residuals: "save" keeps log α, "recompute" computes it again in the backward pass.
-    Returns:
-      C (batch,); residuals.
-    Raises:
-      InputError: Z is not floating point (batch, time, classes); labels or a length are not integers of the shapes
-        above; blank is no class; residuals is neither of the two.
     Derivation: docs/derivations/losses/ctc.md (Graves et al. 2006)
     """
     where = "ctc_loss_forward"
@@ -106,26 +101,18 @@ def ctc_loss_forward(
     return jnp.where(lattice.valid, C, jnp.nan).astype(Z.dtype), kept
 
 
-def ctc_loss_backward(residuals: CtcLossResiduals, dC: Array, *, blank: int = 0) -> tuple[Array, None, None, None]:
+def ctc_loss_backward(residuals: CtcLossResiduals, dC: Losses, *, blank: int = 0) -> tuple[Logits, None, None, None]:
     """Pull dC back through C_b = −log p(labels | Z).
 
         dZ = dC ∘ (softmax(Z) − Γ)      Γ_tk = Σ γ_t(s) over the states s that emit k;  γ_t(s) = α_t(s) β_t(s) / p
 
     0 in frames of padding, and where no path reads as the labels.
 
-    Args:
-      residuals: CtcLossResiduals of ctc_loss_forward.
-      dC: (batch,) cotangent of C, any numbers.
-      blank: the forward's.
-    Returns:
-      dZ like Z; None for the three arguments of integers.
-    Raises:
-      InputError: residuals of another rule; dC not of C's shape and dtype; blank is no class.
     Derivation: docs/derivations/losses/ctc.md
     """
     where = "ctc_loss_backward"
     Z, labels, input_lengths, label_lengths, log_alpha = check_residuals(where, residuals, CtcLossResiduals)
-    check_cotangent(where, dC, Z.shape[:1], Z.dtype, name="dC", of="C")
+    check_losses_cotangent(where, dC, Z, Z.dtype)
     _check_blank(where, blank, Z.shape[-1])
     lattice = _lattice(Z, labels, input_lengths, label_lengths, blank)
     log_Q = _emissions(Z, lattice)
@@ -135,7 +122,7 @@ def ctc_loss_backward(residuals: CtcLossResiduals, dC: Array, *, blank: int = 0)
     gamma = jnp.exp(log_softmax_forward(log_gamma)[0])  # by the sum over the states, which is p but for rounding
     P = jnp.exp(_log_probabilities(Z))
     dZ = P - meshes.along_batch(jax.vmap(_to_classes), gamma, lattice.classes, P)
-    sure = P > 0.5  # one class of a row at most: P and Γ may meet there, but a row of dZ sums to 0
+    sure = P > 0.5  # one class of a row at most: P ≈ Γ may cancel there, but a row of dZ sums to 0
     dZ = jnp.where(sure, -jnp.sum(jnp.where(sure, 0, dZ), axis=2, keepdims=True), dZ)
     possible = jnp.expand_dims(_log_p(log_alpha, lattice) != -jnp.inf, -1)
     dZ = jnp.where(jnp.expand_dims(lattice.live & possible, -1), jnp.expand_dims(dC, (1, 2)) * dZ, 0)
@@ -218,7 +205,7 @@ def _without_largest(logs: Array) -> tuple[Array, Array]:
 
 
 def _moved(states: Array, by: int) -> Array:
-    """Each state's number handed on to the state `by` places later; what comes from outside is log 0."""
+    """The numbers shifted to the state `by` places later; log 0 comes in from outside."""
     count = states.shape[0]
     padded = jnp.pad(states, (max(by, 0), max(-by, 0)), constant_values=-jnp.inf)
     return padded[:count] if by > 0 else padded[-count:]

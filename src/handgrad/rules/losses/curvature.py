@@ -2,16 +2,19 @@
 
 A loss that is −log p(target | prediction) has both: with H_b the Hessian of example b's loss, `<loss>_root` multiplies
 with an S_b such that H_b = S_b S_bᵀ, and `<loss>_draw` is the loss's slope at a target drawn from p, so that its mean
-is 0 and its variance H_b. Both take what the loss's forward pass kept. What must not count (a token to ignore) has
-neither.
+is 0 and its variance H_b (the Fisher information). Both take what the loss's forward pass kept and return an array like
+the prediction; both are 0 for a token to ignore.
+
+Derivation of all: docs/derivations/losses/curvature.md
 """
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from handgrad.checks import check_cotangent, check_residuals
 from handgrad.rules._softmax import sum_of_others
-from handgrad.rules.losses._losses import wide
+from handgrad.rules.losses._losses import Prediction, wide
 from handgrad.rules.losses.binary import SigmoidCrossEntropyResiduals
 from handgrad.rules.losses.regression import L2LossResiduals, SquaredErrorResiduals
 from handgrad.rules.losses.softmax_cross_entropy import SoftmaxCrossEntropyResiduals, row_chances, row_weights
@@ -27,16 +30,16 @@ __all__ = [
     "squared_error_root",
 ]
 
-Array = jax.Array
+Logits = Float[Array, "batch *tokens n"]
 
 
 def softmax_cross_entropy_root(
     residuals: SoftmaxCrossEntropyResiduals,
-    U: Array,
+    U: Logits,
     *,
     label_smoothing: float = 0.0,
     ignore_index: int | None = None,
-) -> Array:
+) -> Logits:
     """S U of the cross-entropy of p = softmax(z), row by row.
 
         H = ν (diag(p) − p pᵀ)      S = √ν (diag(√p) − p √pᵀ)
@@ -45,15 +48,8 @@ def softmax_cross_entropy_root(
     ν = Σ w ∘ q, the weight of the row's target: 1 without class weights, 0 for a row to ignore.
 
     Args:
-      residuals: SoftmaxCrossEntropyResiduals of softmax_cross_entropy_forward, without z_loss and softcap: these have
-        another Hessian. Class weights must not be negative.
-      U: (batch, ..., n) like the logits: any numbers.
+      residuals: of a forward pass without z_loss and softcap, which change the Hessian, or negative class weights.
       label_smoothing, ignore_index: the forward's.
-    Returns:
-      S U like U.
-    Raises:
-      InputError: residuals of another rule; U not of the logits' shape and dtype.
-    Derivation: docs/derivations/losses/curvature.md
     """
     where = "softmax_cross_entropy_root"
     Z, *_ = check_residuals(where, residuals, SoftmaxCrossEntropyResiduals)
@@ -66,20 +62,14 @@ def softmax_cross_entropy_root(
 
 def softmax_cross_entropy_draw(
     residuals: SoftmaxCrossEntropyResiduals,
-    key: Array,
+    key: PRNGKeyArray,
     *,
     label_smoothing: float = 0.0,
     ignore_index: int | None = None,
-) -> Array:
-    """√ν (p − e_y) for each row, y drawn from p = softmax(z): the slope at a label of the model's own.
+) -> Logits:
+    """√ν (p − e_y) for each row, y drawn from p = softmax(z): the slope at a label drawn from the model.
 
-    E (p − e_y)(p − e_y)ᵀ = diag(p) − p pᵀ.
-
-    Args, Raises: as softmax_cross_entropy_root.
-      key: a JAX random key.
-    Returns:
-      (batch, ..., n) like the logits.
-    Derivation: docs/derivations/losses/curvature.md
+    E (p − e_y)(p − e_y)ᵀ = diag(p) − p pᵀ. Arguments as in softmax_cross_entropy_root.
     """
     check_residuals("softmax_cross_entropy_draw", residuals, SoftmaxCrossEntropyResiduals)
     D, _, P, others = row_chances(residuals)
@@ -90,24 +80,14 @@ def softmax_cross_entropy_draw(
 
 def _counting(
     residuals: SoftmaxCrossEntropyResiduals, rows: Array, label_smoothing: float, ignore_index: int | None
-) -> Array:
+) -> Logits:
     """√ν times each row, 0 where that is 0, in the logits' dtype."""
     weights = row_weights(residuals, label_smoothing, ignore_index)
     return jnp.where(weights == 0, 0, jnp.sqrt(weights) * rows).astype(residuals.Z.dtype)
 
 
-def sigmoid_cross_entropy_root(residuals: SigmoidCrossEntropyResiduals, U: Array) -> Array:
-    """S U = √(σ(z) (1 − σ(z))) ∘ U = r / (1 + r²) ∘ U, r = e^(−|z| / 2): the Hessian is diagonal.
-
-    Args:
-      residuals: SigmoidCrossEntropyResiduals of sigmoid_cross_entropy_forward.
-      U: (batch, ...) like the logits: any numbers.
-    Returns:
-      S U like U.
-    Raises:
-      InputError: residuals of another rule; U not of the logits' shape and dtype.
-    Derivation: docs/derivations/losses/curvature.md
-    """
+def sigmoid_cross_entropy_root(residuals: SigmoidCrossEntropyResiduals, U: Prediction) -> Prediction:
+    """S U = √(σ(z) (1 − σ(z))) ∘ U = r / (1 + r²) ∘ U, r = e^(−|z| / 2): the Hessian is diagonal."""
     where = "sigmoid_cross_entropy_root"
     Z, _ = check_residuals(where, residuals, SigmoidCrossEntropyResiduals)
     check_cotangent(where, U, Z.shape, Z.dtype, name="U", of="the logits")
@@ -116,75 +96,34 @@ def sigmoid_cross_entropy_root(residuals: SigmoidCrossEntropyResiduals, U: Array
     return (r / (1 + r**2) * u).astype(Z.dtype)
 
 
-def sigmoid_cross_entropy_draw(residuals: SigmoidCrossEntropyResiduals, key: Array) -> Array:
-    """σ(z) − y, y being 1 with probability σ(z) and 0 else: σ(z) or −σ(−z).
-
-    Args, Raises: as sigmoid_cross_entropy_root.
-      key: a JAX random key.
-    Returns:
-      (batch, ...) like the logits.
-    Derivation: docs/derivations/losses/curvature.md
-    """
+def sigmoid_cross_entropy_draw(residuals: SigmoidCrossEntropyResiduals, key: PRNGKeyArray) -> Prediction:
+    """σ(z) − y, y being 1 with probability σ(z) and 0 else: σ(z) or −σ(−z)."""
     Z, _ = check_residuals("sigmoid_cross_entropy_draw", residuals, SigmoidCrossEntropyResiduals)
     p = jax.lax.logistic(Z)
     return jnp.where(jax.random.bernoulli(key, p), -jax.lax.logistic(-Z), p)
 
 
-def squared_error_root(residuals: SquaredErrorResiduals, U: Array) -> Array:
-    """S U = √2 U: the Hessian of Σ (a − y)² is 2 I.
-
-    Args:
-      residuals: SquaredErrorResiduals of squared_error_forward.
-      U: (batch, ...) like the prediction: any numbers.
-    Returns:
-      S U like U.
-    Raises:
-      InputError: residuals of another rule; U not of the prediction's shape and dtype.
-    Derivation: docs/derivations/losses/curvature.md
-    """
+def squared_error_root(residuals: SquaredErrorResiduals, U: Prediction) -> Prediction:
+    """S U = √2 U: the Hessian of Σ (a − y)² is 2 I."""
     A, _ = check_residuals("squared_error_root", residuals, SquaredErrorResiduals)
     check_cotangent("squared_error_root", U, A.shape, A.dtype, name="U", of="the prediction")
     return jnp.sqrt(2).astype(A.dtype) * U
 
 
-def squared_error_draw(residuals: SquaredErrorResiduals, key: Array) -> Array:
-    """√2 ε, ε standard normal: the slope 2 (a − y) at y = a − ε / √2.
-
-    Args, Raises: as squared_error_root.
-      key: a JAX random key.
-    Returns:
-      (batch, ...) like the prediction.
-    Derivation: docs/derivations/losses/curvature.md
-    """
+def squared_error_draw(residuals: SquaredErrorResiduals, key: PRNGKeyArray) -> Prediction:
+    """√2 ε, ε standard normal: the slope 2 (a − y) at y = a − ε / √2."""
     A, _ = check_residuals("squared_error_draw", residuals, SquaredErrorResiduals)
     return jnp.sqrt(2).astype(A.dtype) * jax.random.normal(key, A.shape, A.dtype)
 
 
-def l2_loss_root(residuals: L2LossResiduals, U: Array) -> Array:
-    """S U = U: the Hessian of ½ Σ (a − y)² is I.
-
-    Args:
-      residuals: L2LossResiduals of l2_loss_forward.
-      U: (batch, ...) like the prediction: any numbers.
-    Returns:
-      S U like U.
-    Raises:
-      InputError: residuals of another rule; U not of the prediction's shape and dtype.
-    Derivation: docs/derivations/losses/curvature.md
-    """
+def l2_loss_root(residuals: L2LossResiduals, U: Prediction) -> Prediction:
+    """S U = U: the Hessian of ½ Σ (a − y)² is I."""
     A, _ = check_residuals("l2_loss_root", residuals, L2LossResiduals)
     check_cotangent("l2_loss_root", U, A.shape, A.dtype, name="U", of="the prediction")
     return U
 
 
-def l2_loss_draw(residuals: L2LossResiduals, key: Array) -> Array:
-    """ε, standard normal: the slope a − y at y = a − ε.
-
-    Args, Raises: as l2_loss_root.
-      key: a JAX random key.
-    Returns:
-      (batch, ...) like the prediction.
-    Derivation: docs/derivations/losses/curvature.md
-    """
+def l2_loss_draw(residuals: L2LossResiduals, key: PRNGKeyArray) -> Prediction:
+    """ε, standard normal: the slope a − y at y = a − ε."""
     A, _ = check_residuals("l2_loss_draw", residuals, L2LossResiduals)
     return jax.random.normal(key, A.shape, A.dtype)

@@ -1,13 +1,24 @@
-"""Losses between what was expected and what came: Kullback and Leibler's divergence, and Poisson's for counts."""
+"""Divergences of a prediction from its target: Kullback-Leibler, and the Poisson loss of counts."""
 
 import math
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
+from jaxtyping import Array
 
-from handgrad.checks import check_array, check_positive, check_residuals, check_target
-from handgrad.rules.losses._losses import counted, per_example, pulled, target_cotangent, to_elements, wide
+from handgrad.checks import check_positive, check_residuals
+from handgrad.rules.losses._losses import (
+    Losses,
+    Prediction,
+    Target,
+    checked,
+    counted,
+    per_example,
+    pulled,
+    target_cotangent,
+    to_elements,
+    wide,
+)
 from handgrad.rules.rule import Rule
 
 __all__ = [
@@ -21,58 +32,38 @@ __all__ = [
     "poisson_loss_forward",
 ]
 
-Array = jax.Array
-
 
 class KlDivergenceResiduals(NamedTuple):
-    """The arguments: references, no copies.
+    """The predicted log-probabilities L and the target Y: references, no copies."""
 
-    Attributes:
-      L: (batch, ...) predicted log-probabilities.
-      Y: (batch, ...) target.
-    """
-
-    L: Array
-    Y: Array
+    L: Prediction
+    Y: Target
 
 
-def kl_divergence_forward(L: Array, Y: Array, *, log_target: bool = False) -> tuple[Array, KlDivergenceResiduals]:
-    """C_b = Σ q (log q − ℓ) for each example, with 0 log 0 = 0: how much the prediction e^ℓ misses of the target q.
+def kl_divergence_forward(
+    L: Prediction, Y: Target, *, log_target: bool = False
+) -> tuple[Losses, KlDivergenceResiduals]:
+    """C_b = Σ q (log q − ℓ) for each example, with 0 log 0 = 0: KL(q ‖ e^ℓ), ℓ as log_softmax makes them.
 
     Args:
-      L: (batch, ...) predicted log-probabilities ℓ, floating point: log_softmax makes them.
-      Y: (batch, ...) target of L's shape: probabilities q; or log q.
-      log_target: True if Y holds log q.
-    Returns:
-      C (batch,); residuals.
-    Raises:
-      InputError: L is not floating point; Y has another shape than L.
+      log_target: True if Y holds log q, not q.
     Derivation: docs/derivations/losses/divergences.md (Kullback and Leibler 1951)
     """
-    check_array("kl_divergence_forward", "the log-probabilities L", L, min_ndim=1)
-    check_target("kl_divergence_forward", Y, L.shape, "like the log-probabilities L")
+    checked("kl_divergence_forward", "log-probabilities L", L, Y)
     ell, Q, log_Q = _probabilities(L, Y, log_target)
     # A log-probability of −∞ costs nothing where the target never happens.
     return per_example(Q * counted(Q, log_Q - ell), jnp.result_type(L, Y)), KlDivergenceResiduals(L, Y)
 
 
 def kl_divergence_backward(
-    residuals: KlDivergenceResiduals, dC: Array, *, log_target: bool = False
-) -> tuple[Array, Array | None]:
+    residuals: KlDivergenceResiduals, dC: Losses, *, log_target: bool = False
+) -> tuple[Prediction, Target | None]:
     """Pull dC back through the divergence; where q = 0 the slope of q log q, −∞, counts as 0.
 
         dL = −dC ∘ Q      dQ = dC ∘ (log Q − L + 1)      of a log_target: dY = Q ∘ dQ
 
-    dQ is 0 where q = 0 meets ℓ = −∞.
+    dQ is 0 where q = 0 and ℓ = −∞.
 
-    Args:
-      residuals: KlDivergenceResiduals of kl_divergence_forward.
-      dC: (batch,) cotangent of C, any numbers.
-      log_target: the forward's.
-    Returns:
-      dL like L; dY like Y, or None where Y is of integers.
-    Raises:
-      InputError: residuals of another rule; dC not of C's shape and dtype.
     Derivation: docs/derivations/losses/divergences.md
     """
     L, Y = check_residuals("kl_divergence_backward", residuals, KlDivergenceResiduals)
@@ -86,41 +77,28 @@ kl_divergence = Rule(kl_divergence_forward, kl_divergence_backward)
 
 
 class PoissonLossResiduals(NamedTuple):
-    """The arguments: references, no copies.
+    """The prediction A and the target Y: references, no copies."""
 
-    Attributes:
-      A: (batch, ...) prediction.
-      Y: (batch, ...) target.
-    """
-
-    A: Array
-    Y: Array
+    A: Prediction
+    Y: Target
 
 
 def poisson_loss_forward(
-    A: Array, Y: Array, *, log_input: bool = True, full: bool = False, epsilon: float = 1e-8
-) -> tuple[Array, PoissonLossResiduals]:
+    A: Prediction, Y: Target, *, log_input: bool = True, full: bool = False, epsilon: float = 1e-8
+) -> tuple[Losses, PoissonLossResiduals]:
     """C_b = Σ (e^a − y a) for each example: −log of Poisson's probability of y events where e^a are expected.
 
     What depends on y alone is left out, or approximated by Stirling's formula: full=True adds
     y log y − y + ½ log(2π y) where y > 1.
 
     Args:
-      A: (batch, ...) log of the expected counts, floating point; or the expected counts themselves.
-      Y: (batch, ...) target of A's shape, counts ≥ 0; of integers too.
-      log_input: False if A holds the counts λ: C_b = Σ (λ − y log(λ + ε)).
+      log_input: False if A holds the expected counts λ, not their logarithms: C_b = Σ (λ − y log(λ + ε)).
       full: True adds Stirling's term.
       epsilon: ε > 0, keeps log(λ + ε) finite at λ = 0; unused with log_input.
-    Returns:
-      C (batch,); residuals.
-    Raises:
-      InputError: A is not floating point; Y has another shape than A; ε is not positive.
     Derivation: docs/derivations/losses/divergences.md
     """
-    check_array("poisson_loss_forward", "the prediction A", A, min_ndim=1)
-    check_target("poisson_loss_forward", Y, A.shape, "like the prediction A")
+    a, y = checked("poisson_loss_forward", "prediction A", A, Y)
     check_positive("poisson_loss_forward", "epsilon", epsilon)
-    a, y = wide(A, Y)
     # A rate of 0, whose logarithm is −∞, costs nothing where no event came.
     C = jnp.exp(a) - y * counted(y, a) if log_input else a - y * jnp.log(a + epsilon)
     if full:
@@ -131,28 +109,20 @@ def poisson_loss_forward(
 
 def poisson_loss_backward(
     residuals: PoissonLossResiduals,
-    dC: Array,
+    dC: Losses,
     *,
     log_input: bool = True,
     full: bool = False,
     epsilon: float = 1e-8,
-) -> tuple[Array, Array | None]:
-    """Pull dC back through Poisson's loss.
+) -> tuple[Prediction, Target | None]:
+    """Pull dC back through the Poisson loss.
 
         dA = dC ∘ (e^A − Y)              dY = −dC ∘ A
         dA = dC ∘ (A − Y + ε) / (A + ε)      dY = −dC ∘ log(A + ε)      where A holds counts
         of Stirling's term: dY += dC ∘ (log Y + 1 / (2 Y)) where y > 1
 
-    Near a = 0, e^a − y is (e^a − 1) + (1 − y), which keeps its digits at y = 1. dY is 0 where y = 0 meets a = −∞.
+    Near a = 0, e^a − y is (e^a − 1) + (1 − y), which keeps its digits at y = 1. dY is 0 where y = 0 and a = −∞.
 
-    Args:
-      residuals: PoissonLossResiduals of poisson_loss_forward.
-      dC: (batch,) cotangent of C, any numbers.
-      log_input, full, epsilon: the forward's.
-    Returns:
-      dA like A; dY like Y, or None where Y is of integers.
-    Raises:
-      InputError: residuals of another rule; dC not of C's shape and dtype.
     Derivation: docs/derivations/losses/divergences.md
     """
     A, Y = check_residuals("poisson_loss_backward", residuals, PoissonLossResiduals)

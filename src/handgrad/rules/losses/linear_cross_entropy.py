@@ -2,28 +2,24 @@
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
 
 from handgrad import meshes
-from handgrad.checks import (
-    InputError,
-    as_row,
-    check_array,
-    check_cotangent,
-    check_count,
-    check_residuals,
-    check_shape,
-    describe,
-)
+from handgrad.checks import InputError, as_row, check_array, check_count, check_residuals, check_shape, describe
 from handgrad.factors import Outer, Recomputed, Total
 from handgrad.factors.base import accumulator, as_rows
 from handgrad.rules._chunks import in_chunks, out_of_chunks
 from handgrad.rules.linear.linear import LinearResiduals, linear_backward
-from handgrad.rules.losses._label_cross_entropy import Kept, Options, cotangent_of_logits, loss_of_logits
-from handgrad.rules.losses._losses import per_example
-from handgrad.rules.losses._targets import is_ignored
-from handgrad.rules.losses.softmax_cross_entropy import check_options
+from handgrad.rules.losses._losses import Losses, check_losses_cotangent, per_example
+from handgrad.rules.losses._targets import Labels, is_ignored
+from handgrad.rules.losses.softmax_cross_entropy import (
+    SoftmaxCrossEntropyResiduals,
+    check_options,
+    softmax_cross_entropy_backward,
+    softmax_cross_entropy_forward,
+)
 from handgrad.rules.rule import Rule
 
 __all__ = [
@@ -33,62 +29,64 @@ __all__ = [
     "linear_cross_entropy_forward",
 ]
 
-Array = jax.Array
+Tokens = Float[Array, "batch *tokens"]
 
 
 class LinearCrossEntropyResiduals(NamedTuple):
-    """The arguments (references, no copies) and three numbers for each token; nothing of the logits' size.
+    """The arguments (references, no copies) and two numbers for each token; nothing of the logits' size.
 
     Attributes:
-      X: (batch, ..., n_in) what is projected.
-      W: (n_in, n) weights.
-      b: (n,) bias or None.
-      Y: (batch, ...) labels.
-      M: (batch, ...) largest of each token's logits, in float32 at least.
-      total: (batch, ...) Σ e^(s − M), likewise: P = e^(S − M) / total without a second maximum and sum. Their
-        log-sum-exp, M + log total, would lose total's digits to M's size.
-      rest: (batch, ...) the same sum without the label's class: 1 − p_y is rest / total, and no difference.
+      X: what is projected.
+      W: weights.
+      b: bias, or None.
+      Y: labels.
+      M: the largest of each token's logits, in float32 at least.
+      rest: Σ e^(s − M) − 1, likewise: M and rest are what softmax_cross_entropy keeps of a row of logits.
     """
 
-    X: Array
-    W: Array
-    b: Array | None
-    Y: Array
-    M: Array
-    total: Array
-    rest: Array
+    X: Float[Array, "batch *tokens n_in"]
+    W: Float[Array, "n_in n"]
+    b: Float[Array, " n"] | None
+    Y: Labels
+    M: Tokens
+    rest: Tokens
+
+
+class Options(NamedTuple):
+    """The rule's options, as the factors keep them: hashable."""
+
+    chunk: int
+    label_smoothing: float
+    ignore_index: int | None
+    z_loss: float
+    softcap: float | None
+
+    @property
+    def of_loss(self) -> dict[str, Any]:
+        """Those of softmax_cross_entropy."""
+        return {name: value for name, value in self._asdict().items() if name != "chunk"}
 
 
 def linear_cross_entropy_forward(
-    X: Array,
-    W: Array,
-    b: Array | None,
-    Y: Array,
+    X: Float[Array, "batch *tokens n_in"],
+    W: Float[Array, "n_in n"],
+    b: Float[Array, " n"] | None,
+    Y: Labels,
     *,
     chunk: int = 256,
     label_smoothing: float = 0.0,
     ignore_index: int | None = None,
     z_loss: float = 0.0,
     softcap: float | None = None,
-) -> tuple[Array, LinearCrossEntropyResiduals]:
+) -> tuple[Losses, LinearCrossEntropyResiduals]:
     """C = softmax_cross_entropy(X W + 1 bᵀ, Y), the logits of `chunk` tokens at a time.
 
-        C = m − s_y + log t      t = Σ e^(s − m), m the largest of a token's logits
-
-    Logits are in float32 at least, whatever X and W are in. The loss has its digits at any size of the logits, and
-    where the label is all but sure: there m = s_y, and t − 1 is summed without the 1.
+    Logits are in float32 at least, whatever X and W are in. C has the promoted dtype of X, W and b.
 
     Args:
-      X: (batch, ..., n_in) floating point; the axes between the first and the last are tokens.
-      W: (n_in, n).
-      b: (n,), or None for no bias.
-      Y: (batch, ...) labels, integers in 0 … n − 1, or ignore_index.
-      chunk: how many tokens' logits stand in memory, (chunk, n).
+      Y: labels in 0 … n − 1, or ignore_index.
+      chunk: the number of tokens whose logits are live at a time, (chunk, n).
       label_smoothing, ignore_index, z_loss, softcap: as for softmax_cross_entropy_forward.
-    Returns:
-      C (batch,) in the promoted dtype of X, W and b, the sum over each example's tokens; residuals.
-    Raises:
-      InputError: a wrong rank, width or dtype; Y is not of labels; an option outside its range.
     Derivation: docs/derivations/losses/linear_cross_entropy.md (Wijmans et al. 2024)
     """
     options = Options(chunk, label_smoothing, ignore_index, z_loss, softcap)
@@ -96,43 +94,38 @@ def linear_cross_entropy_forward(
 
     def one_chunk(_, rows):
         X, Y = rows
-        return None, loss_of_logits(unrounded_logits(X, W, b), Y, options)
+        C, kept = softmax_cross_entropy_forward(unrounded_logits(X, W, b), Y, **options.of_loss)
+        return None, (C, kept.M[:, 0], kept.rest[:, 0])
 
     _, of_tokens = meshes.scan(one_chunk, None, in_chunks((X, Y), Y, chunk))
-    C, *kept = jax.tree.leaves(out_of_chunks(of_tokens, Y))
-    return per_example(C).astype(_dtype(X, W, b)), LinearCrossEntropyResiduals(X, W, b, Y, *kept)
+    C, *kept = out_of_chunks(of_tokens, Y)
+    return per_example(C, _dtype(X, W, b)), LinearCrossEntropyResiduals(X, W, b, Y, *kept)
 
 
 def linear_cross_entropy_backward(
     residuals: LinearCrossEntropyResiduals,
-    dC: Array,
+    dC: Losses,
     *,
     chunk: int = 256,
     label_smoothing: float = 0.0,
     ignore_index: int | None = None,
     z_loss: float = 0.0,
     softcap: float | None = None,
-) -> tuple[Array, Recomputed, Recomputed | None, None]:
+) -> tuple[Float[Array, "batch *tokens n_in"], Recomputed, Recomputed | None, None]:
     """Pull dC back through the loss and the projection, chunk by chunk; each chunk's logits are computed again.
 
         dZ = dC ∘ (P − Q), as in softmax_cross_entropy      dX = dZ Wᵀ      dW = Σ Xᵀ dZ      db = Σ dZᵀ 1
 
-    At the label P − Q is −rest / total, minus the other classes' P added up, which p_y − 1 would round away.
+    dW and db are summed already; weights and folds recompute the logits.
 
     Args:
-      residuals: LinearCrossEntropyResiduals of linear_cross_entropy_forward.
-      dC: (batch,) cotangent of C, any numbers.
-      chunk: how many tokens' logits stand in memory; the forward's or another.
+      chunk: as for the forward pass; may be another.
       label_smoothing, ignore_index, z_loss, softcap: the forward's.
-    Returns:
-      dX like X; dW: Recomputed, (n_in, n), and db: Recomputed, (n,), or None where there was no bias: both are summed
-      already, weights and folds compute the logits again; None for Y.
-    Raises:
-      InputError: residuals of another rule; dC not of C's shape and dtype.
     Derivation: docs/derivations/losses/linear_cross_entropy.md
     """
-    X, W, b, Y, *kept = check_residuals("linear_cross_entropy_backward", residuals, LinearCrossEntropyResiduals)
-    check_cotangent("linear_cross_entropy_backward", dC, X.shape[:1], _dtype(X, W, b), name="dC", of="C")
+    where = "linear_cross_entropy_backward"
+    X, W, b, Y, *kept = check_residuals(where, residuals, LinearCrossEntropyResiduals)
+    check_losses_cotangent(where, dC, X, _dtype(X, W, b))
     options = Options(chunk, label_smoothing, ignore_index, z_loss, softcap)
     rows, shared = (X, Y, *kept, dC), (W, b)
     dX, dW, db = _walk(rows, shared, None, options)
@@ -146,14 +139,13 @@ linear_cross_entropy = Rule(linear_cross_entropy_forward, linear_cross_entropy_b
 def _walk(rows: Any, shared: Any, weights: Array | None, options: Options) -> tuple[Array, Array, Any]:
     """dX, Σ dW and Σ db (None without a bias), both sums not yet rounded to the parameters' dtypes."""
     (X, Y, *kept, dC), (W, b) = rows, shared
-    dtype, delta_dtype = kept[0].dtype, _dtype(X, W, b)
+    dtype = kept[0].dtype
     dC = dC.astype(dtype) if weights is None else dC.astype(dtype) * weights.astype(dtype)
 
     def one_chunk(sums, rows):
         X, Y, *kept, dC = rows
         X, _ = _counted(X, Y, options)
-        dZ = cotangent_of_logits(unrounded_logits(X, W, b), Y, Kept(*kept), dC, options)
-        dX, dW, db = linear_backward(LinearResiduals(X, W, b), dZ.astype(delta_dtype))
+        dX, dW, db = linear_backward(LinearResiduals(X, W, b), _logits_cotangent(X, Y, kept, dC, shared, options))
         dW_sum, db_sum = sums
         return (dW_sum + dW.accumulate(), None if db is None else db_sum + db.accumulate()), dX
 
@@ -162,6 +154,14 @@ def _walk(rows: Any, shared: Any, weights: Array | None, options: Options) -> tu
     dC_chunks = in_chunks(_of_tokens(dC, Y), Y, options.chunk, mode="constant")  # 0 for what only fills up
     (dW, db), dX = meshes.scan(one_chunk, zeros, (*tokens, dC_chunks))
     return out_of_chunks(dX, Y), dW, db
+
+
+def _logits_cotangent(X: Array, Y: Array, kept: Any, dC: Array, shared: Any, options: Options) -> Array:
+    """dZ (tokens, n) of tokens, whose logits are computed again."""
+    M, rest = (jnp.expand_dims(a, 1) for a in kept)
+    of_loss = SoftmaxCrossEntropyResiduals(unrounded_logits(X, *shared), M, rest, Y, None)
+    dZ, _, _ = softmax_cross_entropy_backward(of_loss, dC, **options.of_loss)
+    return dZ.astype(_dtype(X, *shared))
 
 
 def _dW_again(rows: Any, shared: Any, weights: Array | None, options: Options) -> Array:
@@ -184,10 +184,8 @@ def _db_sides(rows: Any, shared: Any, options: Options) -> Total:
 def _whole_cotangent(rows: Any, shared: Any, options: Options) -> Array:
     """dZ (batch, ..., n), of the logits' size."""
     X, Y, *kept, dC = rows
-    dC = _of_tokens(dC.astype(kept[0].dtype), Y).reshape(-1)
-    of_tokens = Y.reshape(-1), Kept(*(a.reshape(-1) for a in kept)), dC
-    dZ = cotangent_of_logits(unrounded_logits(as_rows(X), *shared), *of_tokens, options)
-    return dZ.astype(_dtype(X, *shared)).reshape(*Y.shape, -1)
+    labels, *kept, dC = (a.reshape(-1) for a in (Y, *kept, _of_tokens(dC.astype(kept[0].dtype), Y)))
+    return _logits_cotangent(as_rows(X), labels, kept, dC, shared, options).reshape(*Y.shape, -1)
 
 
 def _counted(X: Array, Y: Array, options: Options) -> tuple[Array, Array | None]:
@@ -209,11 +207,11 @@ def unrounded_logits(X: Array, W: Array, b: Array | None) -> Array:
     return Z if b is None else Z + as_row(b.astype(Z.dtype), Z.ndim)
 
 
-def _dtype(X: Array, W: Array, b: Array | None) -> Any:
+def _dtype(X: Array, W: Array, b: Array | None) -> np.dtype:
     return jnp.result_type(X, W) if b is None else jnp.result_type(X, W, b)
 
 
-def _check(where: str, X: Any, W: Any, b: Any, Y: Any, options: Options) -> None:
+def _check(where: str, X: Array, W: Array, b: Array | None, Y: Array, options: Options) -> None:
     check_array(where, "X", X, min_ndim=2)
     check_array(where, "W", W)
     if W.ndim != 2:

@@ -1,16 +1,25 @@
-"""Losses that compare numbers with numbers. Each keeps its own arguments and takes the error E = A − Y again.
+"""Losses of the error E = A − Y, which the backward pass recomputes from the arguments.
 
-Every loss gives one number for each example, the sum over all its other axes; how examples are weighted is not its
-business but the cotangent's.
+Every loss gives one number for each example, the sum over all its other axes; examples are weighted by the cotangent.
 """
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
+from jaxtyping import Array
 
-from handgrad.checks import check_array, check_positive, check_residuals, check_target
-from handgrad.rules.losses._losses import per_example, pulled, target_cotangent, to_elements, wide
+from handgrad.checks import check_positive, check_residuals
+from handgrad.rules.losses._losses import (
+    Losses,
+    Prediction,
+    Target,
+    checked,
+    per_example,
+    pulled,
+    target_cotangent,
+    to_elements,
+    wide,
+)
 from handgrad.rules.rule import Rule
 
 __all__ = [
@@ -32,98 +41,58 @@ __all__ = [
     "squared_error_forward",
 ]
 
-Array = jax.Array
-
 
 class SquaredErrorResiduals(NamedTuple):
-    """The arguments: references, no copies.
+    """The prediction A and the target Y: references, no copies."""
 
-    Attributes:
-      A: (batch, ...) prediction.
-      Y: (batch, ...) target.
-    """
-
-    A: Array
-    Y: Array
+    A: Prediction
+    Y: Target
 
 
-def squared_error_forward(A: Array, Y: Array) -> tuple[Array, SquaredErrorResiduals]:
-    """C_b = Σ (a − y)² for each example: the question's own C, without a ½.
+def squared_error_forward(A: Prediction, Y: Target) -> tuple[Losses, SquaredErrorResiduals]:
+    """C_b = Σ (a − y)² for each example, without a ½.
 
-    Args:
-      A: (batch, ...) prediction, floating point.
-      Y: (batch, ...) target of A's shape; of integers too.
-    Returns:
-      C (batch,); residuals.
-    Raises:
-      InputError: A is not floating point; Y has another shape than A.
     Derivation: docs/derivations/losses/regression.md
     """
     E = _error("squared_error_forward", A, Y)
     return per_example(E**2, jnp.result_type(A, Y)), SquaredErrorResiduals(A, Y)
 
 
-def squared_error_backward(residuals: SquaredErrorResiduals, dC: Array) -> tuple[Array, Array | None]:
+def squared_error_backward(residuals: SquaredErrorResiduals, dC: Losses) -> tuple[Prediction, Target | None]:
     """Pull dC back through C_b = Σ (a − y)².
 
         dA = 2 dC ∘ E      dY = −dA
 
-    Args:
-      residuals: SquaredErrorResiduals of squared_error_forward.
-      dC: (batch,) cotangent of C, any numbers.
-    Returns:
-      dA like A; dY like Y, or None where Y is of integers.
-    Raises:
-      InputError: residuals of another rule; dC not of C's shape and dtype.
     Derivation: docs/derivations/losses/regression.md
     """
     A, Y = check_residuals("squared_error_backward", residuals, SquaredErrorResiduals)
-    return _cotangents("squared_error_backward", A, Y, _difference(A, Y), dC, scale=2)
+    return _cotangents("squared_error_backward", A, Y, _difference(A, Y), dC, scale=2.0)
 
 
 squared_error = Rule(squared_error_forward, squared_error_backward)
 
 
 class L2LossResiduals(NamedTuple):
-    """The arguments: references, no copies.
+    """The prediction A and the target Y: references, no copies."""
 
-    Attributes:
-      A: (batch, ...) prediction.
-      Y: (batch, ...) target.
-    """
-
-    A: Array
-    Y: Array
+    A: Prediction
+    Y: Target
 
 
-def l2_loss_forward(A: Array, Y: Array) -> tuple[Array, L2LossResiduals]:
+def l2_loss_forward(A: Prediction, Y: Target) -> tuple[Losses, L2LossResiduals]:
     """C_b = ½ Σ (a − y)² for each example: Nielsen's quadratic cost.
 
-    Args:
-      A: (batch, ...) prediction, floating point.
-      Y: (batch, ...) target of A's shape; of integers too.
-    Returns:
-      C (batch,); residuals.
-    Raises:
-      InputError: A is not floating point; Y has another shape than A.
     Derivation: docs/derivations/losses/regression.md
     """
     E = _error("l2_loss_forward", A, Y)
     return per_example(E * (E / 2), jnp.result_type(A, Y)), L2LossResiduals(A, Y)
 
 
-def l2_loss_backward(residuals: L2LossResiduals, dC: Array) -> tuple[Array, Array | None]:
+def l2_loss_backward(residuals: L2LossResiduals, dC: Losses) -> tuple[Prediction, Target | None]:
     """Pull dC back through C_b = ½ Σ (a − y)².
 
         dA = dC ∘ E      dY = −dA
 
-    Args:
-      residuals: L2LossResiduals of l2_loss_forward.
-      dC: (batch,) cotangent of C, any numbers.
-    Returns:
-      dA like A; dY like Y, or None where Y is of integers.
-    Raises:
-      InputError: residuals of another rule; dC not of C's shape and dtype.
     Derivation: docs/derivations/losses/regression.md
     """
     A, Y = check_residuals("l2_loss_backward", residuals, L2LossResiduals)
@@ -134,45 +103,26 @@ l2_loss = Rule(l2_loss_forward, l2_loss_backward)
 
 
 class AbsoluteErrorResiduals(NamedTuple):
-    """The arguments: references, no copies.
+    """The prediction A and the target Y: references, no copies."""
 
-    Attributes:
-      A: (batch, ...) prediction.
-      Y: (batch, ...) target.
-    """
-
-    A: Array
-    Y: Array
+    A: Prediction
+    Y: Target
 
 
-def absolute_error_forward(A: Array, Y: Array) -> tuple[Array, AbsoluteErrorResiduals]:
+def absolute_error_forward(A: Prediction, Y: Target) -> tuple[Losses, AbsoluteErrorResiduals]:
     """C_b = Σ |a − y| for each example.
 
-    Args:
-      A: (batch, ...) prediction, floating point.
-      Y: (batch, ...) target of A's shape; of integers too.
-    Returns:
-      C (batch,); residuals.
-    Raises:
-      InputError: A is not floating point; Y has another shape than A.
     Derivation: docs/derivations/losses/regression.md
     """
     E = _error("absolute_error_forward", A, Y)
     return per_example(E * jnp.sign(E), jnp.result_type(A, Y)), AbsoluteErrorResiduals(A, Y)
 
 
-def absolute_error_backward(residuals: AbsoluteErrorResiduals, dC: Array) -> tuple[Array, Array | None]:
+def absolute_error_backward(residuals: AbsoluteErrorResiduals, dC: Losses) -> tuple[Prediction, Target | None]:
     """Pull dC back through C_b = Σ |a − y|, with slope 0 where a = y (jnp.abs itself takes 1 there).
 
         dA = dC ∘ sign(E)      dY = −dA
 
-    Args:
-      residuals: AbsoluteErrorResiduals of absolute_error_forward.
-      dC: (batch,) cotangent of C, any numbers.
-    Returns:
-      dA like A; dY like Y, or None where Y is of integers.
-    Raises:
-      InputError: residuals of another rule; dC not of C's shape and dtype.
     Derivation: docs/derivations/losses/regression.md
     """
     A, Y = check_residuals("absolute_error_backward", residuals, AbsoluteErrorResiduals)
@@ -183,28 +133,17 @@ absolute_error = Rule(absolute_error_forward, absolute_error_backward)
 
 
 class HuberLossResiduals(NamedTuple):
-    """The arguments: references, no copies.
+    """The prediction A and the target Y: references, no copies."""
 
-    Attributes:
-      A: (batch, ...) prediction.
-      Y: (batch, ...) target.
-    """
-
-    A: Array
-    Y: Array
+    A: Prediction
+    Y: Target
 
 
-def huber_loss_forward(A: Array, Y: Array, *, delta: float = 1.0) -> tuple[Array, HuberLossResiduals]:
+def huber_loss_forward(A: Prediction, Y: Target, *, delta: float = 1.0) -> tuple[Losses, HuberLossResiduals]:
     """C_b = Σ ½ e² where |e| ≤ δ, δ (|e| − ½ δ) elsewhere, for each example.
 
     Args:
-      A: (batch, ...) prediction, floating point.
-      Y: (batch, ...) target of A's shape; of integers too.
-      delta: δ > 0, in units of A: where the parabola goes over into lines.
-    Returns:
-      C (batch,); residuals.
-    Raises:
-      InputError: A is not floating point; Y has another shape than A; δ is not positive.
+      delta: δ > 0, in units of A: where the parabola turns into lines.
     Derivation: docs/derivations/losses/regression.md (Huber 1964)
     """
     check_positive("huber_loss_forward", "delta", delta)
@@ -213,19 +152,13 @@ def huber_loss_forward(A: Array, Y: Array, *, delta: float = 1.0) -> tuple[Array
     return per_example(inside * (E - inside / 2), jnp.result_type(A, Y)), HuberLossResiduals(A, Y)
 
 
-def huber_loss_backward(residuals: HuberLossResiduals, dC: Array, *, delta: float = 1.0) -> tuple[Array, Array | None]:
+def huber_loss_backward(
+    residuals: HuberLossResiduals, dC: Losses, *, delta: float = 1.0
+) -> tuple[Prediction, Target | None]:
     """Pull dC back through the Huber loss; the slope is continuous at ±δ.
 
         dA = dC ∘ clip(E, −δ, δ)      dY = −dA
 
-    Args:
-      residuals: HuberLossResiduals of huber_loss_forward.
-      dC: (batch,) cotangent of C, any numbers.
-      delta: δ, the forward's.
-    Returns:
-      dA like A; dY like Y, or None where Y is of integers.
-    Raises:
-      InputError: residuals of another rule; dC not of C's shape and dtype.
     Derivation: docs/derivations/losses/regression.md
     """
     A, Y = check_residuals("huber_loss_backward", residuals, HuberLossResiduals)
@@ -235,20 +168,19 @@ def huber_loss_backward(residuals: HuberLossResiduals, dC: Array, *, delta: floa
 huber_loss = Rule(huber_loss_forward, huber_loss_backward)
 
 
-def _error(where: str, A: Array, Y: Array) -> Array:
-    check_array(where, "the prediction A", A, min_ndim=1)
-    check_target(where, Y, A.shape, "like the prediction A")
-    return _difference(A, Y)
+def _error(where: str, A: Prediction, Y: Target) -> Prediction:
+    a, y = checked(where, "prediction A", A, Y)
+    return a - y
 
 
-def _difference(A: Array, Y: Array) -> Array:
-    A, Y = wide(A, Y)
-    return A - Y
+def _difference(A: Prediction, Y: Target) -> Prediction:
+    a, y = wide(A, Y)
+    return a - y
 
 
 def _cotangents(
-    where: str, A: Array, Y: Array, slope: Array, dC: Array, scale: float = 1
-) -> tuple[Array, Array | None]:
-    """dA and dY of a loss that sees A − Y alone: dC times the slope, and the same with the other sign."""
+    where: str, A: Prediction, Y: Target, slope: Array, dC: Losses, scale: float = 1.0
+) -> tuple[Prediction, Target | None]:
+    """dA and dY of a loss of A − Y: dC times the slope, and the same with the other sign."""
     dC = scale * to_elements(where, dC, A, jnp.result_type(A, Y))
     return pulled(dC, slope, A), target_cotangent(-dC, slope, Y)

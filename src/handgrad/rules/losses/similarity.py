@@ -1,16 +1,16 @@
-"""Losses of an angle: the cosine distance of two vectors, and InfoNCE, which picks each query's key among a batch's."""
+"""Similarity losses: the cosine distance of two vectors, and InfoNCE, the contrastive loss of a batch."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Real
 
 from handgrad import meshes
 from handgrad.checks import (
     InputError,
     check_array,
     check_choice,
-    check_cotangent,
     check_positive,
     check_residuals,
     check_shape,
@@ -19,7 +19,15 @@ from handgrad.checks import (
 )
 from handgrad.factors.base import accumulator
 from handgrad.rules.activations.softmax import log_softmax_forward
-from handgrad.rules.losses._losses import per_example, pulled, target_cotangent, to_elements, wide
+from handgrad.rules.losses._losses import (
+    Losses,
+    check_losses_cotangent,
+    per_example,
+    pulled,
+    target_cotangent,
+    to_elements,
+    wide,
+)
 from handgrad.rules.rule import Rule
 
 __all__ = [
@@ -33,41 +41,31 @@ __all__ = [
     "info_nce_forward",
 ]
 
-Array = jax.Array
-
-POLICIES = ("save", "recompute")
+Vectors = Float[Array, "batch *rest n"]
+Targets = Real[Array, "batch *rest n"]
+Rows = Float[Array, "batch n"]
 
 
 class CosineDistanceResiduals(NamedTuple):
-    """The arguments: references, no copies.
+    """The prediction A and the target Y: references, no copies."""
 
-    Attributes:
-      A: (batch, ..., n) prediction.
-      Y: (batch, ..., n) target.
-    """
-
-    A: Array
-    Y: Array
+    A: Vectors
+    Y: Targets
 
 
-def cosine_distance_forward(A: Array, Y: Array, *, epsilon: float = 1e-8) -> tuple[Array, CosineDistanceResiduals]:
+def cosine_distance_forward(A: Vectors, Y: Targets, *, epsilon: float = 1e-8) -> tuple[Losses, CosineDistanceResiduals]:
     """C_b = Σ (1 − ⟨u, v⟩) for each example, u = a / max(‖a‖, ε) and v = y / max(‖y‖, ε) along the last axis.
 
     1 − ⟨u, v⟩ is ½ ‖u − v‖² where both are of length 1: near 0 it keeps the digits that 1 − ⟨u, v⟩ loses.
 
     Args:
-      A: (batch, ..., n) prediction, floating point.
-      Y: (batch, ..., n) target of A's shape; of integers too.
       epsilon: ε > 0: a vector no longer than ε is divided by ε, so that a vector of zeros costs 1.
-    Returns:
-      C (batch,), the sum over the axes in between; residuals.
-    Raises:
-      InputError: A is not floating point; Y has another shape than A; ε is not positive.
     Derivation: docs/derivations/losses/similarity.md
     """
-    check_array("cosine_distance_forward", "the prediction A", A, min_ndim=2)
-    check_target("cosine_distance_forward", Y, A.shape, "like the prediction A")
-    check_positive("cosine_distance_forward", "epsilon", epsilon)
+    where = "cosine_distance_forward"
+    check_array(where, "the prediction A", A, min_ndim=2)
+    check_target(where, Y, A.shape, "like the prediction A")
+    check_positive(where, "epsilon", epsilon)
     a, y = wide(A, Y)
     U, V = _unit(a, epsilon), _unit(y, epsilon)
     long = _lengths(a, epsilon)[2] & _lengths(y, epsilon)[2]
@@ -76,24 +74,15 @@ def cosine_distance_forward(A: Array, Y: Array, *, epsilon: float = 1e-8) -> tup
 
 
 def cosine_distance_backward(
-    residuals: CosineDistanceResiduals, dC: Array, *, epsilon: float = 1e-8
-) -> tuple[Array, Array | None]:
+    residuals: CosineDistanceResiduals, dC: Losses, *, epsilon: float = 1e-8
+) -> tuple[Vectors, Targets | None]:
     """Pull dC back through the cosine distance.
 
         dU = −dC ∘ V      dV = −dC ∘ U      dA = (dU − ⟨dU, U⟩ 1ᵀ ∘ U) / ‖A‖, dY likewise
 
-    What points along U is taken away, so that dU = −dC ∘ (V − U) does as well, and keeps its digits where U and V meet.
+    The part along U is subtracted, so that dU = −dC ∘ (V − U) gives the same, and keeps its digits where U ≈ V.
+    A vector no longer than ε is divided by a constant: dA = dU / ε.
 
-    A vector no longer than ε counts as one that is divided by a constant: dA = dU / ε.
-
-    Args:
-      residuals: CosineDistanceResiduals of cosine_distance_forward.
-      dC: (batch,) cotangent of C, any numbers.
-      epsilon: ε, the forward's.
-    Returns:
-      dA like A; dY like Y, or None where Y is of integers.
-    Raises:
-      InputError: residuals of another rule; dC not of C's shape and dtype.
     Derivation: docs/derivations/losses/similarity.md
     """
     A, Y = check_residuals("cosine_distance_backward", residuals, CosineDistanceResiduals)
@@ -110,44 +99,38 @@ cosine_distance = Rule(cosine_distance_forward, cosine_distance_backward)
 
 
 class InfoNceResiduals(NamedTuple):
-    """The arguments, and what is known of every pair.
+    """The arguments, and the log-probability of every pair.
 
     Attributes:
-      A: (batch, n) queries.
-      Y: (batch, n) keys.
-      L: (batch, batch) log softmax of each query's similarities, where it was saved; in float32 at least.
+      A: queries.
+      Y: keys.
+      L: log softmax of each query's similarities, in float32 at least; None with residuals="recompute".
     """
 
-    A: Array
-    Y: Array
-    L: Array | None
+    A: Rows
+    Y: Rows
+    L: Float[Array, "batch batch"] | None
 
 
 def info_nce_forward(
-    A: Array,
-    Y: Array,
+    A: Rows,
+    Y: Rows,
     *,
     temperature: float = 0.07,
     normalize: bool = True,
     epsilon: float = 1e-8,
-    residuals: str = "save",
-) -> tuple[Array, InfoNceResiduals]:
+    residuals: Literal["save", "recompute"] = "save",
+) -> tuple[Losses, InfoNceResiduals]:
     """C_b = −log softmax(⟨u_b, v_1⟩ / τ, ⟨u_b, v_2⟩ / τ, …)_b: query b must find its own key among all of the batch.
 
-    The one loss that mixes examples: C_b depends on every key, so example b's part of a gradient is not what it would
-    be alone.
+    Examples interact: C_b depends on every key, so example b's part of a gradient is not what it would be alone.
 
     Args:
-      A: (batch, n) queries, floating point; row b belongs to row b of Y.
-      Y: (batch, n) keys, floating point.
+      A, Y: queries and keys; row b of A belongs to row b of Y.
       temperature: τ > 0.
-      normalize: True compares angles, u = a / max(‖a‖, ε) and v likewise; False takes u = a and v = y.
+      normalize: True compares directions, u = a / max(‖a‖, ε) and v likewise; False takes u = a and v = y.
       epsilon: ε > 0, as in cosine_distance; unused without normalize.
       residuals: "save" keeps the (batch, batch) L, "recompute" takes one more product in the backward pass.
-    Returns:
-      C (batch,); residuals.
-    Raises:
-      InputError: A or Y is not floating point or not (batch, n); τ or ε is not positive; an unknown policy.
     Derivation: docs/derivations/losses/similarity.md (van den Oord et al. 2018)
     """
     where = "info_nce_forward"
@@ -158,7 +141,7 @@ def info_nce_forward(
     check_shape(where, "the keys Y", Y, A.shape, "like the queries A")
     check_positive(where, "temperature", temperature)
     check_positive(where, "epsilon", epsilon)
-    check_choice(where, "residuals", residuals, POLICIES)
+    check_choice(where, "residuals", residuals, ("save", "recompute"))
     L = _log_chances(*_sides(A, Y, normalize, epsilon), temperature)
     C = -jnp.sum(jnp.where(jnp.eye(len(L), dtype=bool), L, 0), axis=1).astype(jnp.result_type(A, Y))
     return C, InfoNceResiduals(A, Y, L if residuals == "save" else None)
@@ -166,28 +149,20 @@ def info_nce_forward(
 
 def info_nce_backward(
     residuals: InfoNceResiduals,
-    dC: Array,
+    dC: Losses,
     *,
     temperature: float = 0.07,
     normalize: bool = True,
     epsilon: float = 1e-8,
-) -> tuple[Array, Array]:
+) -> tuple[Rows, Rows]:
     """Pull dC back through InfoNCE.
 
         dS = dC 1ᵀ ∘ (P − I) / τ      dU = dS V      dV = dSᵀ U      dA and dY as in cosine_distance
 
-    Args:
-      residuals: InfoNceResiduals of info_nce_forward.
-      dC: (batch,) cotangent of C, any numbers.
-      temperature, normalize, epsilon: the forward's.
-    Returns:
-      dA like A; dY like Y.
-    Raises:
-      InputError: residuals of another rule; dC not of C's shape and dtype.
     Derivation: docs/derivations/losses/similarity.md
     """
     A, Y, L = check_residuals("info_nce_backward", residuals, InfoNceResiduals)
-    check_cotangent("info_nce_backward", dC, A.shape[:1], jnp.result_type(A, Y), name="dC", of="C")
+    check_losses_cotangent("info_nce_backward", dC, A, jnp.result_type(A, Y))
     U, V = _sides(A, Y, normalize, epsilon)
     L = _log_chances(U, V, temperature) if L is None else L
     own = jnp.eye(len(A), dtype=L.dtype)
@@ -202,25 +177,25 @@ def info_nce_backward(
 info_nce = Rule(info_nce_forward, info_nce_backward)
 
 
-def _sides(A: Array, Y: Array, normalize: bool, epsilon: float) -> tuple[Array, Array]:
+def _sides(A: Rows, Y: Rows, normalize: bool, epsilon: float) -> tuple[Rows, Rows]:
     """U and V, in the dtype of sums."""
     if normalize:
         return _unit(A, epsilon), _unit(Y, epsilon)
     return A.astype(accumulator(A)), Y.astype(accumulator(Y))
 
 
-def _log_chances(U: Array, V: Array, temperature: float) -> Array:
+def _log_chances(U: Rows, V: Rows, temperature: float) -> Float[Array, "batch batch"]:
     return log_softmax_forward(meshes.einsum("bn,cn->bc", U, meshes.replicated(V)) / temperature)[0]
 
 
-def _unit(A: Array, epsilon: float) -> Array:
+def _unit(A: Vectors, epsilon: float) -> Vectors:
     """A / max(‖A‖, ε) along the last axis, in the dtype of sums."""
     A = A.astype(accumulator(A))
     scale, length, long = _lengths(A, epsilon)
     return jnp.where(long, A / scale / length, A / epsilon)
 
 
-def _unit_backward(A: Array, dU: Array, dU_of_short: Array, epsilon: float) -> Array:
+def _unit_backward(A: Vectors, dU: Vectors, dU_of_short: Vectors, epsilon: float) -> Vectors:
     """dA = (dU − ⟨dU, U⟩ 1ᵀ ∘ U) / ‖A‖, or dU / ε."""
     A = A.astype(accumulator(A))
     scale, length, long = _lengths(A, epsilon)
@@ -229,11 +204,11 @@ def _unit_backward(A: Array, dU: Array, dU_of_short: Array, epsilon: float) -> A
     return jnp.where(long, across / length / scale, dU_of_short / epsilon)
 
 
-def _lengths(A: Array, epsilon: float) -> tuple[Array, Array, Array]:
-    """Two factors of ‖A‖, and where it is above ε.
+def _lengths(A: Vectors, epsilon: float) -> tuple[Array, Array, Array]:
+    """Two factors of ‖A‖, and where it is above ε; (batch, ..., 1) each.
 
-    The first is the largest element, so that no square overflows, or the largest number whose inverse is normal; a
-    constant, as it cancels. The second is a square root that sees no 0, where its slope is infinite.
+    The first is the largest element, so that no square overflows, or the largest number whose inverse is normal; it
+    cancels, hence stop_gradient. The second is a square root that is never taken of 0, where its slope is infinite.
     """
     scale = jax.lax.stop_gradient(jnp.max(jnp.abs(A), axis=-1, keepdims=True))
     scale = jnp.where(scale == 0, 1, jnp.minimum(scale, 1 / float(jnp.finfo(A.dtype).tiny)))

@@ -1,23 +1,19 @@
-"""Cross-entropy of softmax from logits, and what language models add: weights of classes, tokens that don't count, a
-loss on log Σ eᶻ, a cap on the logits."""
+"""Cross-entropy of softmax from logits, and what language models add: class weights, tokens to ignore, a z-loss on
+log Σ eᶻ, a cap on the logits."""
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
-from handgrad.checks import (
-    InputError,
-    check_array,
-    check_positive,
-    check_residuals,
-    check_shape,
-)
+from handgrad.checks import InputError, check_array, check_positive, check_residuals, check_shape
 from handgrad.factors.base import accumulator
 from handgrad.rules._softmax import chances, mismatch, rest_of, shifted
-from handgrad.rules.losses._losses import counted, per_example, pulled, target_cotangent, to_elements
+from handgrad.rules.losses._losses import Losses, counted, per_example, pulled, target_cotangent, to_elements
 from handgrad.rules.losses._targets import (
+    Distributions,
+    Labels,
     as_distribution,
     check_labels_or_distributions,
     ignored,
@@ -34,58 +30,52 @@ __all__ = [
     "softmax_cross_entropy_forward",
 ]
 
-Array = jax.Array
+Logits = Float[Array, "batch *tokens n"]
 
 
 class SoftmaxCrossEntropyResiduals(NamedTuple):
     """The arguments (references, no copies) and two numbers for each row of logits.
 
     Attributes:
-      Z: (batch, ..., n) logits.
-      M: (batch, ..., 1) the largest logit of each row, in float32 at least.
+      Z: logits.
+      M: the largest logit of each row, in float32 at least.
       rest: like M, Σ e^(s − m) over all but one of the largest, s and m being capped: P = e^(S − m) / (1 + rest). Kept
         apart, neither is rounded to the size of the other, as in log Σ eˢ = m + log(1 + rest).
       Y: the target.
-      class_weights: (n,), or None.
+      class_weights: as given.
     """
 
-    Z: Array
-    M: Array
-    rest: Array
-    Y: Array
-    class_weights: Array | None
+    Z: Logits
+    M: Float[Array, "batch *tokens 1"]
+    rest: Float[Array, "batch *tokens 1"]
+    Y: Labels | Distributions
+    class_weights: Float[Array, " n"] | None
 
 
 def softmax_cross_entropy_forward(
-    Z: Array,
-    Y: Array,
-    class_weights: Array | None = None,
+    Z: Logits,
+    Y: Labels | Distributions,
+    class_weights: Float[Array, " n"] | None = None,
     *,
     label_smoothing: float = 0.0,
     ignore_index: int | None = None,
     z_loss: float = 0.0,
     softcap: float | None = None,
-) -> tuple[Array, SoftmaxCrossEntropyResiduals]:
+) -> tuple[Losses, SoftmaxCrossEntropyResiduals]:
     """C_b = −Σ w q log softmax(s) + ζ Σ (log Σ eˢ)² for each example, q being the target as a distribution, smoothed.
 
     A label k stands for the distribution that is 1 at k. Smoothing by ε replaces q by (1 − ε) q + ε / n. The logits are
-    s = z, or κ tanh(z / κ) under a cap κ. A token labeled ignore_index costs 0. Any other label outside 0 … n − 1
-    can't be seen at trace time: it makes its example's loss, and the cotangent of its logits, NaN.
+    s = z, or κ tanh(z / κ) under a cap κ. A label outside 0 … n − 1, which can't be seen at trace time, makes its
+    example's loss and the cotangent of its logits NaN.
     (JAX itself cuts NumPy's 64-bit integers to 32 bits where float64 is off, before any rule sees them.)
 
     Args:
-      Z: (batch, ..., n) logits, floating point.
-      Y: (batch, ...) labels, integers in 0 … n − 1; or (batch, ..., n) distributions.
-      class_weights: (n,) w, what each class counts; None stands for ones. The sum over tokens isn't divided by them.
+      Y: labels in 0 … n − 1, or distributions.
+      class_weights: w, each class's weight; None stands for ones. The sum over tokens isn't divided by them.
       label_smoothing: ε in [0, 1).
-      ignore_index: the label of tokens that don't count, inside or outside the classes; None for no such.
+      ignore_index: the label of tokens that cost 0, inside or outside the classes; None for no such.
       z_loss: ζ ≥ 0, the weight of (log Σ eˢ)², which keeps logits from drifting away together.
       softcap: κ > 0; None for no cap.
-    Returns:
-      C (batch,), the sum over the axes in between; residuals.
-    Raises:
-      InputError: Z is not floating point; Y is neither labels nor distributions for Z; class_weights not (n,); ε
-        outside [0, 1); an ignore_index without labels, or no 32-bit integer; ζ below 0; κ not positive.
     Derivation: docs/derivations/losses/softmax_cross_entropy.md
     """
     where = "softmax_cross_entropy_forward"
@@ -100,7 +90,7 @@ def softmax_cross_entropy_forward(
     D = _shifted(Z, M, softcap)
     C, rest = loss_of_rows(D, Y, class_weights, label_smoothing, ignore_index)
     if z_loss:
-        lse = capped(M, softcap) + jnp.log1p(rest)
+        lse = _capped(M, softcap) + jnp.log1p(rest)
         C = C + z_loss * lse * lse
     if ignore_index is not None:
         C = jnp.where(ignored(Y, ignore_index), 0, C)
@@ -109,13 +99,13 @@ def softmax_cross_entropy_forward(
 
 def softmax_cross_entropy_backward(
     residuals: SoftmaxCrossEntropyResiduals,
-    dC: Array,
+    dC: Losses,
     *,
     label_smoothing: float = 0.0,
     ignore_index: int | None = None,
     z_loss: float = 0.0,
     softcap: float | None = None,
-) -> tuple[Array, Array | None, Array | None]:
+) -> tuple[Logits, Distributions | None, Float[Array, " n"] | None]:
     """Pull dC back through the cross-entropy of softmax(S) and the z-loss.
 
         dS = dC ∘ (P ∘ (V 1 + 2 ζ log Σ eˢ) 1ᵀ − V)      V = Q ∘ w, P = e^L; V 1 = 1 for a distribution without w
@@ -125,13 +115,7 @@ def softmax_cross_entropy_backward(
     The second form keeps its digits where p rounds to 1. dY is 0 where a target of 0 meets a logit of −∞.
 
     Args:
-      residuals: SoftmaxCrossEntropyResiduals of softmax_cross_entropy_forward.
-      dC: (batch,) cotangent of C, any numbers.
       label_smoothing, ignore_index, z_loss, softcap: the forward's.
-    Returns:
-      dZ like Z; dY like Y, or None where Y is of labels; dclass_weights (n,), or None without them.
-    Raises:
-      InputError: residuals of another rule; dC not of C's shape and dtype.
     Derivation: docs/derivations/losses/softmax_cross_entropy.md
     """
     where = "softmax_cross_entropy_backward"
@@ -156,7 +140,9 @@ def softmax_cross_entropy_backward(
     dY = target_cotangent(-(1 - label_smoothing) * dC, weighted(L, class_weights), Y)
     if class_weights is None:
         return pulled(dC, slope, Z), dY, None
-    of_rows = jnp.where((Q == 0) | (dC == 0), 0, -dC * Q * L)  # a class that no row asks for hears nothing of its NaN
+    of_rows = jnp.where(
+        (Q == 0) | (dC == 0), 0, -dC * Q * L
+    )  # a row's NaN does not propagate to a class that it gives no weight
     dw = jnp.sum(of_rows, axis=tuple(range(Z.ndim - 1)))
     return pulled(dC, slope, Z), dY, dw.astype(class_weights.dtype)
 
@@ -165,7 +151,7 @@ softmax_cross_entropy = Rule(softmax_cross_entropy_forward, softmax_cross_entrop
 
 
 def row_weights(residuals: SoftmaxCrossEntropyResiduals, label_smoothing: float, ignore_index: int | None) -> Array:
-    """ν = Σ w ∘ q, what each row of logits counts: (batch, ..., 1)."""
+    """ν = Σ w ∘ q, the weight of each row of logits: (batch, ..., 1)."""
     Z, M, _, Y, class_weights = residuals
     Q = as_distribution(Y, Z.shape[-1], M.dtype, label_smoothing, ignore_index)
     return jnp.sum(weighted(Q, class_weights), axis=-1, keepdims=True)
@@ -191,22 +177,22 @@ def check_options(where: str, label_smoothing: Any, ignore_index: Any, z_loss: A
         check_positive(where, "softcap", softcap)
 
 
-def capped(Z: Array, softcap: float | None) -> Array:
+def _capped(Z: Array, softcap: float | None) -> Array:
     """S = κ tanh(Z / κ), or Z itself."""
     return Z if softcap is None else softcap * jnp.tanh(Z / softcap)
 
 
 def _shifted(Z: Array, M: Array, softcap: float | None) -> Array:
     """S − M, in M's dtype."""
-    return shifted(capped(Z.astype(M.dtype), softcap), capped(M, softcap))
+    return shifted(_capped(Z.astype(M.dtype), softcap), _capped(M, softcap))
 
 
 def _logarithms(
     D: Array, M: Array, rest: Array, Y: Array, ignore_index: int | None, softcap: float | None
 ) -> tuple[Array, Array]:
-    """log softmax and log Σ eˢ, 0 in the rows that don't count, whatever their logits were."""
+    """log softmax and log Σ eˢ, 0 in the rows to ignore, whatever their logits were."""
     log_total = jnp.log1p(rest)
-    L, lse = D - log_total, capped(M, softcap) + log_total
+    L, lse = D - log_total, _capped(M, softcap) + log_total
     if ignore_index is None:
         return L, lse
     skip = ignored(Y, ignore_index)
@@ -219,8 +205,8 @@ def _slope_of_cap(T: Array) -> Array:
     return 4 * E / (1 + E) ** 2
 
 
-def _dtype(Z: Array, Y: Array, class_weights: Array | None) -> Any:
-    """The loss's dtype: labels have no part in it."""
+def _dtype(Z: Array, Y: Array, class_weights: Array | None) -> np.dtype:
+    """The loss's dtype; that of labels does not matter."""
     numbers = [Z] if jnp.issubdtype(Y.dtype, jnp.integer) else [Z, Y]
     return jnp.result_type(*numbers, *([] if class_weights is None else [class_weights]))
 
