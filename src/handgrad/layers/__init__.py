@@ -14,9 +14,14 @@ from handgrad.layers.linear.einsum import *
 from handgrad.layers.linear.linear import *
 from handgrad.layers.linear.lora import *
 from handgrad.layers.linear_algebra.linear_algebra import *
+from handgrad.layers.losses.binary import *
 from handgrad.layers.losses.ctc import *
+from handgrad.layers.losses.divergences import *
 from handgrad.layers.losses.linear_cross_entropy import *
-from handgrad.layers.losses.losses import *
+from handgrad.layers.losses.margins import *
+from handgrad.layers.losses.regression import *
+from handgrad.layers.losses.similarity import *
+from handgrad.layers.losses.softmax_cross_entropy import *
 from handgrad.layers.normalization.batch_norm import *
 from handgrad.layers.normalization.normalization import *
 from handgrad.layers.sequences.embedding import *

@@ -4,12 +4,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from handgrad import rules
 from handgrad.checks import InputError, describe
 from handgrad.layers.layer import Layer, Loss
 from handgrad.layers.linear.linear import Initializer, LinearParams, linear
-from handgrad.layers.losses.losses import softmax_cross_entropy
+from handgrad.layers.losses.softmax_cross_entropy import softmax_cross_entropy
 from handgrad.rules.losses._targets import is_ignored
 from handgrad.rules.losses.linear_cross_entropy import unrounded_logits
 
@@ -19,21 +20,13 @@ __all__ = [
     "projection",
 ]
 
-Array = jax.Array
-
 
 class Projection(NamedTuple):
-    """Logits X W + 1 bᵀ, not yet multiplied. Its cotangent has the same form.
+    """Logits X W + 1 bᵀ, not yet multiplied. In its cotangent, W and b are factors."""
 
-    Attributes:
-      X: (batch, ..., n_in).
-      W: (n_in, n).
-      b: (n,), or None.
-    """
-
-    X: Any
-    W: Any
-    b: Any = None
+    X: Float[Array, "batch *tokens n_in"]
+    W: Float[Array, "n_in n"]
+    b: Float[Array, " n"] | None = None
 
 
 def projection(
@@ -48,10 +41,6 @@ def projection(
 
     Its parameters are linear's own, LinearParams(W, b): with `linear(n_out)` in its place the same params give logits.
 
-    Args:
-      n_out, bias, n_in, init_W, init_b: as for linear.
-    Raises:
-      InputError: as linear; at trace time, params of another layer, a dy that is no Projection.
     Derivation: docs/derivations/losses/linear_cross_entropy.md
     """
     multiplied = linear(n_out, bias=bias, n_in=n_in, init_W=init_W, init_b=init_b)
@@ -79,12 +68,8 @@ def linear_cross_entropy(
     """softmax_cross_entropy of a `projection`'s logits against labels, `chunk` tokens' logits at a time.
 
     `chain(..., projection(n))` under this loss is `chain(..., linear(n))` under softmax_cross_entropy, and (tokens, n)
-    never stands in memory. Curvature is that of the two as well, of logits: it writes them out whole.
+    is never materialized. Curvature, a fold over the same two, does materialize the logits.
 
-    Args:
-      chunk, label_smoothing, ignore_index, z_loss, softcap: as for linear_cross_entropy_forward.
-    Raises:
-      InputError: at trace time, a prediction that is no Projection, and as linear_cross_entropy_forward.
     Derivation: docs/derivations/losses/linear_cross_entropy.md
     """
     options = {
@@ -94,12 +79,13 @@ def linear_cross_entropy(
         "softcap": softcap,
     }
 
+    rule = rules.linear_cross_entropy.with_options(chunk=chunk, **options)
+
     def forward(prediction, target):
-        return rules.linear_cross_entropy_forward(*_checked(prediction), target, chunk=chunk, **options)
+        return rule.forward(*_checked(prediction), target)
 
     def backward(residuals, dloss):
-        *of_prediction, _ = rules.linear_cross_entropy_backward(residuals, dloss, chunk=chunk, **options)
-        return Projection(*of_prediction)
+        return Projection(*rule.backward(residuals, dloss)[:3])
 
     loss = Loss(forward, backward, through=(_multiplied(), softmax_cross_entropy(**options)))
     if ignore_index is not None:
@@ -116,7 +102,7 @@ def _multiplied() -> Layer:
 
     def backward(residuals, dy):
         dtype = jnp.result_type(*jax.tree.leaves(residuals))
-        return Projection(*rules.linear_backward(residuals, dy.astype(dtype))), ()
+        return Projection(*rules.linear.backward(residuals, dy.astype(dtype))), ()
 
     return Layer(lambda key, x: (), forward, backward)
 
