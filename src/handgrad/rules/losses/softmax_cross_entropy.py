@@ -112,7 +112,7 @@ def softmax_cross_entropy_backward(
            = dC ∘ (P ∘ (V⁻ + 2 ζ log Σ eˢ 1ᵀ) − V ∘ P⁻)      P⁻ = 1 − P and V⁻ = V 1 1ᵀ − V, sums of the others
         dZ = dS ∘ (1 − (S / κ)²)      dY = −(1 − ε) dC ∘ w ∘ L      dw = −Σ dC ∘ Q ∘ L
 
-    The second form keeps its digits where p rounds to 1. dY is 0 where a target of 0 meets a logit of −∞.
+    The second form keeps its digits where p rounds to 1. dY is 0 where the target is 0 and the logit −∞.
 
     Args:
       label_smoothing, ignore_index, z_loss, softcap: the forward's.
