@@ -185,7 +185,8 @@ def _sides(A: Rows, Y: Rows, normalize: bool, epsilon: float) -> tuple[Rows, Row
 
 
 def _log_chances(U: Rows, V: Rows, temperature: float) -> Float[Array, "batch batch"]:
-    return log_softmax_forward(meshes.einsum("bn,cn->bc", U, meshes.replicated(V)) / temperature)[0]
+    # U / τ first: a compiler may fuse S / τ with what is subtracted from it, so that S − max S is not 0 at the largest.
+    return log_softmax_forward(meshes.einsum("bn,cn->bc", U / temperature, meshes.replicated(V)))[0]
 
 
 def _unit(A: Vectors, epsilon: float) -> Vectors:

@@ -1,0 +1,234 @@
+"""Divergences: equivalent forms, what never happens, and every digit over the whole range of float32 and bfloat16."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from losses import (
+    CHANCES,
+    assert_finite,
+    assert_finite_where_it_fits,
+    assert_nothing_from_a_weight_of_zero,
+    both,
+    outcomes,
+    pairs,
+    silent,
+)
+from precision import Subject, assert_precise, autodiff, grid
+
+import handgrad as hg
+from handgrad import rules
+
+RNG = np.random.default_rng(0)
+A, Y = RNG.standard_normal((2, 4, 5))
+DC = np.array([1.0, -2.0, 0.5, 0.25])
+COUNTS = [0.0, 1.0, 2.0, 7.0, 1000.0]
+
+
+def beside(a, y):
+    """e^a − y."""
+    return np.where(np.abs(a) < 0.5, np.expm1(a) + (1 - y), np.exp(a) - y)
+
+
+def poisson(full, **more):
+    @silent
+    def truth(a, y, d):
+        n = np.where(full & (y > 1), y, 1)
+        stirling = np.where(full & (y > 1), n * np.log(n) - n + np.log(2 * np.pi * n) / 2, 0)
+        slope = np.where(full & (y > 1), np.log(n) + 0.5 / n, 0) - a
+        return np.exp(a) - y * a + stirling, d * beside(a, y), d * slope
+
+    return Subject(
+        "poisson_loss",
+        "full" if full else "",
+        ("C", "dA", "dY"),
+        functools.partial(pairs, COUNTS),
+        truth,
+        options={"full": full},
+        moved={  # e^a, y a and y log y cancel
+            "C": silent(lambda a, y, d: np.abs(a) * np.maximum(y, np.exp(a)) + full * y * np.log(np.maximum(y, 1))),
+            "dA": silent(lambda a, y, d: np.abs(d * a) * np.exp(a)),
+            **({"dY": lambda a, y, d: np.abs(d * a)} if full else {}),
+        },
+        **more,
+    )
+
+
+def below(dtype):
+    """The grid's logarithms of probabilities."""
+    return grid(dtype)[grid(dtype) <= 0]
+
+
+@silent
+def kl_divergence(ell, q, d):
+    log_q = np.log(np.where(q == 0, 1, q))
+    return q * (log_q - ell), -d * q, d * np.where(q == 0, -ell, log_q - ell + 1)
+
+
+@silent
+def kl_divergence_of_logarithms(ell, y, d):
+    q = np.exp(y)
+    return q * (y - ell), -d * q, d * q * (y - ell + 1)
+
+
+SUBJECTS = [
+    poisson(False, rivals={"jax": autodiff(lambda a, y: jnp.exp(a) - y * a)}),
+    poisson(True),
+    Subject(
+        "poisson_loss",
+        "rates",
+        ("C", "dA", "dY"),
+        functools.partial(pairs, COUNTS, numbers=lambda dtype: grid(dtype)[grid(dtype) >= 0]),
+        silent(lambda a, y, d: (a - y * np.log(a + 1e-8), d * (a - y + 1e-8) / (a + 1e-8), -d * np.log(a + 1e-8))),
+        options={"log_input": False},
+        moved={
+            "C": silent(lambda a, y, d: y * (1 + np.abs(np.log(a + 1e-8)))),
+            "dA": silent(lambda a, y, d: np.abs(d) * np.where(y == 0, 0, 1e-8 / (a + 1e-8))),
+            "dY": silent(lambda a, y, d: np.abs(d * a) / (a + 1e-8)),
+        },
+    ),
+    Subject(
+        "kl_divergence",
+        "",
+        ("C", "dL", "dY"),
+        functools.partial(pairs, CHANCES, numbers=below),
+        kl_divergence,
+        rivals={"optax": autodiff(lambda ell, q: q * (jnp.log(q) - ell))},
+        moved={"C": lambda ell, q, d: q * np.abs(ell), "dY": lambda ell, q, d: np.abs(d * ell)},
+    ),
+    Subject(
+        "kl_divergence",
+        "log",
+        ("C", "dL", "dY"),
+        functools.partial(pairs, [0.0, -0.5, -3.0, -20.0, -80.0], numbers=below),
+        kl_divergence_of_logarithms,
+        options={"log_target": True},
+        moved={"dY": lambda ell, y, d: np.abs(d * ell) * np.exp(y)},  # log q − ℓ + 1
+    ),
+]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, jnp.bfloat16])
+@pytest.mark.parametrize("subject", SUBJECTS, ids=str)
+def test_over_the_whole_range(subject, dtype):
+    assert_precise(subject, dtype)
+
+
+def test_edges():
+    """A class ruled out by prediction and target, a rate of 0 and no event, a weight of 0, large and small numbers."""
+    L = [[np.log(0.25), -np.inf, np.log(0.75)]]
+    events = [[1.0, 0.0, 2.0]]
+    assert_finite(
+        ("kl_divergence", L, [[0.5, 0.0, 0.5]]),
+        ("kl_divergence", L, [[-0.7, -np.inf, -0.7]], {"log_target": True}),
+        ("poisson_loss", [[0.5, -np.inf, 1.0]], events),
+        ("poisson_loss", [[0.5, -np.inf, 1.0]], events, {"full": True}),
+        ("poisson_loss", [[0.5, 0.0, 1.0]], events, {"log_input": False}),
+    )
+    assert_nothing_from_a_weight_of_zero(
+        ("kl_divergence", [[-np.inf]], [[1.0]]),
+        ("poisson_loss", [[np.inf]], [[1.0]]),
+        ("poisson_loss", [[np.inf]], [[1.0]], {"log_input": False}),
+    )
+    assert_finite_where_it_fits(
+        ("kl_divergence", [[-1.0, -1.0, -0.5]], [[0.0, 0.5, 0.5]]),
+        ("poisson_loss", [[1.0, 2.0, 0.5]], [[0.0, 3.0, 1.0]], {"log_input": False}),
+    )
+
+
+def test_a_class_ruled_out_by_teacher_and_student():
+    """The whole way to the teacher's logits, and as if the class didn't exist; for the cross-entropy too."""
+
+    def divergence(z, t):
+        return rules.kl_divergence(rules.log_softmax(z), rules.softmax(t)).sum()
+
+    def cross_entropy(z, t):
+        return rules.softmax_cross_entropy(z, rules.softmax(t)).sum()
+
+    @jax.jit
+    def gradients(z, t):
+        return [jax.grad(loss, argnums=(0, 1))(z, t) for loss in (divergence, cross_entropy)]
+
+    z, t, kept = np.array([[1.0, 2.0, -np.inf, 0.5]]), np.array([[0.3, -1.0, -np.inf, 2.0]]), np.array([0, 1, 3])
+    found, expected = (jax.tree.leaves(gradients(*of)) for of in ((z, t), (z[:, kept], t[:, kept])))
+    for one, other in zip(map(np.asarray, found), expected, strict=True):
+        np.testing.assert_allclose(one[:, kept], other, rtol=1e-12, atol=1e-15)
+        assert one[0, 2] == 0
+
+
+def test_kl_divergence_is_cross_entropy_without_the_entropy():
+    @jax.jit
+    def run(Z, Y):
+        Q = jax.nn.softmax(Y)
+        C, dZ, *_ = both("softmax_cross_entropy", Z, Q, dC=DC)
+        L, of_softmax = rules.log_softmax_forward(Z)
+        divergence, dL, _ = both("kl_divergence", L, Q, dC=DC)
+        one = divergence, rules.log_softmax_backward(of_softmax, dL)[0]
+        return one, (C + (Q * jnp.log(Q)).sum(1), dZ), both("kl_divergence", L, jnp.exp(L))[0]
+
+    one, other, of_itself = run(A, Y)
+    for found, expected in zip(one, other, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-12)
+    assert np.abs(of_itself).max() < 1e-15
+
+
+def test_kl_divergence_of_what_never_happens():
+    """q = 0 costs nothing, of whatever prediction, and its own slope leaves out log q + 1."""
+    q = np.array([[0.0, 0.5, 0.5]])
+    L, possible = (np.log([[p, 0.25, 0.75]]) for p in (1e-300, np.exp(-3.0)))
+    L[0, 0] = -np.inf
+    with np.errstate(divide="ignore"):
+        rows = [
+            ("kl_divergence", L, q),
+            ("kl_divergence", possible, q),
+            ("kl_divergence", L, np.log(q), {"log_target": True}),
+        ]
+    (C, dL, _), (_, _, dQ), (of_logs, dL_of_logs, dY) = outcomes(rows)
+    np.testing.assert_allclose([C, of_logs], np.full((2, 1), 0.5 * np.log(2) + 0.5 * np.log(2 / 3)), rtol=1e-14)
+    assert dL.tolist() == [[0, -0.5, -0.5]]
+    np.testing.assert_allclose(dQ[0, 0], 3, rtol=1e-15)
+    np.testing.assert_allclose(dL_of_logs, dL, rtol=1e-15)
+    assert dY[0, 0] == 0
+    assert np.isfinite(dY).all()
+
+
+def test_poisson_loss_is_least_at_the_count():
+    counts = RNG.poisson(3, (4, 5)) + 1.0
+    of_rates = {"log_input": False, "epsilon": 1e-300}
+    rows = [("poisson_loss", np.log(counts), counts), ("poisson_loss", counts, counts, of_rates)]
+    for _, dA, _ in outcomes(rows, DC):
+        np.testing.assert_allclose(dA, np.zeros((4, 5)), atol=1e-13)
+
+
+def test_poisson_loss_in_full_is_nearly_the_log_probability():
+    """Stirling's formula leaves out 1 / (12 y)."""
+    counts = np.array([[2.0, 5.0, 20.0]])
+    ((C, *_),) = outcomes([("poisson_loss", np.log(counts + 1), counts, {"full": True})])
+    exact = sum(x - n * np.log(x) + math.lgamma(n + 1) for n, x in zip(counts[0], counts[0] + 1, strict=True))
+    np.testing.assert_allclose(C, [exact - (1 / (12 * counts)).sum()], atol=1e-3)
+
+
+def test_rates_of_zero():
+    ((C, dA, _),) = outcomes([("poisson_loss", np.zeros((1, 2)), np.array([[0.0, 2.0]]), {"log_input": False})])
+    np.testing.assert_allclose(C, [-2 * np.log(1e-8)], rtol=1e-14)
+    np.testing.assert_allclose(dA, [[1, 1 - 2e8]], rtol=1e-14)
+
+
+SHORT = r"the target Y must have shape \(4, 5\) like the {}, got float64 \(4, 1\)"
+
+
+@pytest.mark.parametrize(
+    ("op", "target", "options", "message"),
+    [
+        ("kl_divergence", Y[:, :1], {}, SHORT.format("log-probabilities L")),
+        ("kl_divergence", A > 0, {}, r"the target Y must be of real numbers or integers, got bool \(4, 5\)"),
+        ("poisson_loss", Y[:, :1], {}, SHORT.format("prediction A")),
+        ("poisson_loss", Y, {"epsilon": 0}, "epsilon must be a positive number, got 0"),
+    ],
+)
+def test_bad_input(op, target, options, message):
+    with pytest.raises(hg.InputError, match=f"^{op}_forward: {message}$"):
+        getattr(rules, op).forward(A, target, **options)

@@ -1,0 +1,55 @@
+"""The hinge loss: its tie, edges, every digit over the whole range of float32 and bfloat16, and what it refuses."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from losses import (
+    assert_finite,
+    assert_finite_where_it_fits,
+    assert_nothing_from_a_weight_of_zero,
+    assert_rounded_once,
+    outcomes,
+    pairs,
+    silent,
+)
+from precision import Subject, assert_precise
+
+import handgrad as hg
+from handgrad import rules
+
+
+@silent
+def truth(a, y, d):
+    inside = (1 + np.sign(1 - y * a)) / 2
+    return np.maximum(0, 1 - y * a), -d * y * inside, -d * a * inside
+
+
+@pytest.mark.parametrize("dtype", [np.float32, jnp.bfloat16])
+def test_over_the_whole_range(dtype):
+    inputs = functools.partial(pairs, [-1.0, 1.0])
+    assert_precise(Subject("hinge_loss", "", ("C", "dA", "dY"), inputs, truth, bars={"C": 2, "dA": 2, "dY": 2}), dtype)
+
+
+def test_a_tie_is_shared():
+    """As jnp.maximum does, so that jax.grad of optax's loss agrees."""
+    a, y = np.array([[1.0, -1.0, 0.999, 1.001]]), np.array([[1.0, -1.0, 1.0, 1.0]])
+    ((_, dA, _),) = outcomes([("hinge_loss", a, y)])
+    assert dA.tolist() == [[-0.5, 0.5, -1.0, 0.0]]
+    np.testing.assert_array_equal(dA, jax.jit(jax.grad(lambda a: optax.losses.hinge_loss(a, y).sum()))(a))
+
+
+def test_edges():
+    assert_finite(("hinge_loss", [[np.inf, -np.inf, 0.5]], [[1.0, -1.0, 1.0]]))
+    assert_nothing_from_a_weight_of_zero(("hinge_loss", [[-np.inf]], [[1.0]]))
+    assert_finite_where_it_fits(("hinge_loss", [[1.0, -1.0, -0.5]], [[1.0, 1.0, -1.0]]))
+    assert_rounded_once("hinge_loss", -1.0, 1.0)
+
+
+def test_bad_input():
+    message = r"^hinge_loss_forward: the target Y must have shape \(4, 5\) like the prediction A, got float64 \(4, 1\)$"
+    with pytest.raises(hg.InputError, match=message):
+        rules.hinge_loss_forward(np.zeros((4, 5)), np.zeros((4, 1)))

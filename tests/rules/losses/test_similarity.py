@@ -1,0 +1,216 @@
+"""Similarity losses: equivalent forms, vectors of any length, sure queries, and what they refuse."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from losses import (
+    assert_finite,
+    assert_finite_where_it_fits,
+    assert_nothing_from_a_weight_of_zero,
+    both,
+    outcomes,
+    silent,
+)
+from precision import Subject, against, assert_precise, autodiff, cotangents, grid
+
+import handgrad as hg
+from handgrad import rules
+
+RNG = np.random.default_rng(0)
+A, Y = RNG.standard_normal((2, 4, 5))
+DC = np.array([1.0, -2.0, 0.5, 0.25])
+
+
+def scaled(dtype):
+    """Two vectors, one of any length: (batch, 3)."""
+    s, t = against(grid(dtype), [1.0, 1e30, -1e-3], dtype=np.float64)
+    inputs = s[:, None] * np.array([[1.0, 0.5, -2.0]]) / 4, t[:, None] * np.array([[0.5, 3.0, 1.0]])
+    return (*(a.astype(dtype) for a in inputs), cotangents(s.shape, dtype))
+
+
+def nearly_parallel(dtype):
+    """(1, t, 0) beside (1, 0, 0) and (3, 0, 0)."""
+    t, r = against(grid(dtype), [1.0, 3.0], dtype=dtype)
+    none = np.zeros_like(t)
+    return np.stack([none + 1, t, none], 1), np.stack([r, none, none], 1), cotangents(t.shape, dtype)
+
+
+def norm(x):
+    return np.linalg.norm(x, axis=1, keepdims=True)
+
+
+@silent
+def cosine_distance(a, y, d):
+    (u, long), (v, _) = ((x / np.maximum(r, 1e-8), r > 1e-8) for x, r in ((a, norm(a)), (y, norm(y))))
+    cosine = (u * v).sum(1, keepdims=True)
+    of_a = np.where(long, (v - cosine * u) / np.where(long, norm(a), 1), v / 1e-8)
+    of_y = (u - cosine * v) / norm(y)
+    return 1 - cosine[:, 0], -d[:, None] * of_a, -d[:, None] * of_y
+
+
+@silent
+def nearly_zero(a, y, d):
+    """The same of (1, t, 0) and (r, 0, 0): cos = 1 / √(1 + t²)."""
+    t, h = a[:, 1], np.hypot(1, a[:, 1])
+    none = np.zeros_like(t)
+    of_a = np.stack([(t / h) * (t / h) / h, -t / h / h / h, none], 1)
+    of_y = np.stack([none, t / h, none], 1) / y[:, :1]
+    return (t / h) * (t / (1 + h)), -d[:, None] * of_a, -d[:, None] * of_y
+
+
+def one_over(i, elements=(1, 1, 1)):
+    """|d| over the length of an argument: what its direction, rounded, moves these elements of a cotangent by."""
+    return lambda *inputs: np.abs(inputs[2][:, None]) / np.maximum(norm(inputs[i]), 1e-8) * np.array([elements])
+
+
+def cosine(name, inputs, truth, elements, **bars):
+    moved = {"dA": one_over(0, elements), "dY": one_over(1, elements)}
+    return Subject("cosine_distance", name, ("C", "dA", "dY"), inputs, truth, bars=bars, moved=moved)
+
+
+SUBJECTS = [
+    cosine("lengths", scaled, cosine_distance, (1, 1, 1), C=4),
+    cosine("parallel", nearly_parallel, nearly_zero, (1, 0, 0)),
+]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, jnp.bfloat16])
+@pytest.mark.parametrize("subject", SUBJECTS, ids=str)
+def test_over_the_whole_range(subject, dtype):
+    assert_precise(subject, dtype)
+
+
+def test_edges():
+    assert_finite(("cosine_distance", [[0.0, 0.0, 0.0]], [[0.0, 0.0, 0.0]]))
+    assert_nothing_from_a_weight_of_zero(("cosine_distance", [[np.nan, 1.0]], [[1.0, 0.0]]))
+    assert_finite_where_it_fits(("cosine_distance", [[1.0, -1.0, 0.5]], [[2.0, 1.0, 1.0]]), targets=True)
+
+
+def test_cosine_distance_knows_directions_alone():
+    pairs = (A, Y), (3 * A, Y / 7), (A, 2 * A), (A, -A)
+    (C, dA, dY), (scaled, *_), (same, *_), (opposite, *_) = outcomes([("cosine_distance", *of) for of in pairs], DC)
+    np.testing.assert_allclose(scaled, C, rtol=1e-13)
+    np.testing.assert_allclose([(dA * A).sum(1), (dY * Y).sum(1), same], np.zeros((3, 4)), atol=1e-15)
+    np.testing.assert_allclose(opposite, np.full(4, 2.0), rtol=1e-15)
+    np.testing.assert_allclose(C, jax.jit(optax.losses.cosine_distance)(A, Y), rtol=1e-13)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("op", ["cosine_distance", "info_nce"])
+def test_vectors_of_zeros(op, dtype):
+    """Cosine 0 with everything, and a finite gradient; jax.grad of our own forward agrees."""
+    a, y, dC = A.astype(dtype), Y.astype(dtype), DC.astype(dtype)
+    a[0], y[1] = 0, 0
+
+    @jax.jit
+    def run(a, y):
+        return both(op, a, y, dC=dC), autodiff(lambda a, y: getattr(rules, op).forward(a, y)[0])(a, y, dC)
+
+    found, expected = run(a, y)
+    assert all(np.isfinite(c).all() for c in found)
+    if op == "cosine_distance":
+        assert found[0][:2].tolist() == [1, 1]
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=3e-5 if dtype == "float32" else 1e-12, atol=1e-5)
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_info_nce_is_the_cross_entropy_of_similarities(normalize):
+    """By both policies, of which one keeps the batch × batch matrix; of one query there is nothing to tell apart."""
+    U, V = (a / norm(a) if normalize else a for a in (A, Y))
+    options = {"temperature": 0.5, "normalize": normalize}
+    rows = [
+        ("info_nce", A, Y, options),
+        ("info_nce", A, Y, {**options, "residuals": "recompute"}),
+        ("softmax_cross_entropy", U @ V.T / 0.5, np.arange(4)),
+    ]
+    (C, dA, dY), recomputed, (expected, dS, *_) = outcomes(rows, DC)
+    for one, other in zip((C, dA, dY), recomputed, strict=True):
+        np.testing.assert_array_equal(one, other)
+    np.testing.assert_allclose(C, expected, rtol=1e-13)
+    if not normalize:
+        np.testing.assert_allclose(dA, dS @ Y / 0.5, rtol=1e-12)
+        np.testing.assert_allclose(dY, dS.T @ A / 0.5, rtol=1e-12)
+    for policy in ("save", "recompute"):
+        _, residuals = jax.eval_shape(functools.partial(rules.info_nce_forward, residuals=policy, **options), A, Y)
+        assert (residuals.L is None) == (policy == "recompute")
+    assert all((a == 0).all() for a in outcomes([("info_nce", A[:1], Y[:1], options)])[0])
+
+
+def test_info_nce_of_queries_that_know_their_keys():
+    """Similarities gap I: P − I is made of 1 / (e^gap + 2) without a difference, in float32 too."""
+    gaps, options = (0.0, 4.0, 16.0, 64.0), {"temperature": 1.0, "normalize": False}
+    vectors = [np.sqrt(gap) * np.eye(3, dtype=np.float32) for gap in gaps]
+    for gap, (C, *of_sides) in zip(gaps, outcomes([("info_nce", V, V, options) for V in vectors]), strict=True):
+        np.testing.assert_allclose(C, np.full(3, np.log1p(2 * np.exp(-gap))), rtol=2e-6)
+        expected = np.sqrt(gap) * (1 - 3 * np.eye(3)) / (np.exp(gap) + 2)
+        for found in of_sides:
+            np.testing.assert_allclose(found, expected, rtol=2e-5)
+
+
+def test_info_nce_of_a_sure_query():
+    """p − 1 of the query's own key, where p rounds to 1 in float32."""
+    A, Y = np.eye(3, dtype=np.float32), np.array([[1, 0.1, 0], [0.2, 1, 0], [0, 0, 1]], np.float32)
+
+    def plain(A, Y, temperature):
+        U, V = (X / jnp.linalg.norm(X, axis=1, keepdims=True) for X in (A, Y))
+        S = U @ V.T / temperature
+        others = jnp.where(jnp.eye(3, dtype=bool), -jnp.inf, S - jnp.diagonal(S)[:, None])
+        return jnp.log1p(jnp.exp(others).sum(1))
+
+    @jax.jit
+    def exact(A, Y):
+        return [autodiff(lambda A, Y, t=t: plain(A, Y, t))(A, Y, jnp.ones(3)) for t in (0.05, 0.02)]
+
+    found = outcomes([("info_nce", A, Y, {"temperature": t}) for t in (0.05, 0.02)])
+    truths = exact(A.astype(np.float64), Y.astype(np.float64))
+    for one, truth in zip(jax.tree.leaves(found), jax.tree.leaves(truths), strict=True):
+        assert np.abs(one.astype(np.float64) - truth).max() <= 1e-4 * np.abs(truth).max()
+
+
+def test_info_nce_in_a_network():
+    """The queries go through a layer and the keys get no gradient; then both do, calling the rule."""
+    model, loss = hg.linear(5), hg.layers.info_nce(0.5)
+
+    def of_both(f):
+        return jax.grad(lambda A, Y: jnp.sum(jnp.sin(f(A, Y)) + f(Y, A)), argnums=(0, 1))(A, Y)
+
+    @jax.jit
+    def run(params):
+        by_hand = (
+            hg.value_and_grad(model, loss)(params, A, Y),
+            of_both(functools.partial(rules.info_nce, temperature=0.5)),
+        )
+        plain = of_both(lambda A, Y: rules.info_nce_forward(A, Y, temperature=0.5)[0])
+        return by_hand, (jax.value_and_grad(hg.objective(model, loss))(params, A, Y), plain)
+
+    found, expected = run(hg.LinearParams(RNG.standard_normal((5, 5)), RNG.standard_normal(5)))
+    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("op", "arguments", "options", "message"),
+    [
+        (
+            "cosine_distance",
+            (A, Y[:, :1]),
+            {},
+            r"the target Y must have shape \(4, 5\) like the prediction A, got float64 \(4, 1\)",
+        ),
+        ("cosine_distance", (A[0], Y[0]), {}, r"the prediction A must have shape \(batch, .*got float64 \(5,\)"),
+        ("cosine_distance", (A, Y), {"epsilon": -1.0}, "epsilon must be a positive number, got -1.0"),
+        ("info_nce", (A, Y[:3]), {}, r"the keys Y must have shape \(4, 5\) like the queries A, got float64 \(3, 5\)"),
+        ("info_nce", (A, A.astype(int)), {}, r"the keys Y must have a floating-point dtype, got int64 \(4, 5\)"),
+        ("info_nce", (A[None], Y), {}, r"the queries A must have shape \(batch, n\), got float64 \(1, 4, 5\)"),
+        ("info_nce", (A, Y), {"temperature": 0}, "temperature must be a positive number, got 0"),
+        ("info_nce", (A, Y), {"residuals": "mask"}, "residuals must be 'save' or 'recompute', got 'mask'"),
+    ],
+)
+def test_bad_input(op, arguments, options, message):
+    with pytest.raises(hg.InputError, match=f"^{op}_forward: {message}$"):
+        getattr(rules, op).forward(*arguments, **options)
