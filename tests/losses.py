@@ -56,7 +56,7 @@ def outcomes(rows: Any, dC: Any = 1.0) -> list[tuple[Any, ...]]:
     def run(given):
         return [both(row[0], *of, dC=dC, **kwargs) for row, of, kwargs in zip(rows, given, options, strict=True)]
 
-    return jax.tree.map(np.asarray, run([tuple(map(np.asarray, of)) for of in given]))
+    return jax.tree.map(np.asarray, run([tuple(None if a is None else np.asarray(a) for a in of) for of in given]))
 
 
 def cast(row: Any, dtype: Any, *scales: float) -> tuple[Any, ...]:

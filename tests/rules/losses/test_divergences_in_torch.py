@@ -1,0 +1,28 @@
+"""PyTorch's divergences: values and all gradients, in float64."""
+
+import numpy as np
+import pytest
+from losses_in_torch import DISTRIBUTIONS, RNG, SHAPE, F, N, Z, assert_torchs, elementwise
+
+pytestmark = pytest.mark.third_party
+
+LOG_P, LOG_Q = np.log(RNG.dirichlet(np.ones(N), (2, *SHAPE[:2])))
+COUNTS = RNG.poisson(2, SHAPE) + 0.25  # none is 1, where Stirling's term begins
+RATES = RNG.uniform(0.1, 4, SHAPE)
+
+
+def test_kl_divergence():
+    assert_torchs(
+        ("kl_divergence", elementwise(F.kl_div), LOG_P, DISTRIBUTIONS),
+        ("kl_divergence", elementwise(F.kl_div, log_target=True), LOG_P, LOG_Q, {"log_target": True}),
+    )
+
+
+def test_poisson_loss():
+    rows = []
+    for log_input, prediction in ((True, Z), (False, RATES)):
+        for full in (False, True):
+            options = {"log_input": log_input, "full": full}
+            loss = elementwise(F.poisson_nll_loss, eps=1e-8, **options)
+            rows.append(("poisson_loss", loss, prediction, COUNTS, {"epsilon": 1e-8, **options}))
+    assert_torchs(*rows)

@@ -1,0 +1,34 @@
+"""PyTorch's linear and cross_entropy: values and all gradients, in float64."""
+
+import functools
+
+import numpy as np
+import pytest
+from losses_in_torch import EXTRAS, RNG, SHAPE, F, N, Z, assert_torchs, with_extras
+
+pytestmark = pytest.mark.third_party
+
+CLASSES = RNG.integers(0, 7, SHAPE[:2])
+IGNORED = np.where([[True, False, False]], -100, CLASSES)
+W, B = RNG.standard_normal((N, 7)), RNG.standard_normal(7)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_options(bias):
+    def loss(x, weight, b, y, **extra):
+        return with_extras(F.linear(x, weight.T, b), y, **extra)
+
+    assert_torchs(
+        *(
+            (
+                "linear_cross_entropy",
+                functools.partial(loss, **extra),
+                Z,
+                W,
+                B if bias else None,
+                IGNORED if "ignore_index" in extra else CLASSES,
+                {"chunk": 5, **extra},
+            )
+            for extra in EXTRAS
+        )
+    )

@@ -1,0 +1,20 @@
+"""PyTorch's margin losses: values and all gradients, in float64."""
+
+import pytest
+from losses_in_torch import BITS, SHAPE, F, Z, assert_torchs, summed, torch
+
+pytestmark = pytest.mark.third_party
+
+
+def two_classes(a, y):
+    """Twice the margin loss of the scores −a / 2 and a / 2."""
+    scores = torch.stack([-a, a], -1).reshape(-1, 2) / 2
+    C = 2 * F.multi_margin_loss(scores, torch.tensor(BITS).reshape(-1), reduction="none")
+    return summed(C.reshape(SHAPE)) + 0 * y.sum()
+
+
+def test_hinge_loss():
+    """By the formula, and as the margin loss of two classes, which has no gradient by the target."""
+    signs = 2 * BITS - 1
+    formula = ("hinge_loss", lambda a, y: summed(F.relu(1 - y * a)), Z, signs.astype(float))
+    assert_torchs(formula, ("hinge_loss", two_classes, Z, signs))
