@@ -103,28 +103,34 @@ def assert_rounded_once(op: str, prediction: float, target: float, size: int = 1
     assert C[0] == exact.astype(np.float16)[0]
 
 
-def assert_loss(loss: Any, reference: Any, prediction: Any, target: Any) -> None:
+def assert_losses(*rows: Any) -> None:
     """A layer's loss and its gradient are those of a formula for any cotangent, and each example's what it has alone.
 
     Args:
-      loss: of layers/.
-      reference: (prediction, target) -> losses (batch,).
-      prediction, target: of 4 examples.
+      *rows: (a loss of layers/, the formula, prediction, target) of 4 examples, all as one program; the formula gives
+        each element's part of the loss, or each token's.
     """
     dloss = np.array([1.0, -2.0, 0.0, 0.25])
 
-    @jax.jit
-    def run(prediction, target, dloss):
-        losses, residuals = loss.forward(prediction, target)
-        expected, vjp = jax.vjp(lambda prediction: reference(prediction, target), prediction)
-        alone, of_one = loss.forward(prediction[1:2], target[1:2])
-        whole = losses, loss.backward(residuals, dloss)
-        return whole, (expected, vjp(dloss)[0]), (alone, loss.backward(of_one, dloss[1:2]))
+    def of_row(loss, formula, prediction, target):
+        def expected(prediction):
+            C = formula(prediction, target)
+            return C.reshape(len(C), -1).sum(1)
 
-    whole, expected, alone = run(*map(jnp.asarray, (prediction, target, dloss)))
-    assert whole[0].shape == (4,)
-    np.testing.assert_allclose(whole[0], expected[0], rtol=1e-12)
-    np.testing.assert_allclose(whole[1], expected[1], rtol=1e-12, atol=1e-12 * np.abs(expected[1]).max())
-    for one, every in zip(alone, whole, strict=True):
-        np.testing.assert_allclose(one, every[1:2], rtol=1e-14)
-    assert (np.asarray(whole[1])[2] == 0).all()
+        losses, residuals = loss.forward(prediction, target)
+        truth, pull = jax.vjp(expected, prediction)
+        alone, of_one = loss.forward(prediction[1:2], target[1:2])
+        whole = losses, loss.backward(residuals, jnp.asarray(dloss))
+        return whole, (truth, *pull(dloss)), (alone, loss.backward(of_one, jnp.asarray(dloss[1:2])))
+
+    @jax.jit
+    def run(given):
+        return [of_row(loss, formula, *of) for (loss, formula, *_), of in zip(rows, given, strict=True)]
+
+    for whole, truth, alone in jax.tree.map(np.asarray, run([row[2:] for row in rows])):
+        assert whole[0].shape == (4,)
+        np.testing.assert_allclose(whole[0], truth[0], rtol=1e-12)
+        np.testing.assert_allclose(whole[1], truth[1], rtol=1e-12, atol=1e-12 * np.abs(truth[1]).max())
+        assert (whole[1][2] == 0).all()
+        for one, every in zip(alone, whole, strict=True):
+            np.testing.assert_allclose(one, every[1:2], rtol=1e-14)

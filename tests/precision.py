@@ -10,6 +10,7 @@ Subnormal numbers are left out: XLA flushes them to zero on most devices.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from importlib.util import find_spec
 from typing import Any
 
@@ -188,10 +189,16 @@ def ulps(found: Any, truth: np.ndarray) -> np.ndarray:
     return np.where((np.abs(found) <= 64 * tiny) & (np.abs(truth) <= 64 * tiny), 0, error)
 
 
+@lru_cache(maxsize=1)
+def in_float64(subject: Subject, dtype: Any) -> tuple[list[np.ndarray], tuple[Any, ...]]:
+    """The inputs, and the truth of them."""
+    inputs = [np.asarray(a, np.float64) for a in subject.inputs(dtype)]
+    return inputs, subject.truth(*inputs)
+
+
 def errors(subject: Subject, dtype: Any) -> dict[str, dict[str, np.ndarray]]:
     """Output -> {"handgrad" or a rival's name: ulps of each element}. All that JAX computes is one program."""
-    inputs = subject.inputs(dtype)
-    truth = subject.truth(*(np.asarray(a, np.float64) for a in inputs))
+    inputs, (_, truth) = subject.inputs(dtype), in_float64(subject, dtype)
     assert len(truth) == len(subject.outputs)
     runs = {"handgrad": subject.run or by_hand(subject.op, **subject.options), **subject.rivals}
     torchs = runs.pop("torch", None)
@@ -210,8 +217,8 @@ def allowed(subject: Subject, output: str, dtype: Any, rivals: dict[str, np.ndar
     own = [e.ulps for e in EXCEPTIONS if (e.op, e.output) == (subject.op, output) and np.dtype(dtype).name in e.dtypes]
     bar = max([subject.bars.get(output, 8), *own])
     if output in subject.moved:
-        inputs = [np.asarray(a, np.float64) for a in subject.inputs(dtype)]
-        truth = np.abs(subject.truth(*inputs)[subject.outputs.index(output)])
+        inputs, truths = in_float64(subject, dtype)
+        truth = np.abs(truths[subject.outputs.index(output)])
         with np.errstate(all="ignore"):
             share = subject.moved[output](*inputs) / np.maximum(truth, np.finfo(np.float64).tiny)
             bar = bar * (1 + np.where(np.isfinite(truth), share, 0))

@@ -1,4 +1,4 @@
-"""PyTorch as a third party: another library's activations and losses, their values and gradients in float64."""
+"""PyTorch as a third party: another library's activations, their values and gradients in float64."""
 
 import jax
 import jax.numpy as jnp
@@ -15,12 +15,7 @@ pytestmark = pytest.mark.third_party
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((5, 2, 4)) * 2
 ROWS = RNG.standard_normal((6, 4)) * 2
-NUMBERS = RNG.standard_normal((6, 4))
-PROBABILITIES = RNG.uniform(0, 1, (6, 4))
-DISTRIBUTIONS = RNG.dirichlet(np.ones(4), 6)
 LABELS = np.array([0, 3, 1, 1, 2, 0])
-BITS = RNG.integers(0, 2, (6, 4)).astype(np.float64)
-DLOSS = RNG.standard_normal(6)
 LARGE = np.array([[1e4, -1e4, 0.25, 9999.0], [-1e4, -1e4, -9999.5, -1e4], [1e4, 1e4, 1e4, 1e4]])
 
 
@@ -106,81 +101,6 @@ def test_linear(bias, middle):
         assert relative_error(db.sum(), leaves[2].grad.numpy()) <= 1e-12
 
 
-def elementwise(function, **options):
-    return lambda prediction, target: function(prediction, target, reduction="none", **options).sum(1)
-
-
-def cross_entropy(label_smoothing=0.0):
-    return lambda z, y: F.cross_entropy(z, y, reduction="none", label_smoothing=label_smoothing)
-
-
-LOSSES = {
-    "squared_error": (hg.squared_error(), elementwise(F.mse_loss), ROWS, NUMBERS),
-    "l2_loss": (hg.l2_loss(), lambda a, y: elementwise(F.mse_loss)(a, y) / 2, ROWS, NUMBERS),
-    "absolute_error": (hg.absolute_error(), elementwise(F.l1_loss), ROWS, NUMBERS),
-    "huber_loss": (hg.huber_loss(), elementwise(F.huber_loss), ROWS, NUMBERS),
-    "huber_loss-0.3": (hg.huber_loss(0.3), elementwise(F.huber_loss, delta=0.3), ROWS, NUMBERS),
-    "sigmoid_cross_entropy": (
-        hg.sigmoid_cross_entropy(),
-        elementwise(F.binary_cross_entropy_with_logits),
-        ROWS,
-        PROBABILITIES,
-    ),
-    "binary_cross_entropy": (
-        hg.binary_cross_entropy(),
-        elementwise(F.binary_cross_entropy),
-        1 / (1 + np.exp(-ROWS)),
-        PROBABILITIES,
-    ),
-    "binary_cross_entropy-bits": (
-        hg.binary_cross_entropy(),
-        elementwise(F.binary_cross_entropy),
-        1 / (1 + np.exp(-ROWS)),
-        BITS,
-    ),
-    "softmax_cross_entropy-labels": (hg.softmax_cross_entropy(), cross_entropy(), ROWS, LABELS),
-    "softmax_cross_entropy-distributions": (hg.softmax_cross_entropy(), cross_entropy(), ROWS, DISTRIBUTIONS),
-    "softmax_cross_entropy-labels-smoothed": (hg.softmax_cross_entropy(0.1), cross_entropy(0.1), ROWS, LABELS),
-    "softmax_cross_entropy-smoothed": (hg.softmax_cross_entropy(0.3), cross_entropy(0.3), ROWS, DISTRIBUTIONS),
-    "sigmoid_cross_entropy-1e4": (
-        hg.sigmoid_cross_entropy(),
-        elementwise(F.binary_cross_entropy_with_logits),
-        LARGE,
-        PROBABILITIES[:3],
-    ),
-    "softmax_cross_entropy-1e4": (hg.softmax_cross_entropy(), cross_entropy(), LARGE, np.array([1, 2, 3])),
-    "softmax_cross_entropy-1e4-smoothed": (hg.softmax_cross_entropy(0.1), cross_entropy(0.1), LARGE, LABELS[:3]),
-    "huber_loss-1e4": (hg.huber_loss(), elementwise(F.huber_loss), LARGE, NUMBERS[:3]),
-}
-
-
-@pytest.mark.parametrize(("loss", "function", "prediction", "target"), LOSSES.values(), ids=LOSSES.keys())
-def test_loss(loss, function, prediction, target):
-    """Any cotangent for each example, zero and negative ones among them."""
-    dloss = DLOSS[: len(prediction)]
-    losses, residuals = loss.forward(jnp.asarray(prediction), jnp.asarray(target))
-    dprediction = loss.backward(residuals, jnp.asarray(dloss))
-    expected, expected_dprediction = in_torch(lambda p: function(p, torch.tensor(target)), prediction, dloss)
-    assert np.isfinite(np.asarray(losses)).all()
-    assert relative_error(losses, expected) <= 1e-12
-    assert relative_error(dprediction, expected_dprediction) <= 1e-12
-
-
-def test_a_targets_cotangent():
-    """Distributions can be learned too: dY of the cross-entropies."""
-    y, residuals = hg.rules.softmax_cross_entropy_forward(jnp.asarray(ROWS), jnp.asarray(DISTRIBUTIONS))
-    _, dY, _ = hg.rules.softmax_cross_entropy_backward(residuals, jnp.asarray(DLOSS))
-    expected, expected_dY = in_torch(lambda q: cross_entropy()(torch.tensor(ROWS), q), DISTRIBUTIONS, DLOSS)
-    assert relative_error(y, expected) <= 1e-12
-    assert relative_error(dY, expected_dY) <= 1e-12
-    y, residuals = hg.rules.sigmoid_cross_entropy_forward(jnp.asarray(ROWS), jnp.asarray(PROBABILITIES))
-    _, dY = hg.rules.sigmoid_cross_entropy_backward(residuals, jnp.asarray(DLOSS))
-    function = elementwise(F.binary_cross_entropy_with_logits)
-    expected, expected_dY = in_torch(lambda q: function(torch.tensor(ROWS), q), PROBABILITIES, DLOSS)
-    assert relative_error(y, expected) <= 1e-12
-    assert relative_error(dY, expected_dY) <= 1e-12
-
-
 @pytest.mark.parametrize(
     ("layer", "x", "y", "slope"),
     [
@@ -205,19 +125,6 @@ def test_exact_where_known(layer, x, y, slope, dtype):
     ulps = 4 * float(jnp.finfo(dtype).eps)
     np.testing.assert_allclose(found[0], np.array(y, dtype), rtol=ulps, atol=0)
     np.testing.assert_allclose(dx[0], np.array(slope, dtype), rtol=ulps, atol=0)
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_cross_entropies_exact_where_known(dtype):
-    """Sure and right costs nothing, sure and wrong costs the difference of the logits."""
-    z = jnp.asarray([[1e4, -1e4], [1e4, -1e4], [5.0, 5.0]], dtype)
-    losses, residuals = hg.softmax_cross_entropy().forward(z, jnp.asarray([0, 1, 0]))
-    np.testing.assert_allclose(losses, np.array([0, 2e4, np.log(2)], dtype), rtol=2e-7 if dtype == "float32" else 4e-16)
-    dz = hg.softmax_cross_entropy().backward(residuals, jnp.ones(3, dtype))
-    assert dz.tolist() == [[0, 0], [1, -1], [-0.5, 0.5]]
-    losses, residuals = hg.sigmoid_cross_entropy().forward(z, jnp.asarray([[1, 0], [0, 0], [1, 1]], dtype))
-    np.testing.assert_allclose(losses[:2], np.array([0, 1e4], dtype), rtol=0)
-    assert hg.sigmoid_cross_entropy().backward(residuals, jnp.ones(3, dtype))[:2].tolist() == [[0, 0], [1, 0]]
 
 
 def test_a_network():

@@ -11,7 +11,7 @@ import handgrad as hg
 from handgrad import layers
 
 RNG = np.random.default_rng(0)
-X = jnp.asarray(RNG.standard_normal((3, 6, 2)))
+X = RNG.standard_normal((3, 6, 2))
 TARGET = layers.CtcTarget(np.array([[1, 2], [3, 3], [2, 0]]), np.array([6, 5, 3]), np.array([2, 2, 1]))
 
 
@@ -27,9 +27,9 @@ def optax_loss(Z, target, blank):
 def test_a_network(options):
     """Weights of the examples and all; against optax under jax.grad, and against jax.grad of the objective."""
     model, loss = hg.chain(hg.linear(4), hg.tanh(), hg.linear(5)), layers.ctc_loss(**options)
-    rng, weights = np.random.default_rng(1), jnp.array([1.0, -0.5, 2.0])
+    rng, weights = np.random.default_rng(1), np.array([1.0, -0.5, 2.0])
     like = jax.eval_shape(model.init, jax.random.key(0), X)
-    params = jax.tree.map(lambda p: jnp.asarray(rng.standard_normal(p.shape)), like)
+    params = jax.tree.map(lambda p: rng.standard_normal(p.shape), like)
 
     def reference(params):
         losses = optax_loss(model.forward(params, X)[0], TARGET, options.get("blank", 0))

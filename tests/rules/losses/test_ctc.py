@@ -12,7 +12,6 @@ from helpers import assert_same
 
 import handgrad as hg
 from handgrad import layers, rules
-from handgrad.cases.losses import ctc_loss
 
 RNG = np.random.default_rng(0)
 

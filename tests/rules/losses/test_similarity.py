@@ -172,27 +172,6 @@ def test_info_nce_of_a_sure_query():
         assert np.abs(one.astype(np.float64) - truth).max() <= 1e-4 * np.abs(truth).max()
 
 
-def test_info_nce_in_a_network():
-    """The queries go through a layer and the keys get no gradient; then both do, calling the rule."""
-    model, loss = hg.linear(5), hg.layers.info_nce(0.5)
-
-    def of_both(f):
-        return jax.grad(lambda A, Y: jnp.sum(jnp.sin(f(A, Y)) + f(Y, A)), argnums=(0, 1))(A, Y)
-
-    @jax.jit
-    def run(params):
-        by_hand = (
-            hg.value_and_grad(model, loss)(params, A, Y),
-            of_both(functools.partial(rules.info_nce, temperature=0.5)),
-        )
-        plain = of_both(lambda A, Y: rules.info_nce_forward(A, Y, temperature=0.5)[0])
-        return by_hand, (jax.value_and_grad(hg.objective(model, loss))(params, A, Y), plain)
-
-    found, expected = run(hg.LinearParams(RNG.standard_normal((5, 5)), RNG.standard_normal(5)))
-    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-14)
-
-
 @pytest.mark.parametrize(
     ("op", "arguments", "options", "message"),
     [
