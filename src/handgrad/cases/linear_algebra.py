@@ -153,6 +153,6 @@ CASES = [
     Case(rules.svd, "tall", apart(2, 4, 2), svd),
     edge(rules.svd, "square", spectrum(3.0, 2.0, 1.0), svd),
     Case(rules.svd, "wide", apart(2, 2, 4), svd),
-    Case(rules.matrix_exponential, "matrices", normal((2, 3, 3)), exponential),
+    Case(rules.matrix_exponential, "matrices", normal((2, 3, 3), scale=1 / 3), exponential),
     edge(rules.matrix_exponential, "squared", normal((2, 2, 2), scale=4.0), exponential),
 ]
