@@ -1,20 +1,22 @@
-"""Clipped gradients, Σ_b min(1, C / ‖g_b‖) g_b, in one backward pass: norms are a fold, clipping is a weight."""
+"""Clipped gradients, Σ_b min(1, C / ‖g_b‖) g_b, in one backward pass (ghost clipping): the norms are a fold over the
+factors, and clipping is a weight."""
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, PyTree
 
-from handgrad.backprop import value_and_factors
+from handgrad.backprop import Key, value_and_factors
 from handgrad.checks import InputError, check_choice, check_positive, check_shape, path_name
 from handgrad.factors import Factor, is_factor
 from handgrad.factors.coupled import coupling_in
 from handgrad.folds.per_example import map_factors
 from handgrad.layers import Layer, Loss
 
-Array = jax.Array
+Place = tuple[tuple[Any, ...], tuple[int, ...]]  # of a layer: its path, and the shape of its stack
 
 
 class ClippedAux(NamedTuple):
@@ -26,8 +28,21 @@ class ClippedAux(NamedTuple):
         (layers, batch) for a layer under `repeat`.
     """
 
-    values: Array | None
-    grad_norms: Any
+    values: Float[Array, " batch"] | None
+    grad_norms: Array | dict[str, Array] | None
+
+
+class ClippedGrad(Protocol):
+    """The gradient, or (gradient, ClippedAux)."""
+
+    def __call__(
+        self,
+        params: PyTree,
+        x: PyTree,
+        target: PyTree,
+        key: Key = None,
+        is_padding_example: Bool[Array, " batch"] | None = None,
+    ) -> PyTree: ...
 
 
 def clipped_grad(
@@ -35,34 +50,34 @@ def clipped_grad(
     loss: Loss,
     *,
     l2_clip_norm: float,
-    style: str = "global",
+    style: Literal["global", "layer"] = "global",
     clip_fn: Callable[[Array], Array] | None = None,
     normalize_by: float = 1.0,
     return_values: bool = False,
     return_norms: bool = False,
     nan_safe: bool = True,
-) -> Callable[..., Any]:
+) -> ClippedGrad:
     """Σ_b w_b g_b / normalize_by with w_b = min(1, C / ‖g_b‖): no example moves the sum by more than C.
 
-    What jax_privacy's clipped_grad computes, with the same names where they mean the same, from a model and a loss in
-    the place of a function: one forward and one backward pass, and no example's gradient in memory.
+    jax_privacy's clipped_grad, with the same names where they mean the same, of a model and a loss in place of a
+    function: ghost clipping takes one forward and one backward pass, and materializes no example's gradient.
 
     Args:
       model, loss: what to compose. Where one of them couples the examples (batch_norm, info_nce) no bound holds: an
-        example also moves the others' gradients, of the layers behind the coupling too.
+        example also changes the others' gradients, those of later layers too.
       l2_clip_norm: C, positive.
       style: "global" clips all parameters together; "layer" each layer's to C / √layers, which bounds the whole by C
-        too. A layer is the parameters of one NamedTuple, as W and b of LinearParams, or an array that stands in none;
+        too. A layer is the parameters of one NamedTuple, as W and b of LinearParams, or an array outside of any;
         under `repeat`, each of the n layers is one.
-      clip_fn: ‖g_b‖ (batch,) -> w_b (batch,), in min(1, C / ‖g_b‖)'s place; keeping w_b ‖g_b‖ ≤ C is then its business.
+      clip_fn: ‖g_b‖ (batch,) -> w_b (batch,), in place of min(1, C / ‖g_b‖); it then has to keep w_b ‖g_b‖ ≤ C.
         An example that is left out has norm 0 there, and its weight is not used.
       normalize_by: a positive number, say the expected batch size.
       return_values, return_norms: True returns (grads, ClippedAux).
       nan_safe: True leaves out examples whose norm is NaN or infinite; False lets them make the sum NaN. A norm is the
         root of a sum of squares, and infinite where that overflows: from about 10¹⁹ on in float32.
     Returns:
-      (params, x, target, key=None, is_padding_example=None) -> grads like params; is_padding_example (batch,) of
-      booleans leaves examples out, whatever they hold: grads and ClippedAux are those of the batch without them, with
+      (params, x, target, key=None, is_padding_example=None) -> grads like params; the booleans is_padding_example
+      (batch,) leave examples out, whatever they hold: grads and ClippedAux are those of the batch without them, with
       0 in their places.
     Raises:
       InputError: C or normalize_by is not positive; an unknown style; at trace time, a model or a loss that couples
@@ -74,7 +89,13 @@ def clipped_grad(
     check_choice("clipped_grad", "style", style, ("global", "layer"))
     losses_and_factors = value_and_factors(model, loss)
 
-    def grads_of_clipped(params, x, target, key=None, is_padding_example=None):
+    def grads_of_clipped(
+        params: PyTree,
+        x: PyTree,
+        target: PyTree,
+        key: Key = None,
+        is_padding_example: Bool[Array, " batch"] | None = None,
+    ) -> PyTree:
         losses, factors = losses_and_factors(params, x, target, key)
         by = loss.couples or model.couples or coupling_in(factors)
         if by is not None:
@@ -104,7 +125,7 @@ def clipped_grad(
         def without(a: Array) -> Array:
             return jnp.where(jnp.expand_dims(left_out, tuple(range(1, a.ndim))), 0, a)
 
-        def clipped(factor: Factor, layer: Any) -> Array:
+        def clipped(factor: Factor, layer: Place) -> Array:
             if nan_safe or is_padding_example is not None:
                 factor = factor.pick(without)  # a weight of 0 is not enough: 0 times NaN is NaN
             # Divided before it is rounded: a mean may fit where the sum does not.
@@ -124,11 +145,11 @@ def clipped_grad(
     return grads_of_clipped
 
 
-def _norms(factors: Any, style: str) -> tuple[list[Any], dict[Any, Array]]:
-    """The layer that each parameter belongs to, and ‖g_b‖ of each: (batch,), or (layers, batch) of a stack."""
+def _norms(factors: PyTree[Factor], style: str) -> tuple[list[Place], dict[Place, Array]]:
+    """The layer that each parameter belongs to, and ‖g_b‖ of each layer: (batch,), or (layers, batch) of a stack."""
     by_layer = style == "layer"
     squares = map_factors("sq_norms", _sq_norms if by_layer else lambda factor: factor.sq_norms(), factors)
-    layers, sums = [], {}
+    layers, sums = list[Place](), dict[Place, Array]()
     for path, square in jax.tree.leaves_with_path(squares):
         of_tuple = bool(path) and isinstance(path[-1], jax.tree_util.GetAttrKey)
         layer = (path[:-1] if of_tuple else path, square.shape[:-1]) if by_layer else ((), ())

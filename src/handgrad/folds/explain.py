@@ -1,15 +1,19 @@
-"""Which way each parameter's per-example norms take, and what the other way would cost."""
+"""How each parameter's per-example norms are computed, and what the other method would cost."""
 
 import io
 import math
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
+from jaxtyping import PyTree
 
 from handgrad.checks import path_name
 from handgrad.factors import Factor, Shared, Stacked, is_factor
 from handgrad.factors.base import Cost, cheapest
 from handgrad.folds.per_example import check_apart
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 class Row(NamedTuple):
@@ -20,11 +24,11 @@ class Row(NamedTuple):
       factor: the kind, as "Outer" or "Stacked(Outer)".
       shape: the parameter's.
       sides: shapes of the arrays that the factor holds.
-      method: the way that `sq_norms` takes.
-      costs: FLOPs and bytes of every way that it knows, for one example.
-      tokens: rows that one example brings; None where a factor has one way.
-      crossover: how many tokens make gram and direct equal: gram's FLOPs grow with their square, direct's with their
-        number.
+      method: the one that `sq_norms` takes.
+      costs: FLOPs and bytes of every method that the factor knows, for one example.
+      tokens: rows of one example; None where a factor knows one method.
+      crossover: the number of tokens at which gram and direct cost the same: gram's FLOPs grow with its square,
+        direct's with the number itself.
     """
 
     path: str
@@ -47,7 +51,7 @@ class Explanation(tuple[Row, ...]):
         console.print(self)
         return "\n".join(line.rstrip() for line in console.export_text().splitlines()).strip("\n")
 
-    def __rich__(self) -> Any:
+    def __rich__(self) -> "Table":
         from rich.box import SIMPLE_HEAD
         from rich.table import Table
 
@@ -69,16 +73,14 @@ class Explanation(tuple[Row, ...]):
     __repr__ = __str__
 
 
-def explain(factors: Any) -> Explanation:
+def explain(factors: PyTree[Factor]) -> Explanation:
     """A table of the parameters: factor, shapes, the method that `sq_norms` takes, and what each method costs.
 
     Args:
       factors: of `value_and_factors`, or their shapes: `jax.eval_shape(value_and_factors(model, loss), ...)[1]` costs
         nothing.
-    Returns:
-      One Row for each parameter.
     Raises:
-      InputError: an array or a Coupled factor in a factor's place.
+      InputError: as `sq_norms`.
     Source: docs/factors.md
     """
     check_apart("explain", factors)
@@ -98,14 +100,14 @@ def _row(path: str, factor: Factor) -> Row:
 
 
 def _kind(factor: Factor) -> str:
-    """The factor's class, and those of what it is made of."""
+    """The factor's class, and the classes of its parts."""
     inside = factor.sites if isinstance(factor, Shared) else (factor.factor,) if isinstance(factor, Stacked) else ()
     parts = ", ".join(_kind(part) for part in inside)
     return f"{type(factor).__name__}({parts})" if parts else type(factor).__name__
 
 
-def _tokens(factor: Any) -> int:
-    """Rows that one example brings."""
+def _tokens(factor: Factor) -> int:
+    """Rows of one example."""
     if isinstance(factor, Shared):
         return sum(_tokens(site) for site in factor.sites)
     if isinstance(factor, Stacked):

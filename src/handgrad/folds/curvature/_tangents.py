@@ -1,13 +1,12 @@
-"""A tangent of params: which leaf is not what it has to be."""
-
-from typing import Any
+"""Errors of a tangent that is not like params, leaf by leaf."""
 
 import jax
+from jaxtyping import PyTree
 
 from handgrad.checks import InputError, describe, path_name
 
 
-def check_like_params(where: str, v: Any, params: Any) -> None:
+def check_like_params(where: str, v: PyTree, params: PyTree) -> None:
     """`v` has params' structure and, leaf by leaf, their shapes."""
     found, wanted = _named(v), _named(params)
     for name in [*wanted, *found]:
@@ -25,5 +24,5 @@ def check_like_params(where: str, v: Any, params: Any) -> None:
         )
 
 
-def _named(tree: Any) -> dict[str, Any]:
+def _named(tree: PyTree) -> dict[str, PyTree]:
     return {path_name(path): leaf for path, leaf in jax.tree.leaves_with_path(tree)}

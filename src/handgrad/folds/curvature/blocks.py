@@ -1,12 +1,10 @@
-"""Approximate curvature of one parameter: a matrix that is never written out, and its damped inverse."""
+"""Approximate curvature of one parameter: a matrix that is never materialized, and its damped inverse."""
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-
-Array = jax.Array
+from jaxtyping import Array, Float, PyTree
 
 
 @jax.tree_util.register_dataclass
@@ -14,23 +12,23 @@ Array = jax.Array
 class Kronecker:
     """C = A ⊗ G, the curvature of a weight matrix W (n_in, n_out) whose elements are counted row by row.
 
-    Under `repeat`, A and G have an axis for the layers in front. A convolution's kernel is a matrix too, n_in being its
-    taps times its input features; with groups, each of them has a matrix, and A and G an axis for them (behind that of
-    the layers).
+    Under `repeat`, A and G have a leading axis for the layers. A convolution's kernel is a matrix whose n_in is its
+    taps times its input features; with groups, each group has a matrix, and A and G an axis for the groups (after that
+    of the layers).
 
     Attributes:
-      A: (..., n_in, n_in) second moment of what W is multiplied with.
-      G: (..., n_out, n_out) second moment of the cotangents of the product.
-      groups: how many matrices the parameter is made of, side by side along its last axis.
+      A: second moment of what W is multiplied with.
+      G: second moment of the cotangents of the product.
+      groups: how many matrices the parameter consists of, side by side along its last axis.
     Derivation: docs/curvature.md
     """
 
-    A: Array
-    G: Array
+    A: Float[Array, "*layers n_in n_in"]
+    G: Float[Array, "*layers n_out n_out"]
     groups: int = field(default=1, metadata={"static": True})
 
     def times(self, V: Array) -> Array:
-        """C v = A V G, as an array like V, the parameter; Gᵀ is G."""
+        """C v = A V G in the shape of V, the parameter's; Gᵀ is G."""
         n_in, n_out = self.A.shape[-1], self.G.shape[-1]
         in_front = V.shape[: self.A.ndim - (2 if self.groups == 1 else 3)]
         if self.groups == 1:
@@ -39,11 +37,11 @@ class Kronecker:
         M = V.reshape(*in_front, n_in, self.groups, n_out)
         return jnp.swapaxes(_product(self.A, jnp.swapaxes(M, -2, -3), self.G), -2, -3).reshape(V.shape)
 
-    def inverse(self, damping: Any) -> "Kronecker":
+    def inverse(self, damping: Array | float) -> "Kronecker":
         """(A + π √λ I)⁻¹ ⊗ (G + √λ / π I)⁻¹, about (C + λ I)⁻¹, with π² = (tr A / n_in) / (tr G / n_out).
 
-        The damping λ is divided between the sides by the size of each (Martens & Grosse 2015, section 6.3). Where one
-        of them is zero, so is C, and π = 1.
+        The damping λ is divided between the sides in proportion to their size (Martens & Grosse 2015, section 6.3).
+        Where one of them is zero, so is C, and π = 1.
         """
         a, g = (jnp.trace(side, axis1=-2, axis2=-1) / side.shape[-1] for side in (self.A, self.G))
         is_there = (a > 0) & (g > 0)
@@ -55,7 +53,7 @@ class Kronecker:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class Diagonal:
-    """C = diag(d): the curvature of a parameter without a matrix product of its own, element by element.
+    """C = diag(d): the curvature of a parameter that is not the matrix of a product, element by element.
 
     Attributes:
       d: the parameter's shape.
@@ -67,12 +65,12 @@ class Diagonal:
         """C v = d ∘ V."""
         return self.d * V
 
-    def inverse(self, damping: Any) -> "Diagonal":
+    def inverse(self, damping: Array | float) -> "Diagonal":
         """1 / (d + λ)."""
         return Diagonal(1 / (self.d + damping))
 
 
-def is_block(node: Any) -> bool:
+def is_block(node: PyTree) -> bool:
     """Whether `node` is the curvature of one parameter: the `is_leaf` of tree maps over these."""
     return isinstance(node, Kronecker | Diagonal)
 
