@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import handgrad as hg
-from handgrad.models import Gpt2Config, LlamaConfig, LstmLanguageModelConfig
+from handgrad.models import Gpt2Config, LlamaConfig, LstmLanguageModelConfig, gpt2, lenet5, llama, lstm_language_model
 
 RNG = np.random.default_rng(0)
 IDS, LABELS = (RNG.integers(0, 7, (4, 5)) for _ in range(2))
@@ -20,40 +20,48 @@ MODELS = {
         POINTS,
         CLASSES,
     ),
-    "convnet": (hg.lenet5(), RNG.standard_normal((3, 28, 28, 1)), RNG.integers(0, 10, 3)),
-    "lstm": (hg.lstm_language_model(LstmLanguageModelConfig(7, width=3, layers=2)), IDS, LABELS),
-    "gpt2": (hg.gpt2(Gpt2Config(vocabulary=7, tokens=5, width=4, blocks=2, heads=2)), IDS, LABELS),
+    "convnet": (lenet5(), RNG.standard_normal((3, 28, 28, 1)), RNG.integers(0, 10, 3)),
+    "lstm": (lstm_language_model(LstmLanguageModelConfig(7, width=3, layers=2)), IDS, LABELS),
+    "gpt2": (gpt2(Gpt2Config(vocabulary=7, tokens=5, width=4, blocks=2, heads=2)), IDS, LABELS),
     "llama": (
-        hg.llama(LlamaConfig(vocabulary=7, width=4, hidden=6, blocks=2, heads=2, kv_heads=1, rotary_base=10.0)),
+        llama(LlamaConfig(vocabulary=7, width=4, hidden=6, blocks=2, heads=2, kv_heads=1, rotary_base=10.0)),
         IDS,
         LABELS,
     ),
 }
 
 
+def normal_params(model, x, seed=1):
+    """Parameters none of which is 0 or 1."""
+    rng = np.random.default_rng(seed)
+    like = jax.eval_shape(model.init, jax.random.key(0), x)
+    return jax.tree.map(lambda p: jnp.asarray(rng.standard_normal(p.shape) / 2), like)
+
+
 def drawn(name):
-    """A model, parameters none of which is 0 or 1, and its batch."""
+    """A model, parameters, and its batch."""
     model, x, target = MODELS[name]
-    like = jax.eval_shape(model.init, jax.random.key(0), jnp.asarray(x))
-    rng = np.random.default_rng(1)
-    params = jax.tree.map(lambda p: jnp.asarray(rng.standard_normal(p.shape) / 2), like)
-    return model, params, jnp.asarray(x), jnp.asarray(target)
+    return model, normal_params(model, x), jnp.asarray(x), jnp.asarray(target)
 
 
 @functools.cache
 def made(name):
-    """A model's factors and, from vmap(jax.grad), what they stand for: (batch, *shape) for each parameter."""
+    """A model's factors; what they stand for, from vmap(jax.grad): (batch, *shape) for each parameter, in NumPy; and
+    its losses."""
     model, params, x, target = drawn(name)
     alone = jax.grad(hg.objective(model, LOSS))
 
     @jax.jit
-    def both(params):
+    def run(params):
         g = jax.vmap(lambda x, target: alone(params, x[None], target[None]))(x, target)
-        return hg.value_and_factors(model, LOSS)(params, x, target)[1], g
+        losses, factors = hg.value_and_factors(model, LOSS)(params, x, target)
+        return factors, g, losses
 
-    return both(params)
+    factors, g, losses = run(params)
+    return factors, jax.tree.map(np.asarray, g), losses
 
 
 def rows(g):
-    """Each example's gradients behind one another: (batch, parameters)."""
-    return jnp.concatenate([a.reshape(len(a), -1) for a in jax.tree.leaves(g)], axis=1)
+    """Each example's gradients, concatenated: (batch, parameters)."""
+    concatenate = np.concatenate if all(isinstance(a, np.ndarray) for a in jax.tree.leaves(g)) else jnp.concatenate
+    return concatenate([a.reshape(len(a), -1) for a in jax.tree.leaves(g)], axis=1)

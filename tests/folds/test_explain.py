@@ -17,7 +17,7 @@ def test_a_row_for_each_parameter():
     """From shapes alone: nothing is computed."""
     factors = shapes("repeat")
     rows = {row.path: row for row in hg.explain(factors)}
-    assert len(rows) == len(jax.tree.leaves(factors, is_leaf=hg.is_factor)) == 6
+    assert len(rows) == len(jax.tree.leaves(factors, is_leaf=hg.factors.is_factor)) == 6
     row = rows["0.W"]
     assert (row.factor, row.shape, row.sides, row.method) == ("Outer", (6, 4), ((5, 6), (5, 4)), "gram")
     assert row.costs == {"gram": (2 * (6 + 4), 2 * 8), "direct": (2 * 6 * 4, 6 * 4 * 8)}
@@ -33,7 +33,7 @@ def test_a_row_for_each_parameter():
 def test_the_method_changes_at_the_crossover(tokens):
     """20 × 30 makes 12 tokens."""
     side = (jax.ShapeDtypeStruct((2, tokens, n), jnp.float32) for n in (20, 30))
-    (row,) = hg.explain({"W": hg.Outer(*side)})
+    (row,) = hg.explain({"W": hg.factors.Outer(*side)})
     assert row.crossover == 12
     assert row.method == ("gram" if tokens <= 12 else "direct")
     assert (row.costs["gram"].flops == row.costs["direct"].flops) == (tokens == 12)
@@ -43,7 +43,7 @@ def test_the_method_changes_at_the_crossover(tokens):
 def test_every_model(name):
     factors = shapes(name)
     table = hg.explain(factors)
-    leaves = jax.tree.leaves(factors, is_leaf=hg.is_factor)
+    leaves = jax.tree.leaves(factors, is_leaf=hg.factors.is_factor)
     assert [row.shape for row in table] == [factor.shape for factor in leaves]
     text = str(table)
     assert all(row.path in text and row.factor in text for row in table)

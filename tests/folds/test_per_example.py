@@ -1,28 +1,36 @@
-"""Every fold over whole models, against the gradients of each example that vmap(jax.grad) writes out."""
+"""Every fold over whole models, against the gradients of each example that vmap(jax.grad) materializes."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import assert_same
-from whole_models import CLASSES, LOSS, MODELS, POINTS, made, rows
+from whole_models import CLASSES, LOSS, MODELS, POINTS, made, normal_params, rows
 
 import handgrad as hg
 from handgrad import layers
+from handgrad.factors import Outer, PerExample, Scatter, Shared, Stacked, Total
 from handgrad.folds import per_example
 
 RNG = np.random.default_rng(1)
-every_model = pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.xdist_group(n)) for n in MODELS])
 
 
-@every_model
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.xdist_group(n)) for n in MODELS])
 def test_folds(name):
-    factors, g = made(name)
+    """Every fold of every model, and the folds of Pᵀ g_b for a P for every matrix; all else is as it was."""
+    factors, g, _ = made(name)
+    P = {
+        path_of(path): RNG.standard_normal((*f.shape[:-1], 2))
+        for path, f in jax.tree.leaves_with_path(factors, is_leaf=hg.factors.is_factor)
+        if is_matrix(f)
+    }
+    assert len(P) >= 2
 
     @jax.jit
-    def folds(factors):
+    def folds(factors, P):
+        projected = per_example.project(factors, P)
         return {
-            "written out": per_example.per_example_grads(factors),
+            "materialized": per_example.per_example_grads(factors),
             "norms of leaves": per_example.sq_norms(factors, per_leaf=True),
             "norms": per_example.sq_norms(factors),
             "directly": per_example.sq_norms(factors, method="direct"),
@@ -31,22 +39,41 @@ def test_folds(name):
             "variance": per_example.variance(factors),
             "of the batch": per_example.variance(factors, ddof=0),
             "gram": per_example.gram(factors),
+            "projected": per_example.per_example_grads(projected),
+            "norms of projected": per_example.sq_norms(projected),
+            "sum of projected": hg.materialize(projected),
         }
 
-    found, G = folds(factors), rows(g)
-    norms = jnp.sum(G**2, axis=1)
+    def projected(path, a):
+        of_path = P.get(path_of(path))
+        return a if of_path is None else np.einsum("b...io,...ir->b...ro", a, of_path)
+
+    of_P = jax.tree_util.tree_map_with_path(projected, g)
+    G = rows(g)
+    norms = np.sum(G**2, axis=1)
     expected = {
-        "written out": g,
-        "norms of leaves": jax.tree.map(lambda a: jnp.sum(a**2, axis=tuple(range(1, a.ndim))), g),
+        "materialized": g,
+        "norms of leaves": jax.tree.map(lambda a: np.sum(a**2, axis=tuple(range(1, a.ndim))), g),
         "norms": norms,
         "directly": norms,
         "by gram": norms,
-        "moments": jax.tree.map(lambda a: jnp.sum(a**2, axis=0), g),
-        "variance": jax.tree.map(lambda a: jnp.var(a, axis=0, ddof=1), g),
-        "of the batch": jax.tree.map(lambda a: jnp.var(a, axis=0), g),
+        "moments": jax.tree.map(lambda a: np.sum(a**2, axis=0), g),
+        "variance": jax.tree.map(lambda a: np.var(a, axis=0, ddof=1), g),
+        "of the batch": jax.tree.map(lambda a: np.var(a, axis=0), g),
         "gram": G @ G.T,
+        "projected": of_P,
+        "norms of projected": np.sum(rows(of_P) ** 2, axis=1),
+        "sum of projected": jax.tree.map(lambda a: a.sum(0), of_P),
     }
-    assert_close(found, expected)
+    assert_close(folds(factors, P), expected)
+
+
+def path_of(path):
+    return jax.tree_util.keystr(path, simple=True, separator=".")
+
+
+def is_matrix(factor):
+    return isinstance(factor.factor if isinstance(factor, Stacked) else factor, Outer | Scatter | Shared)
 
 
 def assert_close(found, expected):
@@ -62,8 +89,8 @@ def assert_close(found, expected):
 
 def test_norms_of_tokens():
     """A network that treats tokens alike: each token's part of g_b is the gradient of its own loss."""
-    model, x, target = hg.chain(hg.linear(4), hg.tanh(), layers.layer_norm(), hg.linear(3)), *tokens()
-    params = jax.tree.map(lambda p: RNG.standard_normal(p.shape), jax.eval_shape(model.init, jax.random.key(0), x))
+    model = hg.chain(hg.linear(4), hg.tanh(), layers.layer_norm(), hg.linear(3))
+    x, target = RNG.standard_normal((3, 4, 2)), RNG.integers(0, 3, (3, 4))
     alone = jax.grad(hg.objective(model, LOSS))
 
     @jax.jit
@@ -72,58 +99,10 @@ def test_norms_of_tokens():
         rows, labels = x.reshape(-1, 1, 2), target.reshape(-1, 1)
         g = jax.vmap(lambda x, target: alone(params, x, target))(rows, labels)
         norms = [per_example.sq_norms(factors, unit="token", per_leaf=leaf) for leaf in (False, True)]
-        return norms, g
+        expected = jax.tree.map(lambda a: jnp.sum(a**2, axis=tuple(range(1, a.ndim))), g)
+        return norms, [sum(jax.tree.leaves(expected)), expected]
 
-    (norms, of_leaves), g = both(params)
-    expected = jax.tree.map(lambda a: jnp.sum(a**2, axis=tuple(range(1, a.ndim))), g)
-    assert_same((norms, of_leaves), (sum(jax.tree.leaves(expected)), expected), 1e-12)
-
-
-def tokens():
-    return jnp.asarray(RNG.standard_normal((3, 4, 2))), jnp.asarray(RNG.integers(0, 3, (3, 4)))
-
-
-@every_model
-def test_projected(name):
-    """Pᵀ g_b of every matrix, and all else as it was."""
-    factors, g = made(name)
-    P = {
-        jax.tree_util.keystr(path, simple=True, separator="."): jnp.asarray(RNG.standard_normal((*f.shape[:-1], 2)))
-        for path, f in jax.tree.leaves_with_path(factors, is_leaf=hg.is_factor)
-        if is_matrix(f)
-    }
-    expected = jax.tree_util.tree_map_with_path(
-        lambda path, a: (
-            jnp.einsum("b...io,...ir->b...ro", a, P[name])
-            if (name := jax.tree_util.keystr(path, simple=True, separator=".")) in P
-            else a
-        ),
-        g,
-    )
-    assert len(P) >= 2
-
-    @jax.jit
-    def found(factors, P):
-        projected = per_example.project(factors, P)
-        return {
-            "written out": per_example.per_example_grads(projected),
-            "norms": per_example.sq_norms(projected),
-            "sum": hg.materialize(projected),
-        }
-
-    assert_close(
-        found(factors, P),
-        {
-            "written out": expected,
-            "norms": jnp.sum(rows(expected) ** 2, axis=1),
-            "sum": jax.tree.map(lambda a: a.sum(0), expected),
-        },
-    )
-
-
-def is_matrix(factor):
-    factor = factor.factor if isinstance(factor, hg.Stacked) else factor
-    return isinstance(factor, hg.Outer | hg.Scatter | hg.Shared)
+    assert_same(*both(normal_params(model, x)), 1e-12)
 
 
 # Noise
@@ -133,40 +112,36 @@ def test_noise_scale_of_known_gradients():
     """Of g_b that are drawn from N(G, Σ): the mean over 2,000 batches is |G|² and tr Σ, within 3 standard errors."""
     G, deviation = np.array([1.0, -2.0, 0.5]), np.array([0.5, 1.0, 3.0])
     draws = G + deviation * np.random.default_rng(5).standard_normal((2000, 8, 3))
-
-    @jax.jit
-    @jax.vmap
-    def estimates(g):
-        return per_example.noise_scale({"W": hg.PerExample(g)})
-
-    found = estimates(jnp.asarray(draws))
-    for values, truth in ((found.sq_norm, G @ G), (found.trace, (deviation**2).sum())):
+    found = jax.jit(jax.vmap(lambda g: per_example.noise_scale({"W": PerExample(g)})))(draws)
+    sq_norm, trace, simple = map(np.asarray, found)
+    for values, truth in ((sq_norm, G @ G), (trace, (deviation**2).sum())):
         error = np.std(values, ddof=1) / np.sqrt(len(values))
         assert abs(np.mean(values) - truth) < 3 * error
         assert error < 0.05 * truth
-    np.testing.assert_allclose(found.simple, found.trace / found.sq_norm, rtol=1e-12)
+    np.testing.assert_allclose(simple, trace / sq_norm, rtol=1e-12)
 
 
+@pytest.mark.xdist_group("repeat")
 def test_noise_scale_of_a_model():
     """Against McCandlish et al.'s equations, with B_small = 1; parameters' estimates add up."""
-    factors, g = made("repeat")
+    factors, g, _ = made("repeat")
     G = rows(g)
-    B, small, big = len(G), jnp.mean(jnp.sum(G**2, axis=1)), jnp.sum(jnp.mean(G, axis=0) ** 2)
-    found, of_leaves = (jax.jit(lambda f, p=p: per_example.noise_scale(f, per_leaf=p))(factors) for p in (False, True))
+    B, small, big = len(G), np.mean(np.sum(G**2, axis=1)), np.sum(np.mean(G, axis=0) ** 2)
+    found, of_leaves = jax.jit(lambda f: [per_example.noise_scale(f, per_leaf=p) for p in (False, True)])(factors)
     sq_norm, trace = (B * big - small) / (B - 1), (small - big) / (1 - 1 / B)
     assert_same(found, per_example.NoiseScale(sq_norm, trace, trace / sq_norm), 1e-11)
     of_leaves = jax.tree.leaves(of_leaves, is_leaf=lambda node: isinstance(node, per_example.NoiseScale))
     assert len(of_leaves) == len(jax.tree.leaves(g))
-    assert_same(sum(one.trace for one in of_leaves), trace, 1e-11)
+    np.testing.assert_allclose(sum(one.trace.item() for one in of_leaves), trace, rtol=1e-11)
 
 
 # What it refuses
 
 
-FACTORS = {"a": {"W": hg.Outer(jnp.ones((3, 2)), jnp.ones((3, 4)))}, "b": hg.Total(jnp.ones((3, 4)))}
-SUMMED = {"a": {"W": jnp.ones((2, 4))}, "b": FACTORS["b"]}
-ALONE = {"b": hg.Total(jnp.ones((1, 4)))}
-P = {"a.W": jnp.ones((2, 1))}
+FACTORS = {"a": {"W": Outer(np.ones((3, 2)), np.ones((3, 4)))}, "b": Total(np.ones((3, 4)))}
+SUMMED = {"a": {"W": np.ones((2, 4))}, "b": FACTORS["b"]}
+ALONE = {"b": Total(np.ones((1, 4)))}
+P = {"a.W": np.ones((2, 1))}
 
 
 @pytest.mark.parametrize(
@@ -196,19 +171,19 @@ def test_a_gradient_that_is_summed_already(fold):
             "sq_norms: method must be 'auto', 'gram' or 'direct', got 'fast'",
         ),
         (
-            lambda: per_example.sq_norms({"g": hg.PerExample(jnp.ones((2, 3)))}, unit="token"),
+            lambda: per_example.sq_norms({"g": PerExample(np.ones((2, 3)))}, unit="token"),
             "PerExample.by_token: this gradient is not a sum over tokens",
         ),
         (
-            lambda: per_example.sq_norms({**FACTORS, "c": hg.Total(jnp.ones((3, 2, 4)))}, unit="token"),
+            lambda: per_example.sq_norms({**FACTORS, "c": Total(np.ones((3, 2, 4)))}, unit="token"),
             "sq_norms: every parameter must see the same tokens, 3 of them, got 6",
         ),
         (
-            lambda: per_example.project(FACTORS, {"a.W": jnp.ones((3, 1))}),
+            lambda: per_example.project(FACTORS, {"a.W": np.ones((3, 1))}),
             "Outer.project: P must have shape (2, r), got float64 (3, 1)",
         ),
         (
-            lambda: per_example.project(FACTORS, {"b": jnp.ones((4, 1))}),
+            lambda: per_example.project(FACTORS, {"b": np.ones((4, 1))}),
             "Total.project: expected a matrix's factor, got that of (4,)",
         ),
         (lambda: per_example.project(FACTORS, {"W": P["a.W"]}), "project: P must name parameters, as 'a.W', got 'W'"),
@@ -224,20 +199,23 @@ def test_names_of_keys_with_dots():
     """Which of two parameters a name means: a key that holds a dot is quoted."""
     factors = {"a.b": FACTORS["b"], "a": {"b": FACTORS["a"]["W"]}}
     assert [row.path for row in hg.explain(factors)] == ["a.b", "'a.b'"]
-    projected = per_example.project(factors, {"a.b": jnp.ones((2, 1))})
+    projected = per_example.project(factors, {"a.b": np.ones((2, 1))})
     assert (projected["a"]["b"].shape, projected["a.b"].shape) == ((1, 4), (4,))
 
 
 def test_inference_does_not_couple():
     model = hg.chain(hg.linear(4), layers.batch_norm_inference(jnp.zeros(4), jnp.ones(4)), hg.linear(3))
-    params = model.init(jax.random.key(0, impl="unsafe_rbg"), POINTS)
-    assert per_example.sq_norms(hg.value_and_factors(model, LOSS)(params, POINTS, CLASSES)[1]).shape == (5,)
+    params = jax.eval_shape(model.init, jax.random.key(0), POINTS)
+    norms = jax.eval_shape(
+        lambda *args: per_example.sq_norms(hg.value_and_factors(model, LOSS)(*args)[1]), params, POINTS, CLASSES
+    )
+    assert norms.shape == (5,)
 
 
 def test_one_example_of_nans():
     """Its norm is NaN; the others' are right."""
     model, x, target = MODELS["mlp"]
-    params = model.init(jax.random.key(0, impl="unsafe_rbg"), x)
+    params = normal_params(model, x)
     norms = jax.jit(lambda x: per_example.sq_norms(hg.value_and_factors(model, LOSS)(params, x, target)[1]))
     good, bad = np.asarray(norms(x)), np.asarray(norms(np.where(np.arange(5)[:, None] == 2, np.nan, x)))
     assert np.isnan(bad).tolist() == [False, False, True, False, False]
@@ -256,14 +234,14 @@ INDICES = np.array([[0, 2, 2], [1, 1, 1], [3, 0, 4]])
 HALF, WHOLE = (hg.chain(hg.linear(n), hg.tanh()) for n in (2, 4))
 LAYERS = {
     "linear": (hg.linear(3), STEPS),
-    "convolution": (hg.convolution(4, (3, 2), strides=2, groups=2), PLANE),
+    "convolution": (layers.convolution(4, (3, 2), strides=2, groups=2), PLANE),
     "transposed_convolution": (layers.transposed_convolution(3, 3, strides=2), PLANE),
     "layer_norm": (layers.layer_norm(), STEPS),
     "rms_norm": (layers.rms_norm(), STEPS),
     "group_norm": (layers.group_norm(2), PLANE),
     "instance_norm": (layers.instance_norm(), PLANE),
     "batch_norm_inference": (layers.batch_norm_inference(jnp.full(4, 0.1), jnp.full(4, 2.0)), PLANE),
-    "embedding": (hg.embedding(5, 3), INDICES),
+    "embedding": (layers.embedding(5, 3), INDICES),
     "position_embedding": (layers.position_embedding(6), STEPS),
     "tied_embedding": (layers.tied_embedding(5, 3, hg.tanh()), INDICES),
     "rnn": (layers.rnn(3), STEPS),
@@ -279,18 +257,14 @@ LAYERS = {
 }
 
 
-@pytest.mark.parametrize("name", LAYERS)
-def test_every_layer(name):
-    model, x = hg.chain(LAYERS[name][0], weighted()), jnp.asarray(LAYERS[name][1])
-    like = jax.eval_shape(model.init, jax.random.key(0), x)
-    params = jax.tree.map(lambda p: jnp.asarray(np.random.default_rng(3).uniform(0.3, 0.9, p.shape)), like)
-    target = jnp.zeros(jax.eval_shape(model.forward, params, x)[0].shape)
-    alone = jax.grad(hg.objective(model, hg.squared_error()))
+def against_autodiff(model, loss, params, x, target):
+    """Folds of the factors; the same from each example's gradient."""
+    alone = jax.grad(hg.objective(model, loss))
 
     @jax.jit
     def both(params):
-        g = jax.vmap(lambda x, target: alone(params, x[None], target[None]))(x, target)
-        _, factors = hg.value_and_factors(model, hg.squared_error())(params, x, target)
+        g = jax.vmap(lambda x, target: alone(params, x[None], target[None]))(jnp.asarray(x), jnp.asarray(target))
+        _, factors = hg.value_and_factors(model, loss)(params, x, target)
         G, moments = rows(g), jax.tree.map(lambda a: jnp.sum(a**2, axis=0), g)
         found = hg.sq_norms(factors), hg.second_moment(factors), hg.gram(factors)
         return found, (jnp.sum(G**2, axis=1), moments, G @ G.T)
@@ -298,23 +272,21 @@ def test_every_layer(name):
     assert_same(*both(params), 1e-11)
 
 
+@pytest.mark.parametrize("name", LAYERS)
+def test_every_layer(name):
+    layer, x = LAYERS[name]
+    model = hg.chain(layer, weighted())
+    like = jax.eval_shape(model.init, jax.random.key(0), x)
+    params = jax.tree.map(lambda p: np.random.default_rng(3).uniform(0.3, 0.9, p.shape), like)
+    target = np.zeros(jax.eval_shape(model.forward, params, x)[0].shape)
+    against_autodiff(model, hg.squared_error(), params, x, target)
+
+
 def test_a_head_inside_the_loss():
-    """linear_cross_entropy's Recomputed factor, behind a layer that is none of it."""
+    """linear_cross_entropy's Recomputed factor, behind an ordinary layer."""
     model, loss = hg.chain(hg.linear(4), hg.tanh(), layers.projection(6)), layers.linear_cross_entropy()
     target = np.array([[0, 5, 2, 2, 1], [3, 3, 3, 3, 3], [4, 1, 0, 5, 2]])
-    params = jax.tree.map(
-        lambda p: jnp.asarray(RNG.standard_normal(p.shape)), jax.eval_shape(model.init, jax.random.key(0), STEPS)
-    )
-    alone = jax.grad(hg.objective(model, loss))
-
-    @jax.jit
-    def both(params):
-        g = jax.vmap(lambda x, t: alone(params, x[None], t[None]))(jnp.asarray(STEPS), jnp.asarray(target))
-        _, factors = hg.value_and_factors(model, loss)(params, STEPS, target)
-        G = rows(g)
-        return (hg.sq_norms(factors), hg.gram(factors)), (jnp.sum(G**2, axis=1), G @ G.T)
-
-    assert_same(*both(params), 1e-11)
+    against_autodiff(model, loss, normal_params(model, STEPS), STEPS, target)
 
 
 def weighted() -> hg.Layer:

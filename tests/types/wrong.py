@@ -34,6 +34,7 @@ hg.softmax_cross_entropy(label_smooting=0.1)  # wrong: label_smoothing
 hg.chain(hg.linear(3), hg.relu)  # wrong: no parentheses
 hg.repeat(hg.linear(3))  # wrong: how often
 hg.mlp((2, 3), "relu")  # wrong: a layer
+hg.mlp((2, 3), hg.relu(), biases=False)  # wrong: bias
 hg.models.gpt2(hg.models.Gpt2Config(head=2))  # wrong: heads
 
 # Rules

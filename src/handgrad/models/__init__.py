@@ -1,38 +1,23 @@
-"""Whole networks, composed from layers."""
+"""Whole networks, composed from layers, and their published weights."""
 
-from handgrad.models.convnet import LENET5_STATE, Lenet5Config, ResnetConfig, lenet5, resnet, resnet_state
-from handgrad.models.gpt2 import GPT2_STATE, Gpt2Config, gpt2
-from handgrad.models.llama import LLAMA_STATE, LlamaConfig, llama
-from handgrad.models.lstm_language_model import LstmLanguageModelConfig, lstm_language_model, lstm_language_model_state
-from handgrad.models.mlp import mlp
-from handgrad.models.published import StateTable, Weight, from_state, load, save, to_state
-from handgrad.models.random_check import check_random_networks
-from handgrad.models.random_network import RandomNetwork, random_network
-
-__all__ = [
-    "GPT2_STATE",
-    "LENET5_STATE",
-    "LLAMA_STATE",
-    "Gpt2Config",
-    "Lenet5Config",
-    "LlamaConfig",
-    "LstmLanguageModelConfig",
-    "RandomNetwork",
-    "ResnetConfig",
-    "StateTable",
-    "Weight",
-    "check_random_networks",
-    "from_state",
-    "gpt2",
-    "lenet5",
-    "llama",
-    "load",
-    "lstm_language_model",
-    "lstm_language_model_state",
-    "mlp",
-    "random_network",
-    "resnet",
-    "resnet_state",
-    "save",
-    "to_state",
-]
+from handgrad.models.convnet import (
+    LENET5_STATE as LENET5_STATE,
+    Lenet5Config as Lenet5Config,
+    ResnetConfig as ResnetConfig,
+    lenet5 as lenet5,
+    resnet as resnet,
+    resnet_state as resnet_state,
+)
+from handgrad.models.files import load as load, save as save
+from handgrad.models.gpt2 import GPT2_STATE as GPT2_STATE, Gpt2Config as Gpt2Config, gpt2 as gpt2
+from handgrad.models.llama import LLAMA_STATE as LLAMA_STATE, LlamaConfig as LlamaConfig, llama as llama
+from handgrad.models.lstm_language_model import (
+    LstmLanguageModelConfig as LstmLanguageModelConfig,
+    lstm_language_model as lstm_language_model,
+    lstm_language_model_state as lstm_language_model_state,
+)
+from handgrad.models.mlp import mlp as mlp
+from handgrad.models.published import from_state as from_state, to_state as to_state
+from handgrad.models.random_check import check_random_networks as check_random_networks
+from handgrad.models.random_network import RandomNetwork as RandomNetwork, random_network as random_network
+from handgrad.models.state_table import StateTable as StateTable, Weight as Weight

@@ -1,6 +1,6 @@
 """convnet: LeNet-5 and a small residual network, from the rules alone."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,22 +20,22 @@ from handgrad.layers import (
     residual,
     tanh,
 )
-from handgrad.models.published import KERNEL, TRANSPOSED, StateTable, Weight
+from handgrad.models.state_table import KERNEL, TRANSPOSED, StateTable, Weight
 
-ACTIVATIONS = {"tanh": tanh, "relu": relu}
-POOLS = {"average": average_pool, "max": max_pool}
-# One element on each side, as the published weights know it: where strides are 2, "SAME" puts it behind.
+ACTIVATIONS: dict[str, Callable[[], Layer]] = {"tanh": tanh, "relu": relu}
+POOLS: dict[str, Callable[[int], Layer]] = {"average": average_pool, "max": max_pool}
+# One element on each side, as for the published weights: with strides of 2, "SAME" would pad at the end.
 AROUND = ((1, 1), (1, 1))
 
 
 @dataclass(frozen=True)
 class Lenet5Config:
-    """What a LeNet-5 has where the paper's choice is not today's; the defaults are the paper's.
+    """Choices of a LeNet-5; the defaults are the paper's.
 
     Attributes:
       classes: features of the output.
-      activation: "tanh" or "relu", behind every convolution and linear layer but the last.
-      pool: "average" or "max", of 2 × 2 elements.
+      activation: after every convolution and linear layer but the last.
+      pool: of 2 × 2 elements.
     """
 
     classes: int = 10
@@ -46,10 +46,10 @@ class Lenet5Config:
 def lenet5(config: Lenet5Config = Lenet5Config()) -> Layer:
     """Images (batch, 28, 28, 1) -> logits (batch, classes): LeCun et al. 1998.
 
-    Two convolutions of 5 × 5 with a pool each, to 6 and 16 features, then linear layers of 120 and 84. The first has
-    two elements of padding around: the paper's images of 32 × 32 are MNIST's with that margin. Simpler than there, as
-    everywhere today: every feature of the second convolution sees all of the first, pools have no parameters, and the
-    last layer gives logits instead of distances.
+    Two convolutions of 5 × 5 with a pool each, to 6 and 16 features, then linear layers of 120 and 84. The first pads
+    by two elements: the paper's images of 32 × 32 are MNIST's with that margin. Simpler than the paper, as is usual
+    today: the second convolution is dense in the features, pools have no parameters, and the last layer gives logits
+    instead of distances.
 
     Raises:
       InputError: classes is not a positive integer, another activation or pool; at trace time, as the layers do.
@@ -74,8 +74,8 @@ def lenet5(config: Lenet5Config = Lenet5Config()) -> Layer:
     )
 
 
-# Where each parameter is in a state with the names of PyTorch's tutorial of this network. Images have their features in
-# front there, and the first linear layer counts its inputs in that order.
+# Where each parameter is in a state with the names of PyTorch's tutorial of this network. Images are features first
+# there, and so are the inputs of the first linear layer.
 LENET5_STATE = StateTable(
     {f"conv{i}.K": Weight(f"conv{i}.weight", KERNEL) for i in (1, 2)}
     | {f"fc{i}.W": Weight(f"fc{i}.weight", TRANSPOSED, image=(5, 5, 16) if i == 1 else None) for i in (1, 2, 3)}
@@ -91,8 +91,8 @@ class ResnetConfig:
       classes: features of the output.
       widths: features of each stage.
       blocks: basic blocks of each stage.
-      norm: "group" has every example for itself; "batch" has the batch's statistics, the paper's choice, but makes
-        examples meet, so that per-example gradients mean nothing.
+      norm: "group" normalizes each example; "batch" by the batch's statistics, the paper's choice, but then examples
+        interact, and there are no per-example gradients.
       groups: of the group norm; they divide every width.
     """
 
@@ -139,7 +139,7 @@ def resnet(config: ResnetConfig = ResnetConfig()) -> Layer:
 
 
 def _basic_block(config: ResnetConfig, n_in: int, n_out: int, strides: int) -> Layer:
-    """Two convolutions of 3 × 3 and a way around them."""
+    """Two convolutions of 3 × 3 and their shortcut."""
     inside = chain(
         conv1=convolution(n_out, 3, strides=strides, padding=AROUND, bias=False),
         bn1=_norm(config),
@@ -159,7 +159,7 @@ def _norm(config: ResnetConfig) -> Layer:
 def resnet_state(config: ResnetConfig) -> StateTable:
     """Where a `resnet`'s parameters are in a state with torchvision's names; docs/models.md shows the table.
 
-    Running averages are buffers, which are left aside: batch norm here has the batch's own statistics.
+    Running averages are buffers, which are ignored: batch norm here uses the batch's statistics.
     """
     table = _norm_state("bn1", "bn1") | {
         "conv1.K": Weight("conv1.weight", KERNEL),

@@ -15,7 +15,7 @@ from handgrad.layers import (
     residual,
     tied_embedding,
 )
-from handgrad.models.published import StateTable, Weight
+from handgrad.models.state_table import StateTable, Weight
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,9 @@ class Gpt2Config:
       vocabulary: token ids are 0 … vocabulary − 1.
       tokens: the longest sequence that there are positions for.
       width, blocks, heads: features of a token, how many blocks, attention heads of each.
-      dropout: rate behind each branch and on attention's weights; a forward pass without a key has none.
+      dropout: rate after each branch and on attention's weights; a forward pass without a key has none.
       eps: layer norms add it to the variance.
-      tile: None keeps attention's weights, a number recomputes them in tiles of so many keys.
+      tile: None saves attention's weights, a number recomputes them in tiles of that many keys (flash attention).
     """
 
     vocabulary: int = 50257
@@ -73,8 +73,8 @@ def gpt2(config: Gpt2Config = Gpt2Config()) -> Layer:
     return tied_embedding(config.vocabulary, width, body)
 
 
-# Where each parameter is in the published state. Its weights are (n_in, n_out), as ours; query, key and value lie side
-# by side in one. With a head, the state may name the table twice.
+# Where each parameter is in the published state. Its weights are (n_in, n_out), as ours; query, key and value are
+# concatenated in one. With a head, the state may name the table twice.
 GPT2_STATE = StateTable(
     {
         "table": Weight("wte.weight", tied="lm_head.weight"),

@@ -13,7 +13,7 @@ from handgrad.layers import (
     residual,
     rms_norm,
 )
-from handgrad.models.published import TRANSPOSED, StateTable, Weight
+from handgrad.models.state_table import TRANSPOSED, StateTable, Weight
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class LlamaConfig:
       heads, kv_heads: query heads, and the fewer heads of keys and values that they share.
       rotary_base: θ of the rotary positions.
       eps: the RMS norms add it to the mean square.
-      tile: None keeps attention's weights, a number recomputes them in tiles of so many keys.
+      tile: None saves attention's weights, a number recomputes them in tiles of that many keys (flash attention).
     """
 
     vocabulary: int = 128256
@@ -42,7 +42,7 @@ class LlamaConfig:
 
 def llama(config: LlamaConfig = LlamaConfig()) -> Layer:
     """ids (batch, tokens) -> logits (batch, tokens, vocabulary): RMS norms, rotary positions, grouped-query attention,
-    SwiGLU, a head of its own, no bias anywhere.
+    SwiGLU, an untied head, no bias anywhere.
 
     Every block is x + attention(norm(x)), then x + mlp(norm(x)). Names and shapes of the parameters: docs/models.md.
 
@@ -70,8 +70,8 @@ def llama(config: LlamaConfig = LlamaConfig()) -> Layer:
 
 
 # Where each parameter is in the published state, whose weights are (n_out, n_in): the transposes of ours. Rotary
-# positions turn the two halves of a head, the form that this state's queries and keys are laid out for. A tied head has
-# no entry of its own; ours then starts as the embedding.
+# positions rotate the two halves of a head, the form of this state's queries and keys. A tied head has no entry; ours
+# then starts as the embedding.
 LLAMA_STATE = StateTable(
     {
         "embedding.table": Weight("model.embed_tokens.weight"),

@@ -1,23 +1,23 @@
-"""lstm_language_model: what comes next, from all that came before."""
+"""lstm_language_model: the next token from all tokens before it."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 from handgrad.checks import check_count
 from handgrad.layers import Layer, chain, each_step, embedding, linear, lstm, stacked
-from handgrad.models.published import TRANSPOSED, StateTable, Weight
+from handgrad.models.state_table import TRANSPOSED, StateTable, Weight
 
 
 @dataclass(frozen=True)
 class LstmLanguageModelConfig:
-    """The sizes of an `lstm_language_model`.
+    """Sizes of an `lstm_language_model`.
 
     Attributes:
       vocabulary: how many ids there are.
       width: features of the embedding, and of each layer's state.
       layers: how many LSTM layers.
-      truncate: cotangents are cut every so many steps; None cuts nowhere.
-      residuals: "save" keeps the gates of every step, "recompute" computes them again.
+      truncate: truncated BPTT stops the gradient every so many steps; None never.
+      residuals: "save" keeps the gates of every step, "recompute" recomputes them (rematerialization).
     """
 
     vocabulary: int
@@ -31,10 +31,8 @@ def lstm_language_model(config: LstmLanguageModelConfig) -> Layer:
     """Embedding, stacked LSTM layers, and a linear head: ids (batch, time) to logits (batch, time, vocabulary).
 
     The logits at t know the ids up to t: they are for the id at t + 1. Params are a dict of embedding, lstm and head.
-    For lengths, or a state for each layer, x is Sequences(ids, lengths, state), and so is what comes out.
+    For lengths, or a state for each layer, x is Sequences(ids, lengths, state), and so is the output.
 
-    Args:
-      config: the sizes.
     Raises:
       InputError: a size that is not a positive integer; at trace time, whatever the layers raise.
     """

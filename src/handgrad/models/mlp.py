@@ -2,19 +2,27 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+
+from jax.nn.initializers import Initializer, lecun_normal, zeros
 
 from handgrad.checks import InputError
 from handgrad.layers import Layer, chain, linear
 
 
-def mlp(sizes: Sequence[int], activation: Layer, **linear_options: Any) -> Layer:
-    """Linear layers with an activation between them; the last one's output is left as it is.
+def mlp(
+    sizes: Sequence[int],
+    activation: Layer,
+    *,
+    bias: bool = True,
+    init_W: Initializer = lecun_normal(),
+    init_b: Initializer = zeros,
+) -> Layer:
+    """Linear layers with an activation between them, none after the last.
 
     Args:
       sizes: features of the input, of each hidden layer, and of the output: (784, 30, 10).
-      activation: a layer without parameters, `relu()` for one.
-      **linear_options: handed to every `linear`: bias, init_W, init_b.
+      activation: a layer without parameters, as `relu()`.
+      bias, init_W, init_b: as `linear`.
     Raises:
       InputError: fewer than two sizes; at trace time, an x of another width than sizes[0].
     """
@@ -22,5 +30,5 @@ def mlp(sizes: Sequence[int], activation: Layer, **linear_options: Any) -> Layer
         raise InputError(f"mlp: sizes must name the input and the output at least, got {tuple(sizes)}")
     layers = []
     for n_in, n_out in pairwise(sizes):
-        layers += [linear(n_out, n_in=n_in, **linear_options), activation]
+        layers += [linear(n_out, n_in=n_in, bias=bias, init_W=init_W, init_b=init_b), activation]
     return chain(*layers[:-1])

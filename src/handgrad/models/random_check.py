@@ -1,23 +1,23 @@
-"""Random networks before the checker."""
+"""The cross-check of random networks."""
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
 
 import numpy as np
+from jax.typing import DTypeLike
 
 from handgrad.checks import InputError, check_count
-from handgrad.crosscheck import Network, Report, check_networks
+from handgrad.crosscheck import Network, Report, Row, check_networks
 from handgrad.models.random_network import random_network
 
 
 def check_random_networks(
     count: int = 200,
     seed: int = 0,
-    dtype: Any = np.float64,
+    dtype: DTypeLike = np.float64,
     *,
     draws: int = 1,
     max_depth: int = 8,
-    progress: Callable[[Iterator[Any]], Iterable[Any]] = iter,
+    progress: Callable[[Iterator[Row]], Iterable[Row]] = iter,
 ) -> Report:
     """Check `count` random networks: any depth to `max_depth`, width to 64, batch to 33, activation, loss, residual
     and repeat.
@@ -26,11 +26,11 @@ def check_random_networks(
       count: how many networks.
       seed: of the first structure; the others follow.
       dtype: of parameters and data.
-      draws: how many networks share a structure, each with numbers of its own: compiled once, the quicker the more.
+      draws: how many networks share a structure, with different numbers: each structure is compiled once.
       max_depth: linear layers in a network, at most.
       progress: wraps the iterator over rows, as a progress bar does.
     Returns:
-      Report with a row for each structure, its worst leaf's.
+      Report with one row for each structure, that of its worst leaf.
     Raises:
       InputError: count isn't a positive multiple of draws.
     """

@@ -1,15 +1,17 @@
-"""Random networks: what the cross-check runs on."""
+"""Random networks for the cross-check."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import numpy as np
+from jax.typing import DTypeLike
+from jaxtyping import PyTree
 
 from handgrad import layers
 from handgrad.layers import Layer, Loss, chain, linear, repeat, residual
 
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, Callable[[], Layer]] = {
     "identity": layers.identity,
     "sigmoid": layers.sigmoid,
     "tanh": layers.tanh,
@@ -25,13 +27,13 @@ ACTIVATIONS = {
     "softmax": layers.softmax,
     "log_softmax": layers.log_softmax,
 }
-REGRESSION_LOSSES = {
+REGRESSION_LOSSES: dict[str, Callable[[], Loss]] = {
     "squared_error": layers.squared_error,
     "l2_loss": layers.l2_loss,
     "absolute_error": layers.absolute_error,
     "huber_loss": layers.huber_loss,
 }
-PROBABILITY_LOSSES = {
+PROBABILITY_LOSSES: dict[str, Callable[[], Loss]] = {
     "sigmoid_cross_entropy": layers.sigmoid_cross_entropy,
     "binary_cross_entropy": layers.binary_cross_entropy,
     "softmax_cross_entropy": layers.softmax_cross_entropy,
@@ -41,10 +43,10 @@ PROBABILITY_LOSSES = {
 
 @dataclass(frozen=True)
 class RandomNetwork:
-    """A network, its data, and what it is called in a report.
+    """A network and its data.
 
     Attributes:
-      name: its layers and its loss in words.
+      name: its layers and its loss in words, for a report.
       model, loss: as `value_and_grad` takes them.
       arguments: (params, x, target, weights), NumPy arrays; weights may be None.
     """
@@ -52,10 +54,10 @@ class RandomNetwork:
     name: str
     model: Layer
     loss: Loss
-    arguments: tuple[Any, Any, Any, Any]
+    arguments: tuple[PyTree[np.ndarray], np.ndarray, np.ndarray, np.ndarray | None]
 
 
-def random_network(seed: int, dtype: Any = np.float64, max_depth: int = 8, draw: int = 0) -> RandomNetwork:
+def random_network(seed: int, dtype: DTypeLike = np.float64, max_depth: int = 8, draw: int = 0) -> RandomNetwork:
     """A network of depth 1 to `max_depth`, widths 1 to 64, batch 1 to 33, any activation and loss, residual and repeat.
 
     The structure is a function of the seed alone, every number of seed and draw; another dtype rounds the same numbers.
@@ -109,10 +111,11 @@ def _random_block(rng: np.random.Generator, width: int, depth: int) -> tuple[str
 
 def _random_end(
     rng: np.random.Generator, numbers: np.random.Generator, leading: tuple[int, ...]
-) -> tuple[list[str], list[Layer], Loss, Any]:
+) -> tuple[list[str], list[Layer], Loss, np.ndarray]:
     """The last layers, and a loss with a target that suits it: (names, layers, loss, target)."""
     n_out = int(rng.integers(2, 17))
     shape = (*leading, n_out)
+    target: np.ndarray
     names, end = [f"linear {n_out}"], [_linear(n_out)]
     kind = str(rng.choice([*REGRESSION_LOSSES, *PROBABILITY_LOSSES]))
     loss = {**REGRESSION_LOSSES, **PROBABILITY_LOSSES}[kind]()

@@ -7,6 +7,7 @@ import pytest
 from helpers import assert_same
 
 import handgrad as hg
+from handgrad.factors import Contraction, Correlation, Hadamard, Outer, Scatter, Shared, Stacked, Total
 from handgrad.factors.windows import Window
 from handgrad.folds.curvature import Diagonal, Kronecker, kfac_factors, kflr_factors, sampled_factors
 from handgrad.folds.curvature.blocks import is_block
@@ -27,7 +28,7 @@ BATCH, TOKENS, LAYERS = 4, 3, 2
 
 
 def normal(*shape):
-    return jnp.asarray(RNG.standard_normal(shape))
+    return RNG.standard_normal(shape)
 
 
 def pair(A, Delta, mode):
@@ -39,11 +40,11 @@ def pair(A, Delta, mode):
     else:
         a = sum(np.outer(A[b].mean(0), A[b].mean(0)) for b in range(batch)) / batch
         g = sum(np.outer(Delta[b].sum(0), Delta[b].sum(0)) for b in range(batch)) / batch
-    return Kronecker(jnp.asarray(a), jnp.asarray(g))
+    return Kronecker(a, g)
 
 
 def stacked(pairs, groups=1):
-    return Kronecker(jnp.stack([one.A for one in pairs]), jnp.stack([one.G for one in pairs]), groups)
+    return Kronecker(np.stack([one.A for one in pairs]), np.stack([one.G for one in pairs]), groups)
 
 
 A, DELTA = normal(BATCH, TOKENS, 3), normal(BATCH, TOKENS, 2)
@@ -66,13 +67,13 @@ def of_group(g):
 
 
 FACTORS = {
-    "outer": hg.Outer(A, DELTA),
-    "one token": hg.Outer(A[:, 0], DELTA[:, 0]),
-    "stacked": hg.Stacked(hg.Outer(*LAYERED)),
-    "shared": hg.Shared((hg.Outer(A, DELTA), hg.Outer(B, EPSILON))),
-    "shared stacked": hg.Shared((hg.Stacked(hg.Outer(*LAYERED)), hg.Stacked(hg.Outer(*OTHERS)))),
-    "correlation": hg.Correlation(X, OF_OUTPUTS, WINDOW[1]),
-    "correlation of groups": hg.Correlation(X, OF_OUTPUTS, WINDOW[2]),
+    "outer": Outer(A, DELTA),
+    "one token": Outer(A[:, 0], DELTA[:, 0]),
+    "stacked": Stacked(Outer(*LAYERED)),
+    "shared": Shared((Outer(A, DELTA), Outer(B, EPSILON))),
+    "shared stacked": Shared((Stacked(Outer(*LAYERED)), Stacked(Outer(*OTHERS)))),
+    "correlation": Correlation(X, OF_OUTPUTS, WINDOW[1]),
+    "correlation of groups": Correlation(X, OF_OUTPUTS, WINDOW[2]),
 }
 
 
@@ -104,15 +105,14 @@ SEEN = np.array([[True, False, True], [True, True, True], [False, False, False],
 @pytest.mark.parametrize("mode", ["expand", "reduce"])
 def test_the_formulas_of_the_tokens_that_count(mode):
     """The others hold NaN on the left, and 0 on the right. The third example has none: it is left out of A's mean."""
-    left, right = jnp.where(SEEN[..., None], A, jnp.nan), jnp.where(SEEN[..., None], DELTA, 0)
-    outer = hg.Outer(left, right, seen=jnp.asarray(SEEN))
-    kernel = hg.Correlation(X, jnp.where(SEEN[..., None], OF_OUTPUTS, 0), WINDOW[1], seen=jnp.asarray(SEEN))
+    left, right = np.where(SEEN[..., None], A, np.nan), np.where(SEEN[..., None], DELTA, 0)
+    outer = Outer(left, right, seen=SEEN)
+    kernel = Correlation(X, np.where(SEEN[..., None], OF_OUTPUTS, 0), WINDOW[1], seen=SEEN)
     factors = {
         "outer": outer,
-        "stacked": hg.Stacked(jax.tree.map(lambda a: jnp.stack([a, 2 * a if a.dtype != bool else a]), outer)),
-        "shared": hg.Shared((outer, hg.Outer(B, EPSILON))),
+        "stacked": Stacked(jax.tree.map(lambda a: np.stack([a, 2 * a if a.dtype != bool else a]), outer)),
+        "shared": Shared((outer, Outer(B, EPSILON))),
         "correlation": kernel,
-        "by token": outer.by_token(),
     }
 
     def of(A, Delta, seen):
@@ -122,7 +122,7 @@ def test_the_formulas_of_the_tokens_that_count(mode):
         a, d = (np.concatenate([row[i] for row in rows]) for i in range(2))
         if mode == "reduce":
             a, d = np.stack([a.mean(0) for a in own]), np.stack([d.sum(0) for _, d in rows])
-        return Kronecker(jnp.asarray(a.T @ a / len(a)), jnp.asarray(d.T @ d / len(rows)))
+        return Kronecker(a.T @ a / len(a), d.T @ d / len(rows))
 
     patches_ = np.stack([patch(i) for i in range(3)], axis=1)
     of_outer, every = of(A, DELTA, SEEN), np.ones((BATCH, 2), bool)
@@ -133,20 +133,25 @@ def test_the_formulas_of_the_tokens_that_count(mode):
         "correlation": of(patches_, OF_OUTPUTS, SEEN),
         "by token": of(A.reshape(-1, 1, 3), DELTA.reshape(-1, 1, 2), SEEN.reshape(-1, 1)),
     }
-    assert_same(jax.jit(lambda factors: kfac_factors(factors, mode))(factors), expected)
+
+    @jax.jit
+    def found(factors):
+        return kfac_factors({**factors, "by token": factors["outer"].by_token()}, mode)
+
+    assert_same(found(factors), expected)
 
 
 def test_what_has_no_pair_has_the_diagonal():
     """Biases, scales, tables, einsum's weights, and a table that is a head as well: exactly the second moment."""
-    ids = jnp.asarray(RNG.integers(0, 3, (BATCH, TOKENS)))
-    table = hg.Scatter(ids, normal(BATCH, TOKENS, 2), 3)
+    ids = RNG.integers(0, 3, (BATCH, TOKENS))
+    table = Scatter(ids, normal(BATCH, TOKENS, 2), 3)
     factors = {
-        "bias": hg.Total(DELTA),
-        "scale": hg.Hadamard(A, A),
+        "bias": Total(DELTA),
+        "scale": Hadamard(A, A),
         "table": table,
-        "einsum": hg.Contraction(A, DELTA, "bti,bto->io"),
-        "tied": hg.Shared((table, hg.Outer(A, DELTA))),
-        "biases": hg.Stacked(hg.Total(LAYERED[1])),
+        "einsum": Contraction(A, DELTA, "bti,bto->io"),
+        "tied": Shared((table, Outer(A, DELTA))),
+        "biases": Stacked(Total(LAYERED[1])),
         "no bias": None,
     }
 
@@ -158,8 +163,8 @@ def test_what_has_no_pair_has_the_diagonal():
     assert_same(*both(factors))
 
 
-def written_out(block, shape):
-    units = jnp.eye(int(np.prod(shape)))
+def matrix(block, shape):
+    units = np.eye(int(np.prod(shape)))
     return jax.vmap(lambda unit: block.times(unit.reshape(shape)).reshape(-1))(units).T
 
 
@@ -173,7 +178,7 @@ def test_exact_for_a_batch_of_one():
         _, factors = hg.value_and_factors(model, hg.softmax_cross_entropy())(params, x, jnp.asarray([1]))
         gs = [factors[i].W.sum().reshape(-1) for i in (0, 2)]
         blocks = kfac_factors(factors)
-        return [written_out(blocks[i].W, params[i].W.shape) for i in (0, 2)], [jnp.outer(g, g) for g in gs]
+        return [matrix(blocks[i].W, params[i].W.shape) for i in (0, 2)], [jnp.outer(g, g) for g in gs]
 
     assert_same(*both(params))
 
@@ -197,7 +202,11 @@ EXACT = {
     "a loss for each token": (deep_linear(), (BATCH, TOKENS, 2), (BATCH, TOKENS, 2), ("expand",)),
     "tokens pooled": (deep_linear(mean_over_tokens()), (BATCH, TOKENS, 2), (BATCH, 2), ("reduce",)),
     "outputs pooled": (
-        hg.chain(hg.convolution(3, 2, bias=False), hg.convolution(2, 1, bias=False), hg.layers.global_average_pool()),
+        hg.chain(
+            hg.layers.convolution(3, 2, bias=False),
+            hg.layers.convolution(2, 1, bias=False),
+            hg.layers.global_average_pool(),
+        ),
         (BATCH, 3, 3, 2),
         (BATCH, 2),
         ("reduce",),
@@ -219,8 +228,7 @@ def test_exact_for_deep_linear_networks_and_squared_error(name):
         exact = jax.tree.map(lambda j: 2 * j.T @ j / BATCH, flat)
         blocks = [kflr_factors(model, loss, params, x, target, mode) for mode in modes]
         return [
-            jax.tree.map(lambda block, p: written_out(block, p.shape), found, params, is_leaf=is_block)
-            for found in blocks
+            jax.tree.map(lambda block, p: matrix(block, p.shape), found, params, is_leaf=is_block) for found in blocks
         ], [exact] * len(modes)
 
     assert_same(*both(params), rtol=1e-11)
@@ -230,9 +238,10 @@ def test_exact_for_one_layer_and_softmax_of_one_example():
     """The GGN of a linear layer, H ⊗ x xᵀ: any loss, as long as there is one x."""
     model, x, loss = hg.linear(3, bias=False), normal(1, 2), hg.softmax_cross_entropy()
     params = hg.LinearParams(normal(2, 3))
-    block = jax.jit(lambda params: kflr_factors(model, loss, params, x, jnp.asarray([1])))(params).W
-    p = jax.nn.softmax(x @ params.W)[0]
-    assert_same(written_out(block, (2, 3)), jnp.kron(x.T @ x, jnp.diag(p) - jnp.outer(p, p)), rtol=1e-11)
+    found = jax.jit(lambda params: matrix(kflr_factors(model, loss, params, x, np.array([1])).W, (2, 3)))(params)
+    e = np.exp(x @ params.W)[0]
+    p = e / e.sum()
+    assert_same(found, np.kron(x.T @ x, np.diag(p) - np.outer(p, p)), rtol=1e-11)
 
 
 def test_estimates_of_kflr():
@@ -240,7 +249,7 @@ def test_estimates_of_kflr():
     model = hg.chain(hg.linear(3), hg.tanh(), hg.repeat(hg.residual(hg.linear(3)), 2), hg.linear(2))
     x, labels, loss = (
         normal(BATCH, TOKENS, 2),
-        jnp.asarray(RNG.integers(0, 2, (BATCH, TOKENS))),
+        RNG.integers(0, 2, (BATCH, TOKENS)),
         hg.softmax_cross_entropy(),
     )
     params = jax.tree.map(lambda p: normal(*p.shape), jax.eval_shape(model.init, KEY, x))
@@ -257,7 +266,7 @@ def test_estimates_of_kflr():
 
 def test_estimates_tend_to_the_exact_one():
     """G of 4,000 draws, within 5 standard errors."""
-    model, loss, x, labels = hg.linear(3), hg.softmax_cross_entropy(), normal(BATCH, 2), jnp.arange(BATCH) % 3
+    model, loss, x, labels = hg.linear(3), hg.softmax_cross_entropy(), normal(BATCH, 2), np.arange(BATCH) % 3
     params = hg.LinearParams(normal(2, 3), normal(3))
 
     @jax.jit
@@ -274,15 +283,15 @@ def test_estimates_tend_to_the_exact_one():
         assert np.all(np.abs(np.mean(draws, axis=0) - expected) <= 5 * error)
 
 
-IDS = jnp.zeros((2, 5), jnp.int32)
+IDS = np.zeros((2, 5), np.int32)
 WHOLE = {
     "gpt2": (gpt2(Gpt2Config(vocabulary=11, tokens=6, width=8, blocks=2, heads=2)), IDS, IDS),
     "llama": (llama(LlamaConfig(vocabulary=11, width=8, hidden=12, blocks=2, heads=4, kv_heads=2)), IDS, IDS),
     "lstm": (lstm_language_model(LstmLanguageModelConfig(vocabulary=11, width=4)), IDS, IDS),
     "resnet": (
         resnet(ResnetConfig(widths=(4, 8), blocks=(1, 1), groups=2)),
-        jnp.zeros((2, 8, 8, 1)),
-        jnp.zeros(2, jnp.int32),
+        np.zeros((2, 8, 8, 1)),
+        np.zeros(2, np.int32),
     ),
 }
 
@@ -309,15 +318,14 @@ def test_every_parameter_of_a_whole_model(name, mode):
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_sums_run_in_float32(dtype):
     """1,000 ones squared are 1,000; in bfloat16 they would stop at 256."""
-    ones = jnp.ones((10, 100, 1), dtype)
-    for block in jax.tree.leaves(jax.jit(kfac_factors)((hg.Outer(ones, ones), hg.Total(ones[:, :1])))):
-        assert block.dtype == np.float32
-    found = kfac_factors(hg.Outer(ones, ones))
-    assert (found.A.item(), found.G.item()) == (1, 100)
+    ones = np.ones((10, 100, 1), dtype)
+    found = jax.jit(kfac_factors)((Outer(ones, ones), Total(ones[:, :1])))
+    assert {block.dtype for block in jax.tree.leaves(found)} == {np.dtype(np.float32)}
+    assert (found[0].A.item(), found[0].G.item()) == (1, 100)
 
 
 def test_a_gradient_summed_already():
-    factors = {"body": (hg.Total(DELTA), hg.LinearParams(hg.Outer(A, DELTA), jnp.ones(3)))}
+    factors = {"body": (Total(DELTA), hg.LinearParams(Outer(A, DELTA), jnp.ones(3)))}
     with pytest.raises(
         hg.InputError, match=r"^kfac_factors: body.1.b must be a factor, got a gradient that is summed already, "
     ):
@@ -328,18 +336,16 @@ def test_batch_norm_has_no_gradient_of_an_example():
     """From factors, from columns of the root and from draws."""
     model, loss = hg.chain(hg.linear(3), hg.layers.batch_norm(), hg.linear(2)), hg.softmax_cross_entropy()
     x, labels = RNG.standard_normal((4, 2)), np.array([0, 1, 1, 0])
-    params = model.init(jax.random.key(0, impl="unsafe_rbg"), x)
-    _, factors = hg.value_and_factors(model, loss)(params, x, labels)
-    key = jax.random.key(1)
+    params = jax.eval_shape(model.init, KEY, x)
     for call in (
-        lambda: kfac_factors(factors),
-        lambda: hg.empirical_fisher_diagonal(factors),
-        lambda: kflr_factors(model, loss, params, x, labels),
-        lambda: kfac_factors(hg.sampled_factors(model, loss)(params, x, labels, key)),
-        lambda: hg.ggn_diagonal(model, loss, params, x, labels, key, 2),
+        lambda p: kfac_factors(hg.value_and_factors(model, loss)(p, x, labels)[1]),
+        lambda p: hg.empirical_fisher_diagonal(hg.value_and_factors(model, loss)(p, x, labels)[1]),
+        lambda p: kflr_factors(model, loss, p, x, labels),
+        lambda p: kfac_factors(hg.sampled_factors(model, loss)(p, x, labels, KEY)),
+        lambda p: hg.ggn_diagonal(model, loss, p, x, labels, KEY, 2),
     ):
         with pytest.raises(
             hg.InputError,
             match=r": 0\.W must have a gradient of each example, but in layer 1: batch_norm couples the examples",
         ):
-            call()
+            jax.eval_shape(call, params)
