@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY
 
+from handgrad.cases import CASES
+
 PROGRAMS = Path(__file__).parent / "types"
 # What each test finds is compared with this: {(file, line)} of the lines that say they are wrong.
 WRONG = {
@@ -22,7 +24,7 @@ WRONG = {
 
 
 def run(*command: str) -> str:
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "src")}
+    environment = {**os.environ, "PYTHONPATH": f"{REPOSITORY / 'src'}:{REPOSITORY / 'tests'}"}
     return subprocess.run(
         [sys.executable, "-m", *command], capture_output=True, text=True, cwd=REPOSITORY, env=environment
     ).stdout
@@ -51,3 +53,9 @@ def test_mypy():
         for file, line, message in re.findall(r"^(.*?):(\d+): error: (.*)$", said, re.MULTILINE)
     }
     assert found.keys() == WRONG, {place: found.get(place) for place in found.keys() ^ WRONG}
+
+
+def test_annotations_of_rules_are_true():
+    """Every row of the table of cases under jaxtyping's import hook."""
+    needs("beartype")
+    assert run("annotations").splitlines() == [f"{len(CASES)} rows"]
