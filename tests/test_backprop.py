@@ -27,6 +27,7 @@ PARAMS = jax.tree.map(lambda p: RNG.standard_normal(p.shape) / 2, jax.eval_shape
 VALUE_AND_GRAD = jax.jit(hg.value_and_grad(MODEL, LOSS, argnums=(0, 1)))
 
 SMALL = hg.chain(hg.linear(5), hg.tanh(), hg.linear(N_OUT))
+SMALL_PARAMS = jax.tree.map(lambda p: RNG.standard_normal(p.shape) / 2, jax.eval_shape(SMALL.init, KEY, X))
 SMALL_BY_AUTODIFF = jax.jit(jax.value_and_grad(hg.objective(SMALL, LOSS), argnums=(0, 1)))
 
 
@@ -193,8 +194,8 @@ def test_bfloat16_losses_are_summed_in_float32():
 @pytest.mark.parametrize("keyed", [False, True], ids=["no key", "key"])
 def test_keys(keyed):
     """The objective and the gradient by hand draw the same noise from the same key."""
-    model = hg.chain(noise(), MODEL, noise())
-    params, key = ((), PARAMS, ()), jax.random.key(3) if keyed else None
+    model = hg.chain(noise(), SMALL, noise())
+    params, key = ((), SMALL_PARAMS, ()), jax.random.key(3) if keyed else None
     arguments = (params, X, LABELS, None, key)
 
     @jax.jit
@@ -246,8 +247,8 @@ def test_jit_traces_once_and_equals_eager():
         traces.append(x)
         return x, None
 
-    model = hg.chain(hg.Layer(lambda key, x: (), counting, lambda residuals, dy: (dy, ())), SMALL)
-    params = (), jax.tree.map(lambda p: RNG.standard_normal(p.shape), jax.eval_shape(SMALL.init, KEY, X))
+    model = hg.chain(hg.Layer(lambda key, x: (), counting, lambda residuals, dy: (dy, ())), hg.linear(N_OUT))
+    params = (), hg.LinearParams(RNG.standard_normal((N_IN, N_OUT)), RNG.standard_normal(N_OUT))
     step = jax.jit(hg.value_and_grad(model, LOSS))
     results = [step(params, scale * X, LABELS, WEIGHTS) for scale in (1, 2, 1)]
     assert len(traces) == 1
@@ -259,11 +260,11 @@ def test_donated_params():
     """A training step whose new params take the old ones' room."""
 
     def step(params, x):
-        grads = hg.grad(MODEL, LOSS)(params, x, LABELS)
+        grads = hg.grad(SMALL, LOSS)(params, x, LABELS)
         return jax.tree.map(lambda p, g: p - 0.1 * g, params, grads)
 
-    expected = jax.jit(step)(PARAMS, X)
-    donated = jax.tree.map(jnp.asarray, PARAMS)
+    expected = jax.jit(step)(SMALL_PARAMS, X)
+    donated = jax.tree.map(jnp.asarray, SMALL_PARAMS)
     assert_same(jax.jit(step, donate_argnums=0)(donated, X), expected)
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(donated))
 

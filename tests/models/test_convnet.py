@@ -13,7 +13,7 @@ from handgrad.models.convnet import Lenet5Config, ResnetConfig, lenet5, resnet
 
 KEY = jax.random.key(0)
 DIGITS = jax.ShapeDtypeStruct((2, 28, 28, 1), jnp.float64)
-LABELS = jnp.array([3, 0])
+LABELS = np.array([3, 0])
 
 
 def sizes(params):
@@ -55,10 +55,9 @@ MODELS = {
 @pytest.mark.parametrize(("model", "shape"), MODELS.values(), ids=MODELS)
 def test_gradients(model, shape):
     rng = np.random.default_rng(0)
-    x = jnp.asarray(rng.standard_normal(shape))
+    x = rng.standard_normal(shape)
     params = jax.tree.map(
-        lambda p: jnp.asarray(rng.standard_normal(p.shape) / np.sqrt(p.size / p.shape[-1])),
-        jax.eval_shape(model.init, KEY, x),
+        lambda p: rng.standard_normal(p.shape) / np.sqrt(p.size / p.shape[-1]), jax.eval_shape(model.init, KEY, x)
     )
     loss = hg.softmax_cross_entropy()
 

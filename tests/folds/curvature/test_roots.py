@@ -52,9 +52,11 @@ def with_auxiliary(head):
     return hg.chain(layers.begin_auxiliary(), *carried)
 
 
-@pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("options", [{"ignore_index": 1}, {"z_loss": 0.1, "softcap": 2.0, "label_smoothing": 0.1}])
-def test_a_projection_has_the_curvature_of_its_logits(options, bias):
+@pytest.mark.parametrize(
+    ("bias", "options"),
+    [(True, {"ignore_index": 1}), (False, {"z_loss": 0.1, "softcap": 2.0, "label_smoothing": 0.1})],
+)
+def test_a_projection_has_the_curvature_of_its_logits(bias, options):
     """The weights that a Projection carries are no prediction: every matrix is that of linear and its logits' loss."""
     whole, chunked = (hg.chain(**BODY, head=head(N, bias=bias)) for head in (hg.linear, layers.projection))
     loss, in_chunks = hg.softmax_cross_entropy(**options), layers.linear_cross_entropy(chunk=4, **options)
