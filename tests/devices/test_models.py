@@ -29,10 +29,10 @@ MODELS = {
         RNG.standard_normal((BATCH, 8, 8, 2)),
         RNG.integers(0, 4, BATCH),
     ),
-    "lstm": (hg.lstm_language_model(LstmLanguageModelConfig(7, width=4, layers=2)), IDS, LABELS),
-    "gpt2": (hg.gpt2(Gpt2Config(vocabulary=7, tokens=6, width=4, blocks=2, heads=2)), IDS, LABELS),
+    "lstm": (hg.models.lstm_language_model(LstmLanguageModelConfig(7, width=4, layers=2)), IDS, LABELS),
+    "gpt2": (hg.models.gpt2(Gpt2Config(vocabulary=7, tokens=6, width=4, blocks=2, heads=2)), IDS, LABELS),
     "llama": (
-        hg.llama(LlamaConfig(vocabulary=7, width=4, hidden=6, blocks=2, heads=2, kv_heads=1, rotary_base=10.0)),
+        hg.models.llama(LlamaConfig(vocabulary=7, width=4, hidden=6, blocks=2, heads=2, kv_heads=1, rotary_base=10.0)),
         IDS,
         LABELS,
     ),

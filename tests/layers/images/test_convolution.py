@@ -120,7 +120,7 @@ def test_a_chain(model, shape):
         by_hand = hg.value_and_grad(model, loss)(params, X, target, weights)
         expected = jax.value_and_grad(objective)(params, X, target, weights)
         _, factors = hg.value_and_factors(model, loss)(params, X, target)
-        norms = [factor.sq_norms() for factor in jax.tree.leaves(factors, is_leaf=hg.is_factor)]
+        norms = [factor.sq_norms() for factor in jax.tree.leaves(factors, is_leaf=hg.factors.is_factor)]
         one = lambda x, y: jax.grad(objective)(params, x[None], y[None])  # noqa: E731
         per_example = jax.tree.leaves(jax.vmap(one)(X, target))
         return by_hand, expected, norms, [jnp.sum(g.reshape(3, -1) ** 2, 1) for g in per_example]
@@ -158,7 +158,9 @@ def test_a_shortcut_of_another_shape():
     )
     with pytest.raises(hg.InputError, match=pattern):
         layer.forward(params, X)
-    with pytest.raises(hg.InputError, match="residual: params must be a dict of 'inside', 'shortcut', one for each layer, got a tuple"):
+    with pytest.raises(
+        hg.InputError, match="residual: params must be a dict of 'inside', 'shortcut', one for each layer, got a tuple"
+    ):
         layer.forward((), X)
 
 

@@ -67,7 +67,7 @@ def test_it_equals_linear_and_repeats():
     def both(W):
         dx, one = mine.backward(mine.forward(layers.EinsumParams(W), X)[1], DY)
         expected, two = linear.backward(linear.forward(hg.LinearParams(W), X)[1], DY)
-        assert isinstance(one.W, hg.Stacked)
+        assert isinstance(one.W, hg.factors.Stacked)
         assert isinstance(one.W.factor, Contraction)
         return (dx, one.W.sum(), one.W.sq_norms()), (expected, two.W.sum(), two.W.sq_norms())
 

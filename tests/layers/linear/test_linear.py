@@ -65,10 +65,10 @@ def test_forward_and_backward(bias):
     np.testing.assert_allclose(y, expected, rtol=1e-12, atol=1e-14)
     np.testing.assert_allclose(dx, expected_dx, rtol=1e-12, atol=1e-14)
     assert isinstance(factors, hg.LinearParams)
-    assert isinstance(factors.W, hg.Outer)
+    assert isinstance(factors.W, hg.factors.Outer)
     np.testing.assert_allclose(factors.W.sum(), dparams.W, rtol=1e-12, atol=1e-14)
     if bias:
-        assert isinstance(factors.b, hg.Total)
+        assert isinstance(factors.b, hg.factors.Total)
         np.testing.assert_allclose(factors.b.sum(), dparams.b, rtol=1e-12, atol=1e-14)
     else:
         assert params.b is None

@@ -59,10 +59,10 @@ def test_the_factors_are_each_examples_own():
     @jax.jit
     def both(params):
         _, factors = hg.value_and_factors(layer, hg.l2_loss())(params, X, TARGET)
-        assert isinstance(factors.gate.W, hg.Outer)
-        assert isinstance(factors.experts[0].W, hg.Stacked)
+        assert isinstance(factors.gate.W, hg.factors.Outer)
+        assert isinstance(factors.experts[0].W, hg.factors.Stacked)
         assert factors.experts[0].W.shape == (N, 6, 5)
-        found = jax.tree.map(lambda f: (f.per_example(), f.sq_norms()), factors, is_leaf=hg.is_factor)
+        found = jax.tree.map(lambda f: (f.per_example(), f.sq_norms()), factors, is_leaf=hg.factors.is_factor)
         g = jax.vmap(jax.grad(one), (None, 0, 0))(params, X, TARGET)
         return found, jax.tree.map(lambda g: (g, (g**2).reshape(4, -1).sum(1)), g)
 

@@ -90,9 +90,9 @@ def test_the_factors_are_stacked():
         return jax.eval_shape(of, jax.eval_shape(model.init, KEY, X))
 
     found = factors(hg.repeat(linear, N))
-    assert isinstance(found.W, hg.Stacked)
-    assert isinstance(found.W.factor, hg.Outer)
-    assert isinstance(found.b.factor, hg.Total)
+    assert isinstance(found.W, hg.factors.Stacked)
+    assert isinstance(found.W.factor, hg.factors.Outer)
+    assert isinstance(found.b.factor, hg.factors.Total)
     assert (found.W.shape, found.W.batch) == ((N, 3, 3), 4)
     assert factors(hg.repeat(hg.repeat(linear, 2), N)).W.shape == (N, 2, 3, 3)
 

@@ -77,7 +77,7 @@ def test_against_the_plain_equations():
     def both(params):
         y, residuals = layer.forward(params, X)
         dx, factors = layer.backward(residuals, DY)
-        assert isinstance(factors.f[0].W, hg.Outer)
+        assert isinstance(factors.f[0].W, hg.factors.Outer)
         expected, pull_back = jax.vjp(plain, params, X)
         return (y, (hg.materialize(factors), dx)), (expected, pull_back(DY))
 
@@ -164,7 +164,7 @@ def test_factors_of_the_sequence():
 
     losses, W, sq_norms, expected = both(params)
     assert losses.shape == (4,)
-    assert isinstance(W, hg.Stacked)
+    assert isinstance(W, hg.factors.Stacked)
     assert W.shape == (N, 3, 5)
     assert_same(sq_norms, expected)
     with pytest.raises(hg.InputError, match=r"^materialize: weights need a factor, got a summed gradient"):
