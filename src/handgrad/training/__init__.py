@@ -1,33 +1,17 @@
-"""Training on hand-written gradients: the optax step, fit, data and reports."""
+"""Training on hand-written gradients: optax steps, the two-phase update, K-FAC, epochs of mini-batches.
 
-from handgrad.training.classifier import Options, Trained, make_optimizer, train_classifier
-from handgrad.training.data import Split, load_digits, load_mnist, read_idx
-from handgrad.training.fit import fit
-from handgrad.training.kfac import KfacState, kfac_step, scale_by_kfac
-from handgrad.training.report import machine, make_folder, write_report
-from handgrad.training.step import TrainState, init_state, train_step, two_phase_step
-from handgrad.training.two_phase import MicroBatches, update
+The digits demo is in `handgrad.training.digits`.
+"""
 
-__all__ = [
-    "KfacState",
-    "MicroBatches",
-    "Options",
-    "Split",
-    "TrainState",
-    "Trained",
-    "fit",
-    "init_state",
-    "kfac_step",
-    "load_digits",
-    "load_mnist",
-    "machine",
-    "make_folder",
-    "make_optimizer",
-    "read_idx",
-    "scale_by_kfac",
-    "train_classifier",
-    "train_step",
-    "two_phase_step",
-    "update",
-    "write_report",
-]
+from handgrad.training.fit import fit as fit
+from handgrad.training.kfac import KfacState as KfacState
+from handgrad.training.kfac import kfac_step as kfac_step
+from handgrad.training.kfac import scale_by_kfac as scale_by_kfac
+from handgrad.training.runs import machine as machine
+from handgrad.training.runs import make_folder as make_folder
+from handgrad.training.step import TrainState as TrainState
+from handgrad.training.step import init_state as init_state
+from handgrad.training.step import train_step as train_step
+from handgrad.training.step import two_phase_step as two_phase_step
+from handgrad.training.two_phase import MicroBatches as MicroBatches
+from handgrad.training.two_phase import update as update

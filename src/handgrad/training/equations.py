@@ -1,54 +1,57 @@
-"""An optimizer's step as a flat list of equations: whose gradients each needs, and which function it is from.
+"""An optimizer's step as a flat list of equations: whose gradients each needs, and which function it comes from.
 
-It is the jaxpr of the step in all but one thing: a branch (`lax.cond`) can be opened. Its equations then stand in the
-list, those of all its cases, and a `select_n` for each output takes the right one, so that one output can be had
-without the others.
+It is the jaxpr of the step, in which branches (`lax.cond`) can be opened: the equations of all cases are then in the
+list, and a `select_n` for each output selects the right one, so that one output can be computed without the others.
 """
 
 import functools
 import operator
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from jax.extend import core
-
-Values = dict[Any, Any]
-Needs = dict[Any, frozenset[int]]
+from jaxtyping import Array, PyTree
 
 NOTHING: frozenset[int] = frozenset()
 JAX = str(Path(jax.__file__).parent)
 
 
 class Variable:
-    """A value inside an opened branch; two of them are never equal."""
+    """A value in the list; two of them are never equal."""
 
-    def __init__(self, aval: Any):
-        self.aval = aval
+    def __init__(self, var: core.Var):
+        self.shape: tuple[int, ...] = getattr(var.aval, "shape", ())
+
+
+Atom = Variable | core.Literal
+Values = dict[Variable, Array]
+Needs = dict[Variable, frozenset[int]]
 
 
 class Equation(NamedTuple):
     """One primitive; the fields are those of JAX's own equations.
 
     Attributes:
-      primitive, params: what is computed.
-      invars, outvars: variables or literals.
-      effects: what else it does; empty for arithmetic.
-      traceback: of where it was traced, or None.
+      primitive, params: the operation and its options.
+      invars, outvars: its operands and results.
+      effects: side effects; empty for arithmetic.
+      traceback: where it was traced, or None.
     """
 
-    primitive: Any
+    primitive: core.Primitive
     params: dict[str, Any]
-    invars: list[Any]
-    outvars: list[Any]
-    effects: Any
-    traceback: Any
+    invars: list[Atom]
+    outvars: list[Variable]
+    effects: Collection[core.Effect]
+    traceback: Any  # jaxlib's
 
     @property
     def origin(self) -> str:
-        """in f, of the innermost function f outside JAX that made an `update`, or else is one; or "" if unknown."""
+        """ " in f", f being the innermost function outside JAX that made an `update`, or else is one; "" if unknown."""
         frames = [] if self.traceback is None else self.traceback.frames
         names = [frame.function_name for frame in frames if not frame.file_name.startswith(JAX)]
         updates = (re.match(r"(.+?)(\.<locals>)?\.update", name) for name in names)
@@ -60,33 +63,33 @@ class Program(NamedTuple):
     """Equations between inputs and outputs.
 
     Attributes:
-      consts: {variable: value}.
-      invars, outvars: variables; an output may be a literal.
-      eqns: in an order that they can run in.
+      consts: the values of constants.
+      invars, outvars: inputs and outputs; an output may be a literal.
+      eqns: in topological order.
     """
 
     consts: Values
-    invars: list[Any]
-    outvars: list[Any]
+    invars: list[Variable]
+    outvars: list[Atom]
     eqns: list[Equation]
 
     def needs(self, of_inputs: list[frozenset[int]]) -> Needs:
-        """{variable: whose gradients, parameters and states it needs}, given whose the inputs are."""
+        """For each variable the parameters whose gradients, values and states it needs, given those of the inputs."""
         needs: Needs = dict(zip(self.invars, of_inputs, strict=True))
         for equation in self.eqns:
             needs |= dict.fromkeys(equation.outvars, together(equation, needs))
         return needs
 
-    def behind(self, outputs: list[Any], known: Iterable[Any] = ()) -> set[int]:
-        """The places of the equations that the outputs come from, back to what is known."""
+    def behind(self, outputs: Iterable[Atom], known: Iterable[Variable] = ()) -> set[int]:
+        """The places of the equations that the outputs depend on, back to what is known."""
         known = set(known)
-        wanted = {atom for atom in outputs if not isinstance(atom, core.Literal)} - known
+        wanted = set(_variables(outputs)) - known
         places = set()
         for place in reversed(range(len(self.eqns))):
             equation = self.eqns[place]
             if wanted.intersection(equation.outvars):
                 places.add(place)
-                wanted |= {atom for atom in equation.invars if not isinstance(atom, core.Literal)} - known
+                wanted |= set(_variables(equation.invars)) - known
         return places
 
     def opened(self, places: set[int]) -> "Program":
@@ -104,13 +107,14 @@ class Program(NamedTuple):
         return self._replace(consts=consts, eqns=eqns)
 
 
-def traced(step: Callable[..., Any], *args: Any) -> Program:
+def traced(step: Callable[..., PyTree], *args: PyTree) -> Program:
     """The equations of a function; nothing is computed."""
     with jax.disable_jit():  # calls of compiled functions would hide what is inside
         jaxpr = jax.make_jaxpr(step)(*args)
-    consts, eqns = {}, []
-    inputs = list(jaxpr.jaxpr.invars)
-    return Program(consts, inputs, _inlined(jaxpr, inputs, consts, eqns), eqns)
+    consts: Values = {}
+    eqns: list[Equation] = []
+    inputs: list[Atom] = [Variable(var) for var in jaxpr.jaxpr.invars]
+    return Program(consts, _variables(inputs), _inlined(jaxpr, inputs, consts, eqns), eqns)
 
 
 def together(equation: Equation, needs: Needs) -> frozenset[int]:
@@ -118,21 +122,30 @@ def together(equation: Equation, needs: Needs) -> frozenset[int]:
     return functools.reduce(operator.or_, (need(atom, needs) for atom in equation.invars), NOTHING)
 
 
-def need(atom: Any, needs: Needs) -> frozenset[int]:
+def need(atom: Atom, needs: Needs) -> frozenset[int]:
     """What one variable needs; a literal or a constant needs nothing."""
     return NOTHING if isinstance(atom, core.Literal) else needs.get(atom, NOTHING)
 
 
-def _inlined(jaxpr: core.ClosedJaxpr, inputs: list[Any], consts: Values, eqns: list[Equation]) -> list[Any]:
-    """Append a jaxpr's equations, with variables of their own, and its constants; its outputs come back."""
+def shape_of(atom: Atom) -> tuple[int, ...]:
+    """The shape of a variable's or a literal's values."""
+    return np.shape(atom.val) if isinstance(atom, core.Literal) else atom.shape
+
+
+def _variables(atoms: Iterable[Atom]) -> list[Variable]:
+    return [atom for atom in atoms if not isinstance(atom, core.Literal)]
+
+
+def _inlined(jaxpr: core.ClosedJaxpr, inputs: list[Atom], consts: Values, eqns: list[Equation]) -> list[Atom]:
+    """Append a jaxpr's constants and equations, with new variables; returns its outputs."""
     inside = jaxpr.jaxpr
-    own: Values = dict(zip(inside.invars, inputs, strict=True))
+    own: dict[core.Var, Atom] = dict(zip(inside.invars, inputs, strict=True))
 
-    def fresh(var: Any) -> Variable:
-        own[var] = Variable(var.aval)
-        return own[var]
+    def fresh(var: core.Var) -> Variable:
+        own[var] = new = Variable(var)
+        return new
 
-    def read(atom: Any) -> Any:
+    def read(atom: core.Var | core.Literal) -> Atom:
         return atom if isinstance(atom, core.Literal) else own[atom]
 
     consts |= {fresh(var): value for var, value in zip(inside.constvars, jaxpr.consts, strict=True)}

@@ -2,20 +2,24 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from handgrad.backprop import same_batch
 from handgrad.checks import InputError, check_count
 from handgrad.layers import Layer, Loss
 from handgrad.training.step import TrainState, train_step
 
-Array = jax.Array
+Data = tuple[PyTree, PyTree]
+Metrics = dict[str, float]
+Evaluate = Callable[[PyTree], Mapping[str, Array | float]]
+# One compiled epoch: (state, x, target, key) -> (state, the objective of each step).
+Epoch = Callable[[TrainState, PyTree, PyTree, PRNGKeyArray], tuple[TrainState, Float[Array, " steps"]]]
 
 
 def fit(
@@ -23,32 +27,30 @@ def fit(
     loss: Loss,
     optimizer: optax.GradientTransformation,
     state: TrainState,
-    data: tuple[Any, Any],
+    data: Data,
     *,
     batch_size: int,
     epochs: int,
-    key: Array,
-    evaluate: Callable[[Any], dict[str, Any]] | None = None,
+    key: PRNGKeyArray,
+    evaluate: Evaluate | None = None,
     progress: bool = False,
-) -> Iterator[tuple[TrainState, dict[str, float]]]:
-    """Train, and hand over the state and its metrics after each epoch.
+) -> Iterator[tuple[TrainState, Metrics]]:
+    """Train, and yield the state and its metrics after each epoch.
 
-    An epoch visits the examples in a new random order; where the batch size doesn't divide their number, the last few
-    of that order wait for another epoch. All randomness comes from `key`: the same call gives the same bits.
+    An epoch visits the examples in a new random order and drops the last incomplete mini-batch of that order. All
+    randomness comes from `key`: the same call gives the same bits.
 
     Args:
-      model, loss, optimizer: what to train, on what, and how.
       state: from `init_state`; it is not changed.
-      data: (x, target), pytrees of arrays with the examples along axis 0 of each: arrays, Sequences, a CtcTarget.
-      batch_size, epochs: at least 1.
-      key: for the order of examples and, where a layer draws noise, for that.
+      data: (x, target), pytrees of arrays with the examples along axis 0 of each leaf: arrays, Sequences, a CtcTarget.
+      key: for the order of examples and for the noise of layers such as dropout.
       evaluate: params -> metrics, called after each epoch.
       progress: True shows a progress bar (rich).
     Yields:
       (state, {"epoch", "train_loss" (mean over the epoch's steps), "seconds", and evaluate's}) after each epoch.
     Raises:
-      InputError: before anything is computed, a batch larger than the data; x and target, or two leaves of one of
-        them, with different numbers of examples.
+      InputError: before anything is computed: batch_size or epochs below 1; a batch larger than the data; x and
+        target, or two leaves of one of them, with different numbers of examples.
     """
     check_count("fit", "batch_size", batch_size)
     check_count("fit", "epochs", epochs)
@@ -59,8 +61,8 @@ def fit(
     return _epochs(epoch, state, jax.tree.map(jnp.asarray, data), epochs, key, evaluate, progress)
 
 
-def _epoch(model, loss, optimizer, n, batch_size):
-    """One epoch: (state, x, target, key) -> (state, the objective of each step)."""
+def _epoch(model: Layer, loss: Loss, optimizer: optax.GradientTransformation, n: int, batch_size: int) -> Epoch:
+    """One pass over n examples."""
     step = train_step(model, loss, optimizer)
     steps = n // batch_size
 
@@ -78,8 +80,16 @@ def _epoch(model, loss, optimizer, n, batch_size):
     return epoch
 
 
-def _epochs(epoch, state, data, epochs, key, evaluate, progress):
-    """The generator behind `fit`, which has checked its arguments by now."""
+def _epochs(
+    epoch: Epoch,
+    state: TrainState,
+    data: Data,
+    epochs: int,
+    key: PRNGKeyArray,
+    evaluate: Evaluate | None,
+    progress: bool,
+) -> Iterator[tuple[TrainState, Metrics]]:
+    """The generator behind `fit`, which checks its arguments when it is called and not at the first `next`."""
     with ProgressBar(epochs) if progress else contextlib.nullcontext() as bar:
         for number, k in enumerate(jax.random.split(key, epochs), start=1):
             start = time.perf_counter()

@@ -1,11 +1,11 @@
 """K-FAC as an optax transformation: gradients times the inverse of a Kronecker-factored curvature."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from handgrad.backprop import check_batches, factors_of, materialize, mean_weights, weighted_sum
 from handgrad.checks import InputError, check_choice, check_count, check_positive, describe
@@ -14,53 +14,68 @@ from handgrad.folds.curvature.blocks import is_block
 from handgrad.folds.curvature.roots import draw_of, through_logits
 from handgrad.layers import Layer, Loss
 from handgrad.layers.layer import check_layer, check_loss
-from handgrad.training.step import TrainState
+from handgrad.training.step import Scalar, TrainState
 
-Array = jax.Array
+# A pytree with a Kronecker or a Diagonal in each parameter's place, as `kfac_factors` returns it.
+Blocks = PyTree
 
 
 class KfacState(NamedTuple):
-    """What `scale_by_kfac` carries from one step to the next.
+    """The state of `scale_by_kfac`.
 
     Attributes:
-      step: () int32, steps taken.
+      step: steps taken.
       averages: running averages of the Kronecker factors and diagonals.
       inverses: damped inverses of the averages, as they were when last computed.
     """
 
-    step: Array
-    averages: Any
-    inverses: Any
+    step: Int[Array, ""]
+    averages: Blocks
+    inverses: Blocks
+
+
+class KfacStep(Protocol):
+    """What `kfac_step` returns: a pure function, not compiled; call it under jax.jit."""
+
+    def __call__(
+        self,
+        state: TrainState,
+        x: PyTree,
+        target: PyTree,
+        key: PRNGKeyArray,
+        weights: Float[Array, " batch"] | None = None,
+    ) -> tuple[TrainState, Scalar]:
+        """The next state, and the objective before the step."""
+        ...
 
 
 def scale_by_kfac(
-    like: Any,
+    like: Blocks,
     *,
     damping: float = 1e-3,
     decay: float = 0.95,
     inverse_every: int = 1,
     norm_constraint: float | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """g -> (A + π √λ I)⁻¹ g (G + √λ / π I)⁻¹ for a weight matrix, g / (d + λ) for whatever has a diagonal.
+    """g -> (A + π √λ I)⁻¹ g (G + √λ / π I)⁻¹ for a weight matrix, g / (d + λ) for a parameter with a diagonal.
 
     A, G and d are running averages of the `kfac_factors` that each update is given as an extra argument:
-    `update(grads, state, params, kfac_factors=...)`. In step t the old average counts min(1 − 1 / t, decay) (Martens &
-    Grosse 2015, section 5), so that the first steps average evenly and none is biased toward zero.
+    `update(grads, state, params, kfac_factors=...)`. In step t the old average has weight min(1 − 1 / t, decay)
+    (Martens & Grosse 2015, section 5), so that the first steps average evenly and none is biased toward zero.
 
     Args:
-      like: what `kfac_factors` or `kflr_factors` return for the model, or the shapes and dtypes alone, from
-        `jax.eval_shape`: which parameters have matrices, and which a diagonal.
+      like: what `kfac_factors` or `kflr_factors` return for the model, or its shapes and dtypes from
+        `jax.eval_shape`: which parameters have Kronecker factors, and which a diagonal.
       damping: λ, added to the curvature; π balances its two halves.
-      decay: the most that an old average counts, in [0, 1).
+      decay: the largest weight of the old average, in [0, 1).
       inverse_every: steps from one inversion to the next.
-      norm_constraint: the most that ⟨u, g⟩ may be for an update u, which is about uᵀ C u, what u changes the model's
-        distribution by: a larger u is scaled down to it (Ba, Grosse & Martens 2017). None for no such bound.
+      norm_constraint: an upper bound of ⟨u, g⟩ for an update u. It is about uᵀ C u, the change of the model's
+        distribution; a larger u is scaled down to the bound (Ba, Grosse & Martens 2017). None for no bound.
     Returns:
       A transformation to chain with others: `optax.chain(scale_by_kfac(like), optax.scale(-0.1))`. Pure; a whole step,
       inversions included, is one compiled program.
     Raises:
-      InputError: a damping or a norm_constraint that isn't positive; a decay outside [0, 1); inverse_every is not a
-        positive integer; in an update, no kfac_factors, or others than `like`.
+      InputError: an option out of its range; in an update, no kfac_factors, or others than `like`.
     Derivation: docs/curvature.md
     """
     check_positive("scale_by_kfac", "damping", damping)
@@ -103,23 +118,21 @@ def kfac_step(
     loss: Loss,
     optimizer: optax.GradientTransformationExtraArgs,
     *,
-    mode: str = "expand",
-    fisher: str = "sampled",
-) -> Callable[..., Any]:
+    mode: Literal["expand", "reduce"] = "expand",
+    fisher: Literal["sampled", "empirical"] = "sampled",
+) -> KfacStep:
     """`train_step` for an optimizer with `scale_by_kfac` in it: one forward pass, and the factors of its backward pass.
 
     Args:
-      model, loss: what to train, and on what.
       optimizer: an optax transformation that takes `kfac_factors`.
-      mode: "expand" or "reduce", as for `kfac_factors`.
-      fisher: "sampled": a second backward pass, at targets drawn from the model's own distribution, gives the
-        curvature; "empirical": the gradient's own factors do.
+      mode: as for `kfac_factors`.
+      fisher: "sampled" takes the curvature from a second backward pass, at targets drawn from the model's own
+        distribution; "empirical" from the gradient's own factors.
     Returns:
-      (state, x, target, key, weights=None) -> (state, value): as `train_step`'s. The key is for the draw, and for the
-      noise of layers that have some.
+      (state, x, target, key, weights=None) -> (state, value). The key is for the draw, and for the noise of layers
+      such as dropout.
     Raises:
-      InputError: model is not a Layer; loss not a Loss, or one without a `draw` where targets are sampled; another mode
-        or fisher; at trace time, as `objective` and `kfac_factors`.
+      InputError: a loss without a `draw` where targets are sampled; at trace time, as `objective` and `kfac_factors`.
     """
     check_layer("kfac_step", model)
     check_choice("kfac_step", "mode", mode, ("expand", "reduce"))
@@ -128,7 +141,7 @@ def kfac_step(
     model, loss = through_logits(model, loss)
     draw = draw_of("kfac_step", loss) if fisher == "sampled" else None
 
-    def step(state: TrainState, x, target, key, weights=None) -> tuple[TrainState, Array]:
+    def step(state: TrainState, x, target, key, weights=None):
         params, x, target, weights = check_batches("kfac_step", state.params, x, target, weights)
         of_layers, of_draw = jax.random.split(key)
         prediction, residuals = model.forward(params, x, of_layers)
@@ -144,8 +157,8 @@ def kfac_step(
     return step
 
 
-def _check_like(found: Any, like: Any) -> None:
-    """The curvature of an update is of the kinds and shapes that the state was made for."""
+def _check_like(found: Blocks | None, like: Blocks) -> None:
+    """The curvature of an update has the structure, shapes and dtypes that the state was made for."""
     if found is None:
         raise InputError("scale_by_kfac: kfac_factors must be given to update, got none")
     if jax.tree.structure(found) != jax.tree.structure(like):

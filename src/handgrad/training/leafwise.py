@@ -1,9 +1,8 @@
 """An optax transformation as one small program for each parameter, from the jaxpr of its update.
 
-optax updates all parameters in one call. Which of its outputs need which of its inputs stands in the jaxpr of that
-call: where a new parameter needs that parameter's gradient and no other's, the equations behind it are a program of
-their own, which can run as soon as that one gradient is there. And where each of them works element by element, that
-program can run on a part of the parameter, as one layer of a stack.
+optax updates all parameters in one call. The jaxpr of that call tells which outputs depend on which inputs: where a new
+parameter depends on its own gradient and no other, the equations behind it are a program that can run as soon as that
+gradient is computed. Where each of them is elementwise, it can run on a part of the parameter, as one layer of a stack.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,13 +11,24 @@ from typing import Any, NamedTuple
 import jax
 import optax
 from jax.extend import core
+from jaxtyping import Array, PyTree
 
 from handgrad.checks import InputError, path_name
-from handgrad.training.equations import NOTHING, Equation, Needs, Program, Values, need, together, traced
+from handgrad.training.equations import (
+    NOTHING,
+    Atom,
+    Equation,
+    Needs,
+    Program,
+    Values,
+    Variable,
+    need,
+    shape_of,
+    together,
+    traced,
+)
 
-Array = jax.Array
-
-# Primitives of which each element needs that element of the arrays that go in, and numbers.
+# Elementwise primitives: each element of the output depends on that element of the inputs, and on scalars.
 ELEMENTWISE = """abs add add_any and atan2 cbrt ceil clamp convert_element_type copy cos cosh div eq erf erf_inv erfc
 exp exp2 expm1 floor ge gt integer_pow is_finite le log log1p logistic lt max min mul ne neg nextafter not or pow
 reduce_precision rem round rsqrt select_n sign sin sinh sqrt square stop_gradient sub tan tanh xor"""
@@ -29,8 +39,8 @@ class Leafwise(NamedTuple):
 
     Attributes:
       program: (n gradients, n parameters, the state's leaves) -> (n new parameters, the state's new leaves).
-      owners: for each leaf of the state the number of the parameter that it belongs to, or None for what all have in
-        common, as Adam's count.
+      owners: for each leaf of the state the number of its parameter, or None for what all parameters share, as
+        Adam's count.
       names: the parameters' paths.
     """
 
@@ -39,11 +49,11 @@ class Leafwise(NamedTuple):
     names: tuple[str, ...]
 
     def states_of(self, i: int | None) -> list[int]:
-        """Which leaves of the state are parameter i's, or everyone's."""
+        """The leaves of the state that belong to parameter i, or with None those that all parameters share."""
         return [j for j, owner in enumerate(self.owners) if owner == i]
 
     def common(self, states: list[Array]) -> tuple[Values, list[Array]]:
-        """What all parameters have in common, computed once: counts, learning rates, keys.
+        """What all parameters share, computed once: counts, learning rates, keys.
 
         Args:
           states: all leaves of the state.
@@ -55,8 +65,8 @@ class Leafwise(NamedTuple):
         outputs = [program.outvars[n + j] for j in of_all]
         needed = program.behind(outputs)
         for place, equation in enumerate(program.eqns):
-            # Arrays as large as a parameter are made where they are used; they would only stand about.
-            worth_keeping = place in needed or all(v.aval.shape == () for v in equation.outvars)
+            # Arrays as large as a parameter are made where they are used; they would stay live until then.
+            worth_keeping = place in needed or all(v.shape == () for v in equation.outvars)
             if worth_keeping and all(isinstance(a, core.Literal) or a in values for a in equation.invars):
                 _run(equation, values, lambda atom: _read(atom, values))
         return values, [_read(atom, values) for atom in outputs]
@@ -69,17 +79,17 @@ class Leafwise(NamedTuple):
         Args:
           common: from `common`.
           grad, param, states: parameter i's; `states` in the order of `states_of(i)`.
-          layer: where these are one layer of a stack that `check_elementwise` has passed, its number.
+          layer: the layer's number, where these are one layer of a stack that `check_elementwise` has passed.
         """
         inputs, outputs = self._inputs(i), self._outputs(i)
-        stack = None if layer is None else inputs[0].aval.shape
+        stack = None if layer is None else inputs[0].shape
         own: Values = dict(zip(inputs, [grad, param, *states], strict=True))
 
-        def read(atom: Any) -> Any:
+        def read(atom: Atom) -> Array:
             if isinstance(atom, core.Literal) or atom in own:
                 return _read(atom, own)
             value = common[atom]
-            in_stack = stack is not None and atom.aval.shape == stack
+            in_stack = stack is not None and atom.shape == stack
             return jax.lax.dynamic_index_in_dim(value, layer, keepdims=False) if in_stack else value
 
         for place in sorted(self.program.behind(outputs, {*common, *own})):
@@ -88,13 +98,9 @@ class Leafwise(NamedTuple):
         return new_param, new_states
 
     def check_elementwise(self, where: str, i: int) -> None:
-        """A stack is updated one layer at a time, so what updates it must not look across its layers.
-
-        Raises:
-          InputError: the update of parameter i is not element by element.
-        """
-        shape = self._inputs(i)[0].aval.shape
-        found = [f"a state of shape {atom.aval.shape}" for atom in self._inputs(i) if atom.aval.shape != shape]
+        """Raise an InputError unless the update of parameter i is elementwise: a stack is updated layer by layer."""
+        shape = self._inputs(i)[0].shape
+        found = [f"a state of shape {var.shape}" for var in self._inputs(i) if var.shape != shape]
         for place in sorted(self.program.behind(self._outputs(i))):
             equation = self.program.eqns[place]
             if not (_is_scalar(equation) or _is_fill(equation) or equation.primitive.name in ELEMENTWISE.split()):
@@ -105,35 +111,38 @@ class Leafwise(NamedTuple):
                 f"updated one at a time, got one with {found[0]}"
             )
 
-    def _inputs(self, i: int) -> list[Any]:
+    def _inputs(self, i: int) -> list[Variable]:
         n, invars = len(self.names), self.program.invars
         return [invars[i], invars[n + i], *(invars[2 * n + j] for j in self.states_of(i))]
 
-    def _outputs(self, i: int) -> list[Any]:
+    def _outputs(self, i: int) -> list[Atom]:
         n, outvars = len(self.names), self.program.outvars
         return [outvars[i], *(outvars[n + j] for j in self.states_of(i))]
 
 
 def leafwise(
-    where: str, optimizer: optax.GradientTransformation, params: Any, opt_state: Any, stacks: Sequence[int] = ()
+    where: str,
+    optimizer: optax.GradientTransformation,
+    params: PyTree,
+    opt_state: optax.OptState,
+    stacks: Sequence[int] = (),
 ) -> Leafwise:
-    """Take an optimizer's step apart; nothing is computed.
+    """Split an optimizer's step by parameter; nothing is computed.
 
     A branch that several parameters or a stack go through, as that of MultiSteps on its counter, is opened.
 
     Args:
       where: the function that errors name.
-      optimizer, params, opt_state: as for optax.
       stacks: the numbers of the parameters that are updated one layer at a time.
     Raises:
-      InputError: a new parameter, or a leaf of the state, needs the gradients of several parameters; the optimizer
-        needs more than gradients, parameters and its state, as a line search needs the objective; its state changes
-        its structure.
+      InputError: a new parameter, or a leaf of the state, depends on the gradients of several parameters; the
+        optimizer takes more than gradients, parameters and its state, as a line search does; the structure of its state
+        changes.
     """
     names = tuple(path_name(path) for path, _ in jax.tree.leaves_with_path(params))
     n = len(names)
 
-    def step(grads: Any, params: Any, opt_state: Any) -> Any:
+    def step(grads: PyTree, params: PyTree, opt_state: optax.OptState) -> PyTree:
         updates, opt_state = optimizer.update(grads, opt_state, params)
         return optax.apply_updates(params, updates), opt_state
 
@@ -169,9 +178,9 @@ def leafwise(
 
 
 def _owners(program: Program, n: int) -> Needs:
-    """Whose gradients, parameters and states each variable needs.
+    """For each variable the parameters that it depends on.
 
-    A leaf of the state belongs to whom its next value belongs to: round by round, until nothing new is found.
+    A leaf of the state belongs to the parameters that its next value depends on: iterated to the fixed point.
     """
     of_params = [frozenset([i]) for i in range(n)]
     of_states = [NOTHING] * (len(program.invars) - 2 * n)
@@ -184,7 +193,7 @@ def _owners(program: Program, n: int) -> Needs:
 
 
 def _meeting(program: Program, needs: Needs, i: int) -> str:
-    """Where several parameters come together on the way to output i: at the first equation that needs more than one."""
+    """The first equation on the way to output i that depends on more than one parameter, as the message names it."""
     for place in sorted(program.behind([program.outvars[i]])):
         equation = program.eqns[place]
         if len(together(equation, needs)) > 1 and all(len(need(atom, needs)) < 2 for atom in equation.invars):
@@ -194,8 +203,10 @@ def _meeting(program: Program, needs: Needs, i: int) -> str:
     return ""
 
 
-def _run(equation: Equation, values: Values, read: Callable[[Any], Any], stack: tuple[int, ...] | None = None) -> None:
-    """One equation, its outputs put among the values; with `stack` the shape of the whole, for one layer of it."""
+def _run(
+    equation: Equation, values: Values, read: Callable[[Atom], Array], stack: tuple[int, ...] | None = None
+) -> None:
+    """Add one equation's outputs to the values; `stack` is the shape of the whole stack, where this is one layer."""
     if stack is not None and _is_fill(equation):
         values[equation.outvars[0]] = jax.lax.broadcast(read(equation.invars[0]), stack[1:])
         return
@@ -204,15 +215,15 @@ def _run(equation: Equation, values: Values, read: Callable[[Any], Any], stack: 
     values |= dict(zip(equation.outvars, found if equation.primitive.multiple_results else [found], strict=True))
 
 
-def _read(atom: Any, values: Values) -> Any:
+def _read(atom: Atom, values: Values) -> Any:
     return atom.val if isinstance(atom, core.Literal) else values[atom]
 
 
 def _is_scalar(equation: Equation) -> bool:
-    """Numbers from numbers: the same for every layer."""
-    return all(atom.aval.shape == () for atom in (*equation.invars, *equation.outvars))
+    """Scalars from scalars: the same for every layer."""
+    return all(shape_of(atom) == () for atom in (*equation.invars, *equation.outvars))
 
 
 def _is_fill(equation: Equation) -> bool:
-    """One number everywhere."""
-    return equation.primitive.name == "broadcast_in_dim" and equation.invars[0].aval.shape == ()
+    """A scalar, broadcast."""
+    return equation.primitive.name == "broadcast_in_dim" and shape_of(equation.invars[0]) == ()

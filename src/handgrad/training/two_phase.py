@@ -1,18 +1,19 @@
-"""The two-phase update: the full gradient never stands in memory.
+"""The two-phase update: the full gradient is never materialized.
 
-Phase one is a forward and a backward pass that leave factors, (A, Δ) for a weight matrix. Phase two multiplies ONE
-parameter's gradient out, updates the parameter and forgets the gradient before the next; of a stack (`repeat`) one
-layer at a time.
+Phase one is a forward and a backward pass that leave factors, (A, Δ) for a weight matrix. Phase two materializes ONE
+parameter's gradient, updates the parameter and frees the gradient before the next; for a stack (`repeat`) one layer at
+a time.
 """
 
 import functools
 import operator
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Float, PyTree
 
 from handgrad import meshes
 from handgrad.checks import InputError, check_positive, check_shape, describe, path_name
@@ -20,56 +21,55 @@ from handgrad.factors import Correlation, Coupled, Factor, Outer, Stacked, is_fa
 from handgrad.factors.base import accumulator, as_rows, weighted
 from handgrad.training.leafwise import Leafwise, leafwise
 
-Array = jax.Array
-Parts = tuple[Any, ...]
+T = TypeVar("T")
+Parts = tuple[Factor | Array, ...]  # one parameter's factor, or summed gradient, in each micro-batch
 Weights = list[Array | None]
+Stacks = list[tuple[Array, list[Array]]]  # parameters under `repeat`, each with its leaves of the state
 
 
 class _Sum(NamedTuple):
-    """In the place of a parameter's factors: dW, multiplied out."""
+    """In the place of a parameter's factors: dW, materialized."""
 
     dW: Array
 
 
 class MicroBatches(NamedTuple):
-    """Factors of several batches, for one update with the gradient of all their examples.
+    """Factors of several batches, for one update with the gradient of all their examples (gradient accumulation).
 
     Attributes:
-      trees: what `value_and_factors` gave for each, one after the other. They may differ in size.
+      trees: what `value_and_factors` returned for each. The batches may differ in size.
     """
 
-    trees: tuple[Any, ...]
+    trees: tuple[PyTree[Factor | Array], ...]
 
 
 def update(
-    factors: Any,
-    params: Any,
-    opt_state: Any,
+    factors: PyTree[Factor | Array] | MicroBatches,
+    params: PyTree[Array],
+    opt_state: optax.OptState,
     optimizer: optax.GradientTransformation,
     clip_global_norm: float | None = None,
-    weights: Array | None = None,
-) -> tuple[Any, Any]:
-    """One step of optax on G = Σ_b w_b g_b, or on G min(1, C / ‖G‖), and no G: one parameter, one layer at a time.
+    weights: Float[Array, " batch"] | None = None,
+) -> tuple[PyTree[Array], optax.OptState]:
+    """One step of optax on G = Σ_b w_b g_b, or on G min(1, C / ‖G‖), without G: one parameter, one layer at a time.
 
-    What `optimizer.update` on `materialize(factors, weights)` computes, with the gradient of one parameter, or of one
-    layer of a stack, in memory. ‖G‖² = Σ ‖dW‖² comes first, one dW after the other too: of an Outer over few rows
-    ‖AᵀΔ‖² = ⟨A Aᵀ, Δ Δᵀ⟩ without a dW, else dW is multiplied out, reduced to its number, and multiplied again later;
-    but a kernel's, and any that is smaller than its factor, once, for both.
+    The same numbers as `optimizer.update` on `materialize(factors, weights)`, with the gradient of one parameter, or of
+    one layer of a stack, in memory. ‖G‖² = Σ ‖dW‖² comes first, also one dW after the other: for an Outer over few rows
+    ‖AᵀΔ‖² = ⟨A Aᵀ, Δ Δᵀ⟩ without dW (ghost norm), else dW is materialized, reduced to its norm, and materialized again
+    for the update (rematerialization); but a kernel's, and any that is smaller than its factor, once, for both.
 
     Args:
-      factors: from `value_and_factors`, or MicroBatches of them. An array in a factor's place is Σ_b g_b, which its
-        layer has summed already.
-      params, opt_state: as for optax.
-      optimizer: one that updates each parameter from its own gradient and state, and a stack element by element: sgd,
+      factors: from `value_and_factors`, or MicroBatches of them. An array in a factor's place is Σ_b g_b, summed by its
+        layer.
+      optimizer: one that updates each parameter from its own gradient and state, and a stack elementwise: sgd,
         momentum, adam, adamw, rmsprop, schedules, MultiSteps, chains of these.
       clip_global_norm: C, positive, in the place of optax.clip_by_global_norm; None doesn't clip.
-      weights: (batch,) the w_b, those of micro-batches one behind the other; None stands for 1 / batch each, the mean.
+      weights: the w_b, of micro-batches concatenated; None stands for 1 / batch each, the mean.
     Returns:
-      (params, opt_state), one step on. Donate the old ones to the compiled step, and they are written over.
+      The new (params, opt_state). Donate the old ones to the compiled step, and they are updated in-place.
     Raises:
-      InputError: at trace time: clip_global_norm is not positive; weights of another length; weights for a gradient
-        that is summed already or Coupled; factors unlike params; an optimizer that needs several gradients at once,
-        several layers of a stack, or more than gradients, its state and params.
+      InputError: at trace time: weights for a summed or Coupled gradient; factors unlike params; an optimizer that
+        needs several gradients at once, several layers of a stack, or more than gradients, its state and params.
     Source: docs/two_phase.md
     """
     if clip_global_norm is not None:
@@ -77,40 +77,42 @@ def update(
     parts, batches = _parts(factors, params)
     of_batches: Weights = [None] * len(batches)
     if weights is None:
-        parts = [tuple(p.factor if isinstance(p, Coupled) else p for p in parts_of_one) for parts_of_one in parts]
+        parts = [tuple(p.factor if isinstance(p, Coupled) else p for p in of_one) for of_one in parts]
     else:
         _check_weights(weights, sum(batches), parts)
         of_batches = list(jnp.split(jnp.asarray(weights), [sum(batches[:m]) for m in range(1, len(batches))]))
     groups = _groups(parts)
     stacks = [i for layers, places in groups.items() if layers for i in places]
     program = leafwise("update", optimizer, params, opt_state, stacks)
-    parts = [_at_once(of_one, of_batches, clip_global_norm is not None) for of_one in parts]
+    ready = [_at_once(of_one, of_batches, clip_global_norm is not None) for of_one in parts]
     for i in stacks:
         program.check_elementwise("update", i)
 
-    scale: Any = 1 / sum(batches) if weights is None else 1.0
+    scale: Array | float = 1 / sum(batches) if weights is None else 1.0
     if clip_global_norm is not None:
-        norm = scale * jnp.sqrt(_sq_norm(parts, of_batches, groups))
+        norm = scale * jnp.sqrt(_sq_norm(ready, of_batches, groups))
         scale = scale * jnp.where(norm < clip_global_norm, 1, clip_global_norm / norm)
 
-    def gradient(parts: Parts, dtype: Any) -> Array:
+    def gradient(parts: Parts | _Sum, dtype: jnp.dtype) -> Array:
         return (_multiply(parts, of_batches) * scale).astype(dtype)
 
     leaves, structure = jax.tree.flatten(params)
     states, of_states = jax.tree.flatten(opt_state)
-    leaves, states = _update(program, gradient, parts, groups, list(map(jnp.asarray, leaves)), states)
+    leaves, states = _update(program, gradient, ready, groups, list(map(jnp.asarray, leaves)), states)
     return jax.tree.unflatten(structure, leaves), jax.tree.unflatten(of_states, states)
 
 
 def _update(
-    program: Leafwise, gradient: Any, parts: list[Parts], groups: dict[int, list[int]], params: Any, states: Any
+    program: Leafwise,
+    gradient: Callable[[Parts | _Sum, jnp.dtype], Array],
+    parts: list[Parts | _Sum],
+    groups: dict[int, list[int]],
+    params: list[Array],
+    states: list[Array],
 ) -> tuple[list[Array], list[Array]]:
-    """Phase two: multiply, update, forget."""
+    """Phase two: materialize, update, free."""
     common, of_all = program.common(states)
     own = [[states[j] for j in program.states_of(i)] for i in range(len(params))]
-
-    def step(i: int, parts: Parts, old: tuple[Array, list[Array]], layer: Array | None = None) -> Any:
-        return program.update(common, i, gradient(parts, old[0].dtype), *old, layer)
 
     done = jnp.zeros(())
     for layers, places in groups.items():
@@ -122,13 +124,16 @@ def _update(
                 done = jnp.sum(params[i].reshape(-1)[:1])
             continue
 
-        def one_layer(k: Array, stacks: Any, places: list[int] = places, layers: int = layers) -> Any:
-            # Carried and not scanned over, so that each layer is written where the old one stood. A branch, always
-            # taken, has that one read before: what XLA may fuse with the writing it reads once more, too late, and
-            # then keeps a copy of the whole stack.
+        def one_layer(k: Array, stacks: Stacks, places: list[int] = places, layers: int = layers) -> Stacks:
+            # Carried and not scanned over, so that each layer is updated in-place. A branch, always taken, reads the
+            # old layer first: XLA would fuse a read with the write, read once more too late, and keep a copy of the
+            # whole stack for that.
             nothing = jax.tree.map(lambda stack: jnp.zeros_like(stack[0]), stacks)
             olds = jax.lax.cond(k < layers, lambda: _layer(stacks, k), lambda: nothing)
-            new = [step(i, _layer(parts[i], k), old, k) for i, old in zip(places, olds, strict=True)]
+            new = []
+            for i, (param, of_param) in zip(places, olds, strict=True):
+                grad = gradient(_layer(parts[i], k), param.dtype)
+                new.append(program.update(common, i, grad, param, of_param, k))
             return jax.tree.map(lambda stack, a: jax.lax.dynamic_update_index_in_dim(stack, a, k, 0), stacks, new)
 
         of_these = [parts[i] for i in places]
@@ -143,7 +148,7 @@ def _update(
     return params, states
 
 
-def _sq_norm(parts: list[Parts], weights: Weights, groups: dict[int, list[int]]) -> Array:
+def _sq_norm(parts: list[Parts | _Sum], weights: Weights, groups: dict[int, list[int]]) -> Array:
     """‖G‖², one parameter, one layer after the other."""
     dtype = accumulator(*jax.tree.leaves(parts))
     total = jnp.zeros((), dtype)
@@ -164,43 +169,44 @@ def _sq_norm(parts: list[Parts], weights: Weights, groups: dict[int, list[int]])
 
 
 def _in_turn(before: Array, make: Callable[[], Array]) -> Array:
-    """`make()`, which doesn't start until the number `before` is there.
+    """`make()`, which doesn't start until the scalar `before` is computed.
 
-    It is made in a branch that is always taken, for no number is below −∞; but XLA doesn't know. From a branch it moves
-    nothing to where it would stand longer, nor finds the products of the norm's pass in phase two's, to keep them until
-    then. (Its optimization_barrier says this in a word, but not on CPU.)
+    It runs in a branch that is always taken, since no number is below −∞; but XLA can't know that. It moves nothing out
+    of a branch to where it would stay live for longer, and doesn't merge the norm's products with those of phase two to
+    keep them until then. (optimization_barrier is for this, but XLA drops it on CPU.)
     """
     like = jax.eval_shape(make)
     return jax.lax.cond(before < -jnp.inf, lambda: jnp.zeros(like.shape, like.dtype), make)
 
 
-def _sq_norm_of_one(parts: Parts, weights: Weights) -> Array:
-    """‖dW‖². Seen as the tokens of one example, the rows of an Outer have its norm without AᵀΔ, where that is less and
-    they lie on one device: every row meets every other."""
-    if isinstance(parts, _Sum) or not all(isinstance(p, Outer) and meshes.places(p, p.batch) == 1 for p in parts):
+def _sq_norm_of_one(parts: Parts | _Sum, weights: Weights) -> Array:
+    """‖dW‖². The rows of an Outer, taken as the tokens of one example, have its ghost norm without AᵀΔ, where that is
+    less work and they are on one device, since the Gram matrix takes every pair of rows."""
+    outers = [part for part in parts if isinstance(part, Outer) and meshes.places(part, part.batch) == 1]
+    if len(outers) < len(parts):
         return jnp.sum(_multiply(parts, weights) ** 2)
-    A = jnp.concatenate([as_rows(part.A) for part in parts])
-    Delta = jnp.concatenate([as_rows(weighted(part.Delta, w)) for part, w in zip(parts, weights, strict=True)])
+    A = jnp.concatenate([as_rows(outer.A) for outer in outers])
+    Delta = jnp.concatenate([as_rows(weighted(outer.Delta, w)) for outer, w in zip(outers, weights, strict=True)])
     return Outer(A[None], Delta[None]).sq_norms()[0]
 
 
-def _multiply(parts: Parts, weights: Weights) -> Array:
+def _multiply(parts: Parts | _Sum, weights: Weights) -> Array:
     """dW = Σ over the micro-batches, in the dtype of the sum."""
     if isinstance(parts, _Sum):
         return parts.dW
     sums = (
-        part.accumulate(w) if is_factor(part) else part.astype(accumulator(part))
+        part.accumulate(w) if isinstance(part, Factor) else part.astype(accumulator(part))
         for part, w in zip(parts, weights, strict=True)
     )
     return functools.reduce(operator.add, sums)
 
 
-def _at_once(parts: Parts, weights: Weights, clipped: bool) -> Parts:
-    """dW multiplied out, where a second product or a branch gains nothing.
+def _at_once(parts: Parts, weights: Weights, clipped: bool) -> Parts | _Sum:
+    """dW materialized, where rematerialization would gain nothing.
 
-    So it is where dW is no larger than what it is a product of: a scale, a bias, most convolution kernels. A kernel's
-    norm, too, takes as long as its gradient, which is then kept for phase two. An Outer stays a product whatever its
-    size, since its sides are often kept for other parameters too.
+    That is where dW is no larger than its factor: a scale, a bias, most convolution kernels. A clipped kernel is too,
+    since its norm takes as long as its gradient. An Outer stays a product whatever its size, since its sides are often
+    live for other parameters too.
     """
     kinds = jax.tree.leaves(parts, is_leaf=lambda node: isinstance(node, Outer | Correlation))
     if all(isinstance(kind, Outer) for kind in kinds):
@@ -211,10 +217,10 @@ def _at_once(parts: Parts, weights: Weights, clipped: bool) -> Parts:
     return _Sum(_multiply(parts, weights)) if small or (clipped and is_kernel) else parts
 
 
-def _layer(stacks: Any, k: Array) -> Any:
-    """Layer k of every array, and of every Stacked factor its layer k."""
+def _layer(stacks: T, k: Array) -> T:
+    """Layer k of every array and of every Stacked factor."""
 
-    def of_one(stack: Any) -> Any:
+    def of_one(stack: Factor | Array) -> PyTree:
         factor = stack.factor if isinstance(stack, Stacked) else stack
         return jax.tree.map(lambda a: jax.lax.dynamic_index_in_dim(a, k, keepdims=False), factor)
 
@@ -222,7 +228,7 @@ def _layer(stacks: Any, k: Array) -> Any:
 
 
 def _groups(parts: list[Parts]) -> dict[int, list[int]]:
-    """Which parameters are updated together: by how many layers their stacks have, 0 for those that are no stacks."""
+    """The parameters that are updated together, by the number of layers of their stacks; 0 for single parameters."""
     groups: dict[int, list[int]] = {}
     for i, of_one in enumerate(parts):
         layers = of_one[0].shape[0] if all(isinstance(part, Stacked) for part in of_one) else 0
@@ -230,8 +236,8 @@ def _groups(parts: list[Parts]) -> dict[int, list[int]]:
     return groups
 
 
-def _parts(factors: Any, params: Any) -> tuple[list[Parts], list[int]]:
-    """For each parameter its factor in every micro-batch, and the sizes of these."""
+def _parts(factors: PyTree, params: PyTree) -> tuple[list[Parts], list[int]]:
+    """For each parameter its factor in every micro-batch, and the sizes of the micro-batches."""
     trees = factors.trees if isinstance(factors, MicroBatches) else (factors,)
     paths = jax.tree.leaves_with_path(params)
     parts: list[Parts] = [()] * len(paths)
@@ -253,7 +259,7 @@ def _parts(factors: Any, params: Any) -> tuple[list[Parts], list[int]]:
     return parts, batches
 
 
-def _check_weights(weights: Any, examples: int, parts: list[Parts]) -> None:
+def _check_weights(weights: Array, examples: int, parts: list[Parts]) -> None:
     check_shape("update", "weights", weights, (examples,), "(one for each example)")
     for part in (part for of_one in parts for part in of_one):
         if not is_factor(part):

@@ -1,37 +1,14 @@
-"""What a run leaves in its folder: metrics.jsonl and two pictures; and where it was made."""
+"""The files of a run: metrics.jsonl, the learning curve and the worst-classified digits."""
 
 import json
-import os
-import platform
 from collections.abc import Sequence
-from datetime import date
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
-from handgrad.checks import InputError
-from handgrad.training.classifier import Trained
-from handgrad.training.data import Split
-
-
-def make_folder(folder: Path) -> Path:
-    """The folder, made where it is missing; asked before anything is trained, so that no work is lost.
-
-    Raises:
-      InputError: it can't be made or written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise InputError(
-            f"make_folder: the output folder must be one that can be written, got {folder} ({error.strerror})"
-        ) from None
-    return folder
+from handgrad.training.digits.classifier import Trained
+from handgrad.training.digits.data import Split
 
 
 def write_report(folder: Path, trained: Trained, test: Split, title: str) -> list[Path]:
@@ -78,20 +55,8 @@ def plot_worst(path: Path, test: Split, outputs: np.ndarray, title: str, rows: i
 
 
 def _figure(rows: int, columns: int, size: tuple[float, float]) -> Any:
-    """A figure that needs no screen, and its axes."""
+    """A figure that needs no display, and its axes. matplotlib is imported here: it comes with the extra."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=size, layout="constrained")
     return figure, figure.subplots(rows, columns)
-
-
-def machine() -> dict[str, Any]:
-    """What a figure is worth nothing without: date, device, cores, and the versions of jax and Python."""
-    device = jax.devices()[0]
-    return {
-        "date": date.today().isoformat(),
-        "device": f"{device.platform} ({device.device_kind})",
-        "cores": os.cpu_count(),
-        "jax": jax.__version__,
-        "python": platform.python_version(),
-    }

@@ -1,22 +1,23 @@
-"""A classifier of images from its options to its report."""
+"""A classifier of images: its options, its model, its training."""
 
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+from jaxtyping import Array, Float, Int, PyTree
 
 from handgrad import layers
 from handgrad.backprop import objective
 from handgrad.checks import InputError, check_count, check_positive
 from handgrad.layers import Layer, Loss, chain
 from handgrad.models import mlp
-from handgrad.training.data import Split
+from handgrad.training.digits.data import Split
 from handgrad.training.fit import fit
 from handgrad.training.step import init_state
 
-Array = jax.Array
 Activation = Literal["sigmoid", "tanh", "relu", "leaky_relu", "elu", "selu", "gelu", "silu", "softplus", "mish"]
 LossName = Literal[
     "softmax_cross_entropy",
@@ -53,7 +54,7 @@ class Options:
     """λ: adds ½ λ Σ w² to the objective, weights only."""
 
     def __post_init__(self) -> None:
-        """Options that make no sense can't be made: an InputError names the one."""
+        """Raise an InputError that names the option that makes no sense."""
         for n in self.sizes:
             check_count("Options", "sizes", n)
         check_positive("Options", "learning_rate", self.learning_rate)
@@ -66,30 +67,26 @@ class Options:
 
 
 class Trained(NamedTuple):
-    """What training leaves behind.
+    """The result of training.
 
     Attributes:
-      params: of the last epoch.
+      params: after the last epoch.
       history: the metrics of each epoch.
-      logits: (n, classes) the model's outputs on the test set.
+      logits: the model's outputs on the test set.
     """
 
-    params: Any
+    params: PyTree
     history: list[dict[str, float]]
-    logits: Array
+    logits: Float[Array, "n classes"]
 
     @property
     def test_accuracy(self) -> float:
-        """Of the last epoch, between 0 and 1."""
+        """After the last epoch, between 0 and 1."""
         return self.history[-1]["test_accuracy"]
 
 
 def train_classifier(options: Options, train: Split, test: Split, *, progress: bool = False) -> Trained:
-    """Train on one split, evaluate on the other after each epoch.
-
-    Raises:
-      InputError: before the first epoch, a batch larger than the training set.
-    """
+    """Train on one split and evaluate on both after each epoch."""
     classes = int(train.labels.max()) + 1
     model, loss = build(options, train.x.shape[1], classes)
     optimizer = make_optimizer(options)
@@ -132,15 +129,17 @@ def build(options: Options, features: int, classes: int) -> tuple[Layer, Loss]:
     return model, getattr(layers, options.loss)()
 
 
-def targets(options: Options, labels: Any, classes: int) -> Array:
-    """Labels as the loss takes them: as they are, or as rows of zeros with a one."""
+def targets(
+    options: Options, labels: Int[np.ndarray, " n"], classes: int
+) -> Int[Array, " n"] | Float[Array, "n classes"]:
+    """The labels as the loss takes them: integers, or one-hot rows."""
     if options.loss == "softmax_cross_entropy":
         return jnp.asarray(labels)
     return jax.nn.one_hot(labels, classes)
 
 
 def make_optimizer(options: Options) -> optax.GradientTransformation:
-    """The optax transformation that the options name, with weight decay on the weights and not on the biases."""
+    """The optax transformation that the options name; l2 decays the weights and not the biases."""
     rules = {
         "adam": optax.adam,
         "sgd": optax.sgd,
@@ -151,6 +150,6 @@ def make_optimizer(options: Options) -> optax.GradientTransformation:
     return optax.chain(optax.add_decayed_weights(options.l2, mask=is_weight), step) if options.l2 else step
 
 
-def is_weight(params: Any) -> Any:
+def is_weight(params: PyTree) -> PyTree:
     """True for each matrix among the parameters, False for each bias."""
     return jax.tree.map(lambda leaf: leaf.ndim > 1, params)

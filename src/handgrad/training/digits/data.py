@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float32, Int32, UInt8
 
 from handgrad.checks import InputError
 
@@ -19,25 +20,19 @@ MNIST = {
 
 
 class Split(NamedTuple):
-    """Images and what they show.
+    """Images and their labels.
 
     Attributes:
-      x: (n, height × width) float32 in [0, 1].
-      labels: (n,) int32 in 0 … 9.
+      x: gray values in [0, 1]; one row of height × width pixels for each image, as loaded.
+      labels: digits, 0 … 9.
     """
 
-    x: np.ndarray
-    labels: np.ndarray
+    x: Float32[np.ndarray, "n ..."]
+    labels: Int32[np.ndarray, " n"]
 
 
 def load_digits(test_size: int = 360, seed: int = 0) -> tuple[Split, Split]:
-    """scikit-learn's 1,797 handwritten digits of 8 × 8 pixels: training and test set, the classes equally mixed in
-    both.
-
-    Args:
-      test_size: examples in the test set.
-      seed: of the division.
-    """
+    """scikit-learn's 1,797 handwritten digits of 8 × 8 pixels, split into training and test set by class."""
     from sklearn.datasets import load_digits as bundled
     from sklearn.model_selection import train_test_split
 
@@ -62,8 +57,8 @@ def load_mnist(folder: Path) -> tuple[Split, Split]:
     return train, test
 
 
-def read_idx(path: Path, axes: int) -> np.ndarray:
-    """An IDX file of unsigned bytes with so many axes.
+def read_idx(path: Path, axes: int) -> UInt8[np.ndarray, "..."]:
+    """The array in an IDX file of unsigned bytes with this number of axes.
 
     Raises:
       InputError: the file can't be read, is cut short, too long or of another kind.
