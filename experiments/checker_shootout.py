@@ -15,7 +15,6 @@ Three parts, each a table and a part of the JSON file; the file's other parts st
 
 import json
 import multiprocessing
-import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -23,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import tyro
+import study
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -177,7 +176,7 @@ def _at_once(tasks: list[Task], workers: int) -> Iterator[Any]:
 
 
 def _kills_table(figures: dict[str, Any]) -> Table:
-    table = _table("broken gradients", "", *kills.BAR)
+    table = study.table("broken gradients", "", *kills.BAR)
     rows: dict[str, Callable[[dict[str, Any]], Any]] = {
         "mutants": lambda f: f["mutants"],
         "killed": lambda f: f["killed"],
@@ -201,7 +200,7 @@ def _share(count: dict[str, int]) -> str:
 
 
 def _alarms_table(figures: dict[str, Any]) -> Table:
-    table = _table("right gradients", "", "PASS", "INCONCLUSIVE", "false alarms")
+    table = study.table("right gradients", "", "PASS", "INCONCLUSIVE", "false alarms")
     for name, count in [*figures["by kind"].items(), ("all", figures["verdicts"])]:
         wrong = count.get("FAIL", 0) + count.get("INVALID", 0)
         table.add_row(name, str(count.get("PASS", 0)), str(count.get("INCONCLUSIVE", 0)), str(wrong))
@@ -210,7 +209,7 @@ def _alarms_table(figures: dict[str, Any]) -> Table:
 
 def _others_table(figures: dict[str, Any]) -> Table:
     checkers = [name for name in figures if name not in ("made", "wall seconds")]
-    table = _table("other checkers on a sample", "", *checkers)
+    table = study.table("other checkers on a sample", "", *checkers)
     for level in figures[others.OURS]["mutants"]:
         counts = [figures[name]["mutants"].get(level) for name in checkers]
         table.add_row(f"killed: {level}", *(f"{c['told apart']} of {c['seen']}" if c else "-" for c in counts))
@@ -218,13 +217,6 @@ def _others_table(figures: dict[str, Any]) -> Table:
         counts = [figures[name]["right gradients"][at] for name in checkers]
         table.add_row(f"false alarms: {at}", *(f"{c['false alarms']} of {c['checks']}" for c in counts))
     table.add_row("seconds a check", *(str(figures[name]["seconds a check"]) for name in checkers))
-    return table
-
-
-def _table(title: str, *headings: str) -> Table:
-    table = Table(title=title, title_justify="left")
-    for i, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if i else "left")
     return table
 
 
@@ -236,7 +228,4 @@ TABLES: dict[Part, Callable[[dict[str, Any]], Table]] = {
 
 
 if __name__ == "__main__":
-    try:
-        run(tyro.cli(Options))
-    except hg.InputError as error:
-        sys.exit(str(error))
+    study.main(run, Options)

@@ -9,10 +9,7 @@ shares with the parameters or within itself counted once).
     OPENBLAS_NUM_THREADS=1 python experiments/curvature_cost.py --out docs/results/curvature_cost.json
 """
 
-import json
 import statistics
-import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -20,14 +17,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jax
-import tyro
-from rich.console import Console
-from rich.table import Table
+import study
 
 import handgrad as hg
-from handgrad.checks import check_count
 from handgrad.folds.curvature import ggn_vector_product, hessian_vector_product, kfac_factors, sampled_factors
-from handgrad.training import machine
 
 
 @dataclass(frozen=True)
@@ -112,31 +105,24 @@ def kept_bytes(product: Any) -> int:
 
 
 def medians(timed: dict[str, Callable[[], Any]], repeats: int) -> dict[str, dict[str, float]]:
-    """Milliseconds, and the median of the ratios to the first of them, all in turn."""
-    seconds: dict[str, list[float]] = {name: [] for name in timed}
-    for i in range(repeats + 1):
-        for name, program in timed.items():
-            start = time.perf_counter()
-            jax.block_until_ready(program())
-            if i:  # the first turn compiles
-                seconds[name].append(time.perf_counter() - start)
+    """Milliseconds, and the median of the ratios to the first of them."""
+    seconds = study.in_turn(timed, repeats)
     first = next(iter(seconds.values()))
     return {
         name: {
             "milliseconds": round(1e3 * statistics.median(times), 3),
-            "ratio": round(statistics.median(a / b for a, b in zip(times, first, strict=True)), 3),
+            "ratio": round(study.ratio(times, first), 3),
         }
         for name, times in seconds.items()
     }
 
 
 def run(options: Options) -> dict[str, Any]:
-    """Print the table, write the figures, return them."""
-    for name in ("width", "batch", "repeats"):
-        check_count("curvature_cost", name, getattr(options, name))
+    """Print the tables, write the figures, return them."""
+    study.begin("curvature_cost", options, "width", "batch", "repeats")
     if options.width % 8:
         raise hg.InputError(f"curvature_cost: width must be a multiple of 8, for 4 heads, got {options.width}")
-    figures = {}
+    figures, tables = {}, []
     for model, problem in problems(options).items():
         if model not in options.models:
             continue
@@ -144,22 +130,14 @@ def run(options: Options) -> dict[str, Any]:
         figures[model] = medians(timed, options.repeats)
         for name, count in kept.items():
             figures[model][name]["kept_bytes"] = count
-        table = Table(title=f"{model}, width {options.width}, batch {options.batch}")
-        for heading in ("", "ms", "in gradients", "bytes kept"):
-            table.add_column(heading, justify="right")
+        title = f"{model}, width {options.width}, batch {options.batch}"
+        tables.append(study.table(title, "", "ms", "in gradients", "bytes kept"))
         for name, row in figures[model].items():
-            table.add_row(name, f"{row['milliseconds']:.2f}", f"{row['ratio']:.2f}", f"{row.get('kept_bytes', 0):,}")
-        Console().print(table)
-    command = "OPENBLAS_NUM_THREADS=1 python experiments/curvature_cost.py --out docs/results/curvature_cost.json"
-    settings = {name: getattr(options, name) for name in ("width", "batch", "repeats")}
-    about = {"command": command, "machine": machine(), "options": settings, "figures": figures}
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(about, indent=1) + "\n")
+            numbers = f"{row['milliseconds']:.2f}", f"{row['ratio']:.2f}", f"{row.get('kept_bytes', 0):,}"
+            tables[-1].add_row(name, *numbers)
+    study.publish(options.out, options, *tables, figures=figures)
     return figures
 
 
 if __name__ == "__main__":
-    try:
-        run(tyro.cli(Options))
-    except hg.InputError as problem:
-        sys.exit(str(problem))
+    study.main(run, Options)

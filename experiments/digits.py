@@ -7,15 +7,16 @@ worst-classified digits into --out.
     python experiments/digits.py --data-dir DATA/mnist --sizes 300 100 --epochs 10
 """
 
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import study
 import tyro
 from rich.console import Console
 
 from handgrad.checks import InputError
-from handgrad.training import Options, Trained, load_digits, load_mnist, make_folder, train_classifier, write_report
+from handgrad.training import make_folder
+from handgrad.training.digits import Options, Trained, load_digits, load_mnist, train_classifier, write_report
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,9 @@ def run(digits: Digits, progress: bool = True) -> Trained:
     """Load, train, report."""
     train, test = load_mnist(digits.data_dir) if digits.data_dir else load_digits()
     if digits.options.batch > len(train.labels):
-        raise InputError(f"batch must be at most the {len(train.labels)} training images, got {digits.options.batch}")
+        raise InputError(
+            f"digits: batch must be at most the {len(train.labels)} training images, got {digits.options.batch}"
+        )
     folder = make_folder(digits.out)
     trained = train_classifier(digits.options, train, test, progress=progress)
     part = "first " if len(train.labels) < 60_000 else ""  # of MNIST's training set
@@ -47,7 +50,4 @@ def run(digits: Digits, progress: bool = True) -> Trained:
 
 
 if __name__ == "__main__":
-    try:
-        run(tyro.cli(Digits))
-    except InputError as error:
-        sys.exit(f"digits: {error}")
+    study.main(run, Digits)

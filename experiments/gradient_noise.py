@@ -7,23 +7,20 @@ waste steps, batches far above it waste examples.
     python experiments/gradient_noise.py
 """
 
-import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import tyro
-from rich.console import Console
+import study
 from rich.table import Table
 
 import handgrad as hg
-from handgrad.checks import check_count, check_positive
-from handgrad.training import init_state, load_digits, machine, make_folder, train_step
+from handgrad.checks import check_positive
+from handgrad.training import init_state, train_step
+from handgrad.training.digits import load_digits
 
 
 @dataclass(frozen=True)
@@ -48,10 +45,8 @@ class Options:
 
 def run(options: Options) -> list[dict[str, float]]:
     """Train, print, plot; a row for each epoch."""
-    check_count("gradient_noise", "epochs", options.epochs)
-    check_count("gradient_noise", "every", options.every)
+    study.begin("gradient_noise", options, "epochs", "every")
     check_positive("gradient_noise", "learning_rate", options.learning_rate)
-    folder = make_folder(options.out)
     train, test = load_digits()
     model, loss = hg.mlp((64, *options.hidden, 10), hg.relu()), hg.softmax_cross_entropy()
     optimizer = optax.sgd(options.learning_rate)
@@ -93,17 +88,8 @@ def run(options: Options) -> list[dict[str, float]]:
                 "test_accuracy": some[-1, 3],
             }
         )
-    console = Console()
-    console.print(_table(rows))
-    plot(folder / "noise_scale.png", rows, options.batch)
-    settings = {
-        "hidden": options.hidden,
-        "batch": options.batch,
-        "learning_rate": options.learning_rate,
-        "every": options.every,
-    }
-    (folder / "figures.json").write_text(json.dumps({**machine(), **settings, "rows": rows}, indent=1) + "\n")
-    console.print(f"  {folder / 'noise_scale.png'}", soft_wrap=True)
+    plot(options.out / "noise_scale.png", rows, options.batch)
+    study.publish(options.out / "figures.json", options, _table(rows), rows=rows)
     return rows
 
 
@@ -129,10 +115,9 @@ def plot(path: Path, rows: list[dict[str, float]], batch: int) -> None:
     figure.savefig(path, dpi=120)
 
 
-def _table(rows: list[dict[str, Any]]) -> Table:
-    table = Table(title="noise scale through training", title_justify="left")
-    for heading in ("epoch", "cost", "|G|²", "tr Σ", "tr Σ / |G|²", "test accuracy"):
-        table.add_column(heading, justify="right")
+def _table(rows: list[dict[str, float]]) -> Table:
+    headings = "epoch", "cost", "|G|²", "tr Σ", "tr Σ / |G|²", "test accuracy"
+    table = study.table("noise scale through training", *headings)
     for row in rows:
         numbers = f"{row['cost']:.4f}", f"{row['sq_norm']:.2e}", f"{row['trace']:.2e}", f"{row['noise_scale']:.0f}"
         table.add_row(str(row["epoch"]), *numbers, f"{100 * row['test_accuracy']:.1f} %")
@@ -140,7 +125,4 @@ def _table(rows: list[dict[str, Any]]) -> Table:
 
 
 if __name__ == "__main__":
-    try:
-        run(tyro.cli(Options))
-    except hg.InputError as problem:
-        sys.exit(f"gradient_noise: {problem}")
+    study.main(run, Options)

@@ -11,11 +11,9 @@ One thread of BLAS for the matrices to invert, which are small: several of them 
 where other programs have the cores.
 """
 
-import json
-import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,22 +21,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import tyro
-from rich.console import Console
-from rich.table import Table
+import study
 
 import handgrad as hg
 from handgrad.checks import InputError, check_count, check_positive
 from handgrad.folds.curvature import kfac_factors
-from handgrad.training import (
-    init_state,
-    kfac_step,
-    load_digits,
-    machine,
-    make_folder,
-    scale_by_kfac,
-    train_step,
-)
+from handgrad.training import init_state, kfac_step, scale_by_kfac, train_step
+from handgrad.training.digits import load_digits
 
 LOSS = hg.softmax_cross_entropy()
 THRESHOLDS = (1e-1, 1e-2, 1e-3)
@@ -68,7 +57,7 @@ class KfacDigits:
     """Of the initial parameters, the order of examples and the targets drawn."""
     out: Path = Path("runs/kfac_digits")
     """Where the plot goes."""
-    result: Path | None = None
+    result: Path = Path("runs/kfac_digits/figures.json")
     """A JSON file for the figures."""
 
     def __post_init__(self) -> None:
@@ -82,15 +71,15 @@ class KfacDigits:
                 check_positive("kfac_digits", name, rate)
 
 
-def run(study: KfacDigits) -> dict[str, Any]:
+def run(options: KfacDigits) -> dict[str, Any]:
     """Train with each optimizer at each rate, and tell the figures."""
-    folder = make_folder(study.out)
+    study.begin("kfac_digits", options)
     train, test = load_digits()
-    if study.batch > len(train.labels):
-        raise InputError(f"kfac_digits: batch must be at most {len(train.labels)}, the images, got {study.batch}")
-    steps = study.epochs * (len(train.labels) // study.batch)
-    model = hg.mlp((train.x.shape[1], *study.sizes, 10), hg.tanh())
-    init_key, fit_key = jax.random.split(jax.random.key(study.seed))
+    if options.batch > len(train.labels):
+        raise InputError(f"kfac_digits: batch must be at most {len(train.labels)}, the images, got {options.batch}")
+    steps = options.epochs * (len(train.labels) // options.batch)
+    model = hg.mlp((train.x.shape[1], *options.sizes, 10), hg.tanh())
+    init_key, fit_key = jax.random.split(jax.random.key(options.seed))
     params = jax.jit(model.init)(init_key, train.x[:1])
 
     def blocks(params):
@@ -98,7 +87,7 @@ def run(study: KfacDigits) -> dict[str, Any]:
 
     like = jax.eval_shape(blocks, params)
     runs = {}
-    for name, rate in [("adam", r) for r in study.adam_rates] + [("kfac", r) for r in study.kfac_rates]:
+    for name, rate in [("adam", r) for r in options.adam_rates] + [("kfac", r) for r in options.kfac_rates]:
         falling = optax.cosine_decay_schedule(rate, steps)
         if name == "adam":
             optimizer = optax.adam(falling)
@@ -107,14 +96,14 @@ def run(study: KfacDigits) -> dict[str, Any]:
         else:
             inverse = scale_by_kfac(
                 like,
-                damping=study.damping,
-                inverse_every=study.inverse_every,
-                norm_constraint=study.norm_constraint,
+                damping=options.damping,
+                inverse_every=options.inverse_every,
+                norm_constraint=options.norm_constraint,
             )
             optimizer = optax.chain(inverse, optax.scale_by_learning_rate(falling))
             step = kfac_step(model, LOSS, optimizer)
-        runs[name, rate] = compiled(step, init_state(params, optimizer), train, study.batch, fit_key)
-    histories = take_turns(runs, study.epochs, fit_key)
+        runs[name, rate] = compiled(step, init_state(params, optimizer), train, options.batch, fit_key)
+    histories = take_turns(runs, options.epochs, fit_key)
 
     @jax.jit
     def evaluate(params):
@@ -128,7 +117,7 @@ def run(study: KfacDigits) -> dict[str, Any]:
             [float(f"{value:.4g}") for value in column] for column in (*zip(*values, strict=True), history["seconds"])
         )
         figures.setdefault(name, {})[rate] = {
-            "steps": [(i + 1) * steps // study.epochs for i in range(study.epochs)],
+            "steps": [(i + 1) * steps // options.epochs for i in range(options.epochs)],
             "seconds": seconds,
             "train_loss": losses,
             "test_accuracy": accuracies,
@@ -137,7 +126,7 @@ def run(study: KfacDigits) -> dict[str, Any]:
         name: min(rates, key=lambda rate: _or_infinite(rates[rate]["train_loss"][-1]))
         for name, rates in figures.items()
     }
-    report(study, folder, figures, best)
+    report(options, figures, best)
     return {"best": best, "runs": figures}
 
 
@@ -181,11 +170,12 @@ def reached(run: dict[str, Any], threshold: float) -> tuple[int, float] | None:
     return None
 
 
-def report(study: KfacDigits, folder: Path, figures: dict[str, Any], best: dict[str, float]) -> None:
-    """Say the figures, plot them, and write them where that is asked for."""
-    table = Table(title=f"digits, {'-'.join(map(str, (64, *study.sizes, 10)))} tanh, batch {study.batch}")
-    for heading in ("", "rate", *(f"steps (seconds) to {t:g}" for t in THRESHOLDS), "train loss", "test accuracy"):
-        table.add_column(heading, justify="right")
+def report(options: KfacDigits, figures: dict[str, Any], best: dict[str, float]) -> None:
+    """Plot the figures, print them and write them."""
+    headings = "", "rate", *(f"steps (seconds) to {t:g}" for t in THRESHOLDS), "train loss", "test accuracy"
+    table = study.table(
+        f"digits, {'-'.join(map(str, (64, *options.sizes, 10)))} tanh, batch {options.batch}", *headings
+    )
     for name, rates in figures.items():
         for rate, one in rates.items():
             times = [reached(one, threshold) for threshold in THRESHOLDS]
@@ -193,17 +183,8 @@ def report(study: KfacDigits, folder: Path, figures: dict[str, Any], best: dict[
             mark = f"{rate:g} *" if rate == best[name] else f"{rate:g}"
             end = f"{one['train_loss'][-1]:.1e}", f"{100 * one['test_accuracy'][-1]:.2f} %"
             table.add_row(name, mark, *cells, *end)
-    console = Console()
-    console.print(table)
-    path = folder / "kfac_digits.png"
-    plot(path, figures, best)
-    console.print(f"  {path}", soft_wrap=True)
-    if study.result:
-        command = "OPENBLAS_NUM_THREADS=1 python experiments/kfac_digits.py --result docs/results/kfac_digits.json"
-        options = {name: value for name, value in asdict(study).items() if name not in ("out", "result")}
-        about = {"command": command, "machine": machine(), "options": options, "best": best, "runs": figures}
-        study.result.write_text(json.dumps(about, indent=1) + "\n")
-        console.print(f"  {study.result}", soft_wrap=True)
+    plot(options.out / "kfac_digits.png", figures, best)
+    study.publish(options.result, options, table, best=best, runs=figures)
 
 
 def plot(path: Path, figures: dict[str, Any], best: dict[str, float]) -> None:
@@ -232,7 +213,4 @@ def _or_infinite(loss: float) -> float:
 
 
 if __name__ == "__main__":
-    try:
-        run(tyro.cli(KfacDigits))
-    except InputError as error:
-        sys.exit(str(error))
+    study.main(run, KfacDigits)

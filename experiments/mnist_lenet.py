@@ -1,15 +1,13 @@
 """LeNet-5 on MNIST by hand-written gradients: the paper's network, Adam, the first training images.
 
-Every gradient comes from the rules of handgrad; jax.grad is not called. With --result, the figures go to a JSON file.
+Every gradient comes from the rules of handgrad; jax.grad is not called. The figures go to a JSON file.
 
     python experiments/mnist_lenet.py --data-dir DATA/mnist
-    python experiments/mnist_lenet.py --data-dir DATA/mnist --result docs/results/mnist_lenet.json
+    python experiments/mnist_lenet.py --data-dir DATA/mnist --out docs/results/mnist_lenet.json
 """
 
-import json
-import sys
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +15,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import study
 import tyro
-from rich.console import Console
 
-from handgrad.checks import InputError, check_count, check_positive
-from handgrad.layers import softmax_cross_entropy
+import handgrad as hg
+from handgrad.checks import check_positive
 from handgrad.models.convnet import Lenet5Config, lenet5
-from handgrad.training import Split, fit, init_state, load_mnist, machine
+from handgrad.training import fit, init_state
+from handgrad.training.digits import Split, load_mnist
 
 
 @dataclass(frozen=True)
@@ -43,23 +42,22 @@ class MnistLenet:
     """Of Adam; it falls to 0 along a cosine."""
     seed: int = 0
     """Of the initial parameters and the order of examples."""
-    result: Path | None = None
+    out: Path = Path("runs/mnist_lenet.json")
     """A JSON file for the figures."""
 
 
-def run(study: MnistLenet, progress: bool = True) -> dict[str, Any]:
+def run(options: MnistLenet, progress: bool = True) -> dict[str, Any]:
     """Train, and tell the figures."""
-    for name in ("images", "epochs", "batch"):
-        check_count("mnist_lenet", name, getattr(study, name))
-    check_positive("mnist_lenet", "learning_rate", study.learning_rate)
-    train, test = (as_images(split) for split in load_mnist(study.data_dir))
-    train = Split(*(array[: study.images] for array in train))
-    model = lenet5(study.model)
-    steps = study.epochs * (len(train.labels) // study.batch)
-    optimizer = optax.adam(optax.cosine_decay_schedule(study.learning_rate, max(steps, 1)))
+    study.begin("mnist_lenet", options, "images", "epochs", "batch")
+    check_positive("mnist_lenet", "learning_rate", options.learning_rate)
+    train, test = (as_images(split) for split in load_mnist(options.data_dir))
+    train = Split(*(array[: options.images] for array in train))
+    model = lenet5(options.model)
+    steps = options.epochs * (len(train.labels) // options.batch)
+    optimizer = optax.adam(optax.cosine_decay_schedule(options.learning_rate, max(steps, 1)))
 
     start, processor_start = time.perf_counter(), time.process_time()
-    init_key, fit_key = jax.random.split(jax.random.key(study.seed))
+    init_key, fit_key = jax.random.split(jax.random.key(options.seed))
     state = init_state(jax.jit(model.init)(init_key, train.x[:1]), optimizer)
     wrong = jax.jit(lambda params, x, labels: jnp.sum(jnp.argmax(model.forward(params, x)[0], axis=-1) != labels))
 
@@ -70,12 +68,12 @@ def run(study: MnistLenet, progress: bool = True) -> dict[str, Any]:
 
     epochs = fit(
         model,
-        softmax_cross_entropy(),
+        hg.softmax_cross_entropy(),
         optimizer,
         state,
         train,
-        batch_size=study.batch,
-        epochs=study.epochs,
+        batch_size=options.batch,
+        epochs=options.epochs,
         key=fit_key,
         evaluate=evaluate,
         progress=progress,
@@ -88,7 +86,11 @@ def run(study: MnistLenet, progress: bool = True) -> dict[str, Any]:
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
         "history": history,
     }
-    report(study, figures, len(train.labels), len(test.labels))
+    title = f"LeNet-5, {options.model.activation}, {options.model.pool} pools, {options.epochs} epochs"
+    table = study.table(title, "training images", "test images", "test accuracy", "seconds", "processor seconds")
+    counts = f"first {len(train.labels):,}", f"{len(test.labels):,}", f"{100 * figures['test_accuracy']:.2f} %"
+    table.add_row(*counts, *(f"{figures[name]:.0f}" for name in ("seconds", "processor_seconds")))
+    study.publish(options.out, options, table, **figures)
     return figures
 
 
@@ -98,26 +100,5 @@ def as_images(split: Split) -> Split:
     return Split(((split.x - 0.1307) / 0.3081).reshape(-1, side, side, 1), split.labels)
 
 
-def report(study: MnistLenet, figures: dict[str, Any], trained: int, tested: int) -> None:
-    """Say the figures, and write them where that is asked for."""
-    console = Console()
-    console.print(
-        f"LeNet-5, {study.model.activation}, {study.model.pool} pools, first {trained:,} training images, "
-        f"{study.epochs} epochs: test accuracy {100 * figures['test_accuracy']:.2f} % of {tested:,} in "
-        f"{figures['seconds']:.0f} s ({figures['processor_seconds']:.0f} s of processor time)",
-        highlight=False,
-        soft_wrap=True,
-    )
-    if study.result:
-        command = "python experiments/mnist_lenet.py --data-dir DATA/mnist --result docs/results/mnist_lenet.json"
-        options = {name: value for name, value in asdict(study).items() if name not in ("data_dir", "result")}
-        about = {"command": command, "machine": machine(), "options": options}
-        study.result.write_text(json.dumps(about | figures, indent=2) + "\n")
-        console.print(f"  {study.result}", soft_wrap=True)
-
-
 if __name__ == "__main__":
-    try:
-        run(tyro.cli(MnistLenet))
-    except InputError as error:
-        sys.exit(f"mnist_lenet: {error}")
+    study.main(run, MnistLenet)

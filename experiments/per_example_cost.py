@@ -10,26 +10,19 @@ Three parts, float32, every way timed in turn with the plain hand-written gradie
     python experiments/per_example_cost.py --out runs/per_example_cost.json
 """
 
-import json
-import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-import tyro
-from rich.console import Console
-from rich.table import Table
+import study
 
 import handgrad as hg
-from handgrad import layers
-from handgrad.checks import check_count
 from handgrad.models import Gpt2Config, gpt2
-from handgrad.training import machine
 
 LOSS, SQUARES = hg.softmax_cross_entropy(), hg.squared_error()
 
@@ -95,23 +88,16 @@ def ways_of(model: hg.Layer, loss: hg.Loss, batch: int, options: Options) -> dic
 
 
 def measure(ways: dict[str, Callable[..., Any]], arguments: tuple[Any, ...], repeats: int) -> dict[str, Any]:
-    """Of each way, in turn with the first one: the median of their times' ratio; and XLA's temporary memory."""
+    """Of each way, in turn with the first one: the median of the ratios of their times; and XLA's temporary memory."""
     compiled = {name: jax.jit(way).lower(*arguments).compile() for name, way in ways.items()}
     first = next(iter(compiled.values()))
-
-    def seconds(run: Any) -> float:
-        start = time.perf_counter()
-        jax.block_until_ready(run(*arguments))
-        return time.perf_counter() - start
-
     figures = {}
     for name, run in compiled.items():
-        pairs = np.array([(seconds(first), seconds(run)) for _ in range(repeats + 1)])[1:]  # the first pair warms up
-        memory: Any = run.memory_analysis()
+        times = study.in_turn({"first": partial(first, *arguments), "run": partial(run, *arguments)}, repeats)
         figures[name] = {
-            "ms": 1e3 * float(np.median(pairs[:, 1])),
-            "ratio": 1.0 if run is first else float(np.median(pairs[:, 1] / pairs[:, 0])),
-            "temp_bytes": memory.temp_size_in_bytes,
+            "ms": 1e3 * median(times["run"]),
+            "ratio": 1.0 if run is first else study.ratio(times["run"], times["first"]),
+            "temp_bytes": study.temp_bytes(run),
         }
     return figures
 
@@ -143,7 +129,7 @@ def of_block(options: Options) -> dict[str, Any]:
 def of_tokens(options: Options) -> list[dict[str, Any]]:
     """One matrix, more and more tokens, as many rows in all."""
     rows, n = [], options.features
-    model = hg.chain(layers.linear(n, bias=False), hg.tanh(), layers.linear(n, bias=False))
+    model = hg.chain(hg.linear(n, bias=False), hg.tanh(), hg.linear(n, bias=False))
     for tokens in options.tokens:
         batch = max(1, 16 * 256 // tokens)
         x = jax.random.normal(jax.random.key(1), (batch, tokens, n), jnp.float32)
@@ -161,37 +147,21 @@ def of_tokens(options: Options) -> list[dict[str, Any]]:
 
 def run(options: Options) -> dict[str, Any]:
     """Print the tables, write the figures, return them."""
-    for name in ("repeats", "batch", "width", "block_batch", "features"):
-        check_count("per_example_cost", name, getattr(options, name))
-    figures = {
-        **machine(),
-        "settings": {name: getattr(options, name) for name in ("repeats", "batch", "width", "block_batch", "features")},
-        "mlp": of_mlp(options),
-        "block": of_block(options),
-        "tokens": of_tokens(options),
-    }
-    console = Console()
+    study.begin("per_example_cost", options, "repeats", "batch", "width", "block_batch", "features", "tokens")
+    figures = {"mlp": of_mlp(options), "block": of_block(options), "tokens": of_tokens(options)}
+    tables = []
     for part in ("mlp", "block"):
-        table = Table("", title=f"{part}, times of one plain gradient", title_justify="left")
-        for heading in ("time", "ms", "temp bytes"):
-            table.add_column(heading, justify="right")
+        tables.append(study.table(f"{part}, times of one plain gradient", "", "time", "ms", "temp bytes"))
         for name, way in figures[part].items():
-            table.add_row(name, f"{way['ratio']:.2f}", f"{way['ms']:.1f}", f"{way['temp_bytes']:,}")
-        console.print(table)
-    table = Table("tokens", "chosen", title="norms of one matrix, times of one plain gradient", title_justify="left")
+            tables[-1].add_row(name, f"{way['ratio']:.2f}", f"{way['ms']:.1f}", f"{way['temp_bytes']:,}")
     names = [name for name in figures["tokens"][0]["ways"] if name != "gradient"]
-    for name in names:
-        table.add_column(name, justify="right")
+    tables.append(study.table("norms of one matrix, times of one plain gradient", "tokens", "chosen", *names))
     for row in figures["tokens"]:
-        table.add_row(str(row["tokens"]), row["chosen"], *(f"{row['ways'][name]['ratio']:.2f}" for name in names))
-    console.print(table)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(figures, indent=1) + "\n")
+        ratios = (f"{row['ways'][name]['ratio']:.2f}" for name in names)
+        tables[-1].add_row(str(row["tokens"]), row["chosen"], *ratios)
+    study.publish(options.out, options, *tables, **figures)
     return figures
 
 
 if __name__ == "__main__":
-    try:
-        run(tyro.cli(Options))
-    except hg.InputError as problem:
-        sys.exit(str(problem))
+    study.main(run, Options)

@@ -8,8 +8,6 @@ distributions, for examples that are added or removed. A row for each noise mult
     python experiments/private_digits.py
 """
 
-import json
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +16,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-import tyro
-from rich.console import Console
-from rich.table import Table
+import study
 
 import handgrad as hg
-from handgrad.checks import check_count, check_positive
-from handgrad.training import Split, load_digits, machine, make_folder
+from handgrad.checks import check_positive
+from handgrad.training.digits import Split, load_digits
 
 
 @dataclass(frozen=True)
@@ -57,7 +53,7 @@ def spent(options: Options, examples: int) -> Callable[[float], float]:
         import dp_accounting  # pyright: ignore[reportMissingImports]
         from dp_accounting import pld  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError as error:
-        raise hg.InputError(f"needs {error.name}: pip install 'handgrad[privacy]'") from None
+        raise hg.InputError(f"private_digits: needs {error.name}: pip install 'handgrad[privacy]'") from None
 
     def epsilon(noise_multiplier: float) -> float:
         step = dp_accounting.PoissonSampledDpEvent(
@@ -105,34 +101,24 @@ def train(options: Options, noise_multiplier: float | None, train: Split, test: 
 
 def run(options: Options) -> list[dict[str, Any]]:
     """Train, print, plot; a row for each noise multiplier, and one without privacy."""
-    for name in ("batch", "steps"):
-        check_count("private_digits", name, getattr(options, name))
+    study.begin("private_digits", options, "batch", "steps")
     for sigma in options.noise_multipliers:
         check_positive("private_digits", "noise_multipliers", sigma)
     splits = load_digits()
     epsilon = spent(options, len(splits[0].labels))
-    folder = make_folder(options.out)
     rows: list[dict[str, Any]] = [
         {"noise_multiplier": sigma, "epsilon": epsilon(sigma), "test_accuracy": train(options, sigma, *splits)}
         for sigma in options.noise_multipliers
     ]
     rows.append({"noise_multiplier": None, "epsilon": None, "test_accuracy": train(options, None, *splits)})
-    table = Table(title=f"{options.steps} steps, δ = {options.delta:g}", title_justify="left")
-    for heading in ("noise multiplier", "ε", "test accuracy"):
-        table.add_column(heading, justify="right")
+    title = f"{options.steps} steps, δ = {options.delta:g}"
+    table = study.table(title, "noise multiplier", "ε", "test accuracy")
     for row in rows:
         private = row["epsilon"] is not None
         numbers = (f"{row['noise_multiplier']:g}", f"{row['epsilon']:.2f}") if private else ("none", "∞")
         table.add_row(*numbers, f"{100 * row['test_accuracy']:.1f} %")
-    console = Console()
-    console.print(table)
-    plot(folder / "accuracy.png", rows, options.delta)
-    settings = {
-        name: getattr(options, name)
-        for name in ("l2_clip_norm", "hidden", "batch", "steps", "learning_rate", "delta", "seed")
-    }
-    (folder / "figures.json").write_text(json.dumps({**machine(), **settings, "rows": rows}, indent=1) + "\n")
-    console.print(f"  {folder / 'accuracy.png'}", soft_wrap=True)
+    plot(options.out / "accuracy.png", rows, options.delta)
+    study.publish(options.out / "figures.json", options, table, rows=rows)
     return rows
 
 
@@ -155,7 +141,4 @@ def plot(path: Path, rows: list[dict[str, Any]], delta: float) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        run(tyro.cli(Options))
-    except hg.InputError as problem:
-        sys.exit(f"private_digits: {problem}")
+    study.main(run, Options)

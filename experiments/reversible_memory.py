@@ -8,8 +8,6 @@ worst of all parameters.
     python experiments/reversible_memory.py --out runs/reversible_memory.json
 """
 
-import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,13 +15,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
-from rich.console import Console
-from rich.table import Table
+import study
 
 import handgrad as hg
-from handgrad import layers
-from handgrad.checks import check_count
 
 LOSS = hg.l2_loss()
 WAYS = ("sequence", "repeat", "jax.grad")
@@ -47,8 +41,8 @@ def gradient(way: str, width: int, depth: int) -> Any:
     """(params, x, target) -> value, grads."""
     f, g = (hg.chain(hg.linear(width // 2), hg.tanh(), hg.linear(width // 2)) for _ in range(2))
     if way == "sequence":
-        return hg.value_and_grad(layers.reversible_sequence(f, g, depth), LOSS)
-    plain = hg.repeat(layers.reversible(f, g, residuals="save"), depth)
+        return hg.value_and_grad(hg.reversible_sequence(f, g, depth), LOSS)
+    plain = hg.repeat(hg.reversible(f, g, residuals="save"), depth)
     return hg.value_and_grad(plain, LOSS) if way == "repeat" else jax.value_and_grad(hg.objective(plain, LOSS))
 
 
@@ -62,43 +56,32 @@ def measure(options: Options, depth: int) -> dict[str, Any]:
     """One row: bytes and errors of each way."""
     f, g = (hg.chain(hg.linear(options.width // 2), hg.tanh(), hg.linear(options.width // 2)) for _ in range(2))
     x, target = jax.random.normal(jax.random.key(0), (2, options.batch, options.width), jnp.float32)
-    params = layers.reversible_sequence(f, g, depth).init(jax.random.key(1), x)
+    params = hg.reversible_sequence(f, g, depth).init(jax.random.key(1), x)
     row: dict[str, Any] = {"depth": depth, "parameters": sum(p.nbytes for p in jax.tree.leaves(params))}
     in_float64 = jax.tree.map(lambda a: a.astype(jnp.float64), (params, x, target))
     _, truth = jax.jit(gradient("jax.grad", options.width, depth))(*in_float64)
     for way in WAYS:
         compiled = jax.jit(gradient(way, options.width, depth)).lower(params, x, target).compile()
         _, grads = compiled(params, x, target)
-        memory: Any = compiled.memory_analysis()
-        row[way] = {"temp_bytes": memory.temp_size_in_bytes, "error": error(grads, truth)}
+        row[way] = {"temp_bytes": study.temp_bytes(compiled), "error": error(grads, truth)}
     return row
 
 
 def run(options: Options) -> list[dict[str, Any]]:
     """Print the table, write the figures, return them."""
-    for name in ("width", "batch"):
-        check_count("reversible_memory", name, getattr(options, name))
+    study.begin("reversible_memory", options, "depths", "width", "batch")
     if options.width % 2:
         raise hg.InputError(f"reversible_memory: width must be even, got {options.width}")
     rows = [measure(options, depth) for depth in options.depths]
-    table = Table(title=f"width {options.width}, batch {options.batch}, float32, jax {jax.__version__}")
-    for heading in ("blocks", *(f"{way}: {what}" for what in ("bytes", "error") for way in WAYS)):
-        table.add_column(heading, justify="right")
+    title = f"width {options.width}, batch {options.batch}, float32, jax {jax.__version__}"
+    table = study.table(title, "blocks", *(f"{way}: {what}" for what in ("bytes", "error") for way in WAYS))
     for row in rows:
         memory = (f"{row[way]['temp_bytes']:,}" for way in WAYS)
         table.add_row(str(row["depth"]), *memory, *(f"{row[way]['error']:.1e}" for way in WAYS))
-    Console().print(table)
-    device = jax.devices()[0]
-    settings = {"width": options.width, "batch": options.batch, "dtype": "float32"}
-    figures = {"jax": jax.__version__, "device": device.device_kind, **settings, "rows": rows}
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(figures, indent=1) + "\n")
+    study.publish(options.out, options, table, rows=rows)
     return rows
 
 
 if __name__ == "__main__":
-    try:
-        with jax.enable_x64(True):
-            run(tyro.cli(Options))
-    except hg.InputError as problem:
-        sys.exit(str(problem))
+    with jax.enable_x64(True):
+        study.main(run, Options)

@@ -7,7 +7,6 @@ a².
     python experiments/single_weight.py --out runs/single_weight
 """
 
-import sys
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,15 +14,13 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
+import study
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from rich.console import Console
-from rich.table import Table
 
 import handgrad as hg
-from handgrad.checks import check_count, check_positive
-from handgrad.training import make_folder
+from handgrad.checks import check_positive
 
 # w after each step, as the question prints it.
 PRINTED = [
@@ -69,14 +66,11 @@ def descend(w, a, y, rate, steps):
 def run(options: Options) -> np.ndarray:
     """Print the table, write the plots, return w after each step."""
     check_positive("single_weight", "rate", options.rate)
-    check_count("single_weight", "steps", options.steps)
-    folder = make_folder(options.out)
+    study.begin("single_weight", options, "steps")
     w0, a, y, rate = (jnp.asarray(v, jnp.float64) for v in (options.w, options.a, options.y, options.rate))
     w, by_hand, by_autodiff = map(np.asarray, descend(w0, a, y, rate, options.steps))
 
-    table = Table()
-    for heading in ("k", "w", "in the question", "∂C/∂w by hand", "jax.grad"):
-        table.add_column(heading, justify="right")
+    table = study.table("", "k", "w", "in the question", "∂C/∂w by hand", "jax.grad")
     printed = PRINTED if options == Options(out=options.out) else []
     for k in range(options.steps):
         question = printed[k] if k < len(printed) else ""
@@ -84,9 +78,9 @@ def run(options: Options) -> np.ndarray:
     console = Console()
     console.print(table)
     console.print(f"a w = {options.a * w[-1]:.5g}, target {options.y:.5g}", highlight=False)
-    plot_weight(folder / "weight.png", options, w)
-    plot_law(folder / "convergence_law.png", options)
-    console.print(f"plots: {folder / 'weight.png'}, {folder / 'convergence_law.png'}", soft_wrap=True)
+    plot_weight(options.out / "weight.png", options, w)
+    plot_law(options.out / "convergence_law.png", options)
+    console.print(f"plots: {options.out / 'weight.png'}, {options.out / 'convergence_law.png'}", soft_wrap=True)
     return w
 
 
@@ -125,8 +119,5 @@ def plot_law(path: Path, options: Options) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        with jax.enable_x64(True):
-            run(tyro.cli(Options))
-    except hg.InputError as error:
-        sys.exit(str(error))
+    with jax.enable_x64(True):
+        study.main(run, Options)

@@ -7,7 +7,6 @@ jax.grad one.
     python experiments/two_layer_chain.py --out runs/two_layer_chain
 """
 
-import sys
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,14 +14,12 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
+import study
 from matplotlib.figure import Figure
 from rich.console import Console
-from rich.table import Table
 
 import handgrad as hg
-from handgrad.checks import check_count, check_positive
-from handgrad.training import make_folder
+from handgrad.checks import check_positive
 
 MODEL = hg.chain(first=hg.linear(1, bias=False), second=hg.linear(1, bias=False))
 LOSS = hg.squared_error()
@@ -77,15 +74,13 @@ def descend(first, second, a, y, rate, steps):
 def run(options: Options) -> dict[str, np.ndarray]:
     """Print the table, write the plot, return what was seen before each step."""
     check_positive("two_layer_chain", "rate", options.rate)
-    check_count("two_layer_chain", "steps", options.steps)
-    folder = make_folder(options.out)
+    study.begin("two_layer_chain", options, "steps")
     numbers = (jnp.asarray(v, jnp.float64) for v in (options.first, options.second, options.a, options.y, options.rate))
     seen, params = descend(*numbers, options.steps)
     seen = jax.tree.map(np.asarray, seen)
 
-    table = Table(title="∂C/∂W(L−1): the question's formula, by hand, by jax.grad", title_justify="left")
-    for heading in ("k", "W(L−1)", "W(L)", "a(L)", "question's", "by hand", "jax.grad"):
-        table.add_column(heading, justify="right")
+    headings = "k", "W(L−1)", "W(L)", "a(L)", "question's", "by hand", "jax.grad"
+    table = study.table("∂C/∂W(L−1): the question's formula, by hand, by jax.grad", *headings)
     for k in range(0, options.steps, max(1, options.steps // 20)):
         weights = (f"{seen[name][k]:#.5g}" for name in ("first", "second", "output"))
         names = ("question", "first by hand", "first by autodiff")
@@ -96,8 +91,8 @@ def run(options: Options) -> dict[str, np.ndarray]:
     console.print(
         f"after {options.steps} steps: {options.a} · {W1:.5g} · {W2:.5g} = {options.a * W1 * W2:.5g}", highlight=False
     )
-    plot(folder / "weights.png", options, seen)
-    console.print(f"plot: {folder / 'weights.png'}", soft_wrap=True)
+    plot(options.out / "weights.png", options, seen)
+    console.print(f"plot: {options.out / 'weights.png'}", soft_wrap=True)
     return seen
 
 
@@ -118,8 +113,5 @@ def plot(path: Path, options: Options, seen: dict[str, np.ndarray]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        with jax.enable_x64(True):
-            run(tyro.cli(Options))
-    except hg.InputError as error:
-        sys.exit(str(error))
+    with jax.enable_x64(True):
+        study.main(run, Options)

@@ -7,23 +7,19 @@ median of pairs) and of XLA's temporary memory.
     python experiments/two_phase_convolution.py --out runs/two_phase_convolution.json
 """
 
-import json
 import statistics
-import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-import tyro
-from rich.console import Console
-from rich.table import Table
+import study
 
 import handgrad as hg
-from handgrad.checks import check_count
 from handgrad.training import init_state, train_step, two_phase_step
 
 LOSS = hg.squared_error()
@@ -70,44 +66,32 @@ def measure(options: Options, name: str) -> dict[str, Any]:
     states = [init_state(params, optimizer) for optimizer in (sgd, whole)]
     steps = two_phase_step(model, LOSS, sgd, options.clip), train_step(model, LOSS, whole)
     programs = [jax.jit(step).lower(state, x, target).compile() for step, state in zip(steps, states, strict=True)]
-    memory: list[Any] = [program.memory_analysis() for program in programs]
-    seconds: list[list[float]] = [[], []]
-    for i in range(options.steps + 1):
-        for way in (0, 1) if i % 2 else (1, 0):
-            start = time.process_time()
-            jax.block_until_ready(programs[way](states[way], x, target))
-            seconds[way].append(time.process_time() - start)
-    ratios = [ours / plain for ours, plain in zip(*seconds, strict=True)][1:]  # but for the first, which warms up
-    bytes_of = [m.temp_size_in_bytes for m in memory]
+    runs = {
+        way: partial(program, state, x, target)
+        for way, program, state in zip(("two phases", "plain"), programs, states, strict=True)
+    }
+    seconds = study.in_turn(runs, options.steps, clock=time.process_time)
+    ours, plain = map(study.temp_bytes, programs)
     return {
         "network": name,
-        "seconds": statistics.median(seconds[1][1:]),
-        "time_ratio": statistics.median(ratios),
-        "memory_ratio": bytes_of[0] / bytes_of[1],
+        "seconds": statistics.median(seconds["plain"]),
+        "time_ratio": study.ratio(seconds["two phases"], seconds["plain"]),
+        "memory_ratio": ours / plain,
     }
 
 
 def run(options: Options) -> list[dict[str, Any]]:
     """Print the table, write the figures, return them."""
-    for name in ("width", "size", "batch", "steps"):
-        check_count("two_phase_convolution", name, getattr(options, name))
+    study.begin("two_phase_convolution", options, "width", "size", "batch", "steps")
     rows = [measure(options, name) for name in networks(options.width)]
-    table = Table(title=f"{options.width} features, float32, jax {jax.__version__}")
-    for heading in ("network", "train_step, ms", "time ratio", "memory ratio"):
-        table.add_column(heading, justify="right")
+    title = f"{options.width} features, float32, jax {jax.__version__}"
+    table = study.table(title, "network", "train_step, ms", "time ratio", "memory ratio")
     for row in rows:
         ratios = (f"{row[name]:.2f}" for name in ("time_ratio", "memory_ratio"))
         table.add_row(row["network"], f"{row['seconds'] * 1e3:.1f}", *ratios)
-    Console().print(table)
-    settings = {name: getattr(options, name) for name in ("width", "size", "batch", "steps", "clip")}
-    figures = {"jax": jax.__version__, "device": jax.devices()[0].device_kind, **settings, "rows": rows}
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(figures, indent=1) + "\n")
+    study.publish(options.out, options, table, rows=rows)
     return rows
 
 
 if __name__ == "__main__":
-    try:
-        run(tyro.cli(Options))
-    except hg.InputError as problem:
-        sys.exit(str(problem))
+    study.main(run, Options)

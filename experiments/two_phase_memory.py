@@ -9,11 +9,9 @@ share of their norm.
     python experiments/two_phase_memory.py --out runs/two_phase_memory.json
 """
 
-import json
 import statistics
-import sys
-import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +19,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import tyro
-from rich.console import Console
-from rich.table import Table
+import study
 
 import handgrad as hg
-from handgrad.checks import check_count
 from handgrad.training import TrainState, init_state, two_phase_step
 
 LOSS = hg.squared_error()
@@ -82,23 +77,20 @@ def measure(options: Options, name: str, batch: int) -> dict[str, Any]:
     }
     programs, states = {}, {}
     for way, (step, optimizer) in ways.items():
-        state = init_state(jax.tree.map(jnp.copy, params), optimizer)
-        programs[way] = jax.jit(step, donate_argnums=0).lower(state, x, target).compile()
-        memory: Any = programs[way].memory_analysis()
-        row[way] = {"temp_bytes": memory.temp_size_in_bytes}
-        states[way] = state
-    seconds: dict[str, list[float]] = {way: [] for way in WAYS}
-    for i in range(options.steps):
-        for way in WAYS if i % 2 else WAYS[::-1]:
-            start = time.perf_counter()
-            states[way], _ = jax.block_until_ready(programs[way](states[way], x, target))
-            seconds[way].append(time.perf_counter() - start)
+        states[way] = init_state(jax.tree.map(jnp.copy, params), optimizer)
+        programs[way] = jax.jit(step, donate_argnums=0).lower(states[way], x, target).compile()
+        row[way] = {"temp_bytes": study.temp_bytes(programs[way])}
+
+    def step_on(way: str) -> TrainState:
+        states[way], _ = programs[way](states[way], x, target)
+        return states[way]
+
+    seconds = study.in_turn({way: partial(step_on, way) for way in WAYS}, options.steps, warm_up=0)
     for way in WAYS:
         row[way]["seconds"] = statistics.median(seconds[way])
     two, one = (row[way]["temp_bytes"] for way in WAYS)
-    pairs = zip(*(seconds[way] for way in WAYS), strict=True)
     row["memory_ratio"] = two / one
-    row["time_ratio"] = statistics.median(mine / theirs for mine, theirs in pairs)
+    row["time_ratio"] = study.ratio(*(seconds[way] for way in WAYS))
     found, expected = (np.concatenate([np.ravel(a) for a in jax.tree.leaves(states[way].params)]) for way in WAYS)
     row["distance"] = float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
     return row
@@ -106,26 +98,17 @@ def measure(options: Options, name: str, batch: int) -> dict[str, Any]:
 
 def run(options: Options) -> list[dict[str, Any]]:
     """Print the table, write the figures, return them."""
-    for name in ("width", "depth", "steps"):
-        check_count("two_phase_memory", name, getattr(options, name))
+    study.begin("two_phase_memory", options, "width", "depth", "steps", "batches")
     rows = [measure(options, name, batch) for batch in options.batches for name in OPTIMIZERS]
-    table = Table(title=f"{options.depth} blocks of width {options.width}, float32, jax {jax.__version__}")
-    for heading in ("optimizer", "batch", *(f"{way}: bytes" for way in WAYS), "memory", "time", "distance"):
-        table.add_column(heading, justify="right")
+    title = f"{options.depth} blocks of width {options.width}, float32, jax {jax.__version__}"
+    bytes_of = (f"{way}: bytes" for way in WAYS)
+    table = study.table(title, "optimizer", "batch", *bytes_of, "memory", "time", "distance")
     for row in rows:
         figures = (f"{row['memory_ratio']:.3f}", f"{row['time_ratio']:.2f}", f"{row['distance']:.1e}")
         table.add_row(row["optimizer"], str(row["batch"]), *(f"{row[way]['temp_bytes']:,}" for way in WAYS), *figures)
-    Console().print(table)
-    settings = {name: getattr(options, name) for name in ("width", "depth", "steps", "clip")}
-    device = jax.devices()[0].device_kind
-    figures = {"jax": jax.__version__, "device": device, "dtype": "float32", **settings, "rows": rows}
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(figures, indent=1) + "\n")
+    study.publish(options.out, options, table, rows=rows)
     return rows
 
 
 if __name__ == "__main__":
-    try:
-        run(tyro.cli(Options))
-    except hg.InputError as problem:
-        sys.exit(str(problem))
+    study.main(run, Options)

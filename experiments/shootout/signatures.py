@@ -7,7 +7,7 @@ from handgrad.crosscheck.mutation import Mutant
 
 Expected = Callable[[str], str]
 
-# The kinds that issue 3 names.
+# Kinds with one diagnosis that every report must make.
 SIGNATURES: dict[str, Expected] = {
     "scale": lambda words: _factor(float(words.removeprefix("× "))),
     "sign": lambda words: "sign flipped",
@@ -21,7 +21,7 @@ SIGNATURES: dict[str, Expected] = {
     "dtype": lambda words: re.escape(words),
 }
 
-# More of them that have an unmistakable look.
+# Further kinds with an unmistakable signature.
 FURTHER: dict[str, Expected] = {
     "rounded": lambda words: words,
     "NaN": lambda words: "NaN in 1 of|NaN",

@@ -14,7 +14,8 @@ from handgrad.backprop import objective, value_and_grad
 from handgrad.checks import InputError, check_count
 from handgrad.cli import output
 from handgrad.cli.whole import Plan, check_networks, progress_bar, table
-from handgrad.training import Options, load_digits, make_folder, train_classifier, write_report
+from handgrad.training import make_folder
+from handgrad.training.digits import Options, load_digits, train_classifier, write_report
 
 DRAWS = 10  # networks of one structure, compiled once
 
