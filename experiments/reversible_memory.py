@@ -41,7 +41,7 @@ def gradient(way: str, width: int, depth: int) -> Any:
     """(params, x, target) -> value, grads."""
     f, g = (hg.chain(hg.linear(width // 2), hg.tanh(), hg.linear(width // 2)) for _ in range(2))
     if way == "sequence":
-        return hg.value_and_grad(hg.reversible_sequence(f, g, depth), LOSS)
+        return hg.value_and_grad(hg.layers.reversible_sequence(f, g, depth), LOSS)
     plain = hg.repeat(hg.reversible(f, g, residuals="save"), depth)
     return hg.value_and_grad(plain, LOSS) if way == "repeat" else jax.value_and_grad(hg.objective(plain, LOSS))
 
@@ -56,7 +56,7 @@ def measure(options: Options, depth: int) -> dict[str, Any]:
     """One row: bytes and errors of each way."""
     f, g = (hg.chain(hg.linear(options.width // 2), hg.tanh(), hg.linear(options.width // 2)) for _ in range(2))
     x, target = jax.random.normal(jax.random.key(0), (2, options.batch, options.width), jnp.float32)
-    params = hg.reversible_sequence(f, g, depth).init(jax.random.key(1), x)
+    params = hg.layers.reversible_sequence(f, g, depth).init(jax.random.key(1), x)
     row: dict[str, Any] = {"depth": depth, "parameters": sum(p.nbytes for p in jax.tree.leaves(params))}
     in_float64 = jax.tree.map(lambda a: a.astype(jnp.float64), (params, x, target))
     _, truth = jax.jit(gradient("jax.grad", options.width, depth))(*in_float64)

@@ -6,8 +6,6 @@ import curvature_cost
 import pytest
 from conftest import REPOSITORY
 
-import handgrad as hg
-
 
 @pytest.mark.slow
 def test_a_tiny_run(tmp_path):
@@ -24,8 +22,3 @@ def test_the_page_shows_the_figures_of_the_run():
     mlp, block = figures.values()
     for name, row in mlp.items():
         assert f"| {name} | {row['ratio']:.2f} | {block[name]['ratio']:.2f} |" in page
-
-
-def test_a_width_that_four_heads_dont_divide(tmp_path):
-    with pytest.raises(hg.InputError, match=r"^curvature_cost: width must be a multiple of 8, for 4 heads, got 12$"):
-        curvature_cost.run(curvature_cost.Options(width=12, out=tmp_path / "untouched.json"))

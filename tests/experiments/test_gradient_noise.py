@@ -3,9 +3,6 @@
 import json
 
 import gradient_noise
-import pytest
-
-import handgrad as hg
 
 
 def test_the_noise_scale_grows(tmp_path):
@@ -18,10 +15,3 @@ def test_the_noise_scale_grows(tmp_path):
     assert all(row["noise_scale"] == row["trace"] / row["sq_norm"] for row in rows)
     assert json.loads((tmp_path / "figures.json").read_text())["rows"] == rows
     assert (tmp_path / "noise_scale.png").stat().st_size > 10_000
-
-
-def test_bad_input(tmp_path):
-    with pytest.raises(hg.InputError, match=r"^gradient_noise: epochs must be a positive integer, got 0"):
-        gradient_noise.run(gradient_noise.Options(epochs=0, out=tmp_path))
-    with pytest.raises(hg.InputError, match=r"^noise_scale: the batch must have more than 1 example, got 1"):
-        gradient_noise.run(gradient_noise.Options(batch=1, out=tmp_path))

@@ -3,26 +3,21 @@
 import json
 
 import kfac_digits
-import pytest
 from conftest import REPOSITORY
-
-from handgrad import InputError
 
 
 def test_a_short_run(tmp_path):
     """Both learn, K-FAC in fewer steps at these rates; the files are there."""
-    study = kfac_digits.KfacDigits(
+    options = kfac_digits.KfacDigits(
         sizes=(16,), epochs=4, adam_rates=(0.01,), kfac_rates=(0.3,), out=tmp_path, result=tmp_path / "result.json"
     )
-    runs = kfac_digits.run(study)["runs"]
+    runs = kfac_digits.run(options)["runs"]
     adam, kfac = runs["adam"][0.01], runs["kfac"][0.3]
     assert kfac["train_loss"][-1] < adam["train_loss"][-1] < 2.3
     assert kfac["steps"] == [11, 22, 33, 44]
     assert kfac["seconds"] == sorted(kfac["seconds"])
     written = json.loads((tmp_path / "result.json").read_text())
     assert written["best"] == {"adam": 0.01, "kfac": 0.3}
-    assert {"device", "cores", "jax", "date"} <= written["machine"].keys()
-    assert str(tmp_path) not in json.dumps(written)
     assert (tmp_path / "kfac_digits.png").stat().st_size > 0
 
 
@@ -34,21 +29,3 @@ def test_the_page_shows_the_figures_of_the_run():
         times = [kfac_digits.reached(one, threshold) for threshold in kfac_digits.THRESHOLDS]
         cells = [f"{pair[0]} ({pair[1]:.2f} s)" if pair else "never" for pair in times]
         assert f"{best:g} | {' | '.join(cells)} | {one['train_loss'][-1]:.1e} |" in page, name
-
-
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        ({"epochs": 0}, "epochs must be a positive integer, got 0"),
-        ({"adam_rates": ()}, "adam_rates must have one rate at least, got none"),
-        ({"kfac_rates": (0.1, -1.0)}, r"kfac_rates must be a positive number, got -1.0"),
-    ],
-)
-def test_options_that_make_no_sense(wrong, message):
-    with pytest.raises(InputError, match=f"^kfac_digits: {message}$"):
-        kfac_digits.KfacDigits(**wrong)
-
-
-def test_a_batch_larger_than_the_data(tmp_path):
-    with pytest.raises(InputError, match=r"^kfac_digits: batch must be at most 1437"):
-        kfac_digits.run(kfac_digits.KfacDigits(batch=2000, out=tmp_path))

@@ -4,10 +4,7 @@ import dataclasses
 import json
 
 import linear_cross_entropy_memory as study
-import pytest
 from conftest import REPOSITORY
-
-from handgrad import InputError
 
 SMALL = study.Options(tokens=(64, 256), classes=512, n_in=4, chunk=32, repeats=1)
 
@@ -31,9 +28,3 @@ def test_docs_quote_the_published_figures():
         sizes = f"{row['whole_temp_bytes'] / 1e6:.1f} MB | {row['chunked_temp_bytes'] / 1e6:.1f} MB"
         ratios = f"{row['temp_ratio']:.3f} | {row['time_ratio']:.2f} | {row['largest_error']:.1e}"
         assert f"| {row['tokens']:,} | {sizes} | {ratios} |" in page
-
-
-def test_bad_input(tmp_path):
-    with pytest.raises(InputError, match="chunk must be a positive integer, got 0"):
-        study.run(dataclasses.replace(SMALL, chunk=0, out=tmp_path / "untouched"))
-    assert not (tmp_path / "untouched").exists()

@@ -15,7 +15,7 @@ def test_every_way_is_measured(tmp_path):
         repeats=1, batch=4, width=8, block_batch=2, features=8, tokens=(2, 8), out=tmp_path / "figures.json"
     )
     figures = per_example_cost.run(options)
-    assert json.loads(options.out.read_text()) == figures
+    assert json.loads(options.out.read_text()).items() >= figures.items()
     for part in ("mlp", "block"):
         assert {"gradient", "norms", "clipped", "norms, vmap(jax.grad)"} <= figures[part].keys()
         assert all(way["ms"] > 0 and way["temp_bytes"] > 0 for way in figures[part].values())

@@ -5,8 +5,6 @@ import json
 import private_digits
 import pytest
 
-import handgrad as hg
-
 OPTIONS = {"hidden": (16,), "steps": 40}
 
 
@@ -32,8 +30,3 @@ def test_the_accountant():
     assert spent(1.0) == pytest.approx(4.377, abs=2e-3)
     sampled = private_digits.spent(private_digits.Options(batch=10, steps=1, delta=1e-5), 100)
     assert 0 < sampled(1.0) < spent(1.0)
-
-
-def test_bad_input(tmp_path):
-    with pytest.raises(hg.InputError, match=r"^private_digits: noise_multipliers must be a positive number, got -1"):
-        private_digits.run(private_digits.Options(noise_multipliers=(-1.0,), out=tmp_path))

@@ -6,8 +6,6 @@ import pytest
 import reversible_memory
 from conftest import REPOSITORY
 
-import handgrad as hg
-
 
 @pytest.mark.slow
 def test_memory_is_the_same_at_any_depth_and_rounding_stays_near_the_plain_forms(tmp_path):
@@ -28,8 +26,3 @@ def test_the_page_shows_the_figures_of_the_run():
         ways = [row[way] for way in reversible_memory.WAYS]
         assert f"| {row['depth']} | " + " | ".join(f"{way['temp_bytes']:,}" for way in ways) + " |" in page
         assert f"| {row['depth']} | " + " | ".join(f"{way['error']:.1e}" for way in ways) + " |" in page
-
-
-def test_an_odd_width(tmp_path):
-    with pytest.raises(hg.InputError, match="reversible_memory: width must be even, got 3"):
-        reversible_memory.run(reversible_memory.Options(width=3, out=tmp_path / "untouched.json"))

@@ -1,14 +1,9 @@
 """What two phases cost a convolutional network: the experiment runs, and the page shows its figures."""
 
 import json
-from pathlib import Path
 
-import pytest
 import two_phase_convolution
-
-import handgrad as hg
-
-REPOSITORY = Path(__file__).parents[2]
+from conftest import REPOSITORY
 
 
 def test_every_network_is_measured(tmp_path):
@@ -24,8 +19,3 @@ def test_the_page_shows_the_figures_of_the_run_and_the_bar_is_met():
     for row in json.loads((REPOSITORY / "docs/results/two_phase_convolution.json").read_text())["rows"]:
         assert f"| {row['network']} | {row['time_ratio']:.2f} | {row['memory_ratio']:.2f} |" in page
         assert row["time_ratio"] <= 1.1
-
-
-def test_no_steps(tmp_path):
-    with pytest.raises(hg.InputError, match="two_phase_convolution: steps must be a positive integer, got 0"):
-        two_phase_convolution.run(two_phase_convolution.Options(steps=0, out=tmp_path / "untouched.json"))

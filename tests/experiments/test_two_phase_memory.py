@@ -2,11 +2,8 @@
 
 import json
 
-import pytest
 import two_phase_memory
 from conftest import REPOSITORY
-
-import handgrad as hg
 
 
 def test_a_deep_stack_takes_a_part_of_the_memory_and_ends_at_the_same_parameters(tmp_path):
@@ -34,8 +31,3 @@ def test_the_bar_is_met_where_the_batch_is_small():
         assert row["memory_ratio"] <= 0.25
         assert row["time_ratio"] <= 1.10
         assert row["distance"] <= 1e-6
-
-
-def test_no_steps(tmp_path):
-    with pytest.raises(hg.InputError, match="two_phase_memory: steps must be a positive integer, got 0"):
-        two_phase_memory.run(two_phase_memory.Options(steps=0, out=tmp_path / "untouched.json"))

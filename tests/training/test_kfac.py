@@ -1,30 +1,34 @@
 """K-FAC's update: the inverses it multiplies with, its averages, and whole steps in one program."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 from helpers import assert_same, noise
 
 import handgrad as hg
+from handgrad.factors import Outer, Total
 from handgrad.folds.curvature import Diagonal, Kronecker, kfac_factors, kflr_factors, sampled_factors
 from handgrad.training import init_state, kfac_step, scale_by_kfac
 
 RNG = np.random.default_rng(0)
 KEY = jax.random.key(0)
-LIKE = {"W": Kronecker(jnp.zeros((3, 3)), jnp.zeros((2, 2))), "b": Diagonal(jnp.zeros(2))}
-PARAMS = {"W": jnp.zeros((3, 2)), "b": jnp.zeros(2)}
+LIKE = {"W": Kronecker(np.zeros((3, 3)), np.zeros((2, 2))), "b": Diagonal(np.zeros(2))}
+PARAMS = {"W": np.zeros((3, 2)), "b": np.zeros(2)}
 DAMPING = 0.2
 
 
 def normal(*shape):
-    return jnp.asarray(RNG.standard_normal(shape))
+    return RNG.standard_normal(shape)
 
 
 def drawn():
-    """Factors of five examples."""
-    return kfac_factors({"W": hg.Outer(normal(5, 3), normal(5, 2)), "b": hg.Total(normal(5, 2))})
+    """The curvature of five examples, and a gradient."""
+    blocks = kfac_factors_of({"W": Outer(normal(5, 3), normal(5, 2)), "b": Total(normal(5, 2))})
+    return blocks, {"W": normal(3, 2), "b": normal(2)}
+
+
+kfac_factors_of = jax.jit(kfac_factors)
 
 
 def expected_update(averages, g):
@@ -41,82 +45,88 @@ def test_averages_and_inverses():
     state, update = transformation.init(PARAMS), jax.jit(transformation.update)
     averages, inverted = LIKE, LIKE
     for step, old in enumerate([0, 1 / 2, 0.6, 0.6]):
-        blocks, g = drawn(), {"W": normal(3, 2), "b": normal(2)}
-        averages = jax.tree.map(lambda a, b, old=old: old * a + (1 - old) * b, averages, blocks)
+        blocks, g = drawn()
+        averages = jax.tree.map(lambda a, b, old=old: old * a + (1 - old) * np.asarray(b), averages, blocks)
         inverted = averages if step % 2 == 0 else inverted
         found, state = update(g, state, PARAMS, kfac_factors=blocks)
         assert_same(state.averages, averages)
-        assert_same(found, jax.tree.map(jnp.asarray, expected_update(inverted, g)), rtol=1e-11)
+        assert_same(found, expected_update(inverted, g), rtol=1e-11)
     assert state.step == 4
 
 
 def test_the_norm_constraint():
     """An update whose ⟨u, g⟩ is above the bound is scaled to have it; one below stays as it is."""
-    blocks, g = drawn(), {"W": normal(3, 2), "b": normal(2)}
+    blocks, g = drawn()
 
-    def updated(bound):
-        transformation = scale_by_kfac(LIKE, damping=DAMPING, norm_constraint=bound)
-        return jax.jit(transformation.update)(g, transformation.init(PARAMS), PARAMS, kfac_factors=blocks)[0]
+    def updated(*bounds):
+        of_bounds = [scale_by_kfac(LIKE, damping=DAMPING, norm_constraint=bound) for bound in bounds]
+        return jax.jit(lambda: [one.update(g, one.init(PARAMS), PARAMS, kfac_factors=blocks)[0] for one in of_bounds])()
 
-    free = updated(None)
+    (free,) = updated(None)
     sq_norm = float(optax.tree.vdot(free, g))
-    assert_same(updated(2 * sq_norm), free)
-    assert_same(updated(sq_norm / 9), jax.tree.map(lambda u: u / 3, free))
+    above, below = updated(2 * sq_norm, sq_norm / 9)
+    assert_same(above, free)
+    assert_same(below, jax.tree.map(lambda u: u / 3, free))
 
 
 def test_one_step_solves_least_squares():
     """K-FAC of a linear layer and a squared error is the whole Hessian: a step of length 1 is Newton's."""
     model, loss, x, target = hg.linear(2, bias=False), hg.squared_error(), normal(6, 3), normal(6, 2)
-    params = hg.LinearParams(normal(3, 2))
-    blocks = kflr_factors(model, loss, params, x, target)
-    optimizer = optax.chain(scale_by_kfac(blocks, damping=1e-18), optax.scale(-1.0))
-    grads = hg.grad(model, loss)(params, x, target)
-    updates, _ = optimizer.update(grads, optimizer.init(params), params, kfac_factors=blocks)
-    found = optax.apply_updates(params, updates)
-    assert_same(found.W, jnp.linalg.lstsq(x, target)[0], rtol=1e-8)  # a damping of 1e-18 adds √λ = 1e-9 to A
+
+    @jax.jit
+    def stepped(params):
+        blocks = kflr_factors(model, loss, params, x, target)
+        optimizer = optax.chain(scale_by_kfac(blocks, damping=1e-18), optax.scale(-1.0))
+        grads = hg.grad(model, loss)(params, x, target)
+        updates, _ = optimizer.update(grads, optimizer.init(params), params, kfac_factors=blocks)
+        return optax.apply_updates(params, updates)
+
+    found = stepped(hg.LinearParams(normal(3, 2)))
+    assert_same(found.W, np.linalg.lstsq(x, target)[0], rtol=1e-8)  # a damping of 1e-18 adds √λ = 1e-9 to A
 
 
 MODEL = hg.chain(first=hg.linear(4), tanh=hg.tanh(), blocks=hg.repeat(hg.residual(hg.linear(4)), 2), head=hg.linear(3))
-X, LABELS = normal(8, 3), jnp.asarray(RNG.integers(0, 3, 8))
+X, LABELS = normal(8, 3), RNG.integers(0, 3, 8)
+LOSS = hg.softmax_cross_entropy()
 
 
-def shapes(params):
-    return jax.eval_shape(
-        lambda p: kfac_factors(hg.value_and_factors(MODEL, hg.softmax_cross_entropy())(p, X, LABELS)[1]), params
-    )
+def optimizer_of(model, loss, params, x, target, rate=0.1, **options):
+    like = jax.eval_shape(lambda p: kfac_factors(hg.value_and_factors(model, loss)(p, x, target)[1]), params)
+    return optax.chain(scale_by_kfac(like, **options), optax.scale(-rate))
 
 
-@pytest.mark.parametrize("fisher", ["sampled", "empirical"])
-def test_a_whole_step(fisher):
+def test_a_whole_step():
     """One step is materialized gradients, K-FAC's update of them and optax's."""
-    loss = hg.softmax_cross_entropy()
     params = jax.tree.map(lambda p: normal(*p.shape), jax.eval_shape(MODEL.init, KEY, X))
-    optimizer = optax.chain(scale_by_kfac(shapes(params), damping=DAMPING), optax.scale(-0.1))
-    state = init_state(params, optimizer)
-    weights = jnp.linspace(0, 1, 8)
+    optimizer = optimizer_of(MODEL, LOSS, params, X, LABELS, damping=DAMPING)
+    weights = np.linspace(0, 1, 8)
 
     @jax.jit
-    def expected(state, key):
-        value, grads = hg.value_and_grad(MODEL, loss)(params, X, LABELS, weights)
-        _, factors = hg.value_and_factors(MODEL, loss)(params, X, LABELS)
-        draw = sampled_factors(MODEL, loss)(params, X, LABELS, jax.random.split(key)[1])
-        blocks = kfac_factors(draw if fisher == "sampled" else factors, "reduce")
-        updates, _ = optimizer.update(grads, state.opt_state, params, kfac_factors=blocks)
-        return optax.apply_updates(params, updates), value
+    def both(params):
+        state = init_state(params, optimizer)
+        value, grads = hg.value_and_grad(MODEL, LOSS)(params, X, LABELS, weights)
+        draws = {
+            "sampled": sampled_factors(MODEL, LOSS)(params, X, LABELS, jax.random.split(KEY)[1]),
+            "empirical": hg.value_and_factors(MODEL, LOSS)(params, X, LABELS)[1],
+        }
+        steps = {}
+        for fisher, factors in draws.items():
+            step = kfac_step(MODEL, LOSS, optimizer, mode="reduce", fisher=fisher)
+            blocks = kfac_factors(factors, "reduce")
+            updates, _ = optimizer.update(grads, state.opt_state, params, kfac_factors=blocks)
+            steps[fisher] = step(state, X, LABELS, KEY, weights), (optax.apply_updates(params, updates), value)
+        return steps
 
-    found, value = jax.jit(kfac_step(MODEL, loss, optimizer, mode="reduce", fisher=fisher))(
-        state, X, LABELS, KEY, weights
-    )
-    assert_same((found.params, value), expected(state, KEY))
-    assert found.step == 1
+    for (found, value), expected in both(params).values():
+        assert_same((found.params, value), expected)
+        assert found.step == 1
 
 
 def test_layers_that_draw_noise_get_a_key_of_their_own():
     """The value is the objective at the noise of the first half of the key, and not that of no noise."""
     model, target = hg.chain(hg.linear(3), noise(), hg.linear(2)), normal(8, 2)
-    params = jax.jit(model.init)(KEY, X)
-    blocks = jax.eval_shape(lambda p: kfac_factors(hg.value_and_factors(model, hg.l2_loss())(p, X, target)[1]), params)
-    optimizer = optax.chain(scale_by_kfac(blocks), optax.scale(-0.1))
+    params = jax.tree.map(lambda p: normal(*p.shape), jax.eval_shape(model.init, KEY, X))
+    optimizer = optimizer_of(model, hg.l2_loss(), params, X, target)
 
     @jax.jit
     def values(key):
@@ -132,11 +142,10 @@ def test_layers_that_draw_noise_get_a_key_of_their_own():
 
 def test_training_is_one_program():
     """Thirty steps in a scan, inversions every fifth: the loss falls to a twentieth."""
-    loss = hg.softmax_cross_entropy()
     params = jax.jit(MODEL.init)(KEY, X)
-    transformation = scale_by_kfac(shapes(params), damping=0.03, inverse_every=5, norm_constraint=0.1)
-    optimizer = optax.chain(transformation, optax.scale(-0.3))
-    step = kfac_step(MODEL, loss, optimizer)
+    options = {"damping": 0.03, "inverse_every": 5, "norm_constraint": 0.1}
+    optimizer = optimizer_of(MODEL, LOSS, params, X, LABELS, rate=0.3, **options)
+    step = kfac_step(MODEL, LOSS, optimizer)
 
     @jax.jit
     def train(state):
@@ -161,7 +170,7 @@ def test_bad_input():
     for blocks, message in [
         (None, "must be given to update, got none"),
         ({"W": LIKE["W"]}, "must have the structure of like"),
-        ({"W": LIKE["W"], "b": Diagonal(jnp.zeros(3))}, r"must be like float64 \(2,\), got float64 \(3,\)"),
+        ({"W": LIKE["W"], "b": Diagonal(np.zeros(3))}, r"must be like float64 \(2,\), got float64 \(3,\)"),
     ]:
         with pytest.raises(hg.InputError, match=f"^scale_by_kfac: kfac_factors {message}"):
             transformation.update(PARAMS, state, PARAMS, kfac_factors=blocks)
@@ -174,20 +183,22 @@ def test_bad_input():
         kfac_step(MODEL, hg.l2_loss(), optimizer, mode="all")
 
 
-@pytest.mark.parametrize("fisher", ["sampled", "empirical"])
-def test_a_step_under_linear_cross_entropy(fisher):
+def test_a_step_under_linear_cross_entropy():
     """The step of linear and softmax_cross_entropy, whose params and state are the same."""
-    x, labels = normal(6, 4), jnp.asarray(RNG.integers(0, 3, 6))
-    heads = (hg.linear(3), hg.softmax_cross_entropy()), (hg.layers.projection(3), hg.linear_cross_entropy(chunk=4))
-    stepped = []
-    params = None
-    for head, loss in heads:
-        model = hg.chain(hg.linear(5), hg.tanh(), head)
-        params = model.init(KEY, x) if params is None else params
-        like = jax.eval_shape(
-            lambda p, model=model, loss=loss: kfac_factors(hg.value_and_factors(model, loss)(p, x, labels)[1]), params
-        )
-        optimizer = optax.chain(scale_by_kfac(like, damping=DAMPING), optax.scale_by_learning_rate(0.1))
-        step = jax.jit(kfac_step(model, loss, optimizer, fisher=fisher))
-        stepped.append(step(init_state(params, optimizer), x, labels, KEY))
-    assert_same(stepped[1], stepped[0], rtol=1e-11)
+    x, labels = normal(6, 4), RNG.integers(0, 3, 6)
+    heads = (hg.linear(3), LOSS), (hg.projection(3), hg.linear_cross_entropy(chunk=4))
+    models = [(hg.chain(hg.linear(5), hg.tanh(), head), loss) for head, loss in heads]
+    params = jax.tree.map(lambda p: normal(*p.shape), jax.eval_shape(models[0][0].init, KEY, x))
+
+    @jax.jit
+    def steps(params):
+        made = {"sampled": [], "empirical": []}
+        for model, loss in models:
+            optimizer = optimizer_of(model, loss, params, x, labels, damping=DAMPING)
+            for fisher, of_both in made.items():
+                step = kfac_step(model, loss, optimizer, fisher=fisher)
+                of_both.append(step(init_state(params, optimizer), x, labels, KEY))
+        return made
+
+    for plain, in_chunks in steps(params).values():
+        assert_same(in_chunks, plain, rtol=1e-11)

@@ -1,4 +1,4 @@
-"""The two-phase update: the same numbers as the whole gradient and optax, and no whole gradient."""
+"""The two-phase update: the same numbers as optax on the whole gradient, which is never materialized."""
 
 import functools
 
@@ -10,7 +10,7 @@ import pytest
 from helpers import assert_same
 
 import handgrad as hg
-from handgrad.factors import Total
+from handgrad.factors import Outer, Stacked, Total
 from handgrad.training import MicroBatches, init_state, train_step, two_phase_step, update
 
 RNG = np.random.default_rng(0)
@@ -46,6 +46,8 @@ OPTIMIZERS = {
         optax.add_decayed_weights(0.1, mask=lambda params: jax.tree.map(lambda p: p.ndim > 1, params)),
         optax.adagrad(0.1),
     ),
+    # Needs ‖dW‖ of each parameter, which is there when its dW is.
+    "lamb": optax.lamb(0.1),
 }
 
 
@@ -54,115 +56,107 @@ def drawn(name):
     """A model, its parameters and its batch."""
     model, x, target = MODELS[name]
     rng = np.random.default_rng(1)
-    like = jax.eval_shape(model.init, jax.random.key(0), jnp.asarray(x))
-    params = jax.tree.map(lambda p: jnp.asarray(rng.standard_normal(p.shape) / 2), like)
-    return model, params, jnp.asarray(x), jnp.asarray(target)
+    like = jax.eval_shape(model.init, jax.random.key(0), x)
+    return model, jax.tree.map(lambda p: rng.standard_normal(p.shape) / 2, like), x, target
 
 
 @functools.cache
 def factors_of(name):
+    """The types of a model's factors and of its parameters: enough for what is refused at trace time."""
     model, params, x, target = drawn(name)
-    return jax.jit(hg.value_and_factors(model, LOSS))(params, x, target)[1]
-
-
-def by_optax(name, optimizer, clip=None, steps=4):
-    """Parameters and state by autodiff, the whole gradient and optax."""
-    model, params, x, target = drawn(name)
-    whole = optax.chain(optax.clip_by_global_norm(np.inf if clip is None else clip), optimizer)
-    gradient = jax.grad(hg.objective(model, LOSS))
-
-    @jax.jit
-    def step(params, state):
-        updates, state = whole.update(gradient(params, x, target), state, params)
-        return optax.apply_updates(params, updates), state
-
-    state = whole.init(params)
-    for _ in range(steps):
-        params, state = step(params, state)
-    return params, state[1]
-
-
-def in_two_phases(name, optimizer, clip=None, steps=4):
-    model, params, x, target = drawn(name)
-    step = jax.jit(two_phase_step(model, LOSS, optimizer, clip))
-    state = init_state(params, optimizer)
-    for _ in range(steps):
-        state, _ = step(state, x, target)
-    return state.params, state.opt_state
+    return jax.eval_shape(hg.value_and_factors(model, LOSS), params, x, target)[1], jax.eval_shape(lambda: params)
 
 
 @pytest.mark.parametrize(
-    ("name", "optimizer", "clip"),
+    ("name", "runs"),
     [
-        ("mlp", "adamw", 0.05),
-        ("repeat", "sgd", 0.05),
-        ("repeat", "adam", 0.05),
-        ("repeat", "masked", None),
-        ("repeat", "rmsprop", 1e6),
-        ("convolution", "momentum", 0.05),
-        ("kernels", "adam", 0.05),
-        ("tied", "adamw", 0.05),
-        ("batch_norm", "momentum", 0.05),
+        ("mlp", [("adamw", 0.05), ("lamb", None)]),
+        ("repeat", [("sgd", 0.05), ("adam", 0.05), ("masked", None), ("rmsprop", 1e6)]),
+        ("convolution", [("momentum", 0.05)]),
+        ("kernels", [("adam", 0.05)]),
+        ("tied", [("adamw", 0.05)]),
+        ("batch_norm", [("momentum", 0.05)]),
     ],
 )
-def test_several_steps_are_those_of_the_whole_gradient(name, optimizer, clip):
-    found = in_two_phases(name, OPTIMIZERS[optimizer], clip)
-    assert_same(found, by_optax(name, OPTIMIZERS[optimizer], clip), rtol=1e-11)
+def test_several_steps_are_those_of_the_whole_gradient(name, runs):
+    """Parameters and state after four steps, and by autodiff, the whole gradient and optax."""
+    model, params, x, target = drawn(name)
+
+    def both(optimizer, clip, params):
+        whole = optax.chain(optax.clip_by_global_norm(np.inf if clip is None else clip), optimizer)
+
+        def step(carry, _):
+            found, (params, opt_state) = carry
+            found, _ = two_phase_step(model, LOSS, optimizer, clip)(found, x, target)
+            grads = jax.grad(hg.objective(model, LOSS))(params, x, target)
+            updates, opt_state = whole.update(grads, opt_state, params)
+            return (found, (optax.apply_updates(params, updates), opt_state)), None
+
+        start = init_state(params, optimizer), (params, whole.init(params))
+        (found, (params, opt_state)), _ = jax.lax.scan(step, start, length=4)
+        return (found.params, found.opt_state), (params, opt_state[1])
+
+    @jax.jit
+    def all_runs(params):
+        return [both(OPTIMIZERS[optimizer], clip, params) for optimizer, clip in runs]
+
+    for found, expected in all_runs(params):
+        assert_same(found, expected, rtol=1e-11)
 
 
 def test_the_step_takes_weights_and_gives_the_objective():
     model, params, x, target = drawn("repeat")
-    weights = jnp.asarray([0.1, 0.0, 0.7, -0.2, 0.4])
-    optimizer = optax.sgd(0.1, momentum=0.9)
-    state = init_state(params, optimizer)
-    found = jax.jit(two_phase_step(model, LOSS, optimizer))(state, x, target, weights)
-    assert_same(found, jax.jit(train_step(model, LOSS, optimizer))(state, x, target, weights), rtol=1e-11)
-
-
-@pytest.mark.parametrize("weighted", [False, True])
-def test_micro_batches_of_any_size_are_one_batch(weighted):
-    model, params, x, target = drawn("repeat")
-    optimizer = optax.adam(0.01)
-    weights = jnp.arange(1.0, 6.0) / 7 if weighted else None
+    weights = np.array([0.1, 0.0, 0.7, -0.2, 0.4])
+    optimizer = OPTIMIZERS["momentum"]
 
     @jax.jit
     def both(params):
-        some, others = (
-            hg.value_and_factors(model, LOSS)(params, x[i], target[i])[1] for i in np.split(np.arange(5), [2])
-        )
-        whole = hg.value_and_factors(model, LOSS)(params, x, target)[1]
+        steps = two_phase_step(model, LOSS, optimizer), train_step(model, LOSS, optimizer)
+        return [step(init_state(params, optimizer), x, target, weights) for step in steps]
+
+    assert_same(*both(params), rtol=1e-11)
+
+
+def test_micro_batches_and_summed_gradients_are_one_batch():
+    """Micro-batches of any size, weighted or not; Σ_b g_b in a factor's place; a learning rate in the state, where all
+    parameters share it."""
+    model, params, x, target = drawn("repeat")
+    optimizer, in_the_state = optax.adam(0.01), optax.inject_hyperparams(optax.adam)(learning_rate=0.01)
+    weights = np.arange(1.0, 6.0) / 7
+
+    @jax.jit
+    def ways(params):
+        factors = hg.value_and_factors(model, LOSS)
+        some, others = (factors(params, x[i], target[i])[1] for i in np.split(np.arange(5), [2]))
+        _, whole = factors(params, x, target)
+        parts = MicroBatches((some, others))
+        summed = (whole[0], hg.materialize(whole[1]), whole[2])
         state = optimizer.init(params)
-        return [
-            update(factors, params, state, optimizer, 0.05, weights)
-            for factors in (MicroBatches((some, others)), whole)
-        ]
+        plain, weighted = (
+            [update(one, params, state, optimizer, 0.05, w) for one in (whole, parts)] for w in (None, weights)
+        )
+        plain.append(update(summed, params, state, optimizer, 0.05))
+        plain.append((update(whole, params, in_the_state.init(params), in_the_state, 0.05)[0], state))
+        return plain, weighted
 
-    in_parts, at_once = both(params)
-    assert_same(in_parts, at_once, rtol=1e-11)
-
-
-def test_a_gradient_that_is_summed_already():
-    """As reversible_sequence(gradients="summed") leaves them: Σ_b g_b."""
-    _, params, _, _ = drawn("repeat")
-    factors = factors_of("repeat")
-    summed = type(factors)((factors[0], hg.materialize(factors[1]), factors[2]))
-    optimizer = optax.sgd(0.1)
-    step = jax.jit(lambda factors: update(factors, params, optimizer.init(params), optimizer, 0.05))
-    assert_same(step(summed), step(factors), rtol=1e-11)
+    (whole, *same, (shared, _)), (weighted, in_parts) = ways(params)
+    for found, expected in [*((one, whole) for one in same), (shared, whole[0]), (in_parts, weighted)]:
+        assert_same(found, expected, rtol=1e-11)
 
 
 def test_low_precision_is_summed_in_float32():
     factors = {"b": Total(jnp.full((512, 2), 0.01, jnp.bfloat16))}
     params = {"b": jnp.zeros(2, jnp.bfloat16)}
     optimizer = optax.sgd(1.0)
-    new, _ = update(factors, params, optimizer.init(params), optimizer)
+    new, _ = jax.jit(lambda params: update(factors, params, optimizer.init(params), optimizer))(params)
     assert new["b"].dtype == jnp.bfloat16
     np.testing.assert_allclose(np.float64(new["b"]), -0.01, rtol=4e-3)
 
 
-def test_no_clipping_of_a_gradient_that_is_nothing():
-    factors, params, optimizer = {"b": Total(jnp.zeros((3, 2)))}, {"b": jnp.ones(2)}, optax.sgd(1.0)
-    assert_same(update(factors, params, optimizer.init(params), optimizer, 1.0)[0], params)
+def test_a_zero_gradient_is_not_clipped():
+    factors, params, optimizer = {"b": Total(jnp.zeros((3, 2)))}, {"b": np.ones(2)}, optax.sgd(1.0)
+    new, _ = jax.jit(lambda params: update(factors, params, optimizer.init(params), optimizer, 1.0))(params)
+    assert_same(new, params)
 
 
 @pytest.mark.parametrize(
@@ -188,31 +182,9 @@ def test_no_clipping_of_a_gradient_that_is_nothing():
     ],
 )
 def test_an_optimizer_that_needs_more_than_it_is_given(optimizer, sentence):
-    _, params, *_ = drawn("repeat")
     with pytest.raises(hg.InputError) as error:
-        update(factors_of("repeat"), params, optimizer.init(params), optimizer)
+        jax.eval_shape(lambda f, p: update(f, p, optimizer.init(p), optimizer), *factors_of("repeat"))
     assert sentence in str(error.value)
-
-
-def test_a_learning_rate_in_the_state_or_traced():
-    """inject_hyperparams keeps it in the state, where all parameters have it in common."""
-    _, params, *_ = drawn("repeat")
-    kept = optax.inject_hyperparams(optax.adam)(learning_rate=0.3)
-
-    @jax.jit
-    def both(rate):
-        return [
-            update(factors_of("repeat"), params, optimizer.init(params), optimizer)[0]
-            for optimizer in (kept, optax.adam(rate))
-        ]
-
-    assert_same(*both(0.3))
-
-
-def test_layers_norms_are_fine_where_a_parameter_is_one_layer():
-    """LAMB needs ‖dW‖ of each parameter, which is there when its dW is."""
-    found = in_two_phases("mlp", optax.lamb(0.1), steps=2)
-    assert_same(found, by_optax("mlp", optax.lamb(0.1), steps=2), rtol=1e-11)
 
 
 BAD_INPUT = {
@@ -240,16 +212,14 @@ def SGD(params):
 
 @pytest.mark.parametrize("sentence", BAD_INPUT)
 def test_bad_input(sentence):
-    _, params, *_ = drawn("repeat")
     with pytest.raises(hg.InputError) as error:
-        BAD_INPUT[sentence](factors_of("repeat"), params)
+        jax.eval_shape(BAD_INPUT[sentence], *factors_of("repeat"))
     assert sentence in str(error.value)
 
 
 def test_weights_where_a_batch_norm_couples():
-    _, params, *_ = drawn("batch_norm")
     with pytest.raises(hg.InputError, match="batch_norm couples the examples of a batch"):
-        update(factors_of("batch_norm"), params, *SGD(params), weights=jnp.ones(5))
+        jax.eval_shape(lambda f, p: update(f, p, *SGD(p), weights=np.ones(5)), *factors_of("batch_norm"))
 
 
 @pytest.mark.parametrize("stacked", [True, False])
@@ -265,19 +235,20 @@ def test_a_kernel_is_multiplied_once(stacked):
     assert ours.count("lhs_spec=(0, 3, 1, 2), rhs_spec=(3, 2, 0, 1), out_spec=(0, 3, 1, 2)") == 3
 
 
-@pytest.mark.parametrize("optimizer", [optax.sgd(0.1), optax.adam(0.1)])
-@pytest.mark.parametrize("rows", [4, 96])
-@pytest.mark.parametrize("stacked", [True, False])
-def test_the_whole_gradient_never_stands_in_memory(optimizer, rows, stacked):
-    """Both ways to the norm (4 rows: Gram; 96, more than n² / 2n: multiplied out), for layers of a stack and one by
-    one. Adam's old layer, the new one and its dW are there, and the two sides: not half of the sixteen layers."""
-    n, depth = 128, 16
+@pytest.mark.parametrize(
+    ("stacked", "rows", "optimizer"),
+    [(True, 4, "adam"), (True, 96, "sgd"), (False, 4, "sgd"), (False, 96, "adam")],
+)
+def test_the_whole_gradient_is_never_materialized(stacked, rows, optimizer):
+    """Both ways to the norm (4 rows: Gram; 96, more than n² / 2n: materialized), for layers of a stack and one by one.
+    Adam's old layer, the new one and its dW are live, and the two sides: not half of the sixteen layers."""
+    n, depth, optimizer = 128, 16, {"sgd": optax.sgd(0.1), "adam": optax.adam(0.1)}[optimizer]
     side = jax.ShapeDtypeStruct((depth, rows, n) if stacked else (rows, n), np.float32)
     param = jax.ShapeDtypeStruct((depth, n, n) if stacked else (n, n), np.float32)
     params = [param] if stacked else [param] * depth
 
     def step(sides, params, state):
-        factors = [hg.Stacked(hg.Outer(*s)) if stacked else hg.Outer(*s) for s in sides]
+        factors = [Stacked(Outer(*s)) if stacked else Outer(*s) for s in sides]
         return update(factors, params, state, optimizer, 0.1)
 
     arguments = [(side, side)] * len(params), params, jax.eval_shape(optimizer.init, params)

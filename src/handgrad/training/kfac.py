@@ -5,9 +5,9 @@ from typing import Literal, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
-from handgrad.backprop import check_batches, factors_of, materialize, mean_weights, weighted_sum
+from handgrad.backprop import Weights, check_batches, factors_of, materialize, mean_weights, weighted_sum
 from handgrad.checks import InputError, check_choice, check_count, check_positive, describe
 from handgrad.folds.curvature import kfac_factors
 from handgrad.folds.curvature.blocks import is_block
@@ -38,12 +38,7 @@ class KfacStep(Protocol):
     """What `kfac_step` returns: a pure function, not compiled; call it under jax.jit."""
 
     def __call__(
-        self,
-        state: TrainState,
-        x: PyTree,
-        target: PyTree,
-        key: PRNGKeyArray,
-        weights: Float[Array, " batch"] | None = None,
+        self, state: TrainState, x: PyTree, target: PyTree, key: PRNGKeyArray, weights: Weights = None
     ) -> tuple[TrainState, Scalar]:
         """The next state, and the objective before the step."""
         ...
@@ -141,7 +136,7 @@ def kfac_step(
     model, loss = through_logits(model, loss)
     draw = draw_of("kfac_step", loss) if fisher == "sampled" else None
 
-    def step(state: TrainState, x, target, key, weights=None):
+    def step(state: TrainState, x: PyTree, target: PyTree, key: PRNGKeyArray, weights: Weights = None):
         params, x, target, weights = check_batches("kfac_step", state.params, x, target, weights)
         of_layers, of_draw = jax.random.split(key)
         prediction, residuals = model.forward(params, x, of_layers)

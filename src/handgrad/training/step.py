@@ -1,14 +1,13 @@
 """One optax step on hand-written gradients."""
 
-from collections.abc import Callable
 from typing import Literal, NamedTuple, Protocol, TypeVar, overload
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
-from handgrad.backprop import value_and_factors, value_and_grad, weighted_sum
+from handgrad.backprop import Key, OfBatch, Weights, value_and_factors, value_and_grad, weighted_sum
 from handgrad.checks import InputError, describe
 from handgrad.factors import is_factor
 from handgrad.folds import per_example
@@ -17,7 +16,7 @@ from handgrad.layers import Layer, Loss
 from handgrad.training.two_phase import update
 
 Scalar = Float[Array, ""]
-V = TypeVar("V", covariant=True)
+V_co = TypeVar("V_co", covariant=True)
 
 
 class TrainState(NamedTuple):
@@ -34,17 +33,12 @@ class TrainState(NamedTuple):
     step: Int[Array, ""]
 
 
-class Step(Protocol[V]):
+class Step(Protocol[V_co]):
     """What `train_step` and `two_phase_step` return: a pure function, not compiled; call it under jax.jit."""
 
     def __call__(
-        self,
-        state: TrainState,
-        x: PyTree,
-        target: PyTree,
-        weights: Float[Array, " batch"] | None = None,
-        key: PRNGKeyArray | None = None,
-    ) -> tuple[TrainState, V]:
+        self, state: TrainState, x: PyTree, target: PyTree, weights: Weights = None, key: Key = None
+    ) -> tuple[TrainState, V_co]:
         """The next state, and the objective before the step."""
         ...
 
@@ -102,7 +96,7 @@ def train_step(
     """
     gradient = _with_noise_scale(model, loss, per_leaf) if noise_scale else value_and_grad(model, loss)
 
-    def step(state: TrainState, x, target, weights=None, key=None):
+    def step(state: TrainState, x: PyTree, target: PyTree, weights: Weights = None, key: Key = None):
         value, grads = gradient(state.params, x, target, weights, key)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
@@ -127,7 +121,8 @@ def two_phase_step(
     """
     gradient = value_and_factors(model, loss)
 
-    def step(state: TrainState, x, target, weights=None, key=None):
+    def step(state: TrainState, x: PyTree, target: PyTree, weights: Weights = None, key: Key = None):
+        weights = None if weights is None else jnp.asarray(weights)
         losses, factors = gradient(state.params, x, target, key)
         params, opt_state = update(factors, state.params, state.opt_state, optimizer, clip_global_norm, weights)
         return TrainState(params, opt_state, state.step + 1), weighted_sum(losses, weights)
@@ -135,11 +130,11 @@ def two_phase_step(
     return step
 
 
-def _with_noise_scale(model: Layer, loss: Loss, per_leaf: bool) -> Callable[..., tuple[PyTree, PyTree]]:
+def _with_noise_scale(model: Layer, loss: Loss, per_leaf: bool) -> OfBatch[tuple[PyTree, PyTree]]:
     """`value_and_grad` whose value is (objective, NoiseScale)."""
     losses_and_factors = value_and_factors(model, loss)
 
-    def gradient(params, x, target, weights=None, key=None):
+    def gradient(params: PyTree, x: PyTree, target: PyTree, weights: Weights = None, key: Key = None):
         if weights is not None:
             raise InputError(f"train_step: noise_scale takes every example alike, got weights {describe(weights)}")
         losses, factors = losses_and_factors(params, x, target, key)

@@ -12,10 +12,12 @@ from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, PyTree
 
 from handgrad import meshes
+from handgrad.backprop import Weights
 from handgrad.checks import InputError, check_positive, check_shape, describe, path_name
 from handgrad.factors import Correlation, Coupled, Factor, Outer, Stacked, is_factor
 from handgrad.factors.base import accumulator, as_rows, weighted
@@ -23,7 +25,7 @@ from handgrad.training.leafwise import Leafwise, leafwise
 
 T = TypeVar("T")
 Parts = tuple[Factor | Array, ...]  # one parameter's factor, or summed gradient, in each micro-batch
-Weights = list[Array | None]
+OfBatches = list[Array | None]  # the weights of each micro-batch
 Stacks = list[tuple[Array, list[Array]]]  # parameters under `repeat`, each with its leaves of the state
 
 
@@ -49,7 +51,7 @@ def update(
     opt_state: optax.OptState,
     optimizer: optax.GradientTransformation,
     clip_global_norm: float | None = None,
-    weights: Float[Array, " batch"] | None = None,
+    weights: Weights = None,
 ) -> tuple[PyTree[Array], optax.OptState]:
     """One step of optax on G = Σ_b w_b g_b, or on G min(1, C / ‖G‖), without G: one parameter, one layer at a time.
 
@@ -75,7 +77,7 @@ def update(
     if clip_global_norm is not None:
         check_positive("update", "clip_global_norm", clip_global_norm)
     parts, batches = _parts(factors, params)
-    of_batches: Weights = [None] * len(batches)
+    of_batches: OfBatches = [None] * len(batches)
     if weights is None:
         parts = [tuple(p.factor if isinstance(p, Coupled) else p for p in of_one) for of_one in parts]
     else:
@@ -148,7 +150,7 @@ def _update(
     return params, states
 
 
-def _sq_norm(parts: list[Parts | _Sum], weights: Weights, groups: dict[int, list[int]]) -> Array:
+def _sq_norm(parts: list[Parts | _Sum], weights: OfBatches, groups: dict[int, list[int]]) -> Array:
     """‖G‖², one parameter, one layer after the other."""
     dtype = accumulator(*jax.tree.leaves(parts))
     total = jnp.zeros((), dtype)
@@ -179,7 +181,7 @@ def _in_turn(before: Array, make: Callable[[], Array]) -> Array:
     return jax.lax.cond(before < -jnp.inf, lambda: jnp.zeros(like.shape, like.dtype), make)
 
 
-def _sq_norm_of_one(parts: Parts | _Sum, weights: Weights) -> Array:
+def _sq_norm_of_one(parts: Parts | _Sum, weights: OfBatches) -> Array:
     """‖dW‖². The rows of an Outer, taken as the tokens of one example, have its ghost norm without AᵀΔ, where that is
     less work and they are on one device, since the Gram matrix takes every pair of rows."""
     outers = [part for part in parts if isinstance(part, Outer) and meshes.places(part, part.batch) == 1]
@@ -190,7 +192,7 @@ def _sq_norm_of_one(parts: Parts | _Sum, weights: Weights) -> Array:
     return Outer(A[None], Delta[None]).sq_norms()[0]
 
 
-def _multiply(parts: Parts | _Sum, weights: Weights) -> Array:
+def _multiply(parts: Parts | _Sum, weights: OfBatches) -> Array:
     """dW = Σ over the micro-batches, in the dtype of the sum."""
     if isinstance(parts, _Sum):
         return parts.dW
@@ -201,7 +203,7 @@ def _multiply(parts: Parts | _Sum, weights: Weights) -> Array:
     return functools.reduce(operator.add, sums)
 
 
-def _at_once(parts: Parts, weights: Weights, clipped: bool) -> Parts | _Sum:
+def _at_once(parts: Parts, weights: OfBatches, clipped: bool) -> Parts | _Sum:
     """dW materialized, where rematerialization would gain nothing.
 
     That is where dW is no larger than its factor: a scale, a bias, most convolution kernels. A clipped kernel is too,
@@ -259,7 +261,7 @@ def _parts(factors: PyTree, params: PyTree) -> tuple[list[Parts], list[int]]:
     return parts, batches
 
 
-def _check_weights(weights: Array, examples: int, parts: list[Parts]) -> None:
+def _check_weights(weights: Array | np.ndarray, examples: int, parts: list[Parts]) -> None:
     check_shape("update", "weights", weights, (examples,), "(one for each example)")
     for part in (part for of_one in parts for part in of_one):
         if not is_factor(part):

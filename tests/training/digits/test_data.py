@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from handgrad import InputError
-from handgrad.training import load_digits, load_mnist, read_idx
+from handgrad.training.digits import load_digits, load_mnist, read_idx
 
 
 def idx(array: np.ndarray) -> bytes:
