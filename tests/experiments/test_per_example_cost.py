@@ -6,8 +6,6 @@ import per_example_cost
 import pytest
 from conftest import REPOSITORY
 
-import handgrad as hg
-
 
 @pytest.mark.slow
 def test_every_way_is_measured(tmp_path):
@@ -32,8 +30,3 @@ def test_the_page_shows_the_figures_of_the_run():
     for row in figures["tokens"]:
         ratios = " | ".join(f"{row['ways'][way]['ratio']:.2f}" for way in ("gram", "direct", "vmap(jax.grad)"))
         assert f"| {row['tokens']} | {row['chosen']} | {ratios} |" in page
-
-
-def test_bad_input(tmp_path):
-    with pytest.raises(hg.InputError, match=r"^per_example_cost: repeats must be a positive integer, got 0"):
-        per_example_cost.run(per_example_cost.Options(repeats=0, out=tmp_path / "figures.json"))

@@ -10,6 +10,7 @@ import gradient_noise
 import kfac_digits
 import linear_cross_entropy_memory
 import mnist_lenet
+import per_example_cost
 import private_digits
 import pytest
 import reversible_memory
@@ -52,6 +53,7 @@ def test_figures_are_published_with_machine_and_options(tmp_path, capsys):
         (curvature_cost, {"width": 12}, "curvature_cost: width must be a multiple of 8, for 4 heads, got 12"),
         (gradient_noise, {"epochs": 0}, "gradient_noise: epochs must be a positive integer, got 0"),
         (linear_cross_entropy_memory, {"chunk": 0}, "linear_cross_entropy_memory: chunk must be a positive integer"),
+        (per_example_cost, {"repeats": 0}, "per_example_cost: repeats must be a positive integer, got 0"),
         (private_digits, {"noise_multipliers": (-1.0,)}, "private_digits: noise_multipliers must be a positive number"),
         (reversible_memory, {"width": 3}, "reversible_memory: width must be even, got 3"),
         (single_weight, {"rate": 0}, "single_weight: rate must be a positive number, got 0"),
