@@ -46,8 +46,8 @@ BESIDE = (
     "relu rows",
     "softmax_cross_entropy labels",
     "huber_loss rows",
-    "layer norm rows",
-    "attention square",
+    "strangers_layer_norm rows",
+    "strangers_attention square",
 )
 TIED = (
     "relu",
@@ -58,8 +58,8 @@ TIED = (
     "huber_loss",
     "softmax",
     "logsumexp",
-    "max to the first",
-    "max shared",
+    "max_to_the_first",
+    "max_shared",
 )
 LARGE = ("linear", "softmax", "gelu", "squared_error", "softmax_cross_entropy")
 
@@ -84,7 +84,7 @@ class Options:
 
 def kill_tasks(options: Options) -> Iterator[Task]:
     """Every subject in two dtypes."""
-    names = QUICK if options.quick else [entry.name for entry in subjects()]
+    names = QUICK if options.quick else [str(case) for case in subjects()]
     ops = [subject(name).op for name in names]
     for dtype in kills.BAR:
         for name, op in zip(names, ops, strict=True):

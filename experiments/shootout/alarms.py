@@ -9,14 +9,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from handgrad import layers, models
+from handgrad.cases import Case
+from handgrad.cases.case import Arrays, normal
 from handgrad.crosscheck import judge
 from handgrad.crosscheck.evidence import collect
 from handgrad.crosscheck.examine import Settings, look
-from handgrad.crosscheck.problem import from_model, from_rule
+from handgrad.crosscheck.problem import from_model
 from handgrad.crosscheck.programs import Programs
-from shootout.subjects import Arrays, Entry, arguments, subject, subjects
+from handgrad.rules import Rule
+from shootout.subjects import arguments, problem_of, subject, subjects
 
 DTYPES = ("float64", "float32", "bfloat16")
 SCALES = (1e-6, 1e-3, 1.0, 1e3, 1e6)
@@ -54,34 +58,34 @@ class Verdicts:
 
 def rule(name: str, dtype: str, draws: int, scales: tuple[float, ...] = SCALES) -> Verdicts:
     """One rule on one kind of input, at every scale, `draws` times each: compiled once."""
-    entry = subject(name)
+    case = subject(name)
     inputs = (
-        (f"{name} {dtype} scale {scale:g} seed {seed}", arguments(entry, _dtype(dtype), seed, scale), seed)
+        (f"{name} {dtype} scale {scale:g} seed {seed}", arguments(case, _dtype(dtype), seed, scale), seed)
         for scale in scales
         for seed in range(draws)
     )
-    return _checks("rules", dtype, entry, inputs)
+    return _checks("rules", dtype, case, inputs)
 
 
 def ties(op: str, dtype: str, draws: int) -> Verdicts:
     """A rule with a kink, on it: zeros, equal numbers, targets met, and whole numbers that tie by chance."""
-    entry = next(entry for entry in [*subjects(), *MAXIMA] if entry.op == op)
+    case = next(case for case in [*subjects(), *MAXIMA] if case.op == op)
 
     def inputs() -> Iterator[tuple[str, Arrays, int]]:
         for seed in range(draws):
             rng = np.random.default_rng([seed, *op.encode()])
             args = tuple(
                 rng.integers(-2, 3, np.shape(a)).astype(_dtype(dtype)) if np.asarray(a).dtype.kind == "f" else a
-                for a in entry.draw(rng)
+                for a in case.draw(rng)
             )
             yield f"{op} ties {dtype} seed {seed}", args, seed
 
-    return _checks("ties", dtype, entry, inputs())
+    return _checks("ties", dtype, case, inputs())
 
 
 def million(op: str, dtype: str) -> Verdicts:
     """A rule on a million numbers."""
-    entry = next(entry for entry in subjects() if entry.op == op)
+    case = next(case for case in subjects() if case.op == op)
     rng = np.random.default_rng(0)
     shapes = ((1000, 1000), (1000, 1000), (1000,)) if op == "linear" else ((1000, 1000),)
     args: list[Any] = [rng.standard_normal(shape).astype(_dtype(dtype)) for shape in shapes]
@@ -89,7 +93,7 @@ def million(op: str, dtype: str) -> Verdicts:
         args.append(rng.integers(0, 1000, 1000))
     if op == "squared_error":
         args.append(rng.standard_normal((1000, 1000)).astype(_dtype(dtype)))
-    return _checks("million", dtype, entry, [(f"{op} a million {dtype}", tuple(args), 0)])
+    return _checks("million", dtype, case, [(f"{op} a million {dtype}", tuple(args), 0)])
 
 
 def networks(seed: int, dtype: str, draws: int, max_depth: int = 8) -> Verdicts:
@@ -128,10 +132,10 @@ def wide(width: int, dtype: str, activation: str, draws: int) -> Verdicts:
     return _done(verdicts, start)
 
 
-def _checks(what: str, dtype: str, entry: Entry, inputs: Any) -> Verdicts:
+def _checks(what: str, dtype: str, case: Case, inputs: Any) -> Verdicts:
     start, verdicts, programs = time.perf_counter(), Verdicts(what, dtype), None
     for name, args, seed in inputs:
-        problem = from_rule(entry.name, entry.forward, entry.backward, args, entry.target)
+        problem = problem_of(case, args)
         programs = programs or Programs(problem)
         report = look(programs, problem.leaves, _settings(seed))
         verdicts.add(name, report.verdict, report.reason)
@@ -159,22 +163,28 @@ def _dtype(name: str) -> Any:
 # max, with the two conventions that people have at a tie.
 
 
-def _first_of_row(X: Any, dY: Any) -> Arrays:
+def max_to_the_first_forward(X: Array) -> tuple[Array, Array]:
+    """The maximum of each row."""
+    return jnp.max(X, -1), X
+
+
+def _to_the_first(X: Array, dY: Array) -> Arrays:
     return (jnp.where(jnp.arange(X.shape[-1]) == X.argmax(-1, keepdims=True), dY[..., None], 0).astype(X.dtype),)
 
 
-def _shared(X: Any, dY: Any) -> Arrays:
+def max_shared_forward(X: Array) -> tuple[Array, Array]:
+    """The maximum of each row."""
+    return jnp.max(X, -1), X
+
+
+def _shared(X: Array, dY: Array) -> Arrays:
     tied = (X.max(-1, keepdims=True) == X).astype(X.dtype)
     return (dY[..., None] * tied / tied.sum(-1, keepdims=True),)
 
 
-def _rows(rng: np.random.Generator) -> Arrays:
-    return (rng.standard_normal((4, 5)),)
-
-
 MAXIMA = [
-    Entry(name, "rows", _rows, lambda X: jnp.max(X, -1), pair=(lambda X: (jnp.max(X, -1), X), backward))
-    for name, backward in (("max to the first", _first_of_row), ("max shared", _shared))
+    Case(rule, "rows", normal((4, 5)), lambda X: jnp.max(X, -1))
+    for rule in (Rule(max_to_the_first_forward, _to_the_first), Rule(max_shared_forward, _shared))
 ]
 
 

@@ -9,15 +9,15 @@ from typing import Any
 import jax
 import numpy as np
 
+from handgrad.cases import Case
 from handgrad.crosscheck import judge, mutation, oracle
 from handgrad.crosscheck.arguments import is_inexact, largest
 from handgrad.crosscheck.evidence import Evidence, collect
 from handgrad.crosscheck.mutation import Mutant
 from handgrad.crosscheck.mutation.outputs import same_array
-from handgrad.crosscheck.problem import from_rule
 from handgrad.crosscheck.programs import Programs, precise
 from shootout.signatures import SIGNATURES, expected
-from shootout.subjects import Entry, arguments, subject
+from shootout.subjects import arguments, problem_of, subject
 
 BAR = {"float64": 1e-9, "float32": 1e-3}  # the relative error in one leaf above which every mutant must be seen
 
@@ -64,11 +64,9 @@ class Tally:
                 setattr(self, one.name, mine + theirs)
 
 
-def evidence_of(entry: Entry, dtype: str, seed: int, programs: Programs | None = None) -> Evidence:
+def evidence_of(case: Case, dtype: str, seed: int, programs: Programs | None = None) -> Evidence:
     """The evidence on one subject's right gradient, the reference held against differences."""
-    problem = from_rule(
-        entry.name, entry.forward, entry.backward, arguments(entry, np.dtype(dtype), seed), entry.target
-    )
+    problem = problem_of(case, arguments(case, np.dtype(dtype), seed))
     evidence = collect(programs or Programs(problem), problem.leaves, seed)
     oracle.verify(evidence)
     return evidence
@@ -94,9 +92,9 @@ def levels(evidence: Evidence, bar: float, limit: int, seed: int) -> dict[str, l
 def judge_subject(name: str, dtype: str, at_least: int, limit: int) -> tuple[str, str, Tally]:
     """The mutants of one subject in one dtype before the judge, on as many inputs as make `at_least` of them."""
     start, tally = time.perf_counter(), Tally()
-    entry, programs = subject(name), None
+    case, programs = subject(name), None
     while tally.inputs == 0 or sum(tally.seen.values()) < at_least:
-        evidence = evidence_of(entry, dtype, tally.inputs, programs).random_part()
+        evidence = evidence_of(case, dtype, tally.inputs, programs).random_part()
         programs = evidence.programs
         _judge_all(tally, evidence, BAR[dtype], limit)
         tally.inputs += 1

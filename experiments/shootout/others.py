@@ -19,10 +19,10 @@ from handgrad.crosscheck.arguments import Leaves, put
 from handgrad.crosscheck.evidence import Evidence
 from handgrad.crosscheck.examine import Settings, look
 from handgrad.crosscheck.mutation import Mutant
-from handgrad.crosscheck.problem import Problem, from_rule
+from handgrad.crosscheck.problem import Problem
 from handgrad.crosscheck.programs import Programs, precise
 from shootout.kills import BAR, evidence_of, levels
-from shootout.subjects import arguments, subject
+from shootout.subjects import arguments, problem_of, subject
 
 torch: Any = importlib.import_module("torch") if importlib.util.find_spec("torch") else None
 
@@ -274,12 +274,12 @@ def on_mutants(name: str, dtype: str, limit: int, per_kind: int, slow: int) -> d
 
 def on_right(name: str, dtype: str, scales: tuple[float, ...], seed: int) -> dict[str, Score]:
     """One right rule before all checkers, at scale 1 from scratch and timed, then at the others."""
-    entry, programs = subject(name), None
+    case, programs = subject(name), None
     scores = {checker: Score() for checker in (OURS, *CHECKERS)}
     shared = None
     for scale in (1.0, *scales):
-        args = arguments(entry, jnp.dtype(dtype), seed, scale)
-        problem = from_rule(entry.name, entry.forward, entry.backward, args, entry.target)
+        args = arguments(case, jnp.dtype(dtype), seed, scale)
+        problem = problem_of(case, args)
         for checker, score in scores.items():
             start = time.perf_counter()
             if checker == OURS:
