@@ -13,7 +13,12 @@ from handgrad.layers.layer import *
 from handgrad.layers.linear.einsum import *
 from handgrad.layers.linear.linear import *
 from handgrad.layers.linear.lora import *
-from handgrad.layers.linear_algebra.linear_algebra import *
+from handgrad.layers.linear_algebra.decompositions import *
+from handgrad.layers.linear_algebra.exponential import *
+from handgrad.layers.linear_algebra.norms import *
+from handgrad.layers.linear_algebra.scalars import *
+from handgrad.layers.linear_algebra.solve import *
+from handgrad.layers.linear_algebra.spectra import *
 from handgrad.layers.losses.binary import *
 from handgrad.layers.losses.ctc import *
 from handgrad.layers.losses.divergences import *

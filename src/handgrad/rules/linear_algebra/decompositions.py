@@ -1,13 +1,16 @@
-"""Decompositions that end in a triangle: Cholesky and QR."""
+"""Decompositions into a triangular factor: Cholesky and QR."""
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from handgrad import meshes
 from handgrad.checks import check_cotangent, check_residuals
 from handgrad.rules.linear_algebra._matrices import (
+    Like,
+    Matrices,
+    Square,
     check_matrices,
     check_outputs,
     check_square,
@@ -31,32 +34,19 @@ __all__ = [
     "qr_forward",
 ]
 
-Array = jax.Array
-
 
 class CholeskyResiduals(NamedTuple):
-    """The factor.
+    """L, the factor, in float32 at least; like: X's dtype."""
 
-    Attributes:
-      L: (batch, ..., n, n) lower triangle, float32 at least.
-      like: (batch, ..., n, 0) no number, X's dtype.
-    """
-
-    L: Array
-    like: Array
+    L: Square
+    like: Like
 
 
-def cholesky_forward(X: Array) -> tuple[Array, CholeskyResiduals]:
-    """X = L Lᵀ, L a lower triangle with a positive diagonal.
+def cholesky_forward(X: Square) -> tuple[Square, CholeskyResiduals]:
+    """X = L Lᵀ, L lower triangular with a positive diagonal.
 
-    X is read as (X + Xᵀ) / 2, as jnp.linalg.cholesky does. Where that is not positive definite, L is NaN.
+    X is read as (X + Xᵀ) / 2, as by jnp.linalg.cholesky. Where that is not positive definite, L is NaN.
 
-    Args:
-      X: (batch, ..., n, n) floating point.
-    Returns:
-      L like X; residuals.
-    Raises:
-      InputError: X is not floating point, or not square.
     Derivation: docs/derivations/linear_algebra/decompositions.md (Murray 2016)
     """
     check_square("cholesky_forward", "X", X)
@@ -65,18 +55,13 @@ def cholesky_forward(X: Array) -> tuple[Array, CholeskyResiduals]:
     return L.astype(X.dtype), CholeskyResiduals(L, no_columns(X))
 
 
-def cholesky_backward(residuals: CholeskyResiduals, dL: Array) -> tuple[Array]:
+def cholesky_backward(residuals: CholeskyResiduals, dL: Square) -> tuple[Square]:
     """Pull dL back through X = L Lᵀ.
 
         dX = ½ (M + Mᵀ),  M = L⁻ᵀ Φ(Lᵀ dL) L⁻¹      Φ: the lower triangle, with half of the diagonal
 
-    Args:
-      residuals: CholeskyResiduals of cholesky_forward.
-      dL: like L, cotangent of L. What stands above the diagonal meets a constant 0 and is left aside.
-    Returns:
-      dX like X, symmetric.
-    Raises:
-      InputError: residuals of another rule; dL not of L's shape and dtype.
+    dL is ignored above its diagonal, where L is a constant 0.
+
     Derivation: docs/derivations/linear_algebra/decompositions.md
     """
     L, like = check_residuals("cholesky_backward", residuals, CholeskyResiduals)
@@ -90,30 +75,23 @@ def cholesky_backward(residuals: CholeskyResiduals, dL: Array) -> tuple[Array]:
 
 cholesky = Rule(cholesky_forward, cholesky_backward)
 
+Orthonormal = Float[Array, "batch *rest m k"]  # k = min(m, n)
+Triangle = Float[Array, "batch *rest k n"]
+
 
 class QrResiduals(NamedTuple):
-    """Both factors.
+    """Q and R, both factors, in float32 at least; like: X's dtype."""
 
-    Attributes:
-      Q: (batch, ..., m, k) orthonormal columns, k = min(m, n), float32 at least.
-      R: (batch, ..., k, n) upper triangle, float32 at least.
-      like: (batch, ..., m, 0) no number, X's dtype.
-    """
-
-    Q: Array
-    R: Array
-    like: Array
+    Q: Orthonormal
+    R: Triangle
+    like: Like
 
 
-def qr_forward(X: Array) -> tuple[tuple[Array, Array], QrResiduals]:
-    """X = Q R, reduced: Qᵀ Q = I, R an upper triangle; its diagonal may have either sign, as LAPACK leaves it.
+def qr_forward(X: Matrices) -> tuple[tuple[Orthonormal, Triangle], QrResiduals]:
+    """X = Q R, reduced, for a tall, square or wide X: Qᵀ Q = I, R upper triangular.
 
-    Args:
-      X: (batch, ..., m, n) floating point, tall, square or wide.
-    Returns:
-      (Q (batch, ..., m, k), R (batch, ..., k, n)), k = min(m, n); residuals.
-    Raises:
-      InputError: X is not floating point, or has no batch of matrices.
+    R's diagonal may have either sign, as LAPACK leaves it.
+
     Derivation: docs/derivations/linear_algebra/decompositions.md (Seeger et al. 2017)
     """
     check_matrices("qr_forward", "X", X)
@@ -122,29 +100,20 @@ def qr_forward(X: Array) -> tuple[tuple[Array, Array], QrResiduals]:
     return (Q.astype(X.dtype), R.astype(X.dtype)), QrResiduals(Q, R, no_columns(X))
 
 
-def qr_backward(residuals: QrResiduals, dY: tuple[Array, Array]) -> tuple[Array]:
-    """Pull dQ and dR back through X = Q R.
+def qr_backward(residuals: QrResiduals, dY: tuple[Orthonormal, Triangle]) -> tuple[Matrices]:
+    """Pull dY = (dQ, dR) back through X = Q R.
 
         dX = (dQ + Q copyltu(M)) R⁻ᵀ,  M = R dRᵀ − dQᵀ Q
 
     copyltu mirrors the lower triangle to the top. A wide X is [X₁ X₂], R is [R₁ R₂], and X₂ = Q R₂ is a product:
-    dX₂ = Q dR₂, and dQ gains X₂ dR₂ᵀ. Columns that depend on each other (X₁'s, in a wide X) make R singular and dX
-    infinite or NaN: Q is not differentiable there.
+    dX₂ = Q dR₂, and dQ gains X₂ dR₂ᵀ. dR is ignored below its diagonal, where R is a constant 0.
 
-    Args:
-      residuals: QrResiduals of qr_forward.
-      dY: (dQ, dR), cotangents of Q and R. What dR has below the diagonal meets a constant 0 and is left aside.
-    Returns:
-      dX like X.
-    Raises:
-      InputError: residuals of another rule; dQ or dR not of Q's or R's shape and dtype.
+    Where columns are linearly dependent (X₁'s, in a wide X) Q is not differentiable, and dX is infinite or NaN.
+
     Derivation: docs/derivations/linear_algebra/decompositions.md
     """
     Q, R, like = check_residuals("qr_backward", residuals, QrResiduals)
-    dQ, dR = check_outputs("qr_backward", dY, "dQ", "dR")
-    check_cotangent("qr_backward", dQ, Q.shape, like.dtype, name="dQ", of="Q")
-    check_cotangent("qr_backward", dR, R.shape, like.dtype, name="dR", of="R")
-    dQ, dR = working(dQ, dR)
+    dQ, dR = working(*check_outputs("qr_backward", dY, like.dtype, dQ=Q.shape, dR=R.shape))
     k = Q.shape[-1]
     R2, dR2 = R[..., k:], dR[..., k:]
     R, dR = R[..., :k], jnp.triu(dR[..., :k])
@@ -158,6 +127,6 @@ def qr_backward(residuals: QrResiduals, dY: tuple[Array, Array]) -> tuple[Array]
 qr = Rule(qr_forward, qr_backward)
 
 
-def _lower_half(M: Array) -> Array:
+def _lower_half(M: Square) -> Square:
     """Φ(M): the lower triangle, with half of the diagonal, so that Φ(M) + Φ(M)ᵀ = M for a symmetric M."""
     return (jnp.tril(M) + jnp.tril(M, -1)) / 2

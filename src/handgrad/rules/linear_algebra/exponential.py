@@ -1,4 +1,4 @@
-"""The matrix exponential; its backward pass is an exponential too, of a matrix twice the size."""
+"""The matrix exponential; its backward pass is the exponential of a matrix of twice the size."""
 
 from typing import NamedTuple
 
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from handgrad import meshes
 from handgrad.checks import check_cotangent, check_residuals
-from handgrad.rules.linear_algebra._matrices import check_square, working
+from handgrad.rules.linear_algebra._matrices import Square, check_square, working
 from handgrad.rules.rule import Rule
 
 __all__ = [
@@ -17,24 +17,18 @@ __all__ = [
     "matrix_exponential_forward",
 ]
 
-Array = jax.Array
-
 
 class MatrixExponentialResiduals(NamedTuple):
-    """X: (batch, ..., n, n) the argument, a reference: the output doesn't tell its derivative in a direction."""
+    """X, the argument: the output alone does not determine the derivative."""
 
-    X: Array
+    X: Square
 
 
-def matrix_exponential_forward(X: Array) -> tuple[Array, MatrixExponentialResiduals]:
+def matrix_exponential_forward(X: Square) -> tuple[Square, MatrixExponentialResiduals]:
     """Y = I + X + X² / 2! + X³ / 3! + …, by scaling and squaring.
 
-    Args:
-      X: (batch, ..., n, n) floating point. More than 16 squarings, a norm beyond about 10⁵, give NaN, as in JAX.
-    Returns:
-      Y like X; residuals.
-    Raises:
-      InputError: X is not floating point, or not square.
+    More than 16 squarings, for a norm beyond about 10⁵, give NaN, as in jax.scipy.linalg.expm.
+
     Derivation: docs/derivations/linear_algebra/exponential.md (Al-Mohy and Higham 2009)
     """
     check_square("matrix_exponential_forward", "X", X)
@@ -42,24 +36,17 @@ def matrix_exponential_forward(X: Array) -> tuple[Array, MatrixExponentialResidu
     return Y, MatrixExponentialResiduals(X)
 
 
-def matrix_exponential_backward(residuals: MatrixExponentialResiduals, dY: Array) -> tuple[Array]:
+def matrix_exponential_backward(residuals: MatrixExponentialResiduals, dY: Square) -> tuple[Square]:
     """Pull dY back through Y = eˣ.
 
         dX = the upper right block of exp [[Xᵀ, dY], [0, Xᵀ]]
 
-    Args:
-      residuals: MatrixExponentialResiduals of matrix_exponential_forward.
-      dY: like Y, cotangent of Y.
-    Returns:
-      dX like X.
-    Raises:
-      InputError: residuals of another rule; dY not of Y's shape and dtype.
     Derivation: docs/derivations/linear_algebra/exponential.md
     """
     (X,) = check_residuals("matrix_exponential_backward", residuals, MatrixExponentialResiduals)
     check_cotangent("matrix_exponential_backward", dY, X.shape, X.dtype)
     Xw, dYw = working(X, dY)
-    # The block is linear in dY. In there dY has the size 1: a large one would only cost squarings, and digits.
+    # The block is linear in dY, which enters it scaled to 1: a large one would only cost squarings and digits.
     size = jnp.max(jnp.abs(dYw), axis=(-2, -1), keepdims=True, initial=0)
     E = dYw / jnp.where(size == 0, 1, size)
     n = X.shape[-1]

@@ -2,15 +2,16 @@
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 
 from handgrad.checks import check_cotangent, check_residuals
 from handgrad.rules.linear_algebra._matrices import (
+    Matrices,
+    Numbers,
     check_matrices,
     exponent,
     product,
-    svd,
+    thin_svd,
     times_power,
     to_matrices,
     working,
@@ -28,30 +29,17 @@ __all__ = [
     "nuclear_norm_forward",
 ]
 
-Array = jax.Array
-
 
 class FrobeniusNormResiduals(NamedTuple):
-    """The argument and the norm.
+    """X, the argument, and Y, the norm, in float32 at least."""
 
-    Attributes:
-      X: (batch, ..., m, n) the argument, a reference.
-      Y: (batch, ...) the norm, float32 at least.
-    """
-
-    X: Array
-    Y: Array
+    X: Matrices
+    Y: Numbers
 
 
-def frobenius_norm_forward(X: Array) -> tuple[Array, FrobeniusNormResiduals]:
-    """Y = (Σ x_ij²)^½, of numbers of any size: they are divided by a power of two before they are squared.
+def frobenius_norm_forward(X: Matrices) -> tuple[Numbers, FrobeniusNormResiduals]:
+    """Y = (Σ x_ij²)^½, scaled by a power of two before squaring, so that no square overflows or underflows.
 
-    Args:
-      X: (batch, ..., m, n) floating point.
-    Returns:
-      Y (batch, ...); residuals.
-    Raises:
-      InputError: X is not floating point, or has no batch of matrices.
     Derivation: docs/derivations/linear_algebra/norms.md
     """
     check_matrices("frobenius_norm_forward", "X", X)
@@ -61,20 +49,13 @@ def frobenius_norm_forward(X: Array) -> tuple[Array, FrobeniusNormResiduals]:
     return Y.astype(X.dtype), FrobeniusNormResiduals(X, Y)
 
 
-def frobenius_norm_backward(residuals: FrobeniusNormResiduals, dY: Array) -> tuple[Array]:
+def frobenius_norm_backward(residuals: FrobeniusNormResiduals, dY: Numbers) -> tuple[Matrices]:
     """Pull dY back through Y = ‖X‖.
 
         dX = dY X / Y      0 where X = 0
 
-    The norm has a kink at X = 0; of its subgradients there, the smallest is taken. (JAX's own gradient is NaN.)
+    The norm is not differentiable at X = 0; dX is the smallest of its subgradients there. (jax.grad gives NaN.)
 
-    Args:
-      residuals: FrobeniusNormResiduals of frobenius_norm_forward.
-      dY: like Y, cotangent of Y.
-    Returns:
-      dX like X.
-    Raises:
-      InputError: residuals of another rule; dY not of Y's shape and dtype.
     Derivation: docs/derivations/linear_algebra/norms.md
     """
     X, Y = check_residuals("frobenius_norm_backward", residuals, FrobeniusNormResiduals)
@@ -87,42 +68,29 @@ frobenius_norm = Rule(frobenius_norm_forward, frobenius_norm_backward)
 
 
 class NuclearNormResiduals(NamedTuple):
-    """P: (batch, ..., m, n) U Vᵀ, the orthogonal part of X: dX but for dY."""
+    """P = U Vᵀ, the orthogonal factor of X's polar decomposition: dX is a multiple of it."""
 
-    P: Array
+    P: Matrices
 
 
-def nuclear_norm_forward(X: Array) -> tuple[Array, NuclearNormResiduals]:
+def nuclear_norm_forward(X: Matrices) -> tuple[Numbers, NuclearNormResiduals]:
     """Y = Σ s_i, the sum of X's singular values.
 
-    Args:
-      X: (batch, ..., m, n) floating point.
-    Returns:
-      Y (batch, ...); residuals.
-    Raises:
-      InputError: X is not floating point, or has no batch of matrices.
     Derivation: docs/derivations/linear_algebra/norms.md
     """
     check_matrices("nuclear_norm_forward", "X", X)
-    U, S, Vt = svd(*working(X))
+    U, S, Vt = thin_svd(*working(X))
     return jnp.sum(S, axis=-1).astype(X.dtype), NuclearNormResiduals(product(U, Vt).astype(X.dtype))
 
 
-def nuclear_norm_backward(residuals: NuclearNormResiduals, dY: Array) -> tuple[Array]:
+def nuclear_norm_backward(residuals: NuclearNormResiduals, dY: Numbers) -> tuple[Matrices]:
     """Pull dY back through Y = Σ s_i.
 
         dX = dY U Vᵀ
 
-    At a singular value 0 the norm has a kink: U Vᵀ, with whichever vectors the decomposition chose there, is one of
-    its subgradients, as in JAX. Equal singular values are no kink.
+    The norm is not differentiable where a singular value is 0: U Vᵀ, with the vectors that LAPACK returned, is one of
+    its subgradients there, as in JAX. Where singular values are equal it is differentiable.
 
-    Args:
-      residuals: NuclearNormResiduals of nuclear_norm_forward.
-      dY: like Y, cotangent of Y.
-    Returns:
-      dX like X.
-    Raises:
-      InputError: residuals of another rule; dY not of Y's shape and dtype.
     Derivation: docs/derivations/linear_algebra/norms.md
     """
     (P,) = check_residuals("nuclear_norm_backward", residuals, NuclearNormResiduals)

@@ -1,0 +1,19 @@
+"""Decompositions into a triangular factor as layers, without parameters."""
+
+from handgrad import rules
+from handgrad.layers.layer import Layer, from_rule
+
+__all__ = [
+    "cholesky",
+    "qr",
+]
+
+
+def cholesky() -> Layer:
+    """L, of X = L Lᵀ."""
+    return from_rule(rules.cholesky)
+
+
+def qr() -> Layer:
+    """(Q, R), of X = Q R."""
+    return from_rule(rules.qr)

@@ -1,0 +1,25 @@
+"""Scalars of a square matrix as layers, without parameters."""
+
+from handgrad import rules
+from handgrad.layers.layer import Layer, from_rule
+
+__all__ = [
+    "determinant",
+    "log_determinant",
+    "trace",
+]
+
+
+def trace() -> Layer:
+    """Y = Σ x_ii."""
+    return from_rule(rules.trace)
+
+
+def determinant() -> Layer:
+    """Y = det X."""
+    return from_rule(rules.determinant)
+
+
+def log_determinant() -> Layer:
+    """(S, Y): S = sign det X, Y = log |det X|."""
+    return from_rule(rules.log_determinant)

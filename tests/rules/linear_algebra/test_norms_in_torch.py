@@ -1,0 +1,18 @@
+"""Norms of a matrix against PyTorch."""
+
+import pytest
+from rules.linear_algebra.in_torch import TALL, WIDE, check_in_torch, torch
+
+pytestmark = pytest.mark.third_party
+
+
+def nuclear(X):
+    return torch.linalg.matrix_norm(X, "nuc")
+
+
+def test_values_and_gradients():
+    check_in_torch(
+        ("frobenius_norm", {}, torch.linalg.matrix_norm, (TALL,)),
+        ("nuclear_norm", {}, nuclear, (TALL,)),
+        ("nuclear_norm", {}, nuclear, (WIDE,)),
+    )
