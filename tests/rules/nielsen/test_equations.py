@@ -13,7 +13,7 @@ BATCHES = [1, 5]
 
 
 def sigmoid(z):
-    return 1 / (1 + np.exp(-z))
+    return 1 / (1 + np.exp(-z)) if isinstance(z, np.ndarray) else 1 / (1 + jnp.exp(-z))
 
 
 def draw(sizes, batch):
@@ -57,59 +57,24 @@ def mini_batch(weights, biases, X, Y):
     return [(rules.bp3_batch(Delta), rules.bp4_batch(A, Delta)) for A, Delta in zip(activations, Deltas, strict=False)]
 
 
-networks = pytest.mark.parametrize("sizes", NETWORKS, ids=str)
-batches = pytest.mark.parametrize("batch", BATCHES)
-
-
 def assert_close(found, expected):
     found, expected = np.asarray(found), np.asarray(expected)
     assert found.shape == expected.shape
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12 * np.abs(expected).max())
 
 
-@networks
-@batches
-def test_the_matrix_form_is_the_sum_of_the_examples(sizes, batch):
-    weights, biases, X, Y = draw(sizes, batch)
-    examples = [one_example(weights, biases, x, y) for x, y in zip(X, Y, strict=True)]
-    factors = mini_batch(weights, biases, X, Y)
-    assert len(factors) == len(sizes) - 1
-    for layer, (db, dW) in enumerate(factors):
-        b_columns, w_matrices = (np.stack([example[layer][i] for example in examples]) for i in (0, 1))
-        assert isinstance(db, hg.Total)
-        assert isinstance(dW, hg.Outer)
-        assert_close(db.sum(), b_columns.sum(0)[:, 0])
-        assert_close(dW.sum(), w_matrices.sum(0).T)
-        # And not only in the sum: each example's gradient is in the factors.
-        assert_close(db.per_example(), b_columns[:, :, 0])
-        assert_close(dW.per_example(), w_matrices.transpose(0, 2, 1))
-
-
-@networks
-@batches
-def test_both_are_what_the_library_computes(sizes, batch):
-    """The same network of `linear` and `sigmoid`, with Nielsen's quadratic cost summed over the examples."""
-    weights, biases, X, Y = draw(sizes, batch)
-    layers = [layer for n in sizes[1:] for layer in (hg.linear(n), hg.sigmoid())]
+def of_library(weights, biases, X, Y):
+    """Value and gradients of the same network of `linear` and `sigmoid`."""
+    layers = [layer for b in biases for layer in (hg.linear(len(b)), hg.sigmoid())]
     params = tuple(
-        entry
-        for W, b in zip(weights, biases, strict=True)
-        for entry in (hg.LinearParams(*map(jnp.asarray, (W, b))), ())
+        entry for W, b in zip(weights, biases, strict=True) for entry in (hg.LinearParams(jnp.asarray(W), b), ())
     )
-    value_and_grad = hg.value_and_grad(hg.chain(*layers), hg.l2_loss())
-    value, grads = jax.jit(value_and_grad)(params, jnp.asarray(X), jnp.asarray(Y), jnp.ones(batch))
-    A = X
-    for W, b in zip(weights, biases, strict=True):
-        A = sigmoid(A @ W + b[None])
-    assert_close(value, ((A - Y) ** 2).sum() / 2)
-    for layer, (db, dW) in enumerate(mini_batch(weights, biases, X, Y)):
-        assert_close(grads[2 * layer].W, dW.sum())
-        assert_close(grads[2 * layer].b, db.sum())
+    value, grads = hg.value_and_grad(hg.chain(*layers), hg.l2_loss())(params, X, Y, jnp.ones(len(X)))
+    return value, grads[::2]
 
 
-def test_against_autodiff():
-    """The oracle of all: the cost as one function of weights and biases."""
-    weights, biases, X, Y = draw((4, 3, 2), 5)
+def of_autodiff(weights, biases, X, Y):
+    """Nielsen's quadratic cost, summed over the examples, as one function of weights and biases."""
 
     def cost(weights, biases):
         A = X
@@ -117,13 +82,36 @@ def test_against_autodiff():
             A = jax.nn.sigmoid(A @ W + b[None])
         return jnp.sum((A - Y) ** 2) / 2
 
-    for found, expected in zip(
-        zip(*mini_batch(weights, biases, X, Y), strict=True),
-        reversed(jax.grad(cost, (0, 1))(weights, biases)),
-        strict=True,
-    ):
-        for factor, gradient in zip(found, expected, strict=True):
-            assert_close(factor.sum(), gradient)
+    value, grads = jax.value_and_grad(cost, (0, 1))(weights, biases)
+    return value, list(zip(*grads, strict=True))
+
+
+@pytest.mark.parametrize("sizes", NETWORKS, ids=str)
+@pytest.mark.parametrize("batch", BATCHES)
+def test_both_forms_are_backpropagation(sizes, batch):
+    """The matrix form is the sum of the examples; it is what the library computes, and autodiff."""
+    drawn = draw(sizes, batch)
+    examples = [one_example(*drawn[:2], x, y) for x, y in zip(*drawn[2:], strict=True)]
+
+    def run(*drawn):
+        factors = mini_batch(*drawn)
+        sums = [(db.sum(), dW.sum(), db.per_example(), dW.per_example()) for db, dW in factors]
+        return factors, sums, of_library(*drawn), of_autodiff(*drawn)
+
+    factors, sums, (value, by_library), (cost, by_autodiff) = jax.jit(run)(*drawn)
+    assert_close(value, cost)
+    assert len(factors) == len(sizes) - 1
+    for layer, (db, dW, each_db, each_dW) in enumerate(sums):
+        assert [type(factor) for factor in factors[layer]] == [hg.Total, hg.Outer]
+        b_columns, w_matrices = (np.stack([example[layer][i] for example in examples]) for i in (0, 1))
+        for found, summed in ((db, b_columns.sum(0)[:, 0]), (dW, w_matrices.sum(0).T)):
+            assert_close(found, summed)
+        # And not only in the sum: each example's gradient is in the factors.
+        assert_close(each_db, b_columns[:, :, 0])
+        assert_close(each_dW, w_matrices.transpose(0, 2, 1))
+        for dW_too, db_too in (by_library[layer], by_autodiff[layer]):
+            assert_close(dW_too, dW)
+            assert_close(db_too, db)
 
 
 @pytest.mark.parametrize(

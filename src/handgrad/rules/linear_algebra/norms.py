@@ -54,7 +54,7 @@ def frobenius_norm_backward(residuals: FrobeniusNormResiduals, dY: Numbers) -> t
 
         dX = dY X / Y      0 where X = 0
 
-    The norm is not differentiable at X = 0; dX is the smallest of its subgradients there. (jax.grad gives NaN.)
+    The norm is not differentiable at X = 0; dX is the smallest of its subgradients there. (JAX's own is NaN.)
 
     Derivation: docs/derivations/linear_algebra/norms.md
     """

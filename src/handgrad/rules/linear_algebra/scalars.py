@@ -95,7 +95,7 @@ def determinant_backward(residuals: DeterminantResiduals, dY: Numbers) -> tuple[
         dX = dY cof X      X = U S Vᵀ;  cof X = det(U Vᵀ) U diag(∏_{j≠i} s_j) Vᵀ
 
     The cofactor matrix is det X · X⁻ᵀ where X is regular, and a polynomial in X's elements everywhere. The formula by
-    SVD holds at a singular X of any rank. (jax.grad of det is 0 at some matrices of rank n − 1 where it should not be.)
+    SVD holds at a singular X of any rank. (JAX's own gradient of det is 0 at some matrices of rank n − 1.)
 
     Derivation: docs/derivations/linear_algebra/scalars.md
     """

@@ -15,7 +15,6 @@ from handgrad.rules.linear_algebra._matrices import (
     check_square,
     no_columns,
     product,
-    svd as guarded_svd,
     symmetric,
     thin_svd,
     to_matrices,
