@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from handgrad.checks import InputError, check_shape, describe
 from handgrad.factors import Factor, materialize as materialize
-from handgrad.factors.base import counting
+from handgrad.factors.trees import with_mask
 from handgrad.layers import Layer, Loss
 from handgrad.layers.layer import check_layer, check_loss, passed_back
 from handgrad.meshes import Types, gathered
@@ -166,7 +166,7 @@ def factors_of(
     says which tokens of the prediction have one, only these count."""
     _, factors = model.backward(residuals, dprediction)
     factors = passed_back(model, factors, loss.couples)[0]
-    return factors if loss.counts is None else counting(factors, loss.counts(loss_residuals))
+    return factors if loss.counts is None else with_mask(factors, loss.counts(loss_residuals))
 
 
 def custom_vjp(layer: Layer) -> OfLayer:

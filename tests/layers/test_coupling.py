@@ -329,7 +329,7 @@ def test_refusals_name_the_parameter_and_the_coupling():
     factors, _ = drawn()["deep inside"]
     coupling = f"in layer block.0.inside.b: {WORDS}"
     of_fold = "{}: block.0.a.W must have a gradient of each example, but " + coupling
-    of_factor = coupling + ": of a parameter in or before it, the unweighted sum alone is a gradient"
+    of_factor = coupling + ": of a parameter in or before it, only the unweighted sum is a gradient"
     calls = {
         of_fold.format("sq_norms"): lambda: hg.sq_norms(factors),
         of_fold.format("gram"): lambda: hg.gram(factors),

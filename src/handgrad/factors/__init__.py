@@ -1,6 +1,6 @@
-"""The ground floor: gradients not yet multiplied. One factor, one file."""
+"""Gradients not yet multiplied out. One factor, one file."""
 
-from handgrad.factors.base import Factor, is_factor, materialize
+from handgrad.factors.base import Factor, is_factor
 from handgrad.factors.contraction import Contraction
 from handgrad.factors.correlation import Correlation
 from handgrad.factors.coupled import Coupled
@@ -12,6 +12,7 @@ from handgrad.factors.scatter import Scatter
 from handgrad.factors.shared import Shared
 from handgrad.factors.stacked import Stacked
 from handgrad.factors.total import Total
+from handgrad.factors.trees import materialize
 
 __all__ = [
     "Contraction",

@@ -1,49 +1,46 @@
-"""What every factor knows for itself: the contract, and the plain way to meet it."""
+"""The contract of every factor, and its default implementation."""
 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Self, TypeGuard
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from handgrad import meshes
 from handgrad.checks import InputError, check_choice, check_shape, describe
-from handgrad.factors.pieces import Pieces
+from handgrad.factors.chunks import Chunks
+from handgrad.factors.costs import Cost, cheapest
 
-Array = jax.Array
-
-
-class Cost(NamedTuple):
-    """What one way to ‖g_b‖² costs, for one example.
-
-    Attributes:
-      flops: multiplications and additions.
-      bytes: what stands in memory besides the factor, at the dtype of the sum.
-    """
-
-    flops: int
-    bytes: int
+Gradient = Float[Array, "*shape"]
+Gradients = Float[Array, " batch *shape"]
+Numbers = Float[Array, " batch"]  # one for each example
+Weights = Float[Array, " batch"] | None
+Mask = Bool[Array, " batch *tokens"]
 
 
 class Factor(ABC):
     """One parameter's gradient, not yet multiplied out.
 
     The gradient of a batch is G = Σ_b w_b g_b, where g_b is example b's own gradient and has the parameter's shape. A
-    factor holds what every g_b is made of, batch first, and multiplies only what it is asked for. Factors are frozen
-    dataclasses and JAX pytrees: they pass through jit, vmap and scan.
+    factor holds the arrays that every g_b is computed from, batch first, and each fold multiplies only what it needs.
+    Factors are frozen dataclasses and JAX pytrees: they pass through jit, vmap and scan.
 
-    A factor must say `batch`, `shape`, `dtype`, `accumulate` and `per_example`. The other folds are given here the
-    plain way: gradients written out, a few examples at a time, so that (batch, *shape) never stands in memory. A factor
-    overrides those it knows a shorter way for. Folds run in at least float32 and stay there; only `sum` comes back in
-    the parameter's dtype.
+    A factor must implement `batch`, `shape`, `dtype`, `accumulate` and `per_example`. The defaults of all other folds
+    materialize per-example gradients, but only a chunk of the batch at a time, so that (batch, *shape) is never live; a
+    factor overrides those that its structure makes cheaper. Folds run in at least float32 and return that; only `sum`
+    returns the parameter's dtype.
 
     Attributes:
-      asked_first: ⟨g, h⟩ is ⟨h, g⟩, and a kind that says True knows a shorter way with others than they with it.
+      takes_precedence: `inner` is symmetric and dispatches on both types (double dispatch): of two factors of different
+        types, the one that takes precedence computes it.
     """
 
-    asked_first = False
+    takes_precedence = False
 
     @property
     @abstractmethod
@@ -57,191 +54,174 @@ class Factor(ABC):
 
     @property
     @abstractmethod
-    def dtype(self) -> Any:
+    def dtype(self) -> np.dtype[Any]:
         """The parameter's dtype."""
 
     @abstractmethod
-    def accumulate(self, weights: Array | None = None) -> Array:
-        """`sum`, not yet rounded to the parameter's dtype and with its weights not yet checked."""
+    def accumulate(self, weights: Weights = None) -> Gradient:
+        """`sum` in the dtype of the accumulation, its weights not checked."""
 
     @abstractmethod
-    def per_example(self) -> Array:
-        """Every g_b, written out: (batch, *shape). For small parameters and for tests."""
+    def per_example(self) -> Gradients:
+        """Every g_b, materialized. For small parameters and for tests."""
 
-    def sum(self, weights: Array | None = None) -> Array:
-        """The gradient Σ_b w_b g_b, in the parameter's shape and dtype.
+    def sum(self, weights: Weights = None) -> Gradient:
+        """The gradient Σ_b w_b g_b, in the parameter's dtype.
+
+        >>> import jax.numpy as jnp, handgrad as hg
+        >>> hg.Outer(A=jnp.ones((2, 3)), Delta=jnp.ones((2, 1))).sum().shape
+        (3, 1)
 
         Args:
-          weights: (batch,) the w_b; None stands for ones.
-        Raises:
-          InputError: weights of another length than the batch.
+          weights: the w_b; None stands for ones.
         """
         if weights is not None:
             check_shape(f"{type(self).__name__}.sum", "weights", weights, (self.batch,), "(one for each example)")
         return self.accumulate(weights).astype(self.dtype)
 
-    def sq_norms(self, method: str = "auto") -> Array:
-        """‖g_b‖² for each example: (batch,).
+    def sq_norms(self, method: str = "auto") -> Numbers:
+        """‖g_b‖² for each example.
 
         Args:
-          method: one of `norm_methods`, or "auto": the one of fewest operations.
-        Raises:
-          InputError: a method that this factor doesn't know.
+          method: one of `norm_methods`, or "auto", which takes the one of fewest operations.
         """
-        known = self.norm_methods()
-        check_choice(f"{type(self).__name__}.sq_norms", "method", method, ("auto", *known))
-        return self._sq_norms(cheapest(known) if method == "auto" else method)
+        methods = self.norm_methods()
+        check_choice(f"{type(self).__name__}.sq_norms", "method", method, ("auto", *methods))
+        return self._sq_norms(cheapest(methods) if method == "auto" else method)
 
     def norm_methods(self) -> dict[str, Cost]:
-        """The ways to `sq_norms` that this factor knows, and what each costs."""
+        """The methods of `sq_norms` that this factor has, and what each costs."""
         size = math.prod(self.shape)
         return {"direct": Cost(2 * size, size * accumulator(self.dtype).itemsize)}
 
-    def inner(self, other: "Factor") -> Array:
-        """⟨g_b, h_b⟩ for each example, h being the other factor's gradients: (batch,).
-
-        Raises:
-          InputError: the other factor is of another batch or another parameter's shape.
-        """
+    def inner(self, other: "Factor") -> Numbers:
+        """⟨g_b, h_b⟩ for each example, h being the other factor's gradients, of the same batch and shape."""
         mine, theirs = (self.batch, *self.shape), (other.batch, *other.shape)
         if mine != theirs:
             name = type(self).__name__
             raise InputError(f"{name}.inner: other must have (batch, *shape) {mine}, got {theirs}")
         return self._inner(other)
 
-    def gram(self) -> Array:
-        """⟨g_b, g_c⟩ for every two examples: (batch, batch).
+    def gram(self) -> Float[Array, "batch batch"]:
+        """⟨g_b, g_c⟩ for every two examples.
 
-        Of examples k apart it is `inner` with the factor's own examples moved on by k: batch / 2 of these folds, the
-        other half being the same numbers. Every device that holds examples needs all of them for it.
+        Of examples k apart it is `inner` of the factor and the factor rolled by k: batch / 2 of these folds, since the
+        result is symmetric. All-gathers the factor where the batch is sharded.
         """
-        here, batch = meshes.replicated(self), self.batch
-        apart = jnp.arange(batch // 2 + 1)
-        products = jax.lax.map(lambda k: here._inner(here.pick(lambda a: jnp.roll(a, -k, axis=0))), apart)
+        gathered, batch = meshes.replicated(self), self.batch
+        offsets = jnp.arange(batch // 2 + 1)
+        products = jax.lax.map(lambda k: gathered._inner(gathered.pick(lambda a: jnp.roll(a, -k, axis=0))), offsets)
         b, c = jnp.indices((batch, batch))
         k = (c - b) % max(batch, 1)
-        return jnp.where(k < len(apart), products[k, b], products[(batch - k) % max(batch, 1), c])
+        return jnp.where(k < len(offsets), products[k, b], products[(batch - k) % max(batch, 1), c])
 
-    def second_moment(self) -> Array:
-        """Σ_b g_b∘g_b: the parameter's shape."""
+    def second_moment(self) -> Gradient:
+        """Σ_b g_b∘g_b."""
 
-        def of_some(start: Any, count: int) -> Array:
-            return jnp.sum(self.pick(pieces.rows(start, count)).per_example() ** 2, axis=0)
+        def of_chunk(start: int | Array, size: int) -> Array:
+            return jnp.sum(self.pick(chunks.rows(start, size)).per_example() ** 2, axis=0)
 
         def add(i: Array, total: Array) -> Array:
-            return total + of_some(i * pieces.size, pieces.size)
+            return total + of_chunk(i * chunks.size, chunks.size)
 
-        pieces = _pieces(self)
-        if not pieces.whole:
-            return of_some(0, pieces.rest)
-        rest = pieces.whole * pieces.size, pieces.rest
+        chunks = _chunks(self)
+        if not chunks.whole:
+            return of_chunk(0, chunks.rest)
+        rest = chunks.whole * chunks.size, chunks.rest
         zeros = jnp.zeros(self.shape, jax.eval_shape(self.accumulate).dtype)
-        return meshes.fori_loop(pieces.whole, add, of_some(*rest) if pieces.rest else zeros, self)
+        return meshes.fori_loop(chunks.whole, add, of_chunk(*rest) if chunks.rest else zeros, self)
 
     def by_token(self) -> "Factor":
-        """The same gradients with every token an example of its own: batch × tokens of them, each token's part of g_b.
-
-        Raises:
-          InputError: a factor that knows no tokens.
-        """
+        """The same gradients with every token as an example: batch × tokens of them, each token's part of g_b."""
         raise InputError(f"{type(self).__name__}.by_token: this gradient is not a sum over tokens")
 
     def layers(self) -> "Factor | None":
-        """The factor of one layer, each of its arrays with an axis of layers in front, for jax.vmap; None where the
-        parameter is not a stack."""
+        """The factor of one layer of a stack, each of its arrays with a leading axis of layers, for jax.vmap; None
+        where the parameter is not a stack."""
         return None
 
-    def counting(self, seen: Array) -> "Factor":
-        """The same gradients, `seen` (batch, ...) saying which tokens count in a mean over tokens: not padding.
+    def with_mask(self, mask: Mask) -> "Factor":
+        """The same gradients; `mask` is True for the tokens that count in a mean over tokens, False for padding.
 
-        A factor that no such mean is taken of, or whose tokens are others, is returned as it is.
+        A factor without means over tokens, or with other tokens, is returned unchanged.
         """
         return self
 
-    def project(self, P: Array) -> "Factor":
-        """The factor of Pᵀ g_b, P (n_in, r): every gradient in the small space of (r, n_out), none ever in the large.
-
-        Raises:
-          InputError: the parameter is not a matrix; P has another number of rows than it.
-        """
+    def project(self, P: Float[Array, "n_in r"]) -> "Factor":
+        """The factor of Pᵀ g_b: gradients of shape (r, n_out), without materializing those of (n_in, n_out)."""
         raise InputError(f"{type(self).__name__}.project: expected a matrix's factor, got that of {self.shape}")
 
-    def pick(self, rows: Callable[[Array], Array]) -> "Factor":
+    def pick(self, rows: Callable[[Array], Array]) -> Self:
         """The factor of other examples: `rows` picks them from an array that has a row for each example."""
         return jax.tree.map(rows, self)
 
-    def examples(self, start: Any, count: int) -> "Factor":
-        """The factor of `count` examples from `start` on, which may be traced."""
+    def examples(self, start: int | Int[Array, ""], count: int) -> Self:
+        """The factor of `count` examples from `start` on."""
         return self.pick(lambda a: jax.lax.dynamic_slice_in_dim(a, start, count))
 
-    def _sq_norms(self, method: str) -> Array:
-        """`sq_norms` by a method that is known."""
-        return self._written_out(self)
+    def _sq_norms(self, method: str) -> Numbers:
+        """`sq_norms` by one of `norm_methods`."""
+        return self._materialized_inner(self)
 
-    def _inner(self, other: "Factor") -> Array:
-        """`inner` of a factor that fits: where a shorter way is known, it goes here."""
-        return other._inner(self) if other.asked_first else self._written_out(other)
+    def _inner(self, other: "Factor") -> Numbers:
+        """`inner`, of a factor of the same batch and shape."""
+        return other._inner(self) if other.takes_precedence else self._materialized_inner(other)
 
-    def _written_out(self, other: "Factor") -> Array:
-        """⟨g_b, h_b⟩ of gradients written out, some examples at a time."""
+    def _materialized_inner(self, other: "Factor") -> Numbers:
+        """⟨g_b, h_b⟩ of materialized gradients, a chunk of the batch at a time."""
 
-        def of_some(start: Any, count: int) -> Array:
-            g = self.pick(pieces.rows(start, count)).per_example()
-            h = g if other is self else other.pick(pieces.rows(start, count)).per_example()
-            return jnp.sum(g * h, axis=tuple(range(1, g.ndim))).reshape(pieces.places, count)
+        def of_chunk(start: int | Array, size: int) -> Array:
+            g = self.pick(chunks.rows(start, size)).per_example()
+            h = g if other is self else other.pick(chunks.rows(start, size)).per_example()
+            return jnp.sum(g * h, axis=tuple(range(1, g.ndim))).reshape(chunks.devices, size)
 
-        pieces = _pieces(self, other)
-        if not pieces.whole:
-            return of_some(0, pieces.rest).reshape(self.batch)
-        stacked = jax.lax.map(lambda i: of_some(i * pieces.size, pieces.size), jnp.arange(pieces.whole))
-        products = jnp.moveaxis(stacked, 0, 1).reshape(pieces.places, pieces.whole * pieces.size)
-        if pieces.rest:
-            of_rest = of_some(pieces.whole * pieces.size, pieces.rest)
+        chunks = _chunks(self, other)
+        if not chunks.whole:
+            return of_chunk(0, chunks.rest).reshape(self.batch)
+        stacked = jax.lax.map(lambda i: of_chunk(i * chunks.size, chunks.size), jnp.arange(chunks.whole))
+        products = jnp.moveaxis(stacked, 0, 1).reshape(chunks.devices, chunks.whole * chunks.size)
+        if chunks.rest:
+            of_rest = of_chunk(chunks.whole * chunks.size, chunks.rest)
             products = jnp.concatenate([products, of_rest], axis=1)
         return products.reshape(self.batch)
 
 
-def _pieces(*factors: Factor) -> Pieces:
-    """The pieces in which these factors' gradients are written out."""
+def _chunks(*factors: Factor) -> Chunks:
+    """The chunks in which these factors' gradients are materialized."""
     batch = factors[0].batch
-    room = sum(a.size for factor in factors for a in jax.tree.leaves(factor))
+    held = sum(a.size for factor in factors for a in jax.tree.leaves(factor))
     written = sum(f.norm_methods()["direct"].bytes // accumulator(f.dtype).itemsize for f in factors)
-    return Pieces.of_batch(batch, meshes.places(factors, batch), room, written)
+    return Chunks.of_batch(batch, meshes.places(factors, batch), held, written)
 
 
-def counting(factors: Any, seen: Array) -> Any:
-    """A tree of factors, `seen` saying which of their tokens count; arrays among them stay as they are."""
-    return jax.tree.map(lambda leaf: leaf.counting(seen) if is_factor(leaf) else leaf, factors, is_leaf=is_factor)
-
-
-def cheapest(methods: dict[str, Cost]) -> str:
-    """The method of fewest operations; of two like, the first."""
-    return min(methods, key=lambda name: methods[name].flops)
-
-
-def is_factor(node: Any) -> bool:
+def is_factor(node: Any) -> TypeGuard[Factor]:
     """Whether `node` is a factor: the `is_leaf` of tree maps over factors."""
     return isinstance(node, Factor)
 
 
-def accumulator(*values: Any) -> Any:
+def accumulator(*values: Shaped[Array, "..."] | DTypeLike) -> np.dtype[Any]:
     """The dtype that sums over these arrays or dtypes run in: theirs, but float32 at least."""
     return jnp.promote_types(jnp.result_type(*values), jnp.float32)
 
 
+def parameter_dtype(param_dtype: DTypeLike | None, *sides: Array) -> np.dtype[Any]:
+    """The dtype that a factor was given for its parameter, or else the promoted one of its sides."""
+    return jnp.result_type(*(side.dtype for side in sides)) if param_dtype is None else jnp.dtype(param_dtype)
+
+
 def check_sides(factor: Any) -> None:
-    """Both sides of a product belong to the same examples and tokens: nothing is broadcast in silence."""
+    """Both sides of a product belong to the same examples and tokens: nothing is broadcast."""
     A, Delta = factor.A, factor.Delta
     check_shape(type(factor).__name__, "Delta", Delta, (*A.shape[:-1], Delta.shape[-1]), "(A's examples and tokens)")
 
 
-def check_projection(where: str, P: Any, shape: tuple[int, ...]) -> None:
+def check_projection(where: str, P: Array, shape: tuple[int, ...]) -> None:
     """`P` has a row for each row of the matrix whose gradient it projects."""
     if len(getattr(P, "shape", ())) != 2 or P.shape[0] != shape[0]:
         raise InputError(f"{where}.project: P must have shape ({shape[0]}, r), got {describe(P)}")
 
 
-def weighted(Delta: Array, weights: Array | None) -> Array:
+def weighted(Delta: Float[Array, " batch ..."], weights: Weights) -> Float[Array, " batch ..."]:
     """Delta with example b times w_b, in the dtype of the sum that follows."""
     if weights is None:
         return Delta
@@ -249,42 +229,19 @@ def weighted(Delta: Array, weights: Array | None) -> Array:
     return Delta.astype(dtype) * jnp.expand_dims(weights.astype(dtype), tuple(range(1, Delta.ndim)))
 
 
-def seen_too(before: Array | None, seen: Array, tokens: tuple[int, ...]) -> Array | None:
-    """Which of a factor's tokens (batch, ...) are in both; as before, where `seen` is of other tokens."""
-    if tokens[: seen.ndim] != seen.shape:
+def combined_mask(before: Mask | None, mask: Bool[Array, " batch ..."], tokens: tuple[int, ...]) -> Mask | None:
+    """The tokens (batch, ...) of a factor that are in both masks; `before`, where `mask` is of other tokens."""
+    if tokens[: mask.ndim] != mask.shape:
         return before
-    seen = jnp.broadcast_to(jnp.expand_dims(seen, tuple(range(seen.ndim, len(tokens)))), tokens)
-    return seen if before is None else before & seen
+    mask = jnp.broadcast_to(jnp.expand_dims(mask, tuple(range(mask.ndim, len(tokens)))), tokens)
+    return mask if before is None else before & mask
 
 
-def as_rows(A: Array) -> Array:
+def as_rows(A: Shaped[Array, " batch *tokens n"]) -> Shaped[Array, "rows n"]:
     """(batch, ..., n) as (batch × tokens, n): one long batch."""
     return A.reshape(math.prod(A.shape[:-1]), A.shape[-1])
 
 
-def as_tokens(A: Array) -> Array:
+def as_tokens(A: Shaped[Array, " batch *axes n"]) -> Shaped[Array, "batch tokens n"]:
     """(batch, ..., n) as (batch, tokens, n): a batch without middle axes has one token."""
     return A.reshape(A.shape[0], math.prod(A.shape[1:-1]), A.shape[-1])
-
-
-def materialize(factors: Any, weights: Array | None = None) -> Any:
-    """Multiply factors out: Σ_b w_b g_b for each parameter.
-
-    Args:
-      factors: a pytree of factors. An array among them is a gradient that its layer has summed already; it stays as
-        it is.
-      weights: (batch,) the w_b; None stands for ones.
-    Returns:
-      grads: an array in each factor's place.
-    Raises:
-      InputError: weights of another length than the batch; weights for a gradient that is summed already.
-    """
-
-    def multiply(factor):
-        if is_factor(factor):
-            return factor.sum(weights)
-        if weights is not None:
-            raise InputError(f"materialize: weights need a factor, got a summed gradient, {describe(factor)}")
-        return factor
-
-    return jax.tree.map(multiply, factors, is_leaf=is_factor)

@@ -6,11 +6,22 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
 
 from handgrad import meshes
 from handgrad.checks import InputError, describe
-from handgrad.factors.base import Array, Cost, Factor, accumulator, weighted
+from handgrad.factors.base import (
+    Factor,
+    Gradient,
+    Gradients,
+    Weights,
+    accumulator,
+    parameter_dtype,
+    weighted,
+)
+from handgrad.factors.costs import Cost
 
 
 @jax.tree_util.register_dataclass
@@ -19,20 +30,20 @@ class Contraction(Factor):
     """g_b = einsum of A_b and Δ_b: the weights of a tensor contraction, of any number of axes.
 
     It generalizes `Outer`, which is Contraction(A, Delta, "bti,bto->io"), and `Hadamard`, "bti,bti->i". The first
-    letter of both sides is the example; a parameter that had it would be another one for each example.
+    letter of both sides is the example, and no letter of the parameter.
 
     Attributes:
-      A: (batch, ...) what the parameter was contracted with.
-      Delta: (batch, ...) cotangent of the contraction.
+      A: what the parameter was contracted with.
+      Delta: cotangent of the contraction.
       subscripts: "A's letters,Delta's letters->the parameter's letters", one for each axis.
       param_dtype: the parameter's dtype; None stands for the promoted dtype of A and Delta.
     Derivation: docs/derivations/linear/einsum.md
     """
 
-    A: Array
-    Delta: Array
+    A: Float[Array, " batch ..."]
+    Delta: Float[Array, " batch ..."]
     subscripts: str = field(metadata={"static": True})
-    param_dtype: Any = field(default=None, metadata={"static": True})
+    param_dtype: DTypeLike | None = field(default=None, metadata={"static": True})
 
     @property
     def batch(self) -> int:
@@ -45,20 +56,20 @@ class Contraction(Factor):
         return tuple(sizes[letter] for letter in w)
 
     @property
-    def dtype(self) -> Any:
-        return self.param_dtype or jnp.result_type(self.A.dtype, self.Delta.dtype)
+    def dtype(self) -> np.dtype[Any]:
+        return parameter_dtype(self.param_dtype, self.A, self.Delta)
 
-    def accumulate(self, weights: Array | None = None) -> Array:
-        """Σ_b w_b einsum(A_b, Δ_b): ONE contraction, the batch among what it sums over."""
+    def accumulate(self, weights: Weights = None) -> Gradient:
+        """Σ_b w_b einsum(A_b, Δ_b): ONE contraction, which sums over the batch too."""
         a, d, w = self._checked()
         return _contract(f"{a},{d}->{w}", self.A, weighted(self.Delta, weights))
 
-    def per_example(self) -> Array:
+    def per_example(self) -> Gradients:
         a, d, w = self._checked()
         return _contract(f"{a},{d}->{a[0]}{w}", self.A, self.Delta)
 
-    def second_moment(self) -> Array:
-        """einsum(A∘A, Δ∘Δ) where an example's own gradient sums over nothing: (a δ)² = a² δ²."""
+    def second_moment(self) -> Gradient:
+        """einsum(A∘A, Δ∘Δ) where g_b sums over no axis: (a δ)² = a² δ²."""
         a, d, w = self._checked()
         if set(a[1:] + d[1:]) != set(w) or _repeats(a) or _repeats(d):
             return super().second_moment()
@@ -66,7 +77,7 @@ class Contraction(Factor):
         return _contract(f"{a},{d}->{w}", self.A.astype(dtype) ** 2, self.Delta.astype(dtype) ** 2)
 
     def norm_methods(self) -> dict[str, Cost]:
-        """direct: the contraction that makes g_b, one product for every meeting of their letters."""
+        """direct: the contraction of each g_b, one product for each combination of indices."""
         a, d, _ = self._checked()
         sizes = dict(zip(a + d, (*self.A.shape, *self.Delta.shape), strict=True))
         products = math.prod(sizes[letter] for letter in set(a + d) - {a[0]})
@@ -81,7 +92,7 @@ class Contraction(Factor):
         return found.group(1), found.group(2), found.group(3)
 
     def _checked(self) -> tuple[str, str, str]:
-        """The letters, of sides that they fit: nothing is broadcast in silence."""
+        """The letters, checked against the sides: nothing is broadcast."""
         a, d, w = self._letters()
         if a[0] != d[0] or a[0] in w:
             wanted = "subscripts must begin with one batch letter on both sides, and not have it in the parameter"

@@ -7,36 +7,52 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
 
 from handgrad import meshes
 from handgrad.checks import check_shape
-from handgrad.factors.base import Array, Cost, Factor, accumulator, as_tokens, seen_too, weighted
+from handgrad.factors.base import (
+    Factor,
+    Gradient,
+    Gradients,
+    Mask,
+    Numbers,
+    Weights,
+    accumulator,
+    as_tokens,
+    combined_mask,
+    parameter_dtype,
+    weighted,
+)
+from handgrad.factors.costs import Cost
 from handgrad.factors.windows import Window, of_tap, padded, patches
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class Correlation(Factor):
-    """g_b = X_b ⋆ Δ_b: at each tap, Σ_i x δᵀ over the outputs i, x being what output i saw through that tap.
+    """g_b = X_b ⋆ Δ_b: at each tap, Σ_i x δᵀ over the outputs i, x being the input of output i at that tap.
 
-    With P_b the patches, one row for what each output saw, it is P_bᵀ Δ_b: an Outer whose left side is not written
-    out. It has the kernel's shape, (*size, n_in / groups, n_out); each group of n_out / groups features meets its own
-    n_in / groups.
+    With P_b the patches (im2col), one row for each output, it is P_bᵀ Δ_b: an Outer whose left side is not
+    materialized. It has the kernel's shape, (*size, n_in / groups, n_out); each group of n_out / groups features is
+    multiplied with its own n_in / groups.
 
     Attributes:
-      X: (batch, *space, n_in) what the window slid over.
-      Delta: (batch, *outputs, n_out) cotangent of the products.
-      window: how it slid.
+      X: what the window slid over.
+      Delta: cotangent of the products.
+      window: size, strides, padding, dilation and groups.
       param_dtype: the parameter's dtype; None stands for the promoted dtype of X and Delta.
-      seen: (batch, *outputs) booleans, which outputs count, as for Outer; None stands for all.
+      mask: which outputs count, as for Outer; None stands for all.
     Derivation: docs/derivations/images/convolution.md
     """
 
-    X: Array
-    Delta: Array
+    X: Float[Array, " batch *space n_in"]
+    Delta: Float[Array, " batch *outputs n_out"]
     window: Window = field(metadata={"static": True})
-    param_dtype: Any = field(default=None, metadata={"static": True})
-    seen: Array | None = None
+    param_dtype: DTypeLike | None = field(default=None, metadata={"static": True})
+    mask: Mask | None = None
 
     @property
     def batch(self) -> int:
@@ -47,15 +63,15 @@ class Correlation(Factor):
         return (*self.window.size, self.X.shape[-1] // self.window.groups, self.Delta.shape[-1])
 
     @property
-    def dtype(self) -> Any:
-        return self.param_dtype or jnp.result_type(self.X.dtype, self.Delta.dtype)
+    def dtype(self) -> np.dtype[Any]:
+        return parameter_dtype(self.param_dtype, self.X, self.Delta)
 
-    def accumulate(self, weights: Array | None = None) -> Array:
+    def accumulate(self, weights: Weights = None) -> Gradient:
         """Σ_b w_b X_b ⋆ Δ_b: ONE convolution, the examples its features, Δ its kernel.
 
-        Strides and dilation change places: taps are d apart, and what one tap multiplies is s apart. Both sides are
-        turned to features last, the one form that XLA compiles well on CPU inside a branch or a loop. A group of these
-        features is the batch, seen through one group of X.
+        Strides and dilation exchange roles: taps are d apart, and the inputs of one tap are s apart. Both sides are
+        transposed to features last, the one layout that XLA compiles well on CPU inside a branch or a loop. A group of
+        these features is the batch, of one group of X.
         """
         self._check_sides()
         window, axes = self.window, len(self.window.size)
@@ -84,8 +100,8 @@ class Correlation(Factor):
         return meshes.along(of_taps, product, self.X.astype(dtype), Delta.astype(dtype))
 
     def _tap_by_tap(self, Delta: Array) -> Array:
-        """One product for each tap: where features meet alone, or groups would have the batch among their features,
-        which may lie on several devices."""
+        """One product for each tap: for depthwise kernels, and where the batch, which would be among the features of
+        each group, may be sharded."""
         dtype, outputs, groups = accumulator(self.X, Delta), Delta.shape[1:-1], self.window.groups
 
         def by_group(A: Array) -> Array:
@@ -95,15 +111,13 @@ class Correlation(Factor):
         def product(x: Array) -> Array:
             if x.shape[-1] > 1:
                 return meshes.einsum("btgi,btgo->igo", x, Delta, dtype)
-            return jnp.sum(x.astype(dtype) * Delta, axis=(0, 1))[
-                None
-            ]  # numbers, for which a product of matrices is slow
+            return jnp.sum(x.astype(dtype) * Delta, axis=(0, 1))[None]  # faster than a matrix product of one column
 
         X, Delta = padded(self.X, self.window, 0), meshes.along_batch(by_group, Delta)
         taps = (meshes.along_batch(by_group, of_tap(X, self.window, tap, outputs)) for tap in self.window.taps())
         return jnp.stack(list(map(product, taps))).reshape(self.shape)
 
-    def per_example(self) -> Array:
+    def per_example(self) -> Gradients:
         self._check_sides()
         P, Delta = self._by_groups()
         dtype = accumulator(P, Delta)
@@ -111,7 +125,7 @@ class Correlation(Factor):
         return meshes.along_batch(lambda g: g.reshape(self.batch, *self.shape), g)
 
     def norm_methods(self) -> dict[str, Cost]:
-        """gram: ⟨P Pᵀ, Δ Δᵀ⟩ of the patches; direct: PᵀΔ written out. As for Outer, group by group."""
+        """gram: ⟨P Pᵀ, Δ Δᵀ⟩ of the patches; direct: PᵀΔ materialized. As for Outer, group by group."""
         T, n_in, n_out = _sizes(self)
         groups, itemsize = self.window.groups, accumulator(self.X, self.Delta).itemsize
         return {
@@ -120,24 +134,24 @@ class Correlation(Factor):
         }
 
     def by_token(self) -> "Correlation":
-        """Every output an example: its patch as the space of a window that has one place to be."""
+        """Every output as an example: its patch is the space of a window with a single position."""
         self._check_sides()
         P, size = patches(self.X, self.window), self.window.size
         P = P.reshape(-1, *size, P.shape[-1])
         Delta = self.Delta.reshape(len(P), *(1 for _ in size), self.Delta.shape[-1])
         one = tuple(1 for _ in size)
         window = Window(size, one, tuple((0, 0) for _ in size), one, self.window.groups)
-        seen = None if self.seen is None else self.seen.reshape(Delta.shape[:-1])
-        return Correlation(P, Delta, window, self.param_dtype, seen)
+        mask = None if self.mask is None else self.mask.reshape(Delta.shape[:-1])
+        return Correlation(P, Delta, window, self.param_dtype, mask)
 
-    def counting(self, seen: Array) -> "Correlation":
-        return replace(self, seen=seen_too(self.seen, seen, self.Delta.shape[:-1]))
+    def with_mask(self, mask: Mask) -> "Correlation":
+        return replace(self, mask=combined_mask(self.mask, mask, self.Delta.shape[:-1]))
 
-    def _sq_norms(self, method: str) -> Array:
-        return jnp.maximum(_gram(self, self), 0) if method == "gram" else self._written_out(self)
+    def _sq_norms(self, method: str) -> Numbers:
+        return jnp.maximum(_gram(self, self), 0) if method == "gram" else self._materialized_inner(self)
 
-    def _inner(self, other: Factor) -> Array:
-        """⟨PᵀΔ, P′ᵀΔ′⟩ = ⟨P P′ᵀ, Δ Δ′ᵀ⟩, output by output, wherever that is less work than writing both out."""
+    def _inner(self, other: Factor) -> Numbers:
+        """⟨PᵀΔ, P′ᵀΔ′⟩ = ⟨P P′ᵀ, Δ Δ′ᵀ⟩, over pairs of outputs, where that is cheaper than materializing both."""
         if isinstance(other, Correlation) and _gram_is_cheaper(self, other):
             return _gram(self, other)
         return super()._inner(other)
@@ -154,7 +168,7 @@ class Correlation(Factor):
         )
 
     def _check_sides(self) -> None:
-        """Both sides belong to the same examples and outputs: nothing is broadcast in silence."""
+        """Both sides belong to the same examples and outputs: nothing is broadcast."""
         outputs = self.window.outputs(self.X.shape[1:-1])
         shape = (self.batch, *outputs, self.Delta.shape[-1])
         check_shape("Correlation", "Delta", self.Delta, shape, "(X's examples and the window's outputs)")
@@ -166,7 +180,7 @@ def _sizes(factor: Correlation) -> tuple[int, int, int]:
     return math.prod(factor.Delta.shape[1:-1]), math.prod(size_and_in), n_out // factor.window.groups
 
 
-def _gram(one: Correlation, two: Correlation) -> Array:
+def _gram(one: Correlation, two: Correlation) -> Numbers:
     """⟨P P′ᵀ, Δ Δ′ᵀ⟩ for each example, summed over the groups."""
     for factor in (one, two):
         factor._check_sides()
@@ -178,7 +192,7 @@ def _gram(one: Correlation, two: Correlation) -> Array:
 
 
 def _gram_is_cheaper(one: Correlation, two: Correlation) -> bool:
-    """T S (n_in + n_out) multiplications for each group against the (T + S) n_in n_out of two gradients."""
+    """T S (n_in + n_out) multiplications for each group against (T + S) n_in n_out for two gradients."""
     (T, n_in, n_out), (S, _, _) = _sizes(one), _sizes(two)
     few = T * S * (n_in + n_out) <= (T + S) * n_in * n_out and n_in * n_out >= T * S
     return few and one.window.groups == two.window.groups

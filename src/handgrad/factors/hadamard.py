@@ -5,26 +5,38 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
 
-from handgrad.factors.base import Array, Cost, Factor, accumulator, check_sides
+from handgrad.factors.base import (
+    Factor,
+    Gradient,
+    Gradients,
+    Numbers,
+    Weights,
+    accumulator,
+    check_sides,
+    parameter_dtype,
+)
+from handgrad.factors.costs import Cost
 from handgrad.factors.total import Total
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class Hadamard(Factor):
-    """g_b = Σ_t a_bt ∘ δ_bt: whatever every row was multiplied with, feature by feature.
+    """g_b = Σ_t a_bt ∘ δ_bt: a parameter that multiplies every row elementwise.
 
     Attributes:
-      A: (batch, ..., n) what the scale was multiplied with.
-      Delta: (batch, ..., n) cotangent of the product.
+      A: what the scale was multiplied with.
+      Delta: cotangent of the product.
       param_dtype: the parameter's dtype; None stands for the promoted dtype of A and Delta.
     """
 
-    A: Array
-    Delta: Array
-    param_dtype: Any = field(default=None, metadata={"static": True})
+    A: Float[Array, " batch *tokens n"]
+    Delta: Float[Array, " batch *tokens n"]
+    param_dtype: DTypeLike | None = field(default=None, metadata={"static": True})
 
     @property
     def batch(self) -> int:
@@ -35,30 +47,30 @@ class Hadamard(Factor):
         return self.A.shape[-1:]
 
     @property
-    def dtype(self) -> Any:
-        return self.param_dtype or jnp.result_type(self.A.dtype, self.Delta.dtype)
+    def dtype(self) -> np.dtype[Any]:
+        return parameter_dtype(self.param_dtype, self.A, self.Delta)
 
-    def accumulate(self, weights: Array | None = None) -> Array:
+    def accumulate(self, weights: Weights = None) -> Gradient:
         """Σ_b w_b Σ_t a_bt ∘ δ_bt."""
         return self._total().accumulate(weights)
 
-    def per_example(self) -> Array:
+    def per_example(self) -> Gradients:
         return self._total().per_example()
 
     def norm_methods(self) -> dict[str, Cost]:
         size, n = math.prod(self.A.shape[1:]), self.A.shape[-1]
         return {"direct": Cost(2 * size + 2 * n, (size + n) * accumulator(self.A, self.Delta).itemsize)}
 
-    def gram(self) -> Array:
+    def gram(self) -> Float[Array, "batch batch"]:
         return self._total().gram()
 
     def by_token(self) -> Total:
         return self._total().by_token()
 
-    def _inner(self, other: Factor) -> Array:
+    def _inner(self, other: Factor) -> Numbers:
         return self._total()._inner(other._total() if isinstance(other, Hadamard) else other)
 
-    def second_moment(self) -> Array:
+    def second_moment(self) -> Gradient:
         return self._total().second_moment()
 
     def _total(self) -> Total:

@@ -7,20 +7,28 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Shaped
 
 from handgrad import meshes
 from handgrad.factors.base import (
-    Array,
-    Cost,
     Factor,
+    Gradient,
+    Gradients,
+    Mask,
+    Numbers,
+    Weights,
     accumulator,
     as_rows,
     as_tokens,
     check_projection,
     check_sides,
-    seen_too,
+    combined_mask,
+    parameter_dtype,
     weighted,
 )
+from handgrad.factors.costs import Cost
 
 
 @jax.tree_util.register_dataclass
@@ -29,18 +37,18 @@ class Outer(Factor):
     """g_b = A_bᵀ Δ_b, summed over the tokens in between: dense, projection and recurrent weights.
 
     Attributes:
-      A: (batch, ..., n_in) what the weight was multiplied with.
-      Delta: (batch, ..., n_out) cotangent of the product.
+      A: what the weight was multiplied with.
+      Delta: cotangent of the product.
       param_dtype: the parameter's dtype; None stands for the promoted dtype of A and Delta.
-      seen: (batch, ...) booleans, which tokens count: False for padding, where Delta is 0. None stands for all. Sums
-        don't ask; means over tokens, as those of K-FAC, do.
+      mask: which tokens count: False for padding, where Delta is 0. None stands for all. Sums don't need it; means over
+        tokens, as those of K-FAC, do.
     Derivation: docs/derivations/linear/linear.md
     """
 
-    A: Array
-    Delta: Array
-    param_dtype: Any = field(default=None, metadata={"static": True})
-    seen: Array | None = None
+    A: Float[Array, " batch *tokens n_in"]
+    Delta: Float[Array, " batch *tokens n_out"]
+    param_dtype: DTypeLike | None = field(default=None, metadata={"static": True})
+    mask: Mask | None = None
 
     @property
     def batch(self) -> int:
@@ -51,24 +59,24 @@ class Outer(Factor):
         return (self.A.shape[-1], self.Delta.shape[-1])
 
     @property
-    def dtype(self) -> Any:
-        return self.param_dtype or jnp.result_type(self.A.dtype, self.Delta.dtype)
+    def dtype(self) -> np.dtype[Any]:
+        return parameter_dtype(self.param_dtype, self.A, self.Delta)
 
-    def accumulate(self, weights: Array | None = None) -> Array:
+    def accumulate(self, weights: Weights = None) -> Gradient:
         """Σ_b w_b A_bᵀ Δ_b: ONE product over batch × tokens."""
         check_sides(self)
         return _product(self.A, weighted(self.Delta, weights), accumulator(self.A, self.Delta))
 
-    def per_example(self) -> Array:
+    def per_example(self) -> Gradients:
         A, Delta = as_tokens(self.A), as_tokens(self.Delta)
         dtype = accumulator(A, Delta)
         return meshes.einsum("bti,bto->bio", A, Delta, dtype)
 
     def norm_methods(self) -> dict[str, Cost]:
-        """gram: ‖AᵀΔ‖² = ⟨A Aᵀ, Δ Δᵀ⟩, from what the tokens have to do with one another; direct: AᵀΔ written out.
+        """gram: ‖AᵀΔ‖² = ⟨A Aᵀ, Δ Δᵀ⟩, the ghost norm, from inner products of tokens; direct: AᵀΔ materialized.
 
         Gram takes 2 T² (n_in + n_out) operations and direct 2 T n_in n_out, so gram is for few tokens:
-        T < n_in n_out / (n_in + n_out). Its two (T, T) then take at most half the room of A and Δ.
+        T < n_in n_out / (n_in + n_out). Its two (T, T) then take at most half the memory of A and Δ.
         """
         T, (n_in, n_out), itemsize = _tokens(self), self.shape, accumulator(self.A, self.Delta).itemsize
         return {
@@ -76,7 +84,7 @@ class Outer(Factor):
             "direct": Cost(2 * T * n_in * n_out, n_in * n_out * itemsize),
         }
 
-    def gram(self) -> Array:
+    def gram(self) -> Float[Array, "batch batch"]:
         """(A Aᵀ) ∘ (Δ Δᵀ) where each example has one token."""
         if _tokens(self) != 1:
             return super().gram()
@@ -85,7 +93,7 @@ class Outer(Factor):
         of_A, of_Delta = (meshes.einsum("bi,ci->bc", side, side, dtype) for side in (A, Delta))
         return of_A * of_Delta
 
-    def second_moment(self) -> Array:
+    def second_moment(self) -> Gradient:
         """(A∘A)ᵀ(Δ∘Δ) where each example has one token: (a δ)² = a² δ²."""
         if _tokens(self) != 1:
             return super().second_moment()
@@ -94,23 +102,23 @@ class Outer(Factor):
 
     def by_token(self) -> "Outer":
         check_sides(self)
-        seen = None if self.seen is None else self.seen.reshape(-1)
-        return Outer(as_rows(self.A), as_rows(self.Delta), self.param_dtype, seen)
+        mask = None if self.mask is None else self.mask.reshape(-1)
+        return Outer(as_rows(self.A), as_rows(self.Delta), self.param_dtype, mask)
 
-    def counting(self, seen: Array) -> "Outer":
-        return replace(self, seen=seen_too(self.seen, seen, self.Delta.shape[:-1]))
+    def with_mask(self, mask: Mask) -> "Outer":
+        return replace(self, mask=combined_mask(self.mask, mask, self.Delta.shape[:-1]))
 
-    def project(self, P: Array) -> "Outer":
+    def project(self, P: Float[Array, "n_in r"]) -> "Outer":
         """Pᵀ AᵀΔ = (A P)ᵀ Δ."""
         check_projection("Outer", P, self.shape)
-        return Outer(jnp.matmul(self.A, P), self.Delta, self.param_dtype, self.seen)
+        return Outer(jnp.matmul(self.A, P), self.Delta, self.param_dtype, self.mask)
 
-    def _sq_norms(self, method: str) -> Array:
-        # Where rounding has the last word, a square would be a little below zero and its root no number.
-        return jnp.maximum(_gram(self, self), 0) if method == "gram" else self._written_out(self)
+    def _sq_norms(self, method: str) -> Numbers:
+        # Rounding can make the sum of products of both signs slightly negative, and its root NaN.
+        return jnp.maximum(_gram(self, self), 0) if method == "gram" else self._materialized_inner(self)
 
-    def _inner(self, other: Factor) -> Array:
-        """⟨AᵀΔ, A′ᵀΔ′⟩ = ⟨A A′ᵀ, Δ Δ′ᵀ⟩, token by token, wherever that is less work than writing both out."""
+    def _inner(self, other: Factor) -> Numbers:
+        """⟨AᵀΔ, A′ᵀΔ′⟩ = ⟨A A′ᵀ, Δ Δ′ᵀ⟩, over pairs of tokens, where that is cheaper than materializing both."""
         if isinstance(other, Outer) and _gram_is_cheaper(self, other):
             return _gram(self, other)
         return super()._inner(other)
@@ -120,16 +128,16 @@ def _tokens(factor: Outer) -> int:
     return math.prod(factor.A.shape[1:-1])
 
 
-def _product(A: Array, Delta: Array, dtype: Any) -> Array:
-    """Σ a δᵀ over all rows. As one long batch it is a product that no compiler transposes first. Tokens that lie on
-    several devices can't be one batch with the examples, nor can a sharded axis be merged with an empty one."""
+def _product(A: Shaped[Array, " *rows n"], Delta: Shaped[Array, " *rows m"], dtype: DTypeLike) -> Shaped[Array, "n m"]:
+    """Σ a δᵀ over all rows. Reshaped to one long batch it needs no transpose. Sharded tokens can't be merged with the
+    batch, nor can a sharded axis be merged with an empty one."""
     if any(meshes.spec(A)[1:-1]) or any(meshes.spec(Delta)[1:-1]) or (any(meshes.spec(A)) and not A.size):
         rows = string.ascii_lowercase[: A.ndim - 1]
         return meshes.einsum(f"{rows}y,{rows}z->yz", A, Delta, dtype)
     return meshes.einsum("bi,bo->io", as_rows(A), as_rows(Delta), dtype)
 
 
-def _gram(one: Outer, two: Outer) -> Array:
+def _gram(one: Outer, two: Outer) -> Numbers:
     """⟨A A′ᵀ, Δ Δ′ᵀ⟩ for each example."""
     dtype = accumulator(one.A, one.Delta, two.A, two.Delta)
     sides = ((one.A, two.A), (one.Delta, two.Delta))
@@ -141,7 +149,7 @@ def _gram(one: Outer, two: Outer) -> Array:
 
 
 def _gram_is_cheaper(one: Outer, two: Outer) -> bool:
-    """T S (n_in + n_out) multiplications against the (T + S) n_in n_out of two gradients."""
+    """T S (n_in + n_out) multiplications against (T + S) n_in n_out for two gradients."""
     T, S = _tokens(one), _tokens(two)
     n_in, n_out = one.shape
     return T * S * (n_in + n_out) <= (T + S) * n_in * n_out and n_in * n_out >= T * S

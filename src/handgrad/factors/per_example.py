@@ -1,4 +1,4 @@
-"""PerExample: the gradients themselves, for whatever has no structure to keep."""
+"""PerExample: materialized gradients, for parameters without a cheaper structure."""
 
 import math
 from dataclasses import dataclass
@@ -6,21 +6,32 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
 
 from handgrad import meshes
-from handgrad.factors.base import Array, Factor, accumulator, check_projection, weighted
+from handgrad.factors.base import (
+    Factor,
+    Gradient,
+    Gradients,
+    Numbers,
+    Weights,
+    accumulator,
+    check_projection,
+    weighted,
+)
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class PerExample(Factor):
-    """g_b, written out.
+    """g_b, materialized.
 
     Attributes:
-      g: (batch, *shape) every example's gradient, in the parameter's dtype.
+      g: every example's gradient, in the parameter's dtype.
     """
 
-    g: Array
+    g: Gradients
 
     @property
     def batch(self) -> int:
@@ -31,30 +42,30 @@ class PerExample(Factor):
         return self.g.shape[1:]
 
     @property
-    def dtype(self) -> Any:
+    def dtype(self) -> np.dtype[Any]:
         return self.g.dtype
 
-    def accumulate(self, weights: Array | None = None) -> Array:
+    def accumulate(self, weights: Weights = None) -> Gradient:
         """Σ_b w_b g_b."""
         return jnp.sum(weighted(self.g, weights), axis=0, dtype=accumulator(self.g))
 
-    def per_example(self) -> Array:
+    def per_example(self) -> Gradients:
         return self.g.astype(accumulator(self.g))
 
-    def gram(self) -> Array:
+    def gram(self) -> Float[Array, "batch batch"]:
         g = self.per_example().reshape(self.batch, math.prod(self.shape))
         return meshes.einsum("bi,ci->bc", g, g)
 
-    def project(self, P: Array) -> Factor:
+    def project(self, P: Float[Array, "n_in r"]) -> Factor:
         if len(self.shape) != 2:
             return super().project(P)
         check_projection("PerExample", P, self.shape)
         return PerExample(jnp.einsum("bio,ir->bro", self.g, P))
 
-    def _inner(self, other: Factor) -> Array:
+    def _inner(self, other: Factor) -> Numbers:
         if not isinstance(other, PerExample):
             return super()._inner(other)
         return jnp.sum(self.per_example() * other.per_example(), axis=tuple(range(1, self.g.ndim)))
 
-    def second_moment(self) -> Array:
+    def second_moment(self) -> Gradient:
         return jnp.sum(self.per_example() ** 2, axis=0)

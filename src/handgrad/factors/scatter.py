@@ -7,10 +7,26 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int
 
 from handgrad import meshes
 from handgrad.checks import InputError, check_shape, describe
-from handgrad.factors.base import Array, Cost, Factor, accumulator, as_rows, as_tokens, check_projection, weighted
+from handgrad.factors.base import (
+    Factor,
+    Gradient,
+    Gradients,
+    Numbers,
+    Weights,
+    accumulator,
+    as_rows,
+    as_tokens,
+    check_projection,
+    parameter_dtype,
+    weighted,
+)
+from handgrad.factors.costs import Cost
 from handgrad.factors.outer import Outer
 from handgrad.factors.per_example import PerExample
 
@@ -18,25 +34,25 @@ from handgrad.factors.per_example import PerExample
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class Scatter(Factor):
-    """g_b = Σ_t e_id δ_btᵀ: token t read row id of the parameter, so that its δ belongs there (e_id is 1 at that row).
+    """g_b = Σ_t e_id δ_btᵀ: token t read row id of the parameter, and its δ is added there (e_id is 1 at that row).
 
-    A row that is read twice has two summands, a row that nobody read has none. An id outside 0 … rows − 1 read no row:
-    its δ is dropped, NaN and all.
+    A row that is read twice gets two terms, a row that is never read is 0. An id outside 0 … rows − 1 read no row: its
+    δ is dropped, even if it is NaN.
 
     Attributes:
-      ids: (batch, ...) integers, the row that each token read; None: token t of every example read row t.
-      Delta: (batch, ..., n) cotangent of what was read.
+      ids: the row that each token read; None: token t of every example read row t.
+      Delta: cotangent of what was read.
       rows: how many the parameter has.
       param_dtype: the parameter's dtype; None stands for Delta's.
     Derivation: docs/derivations/sequences/embedding.md
     """
 
-    ids: Array | None
-    Delta: Array
+    ids: Int[Array, " batch *tokens"] | None
+    Delta: Float[Array, " batch *tokens n"]
     rows: int = field(metadata={"static": True})
-    param_dtype: Any = field(default=None, metadata={"static": True})
+    param_dtype: DTypeLike | None = field(default=None, metadata={"static": True})
 
-    asked_first = True
+    takes_precedence = True
 
     @property
     def batch(self) -> int:
@@ -47,10 +63,10 @@ class Scatter(Factor):
         return (self.rows, self.Delta.shape[-1])
 
     @property
-    def dtype(self) -> Any:
-        return self.param_dtype or self.Delta.dtype
+    def dtype(self) -> np.dtype[Any]:
+        return parameter_dtype(self.param_dtype, self.Delta)
 
-    def accumulate(self, weights: Array | None = None) -> Array:
+    def accumulate(self, weights: Weights = None) -> Gradient:
         """Σ_b w_b Σ_t e_id δ_btᵀ: ONE segment sum over batch × tokens, or one plain sum over the batch."""
         ids, Delta = self._named(), weighted(self.Delta, weights)
         dtype = accumulator(Delta)
@@ -59,43 +75,43 @@ class Scatter(Factor):
             return jnp.pad(total, ((0, self.rows - len(total)), (0, 0)))
         return meshes.segment_sum(as_tokens(Delta).astype(dtype), ids, self.rows)
 
-    def per_example(self) -> Array:
+    def per_example(self) -> Gradients:
         Delta = as_tokens(self.Delta).astype(accumulator(self.Delta))
         return _segment_sums(Delta, self._named(), self.rows)
 
-    def _inner(self, other: Factor) -> Array:
-        """Σ ⟨g's row, h's row⟩ over the rows that g names: the parameter's size never stands in memory."""
+    def _inner(self, other: Factor) -> Numbers:
+        """Σ ⟨g's row, h's row⟩ over the rows that g names: no array has the parameter's size."""
         ids, G = self._distinct()
         H = _rows_at(other, ids)
         return super()._inner(other) if H is None else jnp.sum(G * H, axis=(1, 2))
 
     def norm_methods(self) -> dict[str, Cost]:
-        """direct: tokens that name one row are added up, in the room of Δ; no table is written."""
+        """direct: tokens that name one row are added up, in the memory of Δ; no table is materialized."""
         size = math.prod(self.Delta.shape[1:])
         return {"direct": Cost(3 * size, size * accumulator(self.Delta).itemsize)}
 
     def by_token(self) -> "Scatter":
         return Scatter(self._named().reshape(-1), as_rows(self.Delta), self.rows, self.param_dtype)
 
-    def project(self, P: Array) -> Outer:
+    def project(self, P: Float[Array, "n_in r"]) -> Outer:
         """Pᵀ Σ_t e_id δ_tᵀ = Σ_t p_id δ_tᵀ: the rows of P that the ids name, and Δ."""
         check_projection("Scatter", P, self.shape)
         named = meshes.take_rows(P, self._named(), mode="fill", fill_value=0)
         Delta = jnp.where(jnp.expand_dims(self._named() < self.rows, 2), as_tokens(self.Delta), 0)
         return Outer(named, Delta, self.param_dtype)
 
-    def _sq_norms(self, method: str) -> Array:
+    def _sq_norms(self, method: str) -> Numbers:
         """Σ ‖row‖² over the rows that an example names."""
         _, G = self._distinct()
         return jnp.sum(G**2, axis=(1, 2))
 
-    def second_moment(self) -> Array:
-        """Σ_b g_b∘g_b: the squares of each example's own rows, put where the rows belong."""
+    def second_moment(self) -> Gradient:
+        """Σ_b g_b∘g_b: the squares of each example's own rows, scattered to the table."""
         ids, G = self._distinct()
         return Scatter(ids, G**2, self.rows).accumulate()
 
     def _named(self) -> Array:
-        """(batch, tokens) the row that each token names; `rows`, which is none, where there is no such row."""
+        """(batch, tokens) the row that each token names; the invalid id `rows` where there is no such row."""
         batch, tokens, _ = as_tokens(self.Delta).shape
         if self.ids is None:
             if tokens > self.rows:
@@ -106,10 +122,10 @@ class Scatter(Factor):
         return named_rows(self.ids, self.rows).reshape(batch, tokens)
 
     def _distinct(self) -> tuple[Array, Array]:
-        """Each example's gradient as rows with a name: ids (batch, k) in order, and the rows G (batch, k, n).
+        """Each example's gradient as a sparse matrix: sorted ids (batch, k), and their rows G (batch, k, n).
 
         k is the number of tokens, or of the parameter's rows where that is less. An id that an example names twice
-        stands there twice: first with the whole sum, then with 0.
+        appears twice: first with the whole sum, then with 0.
         """
         ids, Delta = self._named(), as_tokens(self.Delta).astype(accumulator(self.Delta))
         batch, tokens = ids.shape
@@ -118,15 +134,15 @@ class Scatter(Factor):
         if tokens >= self.rows:
             every = jnp.arange(self.rows, dtype=jnp.int32)[None]
             return jnp.broadcast_to(every, (batch, self.rows)), self.per_example()
-        in_order = jnp.sort(ids, axis=1)
-        first_place = _places(in_order, ids)
-        return in_order, _segment_sums(Delta, jnp.where(ids < self.rows, first_place, tokens), tokens)
+        sorted_ids = jnp.sort(ids, axis=1)
+        first = _positions(sorted_ids, ids)
+        return sorted_ids, _segment_sums(Delta, jnp.where(ids < self.rows, first, tokens), tokens)
 
 
 def named_rows(ids: Array, rows: int) -> Array:
-    """`ids` of any integer dtype as int32, and `rows`, which names none, where they are outside 0 … rows − 1.
+    """`ids` of any integer dtype as int32, and the invalid id `rows` where they are outside 0 … rows − 1.
 
-    Compared in their own dtype, so that no id comes back into the table by wrapping round.
+    Compared in their own dtype, so that no id wraps around into the table.
     """
     ids = jnp.asarray(ids)
     last = min(rows - 1, jnp.iinfo(ids.dtype).max)
@@ -134,15 +150,15 @@ def named_rows(ids: Array, rows: int) -> Array:
 
 
 def _rows_at(factor: Factor, ids: Array) -> Array | None:
-    """The rows `ids` (batch, k) of every g_b, 0 where there is no such row: (batch, k, n). None for a factor that would
-    have to be written out first."""
+    """The rows `ids` (batch, k) of every g_b, 0 where there is no such row: (batch, k, n). None for a factor that
+    would have to be materialized first."""
     if isinstance(factor, Scatter):
-        in_order, G = factor._distinct()
-        place = _places(in_order, ids)
-        is_there = _taken(in_order, place, axis=1, fill_value=-1) == ids
-        return _taken(G, jnp.expand_dims(jnp.where(is_there, place, in_order.shape[1]), 2), axis=1)
+        sorted_ids, G = factor._distinct()
+        position = _positions(sorted_ids, ids)
+        found = _taken(sorted_ids, position, axis=1, fill_value=-1) == ids
+        return _taken(G, jnp.expand_dims(jnp.where(found, position, sorted_ids.shape[1]), 2), axis=1)
     if isinstance(factor, Outer):
-        # Row i of AᵀΔ is Σ_s A_si Δ_s: only the columns of A that are asked for meet Δ.
+        # Row i of AᵀΔ is Σ_s A_si Δ_s: only these columns of A are multiplied with Δ.
         A, Delta = as_tokens(factor.A), as_tokens(factor.Delta)
         columns = _taken(A, jnp.expand_dims(ids, 1), axis=2)
         return meshes.einsum("bsk,bsn->bkn", columns, Delta, accumulator(A, Delta))
@@ -155,9 +171,9 @@ def _taken(A: Array, ids: Array, *, axis: int, fill_value: int = 0) -> Array:
     return meshes.along_batch(take, A, ids)
 
 
-def _places(in_order: Array, ids: Array) -> Array:
-    """Where each id stands first among its example's: (batch, tokens)."""
-    return meshes.along_batch(jax.vmap(jnp.searchsorted), in_order, ids)
+def _positions(sorted_ids: Array, ids: Array) -> Array:
+    """The first position of each id among its example's sorted ids: (batch, tokens)."""
+    return meshes.along_batch(jax.vmap(jnp.searchsorted), sorted_ids, ids)
 
 
 def _segment_sums(Delta: Array, places: Array, count: int) -> Array:

@@ -6,24 +6,39 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
 
 from handgrad import meshes
-from handgrad.factors.base import Array, Cost, Factor, accumulator, as_rows, as_tokens, weighted
+from handgrad.factors.base import (
+    Factor,
+    Gradient,
+    Gradients,
+    Numbers,
+    Weights,
+    accumulator,
+    as_rows,
+    as_tokens,
+    parameter_dtype,
+    weighted,
+)
+from handgrad.factors.costs import Cost
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class Total(Factor):
-    """g_b = Σ_t δ_bt: whatever was added to every row.
+    """g_b = Σ_t δ_bt: a parameter that is added to every row.
 
     Attributes:
-      Delta: (batch, ..., n) cotangent of the sum.
+      Delta: cotangent of the sum.
       param_dtype: the parameter's dtype; None stands for Delta's.
     Derivation: docs/derivations/linear/linear.md
     """
 
-    Delta: Array
-    param_dtype: Any = field(default=None, metadata={"static": True})
+    Delta: Float[Array, " batch *tokens n"]
+    param_dtype: DTypeLike | None = field(default=None, metadata={"static": True})
 
     @property
     def batch(self) -> int:
@@ -34,15 +49,15 @@ class Total(Factor):
         return self.Delta.shape[-1:]
 
     @property
-    def dtype(self) -> Any:
-        return self.param_dtype or self.Delta.dtype
+    def dtype(self) -> np.dtype[Any]:
+        return parameter_dtype(self.param_dtype, self.Delta)
 
-    def accumulate(self, weights: Array | None = None) -> Array:
+    def accumulate(self, weights: Weights = None) -> Gradient:
         """Σ_b w_b Σ_t δ_bt."""
         Delta = weighted(self.Delta, weights)
         return jnp.sum(Delta, tuple(range(Delta.ndim - 1)), dtype=accumulator(Delta))
 
-    def per_example(self) -> Array:
+    def per_example(self) -> Gradients:
         """Σ_t δ_bt for each example: no larger than Delta itself."""
         return jnp.sum(as_tokens(self.Delta), axis=1, dtype=accumulator(self.Delta))
 
@@ -50,18 +65,18 @@ class Total(Factor):
         size, n = math.prod(self.Delta.shape[1:]), self.Delta.shape[-1]
         return {"direct": Cost(size + 2 * n, n * accumulator(self.Delta).itemsize)}
 
-    def gram(self) -> Array:
+    def gram(self) -> Float[Array, "batch batch"]:
         g = self.per_example()
         return meshes.einsum("bi,ci->bc", g, g)
 
     def by_token(self) -> "Total":
         return Total(as_rows(self.Delta), self.param_dtype)
 
-    def _inner(self, other: Factor) -> Array:
+    def _inner(self, other: Factor) -> Numbers:
         """⟨Σ_t δ_t, Σ_s δ′_s⟩."""
         if not isinstance(other, Total):
             return super()._inner(other)
         return jnp.sum(self.per_example() * other.per_example(), axis=1)
 
-    def second_moment(self) -> Array:
+    def second_moment(self) -> Gradient:
         return jnp.sum(self.per_example() ** 2, axis=0)

@@ -9,7 +9,7 @@ from jaxtyping import PyTree
 
 from handgrad.checks import path_name
 from handgrad.factors import Factor, Shared, Stacked, is_factor
-from handgrad.factors.base import Cost, cheapest
+from handgrad.factors.costs import Cost, cheapest
 from handgrad.folds.per_example import check_apart
 
 if TYPE_CHECKING:

@@ -106,8 +106,8 @@ SEEN = np.array([[True, False, True], [True, True, True], [False, False, False],
 def test_the_formulas_of_the_tokens_that_count(mode):
     """The others hold NaN on the left, and 0 on the right. The third example has none: it is left out of A's mean."""
     left, right = np.where(SEEN[..., None], A, np.nan), np.where(SEEN[..., None], DELTA, 0)
-    outer = Outer(left, right, seen=SEEN)
-    kernel = Correlation(X, np.where(SEEN[..., None], OF_OUTPUTS, 0), WINDOW[1], seen=SEEN)
+    outer = Outer(left, right, mask=SEEN)
+    kernel = Correlation(X, np.where(SEEN[..., None], OF_OUTPUTS, 0), WINDOW[1], mask=SEEN)
     factors = {
         "outer": outer,
         "stacked": Stacked(jax.tree.map(lambda a: np.stack([a, 2 * a if a.dtype != bool else a]), outer)),

@@ -103,7 +103,7 @@ def _block(factor: Factor, mode: Mode) -> Kronecker | Diagonal:
     if layers is not None:
         return jax.vmap(partial(_block, mode=mode))(layers)
     if isinstance(factor, Outer):
-        return _kronecker(as_tokens(factor.A), as_tokens(factor.Delta), _seen(factor), mode)
+        return _kronecker(as_tokens(factor.A), as_tokens(factor.Delta), _mask(factor), mode)
     if isinstance(factor, Correlation):
         return _of_kernel(factor, mode)
     if isinstance(factor, Shared) and all(isinstance(site, Outer) for site in factor.sites):
@@ -112,7 +112,7 @@ def _block(factor: Factor, mode: Mode) -> Kronecker | Diagonal:
             jnp.concatenate([as_tokens(side) for side in sides], axis=1)
             for sides in ([one.A for one in outers], [one.Delta for one in outers])
         )
-        return _kronecker(A, Delta, _seen_at_all(outers), mode)
+        return _kronecker(A, Delta, _joined_mask(outers), mode)
     return Diagonal(factor.second_moment() / factor.batch)
 
 
@@ -128,22 +128,22 @@ def _of_kernel(factor: Correlation, mode: Mode) -> Kronecker:
 
     P = jnp.moveaxis(meshes.along_batch(by_group, P), 1, 0)
     if groups == 1:
-        return _kronecker(P[0], Delta, _seen(factor), mode)
+        return _kronecker(P[0], Delta, _mask(factor), mode)
     Delta = jnp.moveaxis(Delta.reshape(*Delta.shape[:2], groups, -1), 2, 0)
-    pairs = jax.vmap(lambda P, Delta: _kronecker(P, Delta, _seen(factor), mode))(P, Delta)
+    pairs = jax.vmap(lambda P, Delta: _kronecker(P, Delta, _mask(factor), mode))(P, Delta)
     return Kronecker(pairs.A, pairs.G, groups)
 
 
-def _seen(factor: Outer | Correlation) -> Bool[Array, "batch tokens"] | None:
+def _mask(factor: Outer | Correlation) -> Bool[Array, "batch tokens"] | None:
     """Which tokens count; None for all."""
-    return None if factor.seen is None else as_tokens(jnp.expand_dims(factor.seen, -1))[..., 0].astype(bool)
+    return None if factor.mask is None else as_tokens(jnp.expand_dims(factor.mask, -1))[..., 0].astype(bool)
 
 
-def _seen_at_all(sites: list[Outer]) -> Bool[Array, "batch tokens"] | None:
+def _joined_mask(sites: list[Outer]) -> Bool[Array, "batch tokens"] | None:
     """The same for several sites, their tokens concatenated."""
-    if all(site.seen is None for site in sites):
+    if all(site.mask is None for site in sites):
         return None
-    of_each = ((_seen(site), as_tokens(site.A).shape[:2]) for site in sites)
+    of_each = ((_mask(site), as_tokens(site.A).shape[:2]) for site in sites)
     return jnp.concatenate([jnp.ones(shape, bool) if seen is None else seen for seen, shape in of_each], axis=1)
 
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from handgrad.checks import InputError, check_params, check_residuals, check_shape, describe
-from handgrad.factors.base import counting
+from handgrad.factors.trees import with_mask
 from handgrad.layers.layer import Layer, check_layer, composed, passed_back, placed
 from handgrad.layers.structure.chain import check_entries, last_coupling, split_key
 
@@ -195,7 +195,7 @@ def each_step(layer: Layer) -> Layer:
         own, kept = check_residuals("each_step", residuals, EachStepResiduals)
         dx, dparams = layer.backward(kept, _only_X(dy))
         if own is not None:
-            dx, dparams = _zeroed(dx, own), counting(dparams, own)
+            dx, dparams = _zeroed(dx, own), with_mask(dparams, own)
         return Sequences(dx, None, dy.state) if isinstance(dy, Sequences) else dx, dparams
 
     return composed(init, forward, backward, layer.couples)

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from handgrad.checks import InputError, check_count, check_params, check_residuals
-from handgrad.factors.base import accumulator, counting
+from handgrad.factors.base import accumulator
 from handgrad.factors.coupled import coupled
 from handgrad.factors.stacked import stack
+from handgrad.factors.trees import with_mask
 from handgrad.layers.layer import Layer, check_layer, composed, placed
 from handgrad.layers.linear.linear import LinearParams, linear
 from handgrad.layers.observing import over_copies
@@ -118,7 +119,7 @@ def mixture_of_experts(
 
     def of_one(kept, dH, sent):
         dx, dparams = expert.backward(kept, dH)
-        return dx, counting(dparams, sent)
+        return dx, with_mask(dparams, sent)
 
     def backward(residuals, dy):
         residuals = check_residuals("mixture_of_experts", residuals, MixtureOfExpertsResiduals)
