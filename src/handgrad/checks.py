@@ -1,7 +1,7 @@
-"""Shape and dtype errors in the rule's own words.
+"""Checks of arguments, with errors that name the function, the argument, what was expected and what came.
 
-Every check here looks at shapes and dtypes alone, so it runs at trace time, costs nothing in the compiled program and
-raises before anything is computed. A message is one sentence: the function, the argument, what was expected, what came.
+All checks are of shapes and dtypes, so they run at trace time, cost nothing in the compiled program and raise before
+anything is computed.
 """
 
 import math
@@ -12,15 +12,17 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
+from jaxtyping import Array, Shaped
 
 R = TypeVar("R")
 
 
 class InputError(ValueError):
-    """An argument that handgrad can't use: one sentence with the function, the argument, what was expected, what came.
+    """An invalid argument: one sentence with the function, the argument, what was expected, what came.
 
-    `path` says where in a composed network it happened ("2", "encoder.0"): each `chain` that the error leaves puts
-    its own name for the layer in front.
+    `path` is the layer of a composed network in which it occurred ("2", "encoder.0"): each `chain` that the error
+    passes through prepends its name for the layer.
     """
 
     def __init__(self, sentence: str, path: tuple[str, ...] = ()):
@@ -64,7 +66,7 @@ def check_array(where: str, name: str, value: Any, min_ndim: int = 0) -> None:
 
 
 def check_shape(where: str, name: str, value: Any, shape: Sequence[int], why: str = "") -> None:
-    """`value` has exactly this shape: nothing is broadcast in silence."""
+    """`value` has exactly this shape: nothing is broadcast."""
     if not hasattr(value, "shape"):
         raise InputError(f"{where}: {name} must be an array of shape {tuple(shape)}, got {describe(value)}")
     if tuple(value.shape) != tuple(shape):
@@ -92,15 +94,17 @@ def check_count(where: str, name: str, value: Any) -> None:
 
 
 def check_choice(where: str, name: str, value: Any, choices: Sequence[Any]) -> None:
-    """`value` is one of these, two at least."""
+    """`value` is one of at least two choices."""
     if value not in choices:
         *others, last = map(repr, choices)
         raise InputError(f"{where}: {name} must be {', '.join(others)} or {last}, got {value!r}")
 
 
-def check_cotangent(where: str, dY: Any, shape: Sequence[int], dtype: Any, name: str = "dY", of: str = "Y") -> None:
-    """`dY` has the shape and the dtype of the output that it is the cotangent of; None stands for any dtype, where
-    nothing that was kept has the output's."""
+def check_cotangent(
+    where: str, dY: Any, shape: Sequence[int], dtype: DTypeLike | None, name: str = "dY", of: str = "Y"
+) -> None:
+    """`dY` has the shape and dtype of the output whose cotangent it is; dtype=None accepts any floating-point dtype,
+    for rules whose residuals don't have the output's."""
     dtype = getattr(dY, "dtype", None) if dtype is None else dtype
     if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
         raise InputError(
@@ -114,27 +118,27 @@ def check_cotangent(where: str, dY: Any, shape: Sequence[int], dtype: Any, name:
 
 
 def check_residuals(where: str, residuals: Any, expected: type[R]) -> R:
-    """`residuals` are the ones that this rule's own forward pass returned."""
+    """`residuals` are of the type that this rule's forward pass returns."""
     if not isinstance(residuals, expected):
         raise InputError(f"{where}: residuals must be {expected.__name__}, got {describe(residuals)}")
     return residuals
 
 
 def check_params(where: str, params: Any, expected: type[R]) -> R:
-    """`params` are this layer's own."""
+    """`params` are of this layer's type."""
     if not isinstance(params, expected):
         raise InputError(f"{where}: params must be {expected.__name__}, got {describe(params)}")
     return params
 
 
-def as_row(b: Any, ndim: int) -> Any:
-    """`b` (n,) as (1, ..., 1, n) with `ndim` axes: what `X + b` would do by rank promotion, written out."""
+def as_row(b: Shaped[Array, " n"], ndim: int) -> Shaped[Array, "*ones n"]:
+    """`b` as (1, ..., 1, n) with `ndim` axes: explicit rank promotion."""
     return jnp.expand_dims(b, tuple(range(ndim - 1)))
 
 
 @contextmanager
 def inside(layer: str) -> Iterator[None]:
-    """Put `layer` in front of the path of an InputError that passes through."""
+    """Prepend `layer` to the path of an InputError that passes through."""
     try:
         yield
     except InputError as error:

@@ -1,28 +1,31 @@
-"""Where arrays lie: what lets the same code run on one device, under Explicit or Auto mesh axes, and in shard_map.
+"""Sharding: the same code on one device, under Explicit or Auto mesh axes, and inside jax.shard_map.
 
-Auto axes need nothing: the compiler decides. Explicit axes are part of an array's type, so that a sum over a sharded
-axis, a gather or a scatter must say how its result is sharded, and a scan must start from the type that it carries.
-Inside jax.shard_map the same holds for the axes along which an array varies. On one device all of this is the plain
-operation.
+Auto axes need nothing: the compiler decides. Explicit axes are part of an array's type, so a sum over a sharded axis, a
+gather or a scatter must specify the sharding of its result, and the initial carry of a scan must have the type of the
+carry that its body returns. Inside jax.shard_map the same holds for the axes along which an array varies. On one device
+all of these functions are the plain operation.
 """
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.typing import DTypeLike
+from jaxtyping import Array, Int, PyTree, Shaped
 
-Array = jax.Array
+MeshAxes = str | tuple[str, ...] | None  # that shard one axis of an array
+T = TypeVar("T")
 
 
-def einsum(subscripts: str, A: Array, B: Array, dtype: Any = None) -> Array:
+def einsum(subscripts: str, A: Array, B: Array, dtype: DTypeLike | None = None) -> Array:
     """jnp.einsum of two arrays, summed in `dtype`; an axis of the result is sharded as the axis that it comes from."""
     inputs, _, output = subscripts.partition("->")
-    axes = dict[str | int, Any]()
+    axes = dict[str | int, MeshAxes]()
     for letters, array in zip(inputs.split(","), (A, B), strict=True):
         for letter, names in zip(_letters(letters, array.ndim), spec(array), strict=True):
             axes[letter] = axes.get(letter) or names
@@ -31,20 +34,22 @@ def einsum(subscripts: str, A: Array, B: Array, dtype: Any = None) -> Array:
     return along(out, partial(jnp.einsum, subscripts, preferred_element_type=dtype), A, B)
 
 
-def matmul(A: Array, B: Array, dtype: Any = None) -> Array:
-    """A B for A (..., n) and B (n, m), summed in `dtype`."""
+def matmul(
+    A: Shaped[Array, "*rows n"], B: Shaped[Array, "n m"], dtype: DTypeLike | None = None
+) -> Shaped[Array, "*rows m"]:
+    """A B, summed in `dtype`."""
     if any(spec(A)) or any(spec(B)):
         return einsum("...n,nm->...m", A, B, dtype)
     return jnp.matmul(A, B, preferred_element_type=dtype)
 
 
-def take_rows(table: Array, ids: Array, **options: Any) -> Array:
+def take_rows(table: Shaped[Array, "rows ..."], ids: Int[Array, "*shape"], **options: Any) -> Array:
     """table[ids] along the first axis; `options` as those of `table.at[ids].get`."""
     return along([*spec(ids), *spec(table)[1:]], lambda table, ids: table.at[ids].get(**options), table, ids)
 
 
-def segment_sum(Delta: Array, ids: Array, rows: int) -> Array:
-    """Σ of the rows of Delta (..., n) that bear one number of `ids` (...): (rows, n). A number outside is dropped."""
+def segment_sum(Delta: Shaped[Array, "*shape n"], ids: Int[Array, "*shape"], rows: int) -> Shaped[Array, "{rows} n"]:
+    """Row i is the sum of the rows of Delta whose id is i; ids outside 0 … rows − 1 are dropped."""
 
     def add(Delta: Array, ids: Array) -> Array:
         return jnp.zeros((rows, Delta.shape[-1]), Delta.dtype).at[ids].add(Delta, mode="drop")
@@ -52,42 +57,41 @@ def segment_sum(Delta: Array, ids: Array, rows: int) -> Array:
     return along([None, spec(Delta)[-1]], add, Delta, ids)
 
 
-def along_batch(function: Callable[..., Any], *arrays: Any) -> Any:
-    """function(*arrays), which works on each example alone: every result is sharded along the batch as the arrays
-    are, which may be pytrees of arrays."""
+def along_batch(function: Callable[..., Any], *arrays: PyTree[Array]) -> Any:
+    """function(*arrays), a function of each example alone; results are sharded along the batch as the arrays are."""
     return along([next((spec(a)[0] for a in jax.tree.leaves(arrays) if any(spec(a))), None)], function, *arrays)
 
 
-def along(axes: Sequence[Any], function: Callable[..., Any], *arrays: Any) -> Any:
-    """function(*arrays), the result sharded over these mesh axes: for operations that can't tell it from the operands'
-    Explicit axes, which are Auto ones inside."""
+def along(axes: Sequence[MeshAxes], function: Callable[..., Any], *arrays: PyTree[Array]) -> Any:
+    """function(*arrays), the result sharded over these mesh axes: for operations that can't infer this from the
+    operands' Explicit axes, which are Auto inside."""
     out = placed(jax.tree.leaves(arrays), axes)
     return function(*arrays) if out is None else jax.sharding.auto_axes(function, out_sharding=out)(*arrays)
 
 
 def scan(body: Callable[..., Any], carry: Any, xs: Any, **options: Any) -> Any:
-    """jax.lax.scan; the carry starts with the sharding, and varies along the axes, that `body` gives it."""
+    """jax.lax.scan; the initial carry gets the sharding, and the varying axes, of the carry that `body` returns."""
     if _is_placed((carry, xs)) and all(len(a) for a in jax.tree.leaves(xs)):
         carry = _settled(lambda carry: body(carry, jax.tree.map(lambda a: a[0], xs))[0], carry)
     return jax.lax.scan(body, carry, xs, **options)
 
 
-def fori_loop(count: int, body: Callable[[Any, Any], Any], carry: Any, *placed_as: Any) -> Any:
-    """jax.lax.fori_loop from 0; `placed_as` are arrays that `body` closes over, which say where the carry lies."""
-    if _is_placed((carry, placed_as)):
+def fori_loop(count: int, body: Callable[[Any, T], T], carry: T, *closed_over: PyTree[Array]) -> T:
+    """jax.lax.fori_loop from 0, its carry as in `scan`; `closed_over` are the arrays that `body` closes over."""
+    if _is_placed((carry, closed_over)):
         carry = _settled(lambda carry: body(0, carry), carry)
     return jax.lax.fori_loop(0, count, body, carry)
 
 
-def spec(A: Any) -> tuple[Any, ...]:
-    """The Explicit mesh axes that each axis of A is sharded over; None for none."""
+def spec(A: Array) -> tuple[MeshAxes, ...]:
+    """The Explicit mesh axes that shard each axis of A."""
     return tuple(jax.typeof(A).sharding.spec)
 
 
-def placed(arrays: Sequence[Any], axes: Sequence[Any]) -> NamedSharding | None:
-    """The sharding of a result over these mesh axes, on the arrays' own mesh; None where they lie on none.
+def placed(arrays: Sequence[Array], axes: Sequence[MeshAxes]) -> NamedSharding | None:
+    """The sharding of a result over these mesh axes, on the mesh of the arrays; None where they have none.
 
-    A mesh axis that is named twice shards the last of the two: of a weight's gradient the outputs, as the weight's.
+    A mesh axis that is named twice shards the last of the two: the outputs of a weight's gradient, as of the weight.
     """
     meshes = [s.mesh for s in (jax.typeof(A).sharding for A in arrays) if not s.mesh.empty]
     if not meshes or not any(any(spec(A)) for A in arrays):
@@ -99,16 +103,16 @@ def placed(arrays: Sequence[Any], axes: Sequence[Any]) -> NamedSharding | None:
     return NamedSharding(meshes[0], PartitionSpec(*reversed(once)))
 
 
-def places(tree: Any, batch: int) -> int:
-    """How many devices a batch may lie on, a divisor of its examples: those of the arrays' mesh where its axes are
-    Explicit, else those that there are, since a traced array does not say how Auto axes shard it."""
+def places(tree: PyTree[Array], batch: int) -> int:
+    """An upper bound of the devices that hold a batch, a divisor of its examples: those of the arrays' mesh where its
+    axes are Explicit, else all, since the type of a traced array does not have its Auto axes."""
     meshes = [jax.typeof(leaf).sharding.mesh for leaf in jax.tree.leaves(tree) if any(spec(leaf))]
     return math.gcd(batch, meshes[0].size if meshes else jax.device_count())
 
 
-def gathered(params: Any, x: Any) -> Any:
-    """Parameters as a layer needs them, whole along the mesh axes that shard the batch: the all-gather of fully sharded
-    data parallelism. Auto axes leave it to the compiler."""
+def gathered(params: PyTree[Array], x: PyTree[Array]) -> PyTree[Array]:
+    """Parameters all-gathered along the mesh axes that shard the batch, as in fully sharded data parallelism (FSDP).
+    Under Auto axes the compiler does this."""
     of_batch = {name for a in jax.tree.leaves(x) for name in _names(spec(a)[0])}
 
     def gather(p: Array) -> Array:
@@ -119,9 +123,9 @@ def gathered(params: Any, x: Any) -> Any:
     return jax.tree.map(gather, params)
 
 
-def beside(arrays: Any, tree: Any) -> Any:
-    """`tree` with arrays that lie on no mesh replicated on that of `arrays`, where its axes are Explicit: an update in
-    place wants both on one."""
+def beside(arrays: PyTree[Array], tree: PyTree[Array]) -> PyTree[Array]:
+    """`tree`, its arrays without a mesh replicated on that of `arrays`, where its axes are Explicit: an in-place update
+    needs both on one mesh."""
     meshes = [jax.typeof(a).sharding.mesh for a in jax.tree.leaves(arrays) if _has_explicit_axes(jax.typeof(a))]
 
     def put(a: Array) -> Array:
@@ -132,26 +136,26 @@ def beside(arrays: Any, tree: Any) -> Any:
     return jax.tree.map(put, tree)
 
 
-def replicated(tree: Any) -> Any:
-    """Every array whole on every device."""
+def replicated(tree: PyTree[Array]) -> PyTree[Array]:
+    """Every array replicated on every device."""
     return jax.tree.map(lambda a: jax.sharding.reshard(a, placed((a,), [None] * a.ndim)) if any(spec(a)) else a, tree)
 
 
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class Types:
-    """The types of a pytree's arrays, which say how they are sharded; static, so that residuals may hold them."""
+    """The types of a pytree's arrays, with their shardings; static, so that residuals may hold them."""
 
     leaves: tuple[Any, ...]
     structure: Any
 
     @classmethod
-    def of(cls, tree: Any) -> "Types":
+    def of(cls, tree: PyTree[Array]) -> "Types":
         leaves, structure = jax.tree.flatten(tree)
         return cls(tuple(map(jax.typeof, leaves)), structure)
 
-    def given_to(self, values: Any) -> Any:
-        """Every array of `values` sharded, and varying at least, as the type in its place says; None stays None."""
+    def given_to(self, values: PyTree[Array | None]) -> PyTree[Array | None]:
+        """Every array of `values` resharded, and made varying, to match the type in its place; None stays None."""
         types = jax.tree.unflatten(self.structure, self.leaves)
         return jax.tree.map(
             lambda value, wanted: None if value is None else _as_type(value, wanted),
@@ -161,20 +165,20 @@ class Types:
         )
 
 
-def varying_together(tree: Any) -> Any:
-    """Every floating-point array of `tree` varying along all the axes of shard_map that any array varies along."""
+def varying_together(tree: PyTree[Array]) -> PyTree[Array]:
+    """Every floating-point array of `tree` made varying along all axes of shard_map that any array varies along."""
     axes = frozenset().union(*(_varying(jax.typeof(leaf)) for leaf in jax.tree.leaves(tree)))
     if not axes:
         return tree
     return jax.tree.map(lambda leaf: _vary(leaf, axes) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, tree)
 
 
-def _names(axis: Any) -> tuple[str, ...]:
-    """The mesh axes that one axis of an array is sharded over."""
+def _names(axis: MeshAxes) -> tuple[str, ...]:
+    """The mesh axes that shard one axis of an array."""
     return axis if isinstance(axis, tuple) else (axis,) if axis else ()
 
 
-def _without(axis: Any, names: set[str]) -> Any:
+def _without(axis: MeshAxes, names: set[str]) -> MeshAxes:
     """The same but for some mesh axes, as a PartitionSpec writes it."""
     left = tuple(name for name in _names(axis) if name not in names)
     return left if len(left) > 1 else left[0] if left else None
@@ -186,8 +190,8 @@ def _letters(subscripts: str, ndim: int) -> list[str | int]:
     return [*before, *range(len(before) + len(behind) - ndim, 0), *behind] if dots else [*before]
 
 
-def _settled(step: Callable[[Any], Any], carry: Any) -> Any:
-    """The carry as `step` hands it on; what it carries in may change that once more."""
+def _settled(step: Callable[[T], T], carry: T) -> T:
+    """The carry with the types that `step` returns; a second step may change them once more."""
     found = Types((), None)
 
     def record(carry):

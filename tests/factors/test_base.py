@@ -1,0 +1,396 @@
+"""Every fold of every factor, against the gradients of each example that autodiff finds alone."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from factors.table import BATCH, ROWS, WEIGHTS, WINDOWS, check_folds, dots, folds, relative_error
+from helpers import assert_same
+
+import handgrad as hg
+from handgrad.factors import Contraction, Correlation, Recomputed, Scatter
+from handgrad.factors.windows import Window
+
+every_row = pytest.mark.parametrize("row", ROWS.values(), ids=ROWS.keys())
+
+
+@every_row
+def test_folds_and_inner_products(row):
+    """Inner products with the same kind, with gradients written out on either side, and with a sum over sites."""
+    one, two, three = row.sides(0), row.sides(1), row.sides(2)
+
+    @jax.jit
+    def run(b, one, two, three):
+        g, h, k = row.gradients(one, two, three)
+        factor, other, third = row.make(*one), row.make(*two), row.make(*three)
+        written_out, shared = hg.PerExample(h), hg.Shared((other, third))
+        alone = factor.inner(other), factor.inner(written_out), written_out.inner(factor)
+        return folds(factor, b), (*alone, factor.inner(shared), shared.inner(factor)), (g, h, k)
+
+    for b in (0, 3):
+        found, inner, (g, h, k) = jax.device_get(run(b, one, two, three))
+        check_folds(found, g, np.float64, np.float64, 1e-12, b)
+    for value, expected in zip(inner, [dots(g, h)] * 3 + [dots(g, h + k)] * 2, strict=True):
+        assert relative_error(value, expected) <= 1e-12
+
+
+@every_row
+def test_it_is_a_pytree_and_says_what_it_is(row):
+    """Into a jit and out, through tree.map and flatten: the same factor."""
+    factor = row.make(*row.sides(0))
+    for other in (jax.eval_shape(lambda factor: factor, factor), jax.tree.map(lambda side: side, factor)):
+        assert type(other) is type(factor)
+        assert (other.batch, other.shape, other.dtype) == (BATCH, row.shape, np.float64)
+        assert jax.tree.structure(other) == jax.tree.structure(factor)
+    assert all(a is b for a, b in zip(jax.tree.leaves(other), jax.tree.leaves(factor), strict=True))
+
+    def look(factor):
+        one = factor.examples(3, 1)
+        assert type(one) is type(factor)
+        assert (one.batch, one.shape) == (1, row.shape)
+        assert hg.is_factor(factor)
+        assert not hg.is_factor(factor.per_example())
+
+    jax.eval_shape(look, factor)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("outer", "outer-direct", "total-tokens", "hadamard", "per_example-scalar", "stacked-shared"),
+        *("correlation-plain", "correlation-gram-groups"),
+        *("scatter-tokens", "scatter-more-tokens-than-rows", "positions"),
+    ],
+)
+def test_stacked_vmap_and_scan(name):
+    """A factor with one more axis in front, taken apart by Stacked, by vmap and by scan."""
+    row = ROWS[name]
+    many = [row.sides(seed) for seed in (0, 1)]
+
+    def some_folds(factor):
+        return factor.sum(jnp.asarray(WEIGHTS)), factor.sq_norms(), factor.second_moment()
+
+    @jax.jit
+    def run(*many):
+        factors = jax.tree.map(lambda *sides: jnp.stack(sides), *(row.make(*sides) for sides in many))
+        stacked = hg.Stacked(factors)
+        of_stacked = (*some_folds(stacked), stacked.per_example(), stacked.gram())
+        return row.gradients(*many), of_stacked, (jax.vmap(some_folds)(factors), jax.lax.map(some_folds, factors))
+
+    g, of_stacked, of_each = jax.device_get(run(*many))
+    each = [
+        np.stack([np.tensordot(WEIGHTS, one, 1) for one in g]),
+        np.stack([dots(one, one) for one in g]),
+        (g**2).sum(1),
+    ]
+    rows = np.moveaxis(g, 0, 1).reshape(BATCH, -1)
+    expected = each[0], each[1].sum(0), each[2], np.moveaxis(g, 0, 1), rows @ rows.T
+    for found, wanted in ((of_stacked, expected), *((found, each) for found in of_each)):
+        for value, right in zip(found, wanted, strict=True):
+            assert relative_error(value, right) <= 1e-12
+
+
+# Each kind of factor, and each of its methods.
+LOW = [
+    *("outer", "outer-gram", "outer-direct", "total-tokens", "hadamard-tokens", "per_example", "stacked-outer"),
+    *("stacked-shared", "shared-outer-per_example", "shared-hadamard-total", "contraction-tokens"),
+    *("correlation-strides", "correlation-gram-groups", "scatter-tokens"),
+]
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_low_precision(dtype):
+    """Sums come back in the parameter's dtype; every other fold in float32, where it was computed.
+
+    The products of two bfloat16 are exact in float32, so that the oracle on the same rounded numbers leaves the
+    rounding of the sums alone: some ulps of float32, and one rounding to bfloat16 of each element at the end.
+    """
+    rows = {name: ROWS[name] for name in (LOW if dtype == "bfloat16" else ["outer-direct", "contraction-tokens"])}
+
+    @jax.jit
+    def run(sides):
+        return {name: (folds(row.make(*sides[name])), row.gradients(sides[name])[0]) for name, row in rows.items()}
+
+    for found, g in jax.device_get(run({name: row.sides(0, dtype) for name, row in rows.items()})).values():
+        check_folds(found, g, np.float32, jnp.dtype(dtype), 1e-6)
+
+
+@pytest.mark.parametrize(("dtype", "size"), [("float16", 1e4), ("float32", 1e15)])
+def test_a_large_and_a_small_side(dtype, size):
+    """The gradients are about 1: no fold overflows or underflows on the way. The squares of a side must fit float32."""
+    rows = {name: ROWS[name] for name in ("outer", "outer-gram", "outer-direct", "hadamard-tokens")}
+
+    @jax.jit
+    def run(sides):
+        return {name: (folds(row.make(*sides[name])), row.gradients(sides[name])[0]) for name, row in rows.items()}
+
+    for scale in (size, 1 / size):
+        sides = {name: row.sides(0) for name, row in rows.items()}
+        sides = {name: ((scale * A).astype(dtype), (Delta / scale).astype(dtype)) for name, (A, Delta) in sides.items()}
+        for found, g in jax.device_get(run(sides)).values():
+            check_folds(found, g, np.float32, jnp.dtype(dtype), 2e-6)
+
+
+LINE = Window((1,), (1,), ((0, 0),), (1,))
+
+
+def test_sums_of_bfloat16_run_in_float32():
+    """1,000 ones are 1,000; counted in bfloat16 they would stop at 256, because 256 + 1 rounds back to 256."""
+
+    def makes(ones):
+        column, tokens = ones[:, None], ones.reshape(10, 100, 1)
+        zeros = jnp.zeros((10, 100), int)
+        return {
+            "outer": hg.Outer(column, column),
+            "outer-tokens": hg.Outer(tokens, tokens),
+            "total": hg.Total(column),
+            "total-tokens": hg.Total(tokens),
+            "hadamard": hg.Hadamard(column, column),
+            "per_example": hg.PerExample(ones),
+            "stacked": hg.Stacked(hg.Outer(column[None], column[None])),
+            "shared": hg.Shared((hg.Total(column[:500]), hg.Total(column[500:]))),
+            "contraction": Contraction(column, column, "bi,bo->io"),
+            "correlation": Correlation(tokens, tokens, LINE),
+            "scatter": Scatter(zeros, tokens, 1),
+            "positions": Scatter(None, ones.reshape(1000, 1, 1), 1),
+        }
+
+    def totals(ones):
+        return {name: (f.sum(), f.sum(jnp.ones(f.batch, jnp.bfloat16))) for name, f in makes(ones).items()}
+
+    for name, found in jax.jit(totals)(np.ones(1000, jnp.bfloat16)).items():
+        for total in found:
+            assert total.dtype == jnp.bfloat16, name
+            assert np.asarray(total, np.float64).item() == 1000, name
+
+
+DTYPES = [("bfloat16", "float32"), ("float32", "float64"), ("float64", "bfloat16")]
+
+
+def test_param_dtype():
+    """The parameter's dtype is what `sum` returns, whatever the sides are; the other folds keep their precision."""
+    A = np.random.default_rng(0).standard_normal((3, 5, 2))
+
+    def makes(A, p):
+        return {
+            "outer": hg.Outer(A[:, 0], A[:, 0], p),
+            "outer-tokens": hg.Outer(A, A, p),
+            "total": hg.Total(A, p),
+            "hadamard": hg.Hadamard(A, A, p),
+            "stacked": hg.Stacked(hg.Outer(A[None], A[None], p)),
+            "shared": hg.Shared((hg.Outer(A, A, p), hg.Outer(A, A, p))),
+            "contraction": Contraction(A, A, "bti,bto->io", p),
+            "correlation": Correlation(A, A, LINE, p),
+            "scatter": Scatter(jnp.zeros((3, 5), int), A, 4, p),
+        }
+
+    def folded(A, dtype, p):
+        out = {}
+        for name, f in makes(A.astype(dtype), p).items():
+            assert f.dtype == p
+            out[name] = (f.sum(), f.sum(jnp.ones(3))), f.per_example(), f.sq_norms(), f.second_moment()
+        return out
+
+    for dtype, p in DTYPES:
+        for sums, *others in jax.eval_shape(lambda A, to=(dtype, p): folded(A, *to), A).values():
+            accumulator = np.float64 if dtype == "float64" else np.float32
+            assert all(total.dtype == p for total in sums)
+            assert all(fold.dtype in (accumulator, jnp.promote_types(accumulator, p)) for fold in others)
+    for _, g, sq_norms, second_moment in jax.device_get(
+        jax.jit(lambda A: folded(A, "float64", "bfloat16"))(A)
+    ).values():
+        assert relative_error(sq_norms, dots(g, g)) <= 1e-12
+        assert relative_error(second_moment, (g**2).sum(0)) <= 1e-12
+
+
+def test_param_dtype_defaults_to_the_promoted_one():
+    low, high = np.ones((2, 3), jnp.bfloat16), np.ones((2, 3), np.float32)
+    assert hg.Outer(low, high).dtype == hg.Outer(high, low).dtype == hg.Hadamard(low, high).dtype == jnp.float32
+    assert hg.Outer(low, low).dtype == hg.Total(low).dtype == hg.PerExample(low).dtype == jnp.bfloat16
+
+
+# Tokens as examples, projections, empty batches.
+
+TOKENS = 4
+RNG = np.random.default_rng(0)
+A, B, DELTA = (RNG.standard_normal((3, TOKENS, n)) for n in (5, 5, 2))
+IDS = RNG.integers(-1, 6, (3, TOKENS))
+OUTER = hg.Outer(A, DELTA)
+ONE_HOT = (IDS[..., None] == np.arange(5)).astype(float)
+POSITIONS = np.broadcast_to(np.eye(TOKENS, 5), (3, TOKENS, 5))
+
+
+def of_tokens(A):
+    return np.einsum("bti,bto->btio", A, DELTA)
+
+
+# A factor, and each token's part of its gradient: (batch, tokens, *shape).
+PARTS = {
+    "outer": (OUTER, of_tokens(A)),
+    "total": (hg.Total(DELTA), DELTA),
+    "hadamard": (hg.Hadamard(A, B), A * B),
+    "scatter": (Scatter(IDS, DELTA, 5), of_tokens(ONE_HOT)),
+    "positions": (Scatter(None, DELTA, 5), of_tokens(POSITIONS)),
+    "shared": (hg.Shared((Scatter(IDS, DELTA, 5), OUTER)), of_tokens(ONE_HOT + A)),
+}
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_tokens_as_examples(name):
+    factor, parts = PARTS[name]
+
+    def folds(tokens):
+        return tokens.per_example(), tokens.sq_norms(), tokens.sum(), tokens.gram()
+
+    @jax.jit
+    def run(factor):
+        twice = jax.tree.map(lambda a: jnp.stack([a, 2 * a]) if a.dtype == float else jnp.stack([a, a]), factor)
+        return folds(factor.by_token()), hg.Stacked(twice).by_token().sum(), hg.Stacked(twice).sum()
+
+    g = parts.reshape(-1, *parts.shape[2:])
+    flat = g.reshape(len(g), -1)
+    found, of_stacked, expected = run(factor)
+    assert_same(found, (g, dots(g, g), g.sum(0), flat @ flat.T))
+    assert_same(of_stacked, expected)
+
+
+def test_projections():
+    P = jnp.asarray(RNG.standard_normal((5, 3)))
+    factors = {name: PARTS[name][0] for name in ("outer", "scatter", "positions", "shared")}
+    factors["per_example"] = hg.PerExample(of_tokens(A).sum(1))
+
+    @jax.jit
+    def both(factors):
+        assert all(factor.project(P).shape == (3, 2) for factor in factors.values())
+        small = {name: jnp.einsum("bio,ir->bro", f.per_example(), P) for name, f in factors.items()}
+        return {name: f.project(P).per_example() for name, f in factors.items()}, small
+
+    assert_same(*both(factors))
+
+
+def recompute(rows, shared, weights, options):
+    return hg.Outer(*rows).accumulate(weights)
+
+
+def test_an_empty_batch():
+    """Sums are 0, folds over examples are empty."""
+    empty = {
+        **{name: factor.pick(lambda a: a[:0]) for name, (factor, _) in PARTS.items()},
+        "per_example": hg.PerExample(np.zeros((0, 5, 2))),
+        "correlation": Correlation(np.zeros((0, 4, 2)), np.zeros((0, 3, 2)), Window((2,), (1,), ((0, 0),), (1,))),
+        "correlation-groups": ROWS["correlation-gram-groups"].make(*ROWS["correlation-gram-groups"].sides(0, batch=0)),
+        "contraction": Contraction(A[:0], DELTA[:0], "bti,bto->io"),
+        "recomputed": Recomputed(np.zeros((5, 2)), (A[:0], DELTA[:0]), (), recompute, (), np.dtype(float)),
+    }
+
+    @jax.jit
+    def run(empty):
+        return {n: ((f.sq_norms(), f.inner(f)), f.gram(), (f.sum(), f.second_moment())) for n, f in empty.items()}
+
+    for name, (numbers, gram, wholes) in run(empty).items():
+        assert [a.shape for a in (*numbers, gram)] == [(0,), (0,), (0, 0)], name
+        assert all(whole.shape == empty[name].shape and not np.any(whole) for whole in wholes), name
+
+
+# Refusals: nothing is broadcast.
+
+
+@pytest.mark.parametrize(
+    "factor",
+    [
+        hg.Outer(np.ones((4, 3)), np.ones((4, 2))),
+        hg.Total(np.ones((4, 3))),
+        hg.Hadamard(np.ones((4, 3)), np.ones((4, 3))),
+        hg.PerExample(np.ones((4, 3))),
+        hg.Stacked(hg.Outer(np.ones((2, 4, 3)), np.ones((2, 4, 2)))),
+        hg.Shared((hg.Total(np.ones((4, 3))), hg.Total(np.ones((4, 3))))),
+        Scatter(np.ones((4, 3), int), np.ones((4, 3, 2)), 2),
+    ],
+    ids=lambda factor: type(factor).__name__,
+)
+def test_weights_of_a_wrong_length(factor):
+    for weights, got in (
+        (np.ones(3), "float64 (3,)"),
+        (np.ones(1), "float64 (1,)"),
+        (np.ones((4, 1)), "float64 (4, 1)"),
+        (np.float64(2), "float64 ()"),
+        ([1.0, 1.0, 1.0, 1.0], "list"),
+    ):
+        with pytest.raises(hg.InputError) as raised:
+            factor.sum(weights)
+        message = str(raised.value)
+        assert message.startswith(f"{type(factor).__name__}.sum: weights must ")
+        assert "(4,)" in message
+        assert message.endswith(f"got {got}")
+
+
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        (hg.Outer(np.ones((4, 3)), np.ones((4, 2))), hg.Outer(np.ones((4, 2)), np.ones((4, 3)))),
+        (hg.Outer(np.ones((4, 3)), np.ones((4, 2))), hg.Outer(np.ones((1, 3)), np.ones((1, 2)))),
+        (hg.Outer(np.ones((4, 3)), np.ones((4, 2))), hg.PerExample(np.ones((2, 3, 2)))),
+        (hg.Total(np.ones((4, 3))), hg.Total(np.ones((4, 1)))),
+        (hg.Hadamard(np.ones((4, 3)), np.ones((4, 3))), hg.Hadamard(np.ones((4, 1)), np.ones((4, 1)))),
+        (hg.PerExample(np.ones((4, 3))), hg.PerExample(np.ones((4, 1)))),
+        (ROWS["scatter-tokens"].make(*ROWS["scatter-tokens"].sides(0)), hg.PerExample(np.ones((4, 5, 3)))),
+    ],
+    ids=["transposed", "batch-of-1", "batch-of-2", "total", "hadamard", "per_example", "scatter"],
+)
+def test_inner_of_unlike_parameters(one, two):
+    """What JAX would broadcast, or clamp, is not the inner product of any two gradients."""
+    with pytest.raises(hg.InputError, match=rf"^{type(one).__name__}.inner: other must have \(batch, \*shape\) "):
+        one.inner(two)
+
+
+SHAPES = {
+    "outer": (lambda: hg.Outer(np.ones((4, 6, 3)), np.ones((6, 4, 2))), "Outer: Delta must have shape (4, 6, 2)"),
+    "hadamard": (lambda: hg.Hadamard(np.ones((4, 3)), np.ones((1, 3))), "Hadamard: Delta must have shape (4, 3)"),
+    "sites": (
+        lambda: hg.Shared((hg.Total(np.ones((4, 3))), hg.Total(np.ones((4, 1))))),
+        "Shared: sites must have one (batch, *shape), got (4, 3), (4, 1)",
+    ),
+    "ids": (
+        lambda: Scatter(np.zeros((4, 2), int), np.ones((4, 3, 2)), 5),
+        "Scatter: ids must have shape (4, 3) (Delta's examples and tokens), got int64 (4, 2)",
+    ),
+    "positions": (
+        lambda: Scatter(None, np.ones((4, 3, 2)), 2),
+        "Scatter: Delta must have at most 2 tokens, one for each row, got float64 (4, 3, 2)",
+    ),
+    **{
+        f"correlation-{shape}": (
+            lambda shape=shape: Correlation(np.ones((4, 4, 3, 2)), np.ones(shape), WINDOWS["plain"][0]),
+            "Correlation: Delta must have shape (4, 3, 2, 3) (X's examples and the window's outputs), got float64",
+        )
+        for shape in ((3, 3, 2, 3), (4, 4, 2, 3), (4, 3, 1, 3), (1, 3, 2, 3))
+    },
+}
+
+
+@pytest.mark.parametrize(("make", "message"), SHAPES.values(), ids=SHAPES.keys())
+def test_sides_of_different_examples(make, message):
+    with pytest.raises(hg.InputError) as raised:
+        make().sum()
+    assert str(raised.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: OUTER.sq_norms("fast"), "Outer.sq_norms: method must be 'auto', 'gram' or 'direct', got 'fast'"),
+        (
+            lambda: hg.Stacked(hg.Outer(A[None], DELTA[None])).project(np.ones((5, 2))),
+            "Stacked.project: P must have shape (1, 5, r), got float64 (5, 2)",
+        ),
+        (lambda: OUTER.project(np.ones(5)), "Outer.project: P must have shape (5, r), got float64 (5,)"),
+        (
+            lambda: hg.PerExample(np.ones((2, 3))).project(np.ones((3, 1))),
+            "PerExample.project: expected a matrix's factor, got that of (3,)",
+        ),
+    ],
+)
+def test_methods_and_projections(call, message):
+    with pytest.raises(hg.InputError) as raised:
+        call()
+    assert str(raised.value) == message
