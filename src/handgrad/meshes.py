@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
-from jaxtyping import Array, Int, PyTree, Shaped
+from jaxtyping import Array, Int, PyTree, PyTreeDef, Shaped
 
 MeshAxes = str | tuple[str, ...] | None  # that shard one axis of an array
 T = TypeVar("T")
@@ -147,7 +147,7 @@ class Types:
     """The types of a pytree's arrays, with their shardings; static, so that residuals may hold them."""
 
     leaves: tuple[Any, ...]
-    structure: Any
+    structure: PyTreeDef
 
     @classmethod
     def of(cls, tree: PyTree[Array]) -> "Types":
@@ -222,7 +222,7 @@ def _varying(of: Any) -> frozenset[str]:
     return of.manual_axis_type.varying
 
 
-def _is_placed(tree: Any) -> bool:
+def _is_placed(tree: PyTree[Array]) -> bool:
     types = [jax.typeof(leaf) for leaf in jax.tree.leaves(tree)]
     return any(_has_explicit_axes(of) or _varying(of) for of in types)
 

@@ -1,29 +1,47 @@
 """Every rule with its batch on several devices, under Explicit axes, is the rule on one device."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from case_programs import by_hand, drawn
 from devices.on_devices import mesh_of, put
 from helpers import assert_same
-from rules.test_contracts import by_hand, drawn, first_of_each, rule_of
 
 import handgrad as hg
 from handgrad import rules
+from handgrad.cases import CASES, FAMILIES, first_rows
 from handgrad.factors import is_factor
 
-# A row whose batch the eight devices can take; the others differ in numbers, not in programs.
-ROWS = [case for (case,) in first_of_each(lambda case: (case.op, repr(case.options)))]
-FIRST = {case for (case,) in first_of_each(lambda case: case.op)}
+# The rows of a family with one batch are one program; LLVM's optimizations would take most of the time to compile it.
+jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
-def batch_of(arguments) -> int:
-    return next(a.shape[0] for a in arguments if a is not None and a.shape)
+def batch_of(arguments) -> int | None:
+    return next((a.shape[0] for a in arguments if a is not None and a.shape), None)
 
 
-def parameters_of(case, dY, arguments) -> list[bool]:
+def groups():
+    """The rows whose batch the eight devices can take, one for each choice of a rule's options: (family, batch) ->
+    rows. The first of each rule by default, the others with what is slow."""
+    programs = list({(case.op, repr(case.options)): case for case in reversed(CASES)}.values())
+    first, found = set(first_rows().values()), {}
+    for family, module in FAMILIES.items():
+        for case in (case for case in module.CASES if case in programs):
+            batch = batch_of(drawn(case)[1:])
+            if batch is not None and 1 < batch <= 8:
+                found.setdefault((family, batch, case not in first), []).append(case)
+    return [
+        pytest.param(rows, batch, id=f"{family}-{batch}", marks=[pytest.mark.slow] if slow else [])
+        for (family, batch, slow), rows in found.items()
+    ]
+
+
+def are_parameters(case, dY, arguments) -> list[bool]:
     """Which arguments are parameters: those whose cotangent is a factor."""
-    forward, backward = rule_of(case)
+    forward, backward = case.settled
 
     def cotangents(dY, *arguments):
         return backward(forward(*arguments)[1], dY)
@@ -32,31 +50,27 @@ def parameters_of(case, dY, arguments) -> list[bool]:
     return [is_factor(c) for _, c in zip(arguments, found, strict=False)]
 
 
-def rows(test):
-    """Every row that fits; one of each rule by default, the others with what is slow."""
-    marked = []
-    for case in ROWS:
-        _, *arguments = drawn(case)
-        if any(a is not None and a.shape for a in arguments) and 1 < batch_of(arguments) <= 8:
-            marked.append(pytest.param(case, id=str(case), marks=[] if case in FIRST else [pytest.mark.slow]))
-    return pytest.mark.parametrize("case", marked)(test)
-
-
-@rows
-def test_a_rule_on_several_devices(case):
-    dY, *arguments = drawn(case)
-    batch, run = batch_of(arguments), by_hand(case)
-    whole = parameters_of(case, dY, arguments)
-    expected = jax.device_get(jax.jit(run)(dY, *arguments))
-
+@pytest.mark.parametrize(("rows", "batch"), groups())
+def test_rules_on_several_devices(rows, batch):
+    given = {str(case): drawn(case) for case in rows}
     mesh = mesh_of("explicit", batch)
+
+    def run(given):
+        return {str(case): by_hand(case)(*given[str(case)]) for case in rows}
 
     def place(a, whole=False):
         return a if a is None else put(mesh, a, *(["data"] if a.shape[:1] == (batch,) and not whole else []))
 
-    placed = [place(a, w) for a, w in zip(arguments, whole, strict=True)]
+    def placed(case):
+        dY, *arguments = drawn(case)
+        whole = are_parameters(case, dY, arguments)
+        return jax.tree.map(place, dY), *(place(a, w) for a, w in zip(arguments, whole, strict=True))
+
+    expected = jax.device_get(jit(run)(given))
     with jax.set_mesh(mesh):
-        assert_same(jax.device_get(jax.jit(run)(jax.tree.map(place, dY), *placed)), expected)
+        found = jax.device_get(jit(run)({str(case): placed(case) for case in rows}))
+    for name in expected:
+        assert_same(found[name], expected[name])
 
 
 @pytest.mark.parametrize("op", ["rnn", "lstm"])

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -11,6 +12,9 @@ import numpy as np
 import handgrad as hg
 from handgrad.factors import Contraction, Correlation, Scatter
 from handgrad.factors.windows import Window
+
+# LLVM's optimizations would take more than half of the time to compile.
+jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 BATCH = 4
 LAYERS, OUTER_LAYERS = 3, 2

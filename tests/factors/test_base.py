@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from factors.table import BATCH, ROWS, WEIGHTS, WINDOWS, check_folds, dots, folds, relative_error
+from factors.table import BATCH, ROWS, WEIGHTS, WINDOWS, check_folds, dots, folds, jit, relative_error
 from helpers import assert_same
 
 import handgrad as hg
@@ -19,7 +19,7 @@ def test_folds_and_inner_products(row):
     """Inner products with the same kind, with gradients written out on either side, and with a sum over sites."""
     one, two, three = row.sides(0), row.sides(1), row.sides(2)
 
-    @jax.jit
+    @jit
     def run(b, one, two, three):
         g, h, k = row.gradients(one, two, three)
         factor, other, third = row.make(*one), row.make(*two), row.make(*three)
@@ -70,7 +70,7 @@ def test_stacked_vmap_and_scan(name):
     def some_folds(factor):
         return factor.sum(jnp.asarray(WEIGHTS)), factor.sq_norms(), factor.second_moment()
 
-    @jax.jit
+    @jit
     def run(*many):
         factors = jax.tree.map(lambda *sides: jnp.stack(sides), *(row.make(*sides) for sides in many))
         stacked = hg.Stacked(factors)
@@ -196,9 +196,7 @@ def test_param_dtype():
             accumulator = np.float64 if dtype == "float64" else np.float32
             assert all(total.dtype == p for total in sums)
             assert all(fold.dtype in (accumulator, jnp.promote_types(accumulator, p)) for fold in others)
-    for _, g, sq_norms, second_moment in jax.device_get(
-        jax.jit(lambda A: folded(A, "float64", "bfloat16"))(A)
-    ).values():
+    for _, g, sq_norms, second_moment in jax.device_get(jit(lambda A: folded(A, "float64", "bfloat16"))(A)).values():
         assert relative_error(sq_norms, dots(g, g)) <= 1e-12
         assert relative_error(second_moment, (g**2).sum(0)) <= 1e-12
 
@@ -242,7 +240,7 @@ def test_tokens_as_examples(name):
     def folds(tokens):
         return tokens.per_example(), tokens.sq_norms(), tokens.sum(), tokens.gram()
 
-    @jax.jit
+    @jit
     def run(factor):
         twice = jax.tree.map(lambda a: jnp.stack([a, 2 * a]) if a.dtype == float else jnp.stack([a, a]), factor)
         return folds(factor.by_token()), hg.Stacked(twice).by_token().sum(), hg.Stacked(twice).sum()
@@ -259,7 +257,7 @@ def test_projections():
     factors = {name: PARTS[name][0] for name in ("outer", "scatter", "positions", "shared")}
     factors["per_example"] = hg.PerExample(of_tokens(A).sum(1))
 
-    @jax.jit
+    @jit
     def both(factors):
         assert all(factor.project(P).shape == (3, 2) for factor in factors.values())
         small = {name: jnp.einsum("bio,ir->bro", f.per_example(), P) for name, f in factors.items()}
@@ -283,7 +281,7 @@ def test_an_empty_batch():
         "recomputed": Recomputed(np.zeros((5, 2)), (A[:0], DELTA[:0]), (), recompute, (), np.dtype(float)),
     }
 
-    @jax.jit
+    @jit
     def run(empty):
         return {n: ((f.sq_norms(), f.inner(f)), f.gram(), (f.sum(), f.second_moment())) for n, f in empty.items()}
 

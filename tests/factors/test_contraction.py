@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from factors.table import ROWS
+from factors.table import ROWS, jit
 from helpers import assert_same
 
 import handgrad as hg
@@ -20,13 +20,13 @@ def test_it_generalizes_outer_and_hadamard():
     def folds(f, other):
         return f.shape, f.sum(), f.sq_norms(), f.second_moment(), f.per_example(), f.inner(other)
 
-    assert_same(*jax.jit(lambda pairs: ([folds(f, g) for f, g in pairs], [folds(g, f) for f, g in pairs]))(pairs))
+    assert_same(*jit(lambda pairs: ([folds(f, g) for f, g in pairs], [folds(g, f) for f, g in pairs]))(pairs))
 
 
 def test_under_stacked_and_shared():
     one = ROWS["contraction-tokens"].make(*ROWS["contraction-tokens"].sides(0))
 
-    @jax.jit
+    @jit
     def both(one):
         stacked = hg.Stacked(jax.tree.map(lambda a: jnp.stack([a, 2 * a]), one))
         shared = hg.Shared((one, hg.Outer(one.A, one.Delta)))

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from factors.table import ROWS, WINDOWS, correlation, dots, plane, relative_error
+from factors.table import ROWS, WINDOWS, correlation, dots, jit, plane, relative_error
 
 from handgrad.factors import Correlation
 
@@ -18,7 +18,7 @@ def test_every_output_as_an_example(name):
     for alone, at in zip(outputs, np.ndindex(*Delta.shape[1:-1]), strict=True):
         alone[:, *at] = Delta[:, *at]
 
-    @jax.jit
+    @jit
     def run(X, Delta, outputs):
         factor = row.make(X, Delta)
         tokens = factor.by_token()
@@ -36,7 +36,7 @@ def test_inner_of_one_kernel_under_two_windows():
     rows = ROWS["correlation-gram"], correlation(plane(strides=(2, 1)), (3, 4), 2, 3)
     sides = [row.sides(seed) for seed, row in enumerate(rows)]
 
-    @jax.jit
+    @jit
     def run(sides):
         one, two = (row.make(*given) for row, given in zip(rows, sides, strict=True))
         return one.inner(two), [row.gradients(given)[0] for row, given in zip(rows, sides, strict=True)]

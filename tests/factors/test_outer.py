@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from factors.table import dots, outer, relative_error
+from factors.table import dots, jit, outer, relative_error
 
 import handgrad as hg
 
@@ -14,7 +14,7 @@ def test_inner_products_of_unlike_tokens():
     rows = [[outer(4, 3, count) for count in pair] for pair in tokens]
     sides = [[row.sides(seed) for seed, row in enumerate(pair)] for pair in rows]
 
-    @jax.jit
+    @jit
     def run(sides):
         return [
             (row.make(*one).inner(other.make(*two)), row.gradients(one)[0], other.gradients(two)[0])
@@ -29,7 +29,7 @@ def test_gram_of_any_batch():
     """Odd and even, and one: every pair is found, whichever is first."""
     rng = np.random.default_rng(0)
     factors = [hg.Outer(*(rng.standard_normal((batch, 2, n)) for n in (4, 3))) for batch in (1, 2, 7)]
-    for found, g in jax.jit(lambda factors: [(f.gram(), f.per_example()) for f in factors])(factors):
+    for found, g in jit(lambda factors: [(f.gram(), f.per_example()) for f in factors])(factors):
         flat = np.reshape(g, (len(g), -1))
         np.testing.assert_allclose(found, flat @ flat.T, rtol=1e-12, atol=1e-13)
 

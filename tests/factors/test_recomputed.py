@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from factors.table import BATCH, WEIGHTS, check_folds, folds
+from factors.table import BATCH, WEIGHTS, check_folds, folds, jit
 from helpers import assert_same
 
 from handgrad import InputError
@@ -28,7 +28,7 @@ def test_every_fold_is_the_materialized_gradients():
     factor = recomputed()
     assert (factor.batch, factor.shape, factor.dtype) == (BATCH, (5, 2), np.float64)
 
-    @jax.jit
+    @jit
     def run(factor):
         stacked = Stacked(jax.tree.map(lambda a: jnp.stack([a, 3 * a]), factor))
         inner = factor.inner(Outer(A, DELTA)), Outer(A, DELTA).inner(factor)
@@ -54,7 +54,7 @@ def test_its_sides_where_it_has_any():
     assert factor.with_sides() is factor
     factor = Recomputed(EACH.sum(0), (A, DELTA), np.full((), 2.0), total, (3.0,), np.dtype(float), sides)
 
-    @jax.jit
+    @jit
     def run(factor):
         some = factor.examples(1, 2)
         return jax.tree.leaves(factor.with_sides()), some.with_sides().sum(), some.sum()
@@ -80,7 +80,7 @@ def test_through_jit_twice_traces_once():
     """The static parts compare equal from one call to the next."""
     traces = []
 
-    @jax.jit
+    @jit
     def total(factor):
         traces.append(1)
         return factor.sum(jnp.asarray(WEIGHTS))

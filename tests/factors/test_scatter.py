@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from factors.table import ROWS, TABLE_ROWS, N, dots, outer, relative_error, scatter
+from factors.table import ROWS, TABLE_ROWS, N, dots, jit, outer, relative_error, scatter
 
 import handgrad as hg
 from handgrad.factors import Scatter
@@ -16,7 +16,7 @@ def test_inner_products():
     rows += [scatter((5,)), scatter((8,)), ROWS["scatter-outside"], ROWS["positions"], outer(TABLE_ROWS, N, 7)]
     sides = [row.sides(seed) for seed, row in enumerate(rows)]
 
-    @jax.jit
+    @jit
     def run(sides):
         factors = [row.make(*given) for row, given in zip(rows, sides, strict=True)]
         gs = [row.gradients(given)[0] for row, given in zip(rows, sides, strict=True)]
@@ -36,7 +36,7 @@ def test_an_inner_product_materializes_no_table():
     rows = 10**9
     factor = Scatter(np.array([[7, rows - 1, 7], [1, 2, 3]]), np.ones((2, 3, 2), np.float32), rows)
     other = Scatter(np.array([[rows - 1], [rows]]), np.ones((2, 1, 2), np.float32), rows)
-    norms, inner = jax.jit(lambda factor, other: (factor.sq_norms(), factor.inner(other)))(factor, other)
+    norms, inner = jit(lambda factor, other: (factor.sq_norms(), factor.inner(other)))(factor, other)
     assert norms.tolist() == [4 * 2 + 2, 6]
     assert inner.tolist() == [2, 0]
 
@@ -46,7 +46,7 @@ def test_ids_of_every_integer_dtype():
     dtypes = ["uint8", "int8", "uint16", "int64", "uint32", "uint64"]
     factors = [Scatter(np.array([[0, 2, np.iinfo(d).max]], d), np.ones((1, 3, 1)), 3) for d in dtypes]
     factors.append(Scatter(np.array([[3, 127, -1]], np.int8), np.ones((1, 3, 1)), 300))  # more rows than it can name
-    *found, (large, _) = jax.jit(lambda factors: [(f.sum(), f.sq_norms()) for f in factors])(factors)
+    *found, (large, _) = jit(lambda factors: [(f.sum(), f.sq_norms()) for f in factors])(factors)
     for total, sq_norms in found:
         assert total.tolist() == [[1], [0], [1]]
         assert sq_norms.tolist() == [2]
@@ -59,7 +59,7 @@ def test_what_an_id_outside_brings_is_dropped():
     factor = Scatter(np.array([[-1, 1], [5, 1]]), Delta, 5)
     others = factor, Scatter(None, np.ones((2, 2, 1)), 5), hg.PerExample(np.ones((2, 5, 1)))
 
-    @jax.jit
+    @jit
     def folds(f, others):
         inner = [f.inner(other) for other in others]
         return inner, (f.sum(), f.sum(jnp.asarray([1.0, 2.0])), f.sq_norms(), f.second_moment())
@@ -76,7 +76,7 @@ def test_nothing_to_add():
     """No example, no token, or an example without tokens."""
     shapes = [(0, 3, 2), (2, 0, 2), (0, 2)]
     factors = [Scatter(ids, np.ones(s), 4) for s in shapes for ids in (np.zeros(s[:-1], int), None)]
-    found = jax.jit(lambda factors: [(f.sum(), f.second_moment(), f.sq_norms()) for f in factors])(factors)
+    found = jit(lambda factors: [(f.sum(), f.second_moment(), f.sq_norms()) for f in factors])(factors)
     for factor, (total, second_moment, sq_norms) in zip(factors, found, strict=True):
         assert total.tolist() == second_moment.tolist() == [[0, 0]] * 4
         assert sq_norms.tolist() == [0] * factor.batch
@@ -85,7 +85,7 @@ def test_nothing_to_add():
 def test_folds_of_bfloat16_run_in_float32():
     ids, Delta = np.zeros((1, 1000), int), np.ones((1, 1000, 1), jnp.bfloat16)
     factor = Scatter(ids, Delta, 2000)
-    folds = jax.jit(lambda f: (f.sq_norms(), f.per_example(), f.second_moment(), f.inner(f)))(factor)
+    folds = jit(lambda f: (f.sq_norms(), f.per_example(), f.second_moment(), f.inner(f)))(factor)
     assert all(fold.dtype == jnp.float32 for fold in folds)
     assert folds[0].tolist() == [1e6]
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from factors.table import BATCH, TABLE_ROWS, WEIGHTS, N, dots, outer, scatter
+from factors.table import BATCH, TABLE_ROWS, WEIGHTS, N, dots, jit, outer, scatter
 from helpers import assert_same
 
 import handgrad as hg
@@ -13,7 +13,7 @@ import handgrad as hg
 def test_shared_adds_its_sites_before_rounding():
     """256 + 1 + 1 = 258, a bfloat16; rounded site by site it would be 256."""
     sites = tuple(hg.Total(np.full((1, 1), value, jnp.bfloat16)) for value in (256, 1, 1))
-    assert np.float64(jax.jit(lambda sites: hg.Shared(sites).sum())(sites)) == 258
+    assert np.float64(jit(lambda sites: hg.Shared(sites).sum())(sites)) == 258
 
 
 @pytest.mark.parametrize("tokens", [1, 4, 9])
@@ -22,7 +22,7 @@ def test_tied_weights(tokens):
     rows = scatter((tokens,)), outer(TABLE_ROWS, N, tokens)
     sides = [row.sides(seed) for seed, row in enumerate(rows)]
 
-    @jax.jit
+    @jit
     def run(sides):
         read, head = (row.make(*given) for row, given in zip(rows, sides, strict=True))
         both = hg.Shared((read, head)), hg.Shared((head, read))

@@ -54,7 +54,7 @@ class Factor(ABC):
 
     @property
     @abstractmethod
-    def dtype(self) -> np.dtype[Any]:
+    def dtype(self) -> np.dtype:
         """The parameter's dtype."""
 
     @abstractmethod
@@ -199,12 +199,12 @@ def is_factor(node: Any) -> TypeGuard[Factor]:
     return isinstance(node, Factor)
 
 
-def accumulator(*values: Shaped[Array, "..."] | DTypeLike) -> np.dtype[Any]:
+def accumulator(*values: Shaped[Array, "..."] | DTypeLike) -> np.dtype:
     """The dtype that sums over these arrays or dtypes run in: theirs, but float32 at least."""
     return jnp.promote_types(jnp.result_type(*values), jnp.float32)
 
 
-def parameter_dtype(param_dtype: DTypeLike | None, *sides: Array) -> np.dtype[Any]:
+def parameter_dtype(param_dtype: DTypeLike | None, *sides: Array) -> np.dtype:
     """The dtype that a factor was given for its parameter, or else the promoted one of its sides."""
     return jnp.result_type(*(side.dtype for side in sides)) if param_dtype is None else jnp.dtype(param_dtype)
 

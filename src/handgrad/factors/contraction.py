@@ -3,7 +3,6 @@
 import math
 import re
 from dataclasses import dataclass, field
-from typing import Any
 
 import jax
 import numpy as np
@@ -56,7 +55,7 @@ class Contraction(Factor):
         return tuple(sizes[letter] for letter in w)
 
     @property
-    def dtype(self) -> np.dtype[Any]:
+    def dtype(self) -> np.dtype:
         return parameter_dtype(self.param_dtype, self.A, self.Delta)
 
     def accumulate(self, weights: Weights = None) -> Gradient:

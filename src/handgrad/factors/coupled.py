@@ -43,7 +43,7 @@ class Coupled(Factor):
         return self.factor.shape
 
     @property
-    def dtype(self) -> np.dtype[Any]:
+    def dtype(self) -> np.dtype:
         return self.factor.dtype
 
     def accumulate(self, weights: Weights = None) -> Gradient:

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
 
 import jax
 import numpy as np
@@ -47,7 +46,7 @@ class Hadamard(Factor):
         return self.A.shape[-1:]
 
     @property
-    def dtype(self) -> np.dtype[Any]:
+    def dtype(self) -> np.dtype:
         return parameter_dtype(self.param_dtype, self.A, self.Delta)
 
     def accumulate(self, weights: Weights = None) -> Gradient:

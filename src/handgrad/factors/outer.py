@@ -3,7 +3,6 @@
 import math
 import string
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -59,7 +58,7 @@ class Outer(Factor):
         return (self.A.shape[-1], self.Delta.shape[-1])
 
     @property
-    def dtype(self) -> np.dtype[Any]:
+    def dtype(self) -> np.dtype:
         return parameter_dtype(self.param_dtype, self.A, self.Delta)
 
     def accumulate(self, weights: Weights = None) -> Gradient:

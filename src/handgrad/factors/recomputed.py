@@ -54,7 +54,7 @@ class Recomputed(Factor):
         return self.total.shape
 
     @property
-    def dtype(self) -> np.dtype[Any]:
+    def dtype(self) -> np.dtype:
         return jnp.dtype(self.param_dtype)
 
     def accumulate(self, weights: Weights = None) -> Gradient:

@@ -3,7 +3,6 @@
 import math
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -63,7 +62,7 @@ class Scatter(Factor):
         return (self.rows, self.Delta.shape[-1])
 
     @property
-    def dtype(self) -> np.dtype[Any]:
+    def dtype(self) -> np.dtype:
         return parameter_dtype(self.param_dtype, self.Delta)
 
     def accumulate(self, weights: Weights = None) -> Gradient:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -44,7 +43,7 @@ class Stacked(Factor):
         return (jax.tree.leaves(self.factor)[0].shape[0], *self.one_layer().shape)
 
     @property
-    def dtype(self) -> np.dtype[Any]:
+    def dtype(self) -> np.dtype:
         return self.one_layer().dtype
 
     def accumulate(self, weights: Weights = None) -> Gradient:

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -49,7 +48,7 @@ class Total(Factor):
         return self.Delta.shape[-1:]
 
     @property
-    def dtype(self) -> np.dtype[Any]:
+    def dtype(self) -> np.dtype:
         return parameter_dtype(self.param_dtype, self.Delta)
 
     def accumulate(self, weights: Weights = None) -> Gradient:
