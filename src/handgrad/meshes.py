@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
-from jaxtyping import Array, Int, PyTree, PyTreeDef, Shaped
+from jaxtyping import Array, Int, PyTree, Shaped
 
 MeshAxes = str | tuple[str, ...] | None  # that shard one axis of an array
 T = TypeVar("T")
@@ -147,7 +147,7 @@ class Types:
     """The types of a pytree's arrays, with their shardings; static, so that residuals may hold them."""
 
     leaves: tuple[Any, ...]
-    structure: PyTreeDef
+    structure: Any
 
     @classmethod
     def of(cls, tree: PyTree[Array]) -> "Types":
