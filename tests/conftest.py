@@ -1,6 +1,7 @@
 """Every test runs in float64, with rank promotion and warnings as errors (the latter in pyproject.toml)."""
 
 import os
+import platform
 from pathlib import Path
 
 import jax
@@ -15,7 +16,16 @@ jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+# Compiling takes more than half of the suite's time: programs are kept for the next run, this machine's apart.
+jax.config.update("jax_compilation_cache_dir", str(REPOSITORY / ".pytest_cache" / f"jax-{platform.node()}"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 MAPS = Path("/proc/self/maps")
+
+
+def pytest_configure(config):
+    """Another process may be writing the program that this one wants to read: it compiles it, then."""
+    config.addinivalue_line("filterwarnings", "ignore:Error (reading|writing) persistent compilation cache")
 
 
 @pytest.fixture(autouse=True)
