@@ -1,23 +1,12 @@
 """Binary classification: logits and probabilities at their edges, and every digit over the whole range of a dtype."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from losses import (
-    CHANCES,
-    assert_finite,
-    assert_finite_where_it_fits,
-    assert_nothing_from_a_weight_of_zero,
-    in_dtype,
-    outcomes,
-    pairs,
-    silent,
-)
-from precision import Subject, assert_precise, autodiff, by_torch, grid
+from losses import CHANCES, assert_edges, in_dtype, outcomes, silent, subject
+from precision import assert_precise, autodiff, by_torch, grid
 
 import handgrad as hg
 from handgrad import rules
@@ -53,7 +42,6 @@ MOVED = {"dZ": lambda z, y, d: np.abs(d * z) * sigmoid(z) * sigmoid(-z)}
 
 
 def focal(gamma):
-    @silent
     def truth(z, y, d):
         p, n = sigmoid(z), sigmoid(-z)
         doubt, c = y * n + (1 - y) * p, cross_entropy(z, y)
@@ -68,15 +56,9 @@ def focal(gamma):
         p = jax.nn.sigmoid(z)
         return (1 - (p * y + (1 - p) * (1 - y))) ** gamma * optax.losses.sigmoid_binary_cross_entropy(z, y)
 
-    return Subject(
-        "focal_loss",
-        f"{gamma:g}",
-        ("C", "dZ", "dY"),
-        functools.partial(pairs, CHANCES),
-        truth,
-        rivals={"optax": autodiff(plain)},
-        options={"gamma": gamma},
-        moved=MOVED,
+    rivals, name, options = {"optax": autodiff(plain)}, f"{gamma:g}", {"gamma": gamma}
+    return subject(
+        "focal_loss", truth, CHANCES, name=name, outputs="C dZ dY", rivals=rivals, options=options, moved=MOVED
     )
 
 
@@ -86,19 +68,17 @@ def inside(dtype):
     return numbers[(numbers > 0) & (numbers < 1)]
 
 
-@silent
 def of_probabilities(a, y, d):
     odds = np.where(np.abs(a - 0.5) < 0.25, -2 * np.arctanh(2 * a - 1), np.log1p(-a) - np.log(a))
     return -(y * np.log(a) + (1 - y) * np.log1p(-a)), d * (a - y) / a / (1 - a), d * odds
 
 
 SUBJECTS = [
-    Subject(
+    subject(
         "sigmoid_cross_entropy",
-        "",
-        ("C", "dZ", "dY"),
-        functools.partial(pairs, CHANCES),
         lambda z, y, d: (cross_entropy(z, y), d * above(z, y), -d * z),
+        CHANCES,
+        outputs="C dZ dY",
         rivals={
             "optax": autodiff(lambda z, y: optax.losses.sigmoid_binary_cross_entropy(z, y)),
             **of_torch("binary_cross_entropy_with_logits"),
@@ -107,12 +87,11 @@ SUBJECTS = [
     ),
     focal(0.5),
     focal(2.0),
-    Subject(
+    subject(
         "binary_cross_entropy",
-        "",
-        ("C", "dA", "dY"),
-        functools.partial(pairs, CHANCES, numbers=inside),
         of_probabilities,
+        CHANCES,
+        numbers=inside,
         rivals=of_torch("binary_cross_entropy"),
         bars={"dA": 4, "dY": 4},
     ),
@@ -128,20 +107,20 @@ def test_over_the_whole_range(subject, dtype):
 def test_edges():
     """A logit of ±∞ that is right, a weight of 0, logits far from 1."""
     right = [[-np.inf, np.inf, 0.5]], [[0.0, 1.0, 0.5]]
-    assert_finite(
-        ("sigmoid_cross_entropy", *right),
-        ("focal_loss", *right),
-        ("focal_loss", *right, {"gamma": 0.0}),
-        ("focal_loss", *right, {"gamma": 0.5, "alpha": 0.25}),
-        ("binary_cross_entropy", [[0.0, 1.0, 0.5]], [[0.0, 1.0, 0.5]]),
-    )
-    assert_nothing_from_a_weight_of_zero(
-        ("sigmoid_cross_entropy", [[-np.inf]], [[1.0]]),
-        ("focal_loss", [[-np.inf]], [[1.0]]),
-        ("binary_cross_entropy", [[np.nan]], [[1.0]]),
-    )
-    assert_finite_where_it_fits(
-        *((op, [[1.0, -1.0, 0.5]], [[0.0, 1.0, 1.0]]) for op in ("sigmoid_cross_entropy", "focal_loss"))
+    assert_edges(
+        zero_times_infinity=[
+            ("sigmoid_cross_entropy", *right),
+            ("focal_loss", *right),
+            ("focal_loss", *right, {"gamma": 0.0}),
+            ("focal_loss", *right, {"gamma": 0.5, "alpha": 0.25}),
+            ("binary_cross_entropy", [[0.0, 1.0, 0.5]], [[0.0, 1.0, 0.5]]),
+        ],
+        weightless=[
+            ("sigmoid_cross_entropy", [[-np.inf]], [[1.0]]),
+            ("focal_loss", [[-np.inf]], [[1.0]]),
+            ("binary_cross_entropy", [[np.nan]], [[1.0]]),
+        ],
+        far=[(op, [[1.0, -1.0, 0.5]], [[0.0, 1.0, 1.0]]) for op in ("sigmoid_cross_entropy", "focal_loss")],
     )
 
 

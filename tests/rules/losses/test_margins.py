@@ -1,28 +1,17 @@
 """The hinge loss: its tie, edges, every digit over the whole range of float32 and bfloat16, and what it refuses."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from losses import (
-    assert_finite,
-    assert_finite_where_it_fits,
-    assert_nothing_from_a_weight_of_zero,
-    assert_rounded_once,
-    outcomes,
-    pairs,
-    silent,
-)
-from precision import Subject, assert_precise
+from losses import assert_edges, assert_rounded_once, outcomes, subject
+from precision import assert_precise
 
 import handgrad as hg
 from handgrad import rules
 
 
-@silent
 def truth(a, y, d):
     inside = (1 + np.sign(1 - y * a)) / 2
     return np.maximum(0, 1 - y * a), -d * y * inside, -d * a * inside
@@ -30,8 +19,7 @@ def truth(a, y, d):
 
 @pytest.mark.parametrize("dtype", [np.float32, jnp.bfloat16])
 def test_over_the_whole_range(dtype):
-    inputs = functools.partial(pairs, [-1.0, 1.0])
-    assert_precise(Subject("hinge_loss", "", ("C", "dA", "dY"), inputs, truth, bars={"C": 2, "dA": 2, "dY": 2}), dtype)
+    assert_precise(subject("hinge_loss", truth, (-1.0, 1.0), bars={"C": 2, "dA": 2, "dY": 2}), dtype)
 
 
 def test_a_tie_is_shared():
@@ -43,9 +31,11 @@ def test_a_tie_is_shared():
 
 
 def test_edges():
-    assert_finite(("hinge_loss", [[np.inf, -np.inf, 0.5]], [[1.0, -1.0, 1.0]]))
-    assert_nothing_from_a_weight_of_zero(("hinge_loss", [[-np.inf]], [[1.0]]))
-    assert_finite_where_it_fits(("hinge_loss", [[1.0, -1.0, -0.5]], [[1.0, 1.0, -1.0]]))
+    assert_edges(
+        zero_times_infinity=[("hinge_loss", [[np.inf, -np.inf, 0.5]], [[1.0, -1.0, 1.0]])],
+        weightless=[("hinge_loss", [[-np.inf]], [[1.0]])],
+        far=[("hinge_loss", [[1.0, -1.0, -0.5]], [[1.0, 1.0, -1.0]])],
+    )
     assert_rounded_once("hinge_loss", -1.0, 1.0)
 
 

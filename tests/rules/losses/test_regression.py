@@ -1,27 +1,22 @@
 """Losses of the error: every digit over the whole range of float32 and bfloat16, and at the edges."""
 
-import functools
-
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from losses import assert_finite_where_it_fits, assert_nothing_from_a_weight_of_zero, assert_rounded_once, pairs, silent
-from precision import Subject, assert_precise
+from losses import assert_edges, assert_rounded_once, subject
+from precision import assert_precise
 
 OPS = ("squared_error", "l2_loss", "absolute_error", "huber_loss")
 
 
 def of_error(op, value, slope, **options):
     """Value and slope by the error. a − y itself is exact: no input's last digit moves a result."""
-    return Subject(
-        op,
-        "",
-        ("C", "dA", "dY"),
-        functools.partial(pairs, (0.0, 1.0, -3.0, 1e30, -1e-30)),
-        silent(lambda a, y, d: (value(a - y), d * slope(a - y), -d * slope(a - y))),
-        options=options,
-        bars={"C": 3, "dA": 2, "dY": 2},
-    )
+
+    def truth(a, y, d):
+        return value(a - y), d * slope(a - y), -d * slope(a - y)
+
+    targets, bars = (0.0, 1.0, -3.0, 1e30, -1e-30), {"C": 3, "dA": 2, "dY": 2}
+    return subject(op, truth, targets, options=options, bars=bars)
 
 
 SUBJECTS = [
@@ -44,7 +39,9 @@ def test_over_the_whole_range(subject, dtype):
 
 
 def test_edges():
-    assert_nothing_from_a_weight_of_zero(*((op, [[x]], [[0.0]]) for op in OPS for x in (np.inf, np.nan)))
-    assert_finite_where_it_fits(*((op, [[1.0, -1.0, 0.5]], [[0.0, 0.0, 0.0]]) for op in OPS))
+    assert_edges(
+        weightless=[(op, [[x]], [[0.0]]) for op in OPS for x in (np.inf, np.nan)],
+        far=[(op, [[1.0, -1.0, 0.5]], [[0.0, 0.0, 0.0]]) for op in OPS],
+    )
     for op in ("squared_error", "absolute_error"):
         assert_rounded_once(op, 1.0, 0.0)

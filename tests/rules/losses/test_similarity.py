@@ -7,15 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from losses import (
-    assert_finite,
-    assert_finite_where_it_fits,
-    assert_nothing_from_a_weight_of_zero,
-    both,
-    outcomes,
-    silent,
-)
-from precision import Subject, against, assert_precise, autodiff, cotangents, grid
+from losses import assert_edges, both, outcomes, subject
+from precision import against, assert_precise, autodiff, cotangents, grid
 
 import handgrad as hg
 from handgrad import rules
@@ -43,7 +36,6 @@ def norm(x):
     return np.linalg.norm(x, axis=1, keepdims=True)
 
 
-@silent
 def cosine_distance(a, y, d):
     (u, long), (v, _) = ((x / np.maximum(r, 1e-8), r > 1e-8) for x, r in ((a, norm(a)), (y, norm(y))))
     cosine = (u * v).sum(1, keepdims=True)
@@ -52,7 +44,6 @@ def cosine_distance(a, y, d):
     return 1 - cosine[:, 0], -d[:, None] * of_a, -d[:, None] * of_y
 
 
-@silent
 def nearly_zero(a, y, d):
     """The same of (1, t, 0) and (r, 0, 0): cos = 1 / √(1 + t²)."""
     t, h = a[:, 1], np.hypot(1, a[:, 1])
@@ -69,7 +60,7 @@ def one_over(i, elements=(1, 1, 1)):
 
 def cosine(name, inputs, truth, elements, **bars):
     moved = {"dA": one_over(0, elements), "dY": one_over(1, elements)}
-    return Subject("cosine_distance", name, ("C", "dA", "dY"), inputs, truth, bars=bars, moved=moved)
+    return subject("cosine_distance", truth, inputs, name=name, bars=bars, moved=moved)
 
 
 SUBJECTS = [
@@ -85,9 +76,12 @@ def test_over_the_whole_range(subject, dtype):
 
 
 def test_edges():
-    assert_finite(("cosine_distance", [[0.0, 0.0, 0.0]], [[0.0, 0.0, 0.0]]))
-    assert_nothing_from_a_weight_of_zero(("cosine_distance", [[np.nan, 1.0]], [[1.0, 0.0]]))
-    assert_finite_where_it_fits(("cosine_distance", [[1.0, -1.0, 0.5]], [[2.0, 1.0, 1.0]]), targets=True)
+    assert_edges(
+        zero_times_infinity=[("cosine_distance", [[0.0, 0.0, 0.0]], [[0.0, 0.0, 0.0]])],
+        weightless=[("cosine_distance", [[np.nan, 1.0]], [[1.0, 0.0]])],
+        far=[("cosine_distance", [[1.0, -1.0, 0.5]], [[2.0, 1.0, 1.0]])],
+        far_targets=True,
+    )
 
 
 def test_cosine_distance_knows_directions_alone():
