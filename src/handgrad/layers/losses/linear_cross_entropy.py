@@ -1,6 +1,6 @@
 """projection and linear_cross_entropy: a head that leaves its last product to the loss."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -107,7 +107,7 @@ def _multiplied() -> Layer:
     return Layer(lambda key, x: (), forward, backward)
 
 
-def _checked(prediction: Any) -> Projection:
+def _checked(prediction: object) -> Projection:
     if not isinstance(prediction, Projection):
         raise InputError(f"linear_cross_entropy: prediction must be a Projection, got {describe(prediction)}")
     return prediction

@@ -1,8 +1,7 @@
 """The target of a softmax cross-entropy: labels or distributions, smoothed and weighted; labels to ignore."""
 
-from typing import Any
-
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Integer
 
 from handgrad.checks import InputError, as_row, check_target, describe
@@ -14,7 +13,7 @@ Labels = Integer[Array, "batch *tokens"]
 Distributions = Float[Array, "batch *tokens n"]
 
 
-def check_labels_or_distributions(where: str, Y: Any, shape: tuple[int, ...], ignore_index: int | None) -> None:
+def check_labels_or_distributions(where: str, Y: Array, shape: tuple[int, ...], ignore_index: int | None) -> None:
     """Y is a target for logits of this shape."""
     if hasattr(Y, "dtype") and jnp.issubdtype(Y.dtype, jnp.integer):
         check_target(where, Y, shape[:-1], "(one label for each row of logits)")
@@ -66,7 +65,7 @@ def of_others(Y: Array, V: Array, class_weights: Array | None, label_smoothing: 
     return (1 - label_smoothing) * (whole - of_label) + label_smoothing / n * as_row(sum_of_others(w), V.ndim)
 
 
-def as_distribution(Y: Array, n: int, dtype: Any, label_smoothing: float, ignore_index: int | None) -> Array:
+def as_distribution(Y: Array, n: int, dtype: np.dtype, label_smoothing: float, ignore_index: int | None) -> Array:
     """The target as distributions over n classes: NaN for a label that names no class, 0 for one to ignore."""
     if not jnp.issubdtype(Y.dtype, jnp.integer):
         return _smoothed(Y.astype(dtype), n, label_smoothing)
@@ -74,7 +73,7 @@ def as_distribution(Y: Array, n: int, dtype: Any, label_smoothing: float, ignore
     return Q if ignore_index is None else jnp.where(ignored(Y, ignore_index), 0, Q)
 
 
-def one_hot(Y: Array, n: int, dtype: Any) -> Array:
+def one_hot(Y: Array, n: int, dtype: np.dtype) -> Array:
     """Labels as distributions; NaN for one that names no class."""
     return jnp.where(names_a_class(Y, n), is_label(Y, n), jnp.nan).astype(dtype)
 

@@ -1,6 +1,6 @@
 """Connectionist temporal classification: a sequence of labels for more frames, by the forward-backward recursion."""
 
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -229,14 +229,14 @@ def _to_classes(gamma: Array, classes: Array, P: Array) -> Array:
     return jnp.zeros_like(P).at[:, classes].add(gamma)
 
 
-def _check_integers(where: str, name: str, value: Any, axes: str, batch: int) -> None:
+def _check_integers(where: str, name: str, value: Array, axes: str, batch: int) -> None:
     """`value` is an array of integers with these axes, the first of them the batch."""
     integers = hasattr(value, "dtype") and jnp.issubdtype(value.dtype, jnp.integer)
     if not (integers and value.ndim == len(axes.split()) and value.shape[0] == batch):
         raise InputError(f"{where}: {name} must be integers {axes} of batch {batch}, got {describe(value)}")
 
 
-def _check_blank(where: str, blank: Any, classes: int) -> None:
+def _check_blank(where: str, blank: int, classes: int) -> None:
     """`blank` is a class."""
     if isinstance(blank, bool) or not isinstance(blank, int) or not 0 <= blank < classes:
         raise InputError(f"{where}: blank must be a class, an integer in 0 … {classes - 1}, got {blank!r}")

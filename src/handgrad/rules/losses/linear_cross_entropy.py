@@ -1,5 +1,6 @@
 """The output projection and its loss as one rule: logits exist for a chunk of tokens at a time, in both passes."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -30,6 +31,8 @@ __all__ = [
 ]
 
 Tokens = Float[Array, "batch *tokens"]
+Rows = tuple[Array, ...]  # X, Y, M, rest, dC, batch first
+Shared = tuple[Array, Any]  # W, and b or None
 
 
 class LinearCrossEntropyResiduals(NamedTuple):
@@ -136,7 +139,7 @@ def linear_cross_entropy_backward(
 linear_cross_entropy = Rule(linear_cross_entropy_forward, linear_cross_entropy_backward)
 
 
-def _walk(rows: Any, shared: Any, weights: Array | None, options: Options) -> tuple[Array, Array, Any]:
+def _walk(rows: Rows, shared: Shared, weights: Array | None, options: Options) -> tuple[Array, Array, Any]:
     """dX, Σ dW and Σ db (None without a bias), both sums not yet rounded to the parameters' dtypes."""
     (X, Y, *kept, dC), (W, b) = rows, shared
     dtype = kept[0].dtype
@@ -156,7 +159,7 @@ def _walk(rows: Any, shared: Any, weights: Array | None, options: Options) -> tu
     return out_of_chunks(dX, Y), dW, db
 
 
-def _logits_cotangent(X: Array, Y: Array, kept: Any, dC: Array, shared: Any, options: Options) -> Array:
+def _logits_cotangent(X: Array, Y: Array, kept: Sequence[Array], dC: Array, shared: Shared, options: Options) -> Array:
     """dZ (tokens, n) of tokens, whose logits are computed again."""
     M, rest = (jnp.expand_dims(a, 1) for a in kept)
     of_loss = SoftmaxCrossEntropyResiduals(unrounded_logits(X, *shared), M, rest, Y, None)
@@ -164,24 +167,24 @@ def _logits_cotangent(X: Array, Y: Array, kept: Any, dC: Array, shared: Any, opt
     return dZ.astype(_dtype(X, *shared))
 
 
-def _dW_again(rows: Any, shared: Any, weights: Array | None, options: Options) -> Array:
+def _dW_again(rows: Rows, shared: Shared, weights: Array | None, options: Options) -> Array:
     return _walk(rows, shared, weights, options)[1]
 
 
-def _db_again(rows: Any, shared: Any, weights: Array | None, options: Options) -> Array:
+def _db_again(rows: Rows, shared: Shared, weights: Array | None, options: Options) -> Array:
     return _walk(rows, shared, weights, options)[2]
 
 
-def _dW_sides(rows: Any, shared: Any, options: Options) -> Outer:
+def _dW_sides(rows: Rows, shared: Shared, options: Options) -> Outer:
     X, seen = _counted(rows[0], rows[1], options)
     return Outer(X, _whole_cotangent(rows, shared, options), shared[0].dtype, seen)
 
 
-def _db_sides(rows: Any, shared: Any, options: Options) -> Total:
+def _db_sides(rows: Rows, shared: Shared, options: Options) -> Total:
     return Total(_whole_cotangent(rows, shared, options), shared[1].dtype)
 
 
-def _whole_cotangent(rows: Any, shared: Any, options: Options) -> Array:
+def _whole_cotangent(rows: Rows, shared: Shared, options: Options) -> Array:
     """dZ (batch, ..., n), of the logits' size."""
     X, Y, *kept, dC = rows
     labels, *kept, dC = (a.reshape(-1) for a in (Y, *kept, _of_tokens(dC.astype(kept[0].dtype), Y)))

@@ -1,7 +1,7 @@
 """Cross-entropy of softmax from logits, and what language models add: class weights, tokens to ignore, a z-loss on
 log Σ eᶻ, a cap on the logits."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -165,7 +165,9 @@ def row_chances(residuals: SoftmaxCrossEntropyResiduals) -> tuple[Array, Array, 
     return D, rest, *chances(D, rest)
 
 
-def check_options(where: str, label_smoothing: Any, ignore_index: Any, z_loss: Any, softcap: Any) -> None:
+def check_options(
+    where: str, label_smoothing: float, ignore_index: int | None, z_loss: float, softcap: float | None
+) -> None:
     """The four options of the softmax cross-entropies."""
     if not 0 <= label_smoothing < 1:
         raise InputError(f"{where}: label_smoothing must be in [0, 1), got {label_smoothing}")
@@ -211,5 +213,5 @@ def _dtype(Z: Array, Y: Array, class_weights: Array | None) -> np.dtype:
     return jnp.result_type(*numbers, *([] if class_weights is None else [class_weights]))
 
 
-def _is_index(value: Any) -> bool:
+def _is_index(value: object) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool) and -(2**31) <= int(value) < 2**31
