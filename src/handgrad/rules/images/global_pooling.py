@@ -81,7 +81,8 @@ def global_max_pool_backward(residuals: GlobalMaxPoolResiduals, dY: Rows) -> tup
 
         dX = dY ∘ [X = Y] / Σ [X = Y]
 
-    Equal maxima share, as in autodiff of jnp.max (max_pool's don't). Where the maximum is NaN, so is every share.
+    Equal maxima share, as in autodiff of jnp.max (max_pool's don't). Where the maximum is NaN, every share is 0 / 0:
+    NaN, or 0 where XLA simplifies the quotient, again as for jnp.max.
 
     Derivation: docs/derivations/images/global_pooling.md
     """

@@ -1,0 +1,42 @@
+"""What tests against PyTorch share: its values and gradients, and ours, many cases in one program."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from helpers import passes
+
+from handgrad.rules import Rule
+
+
+def normal(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng([seed, *shape]).standard_normal(shape)
+
+
+def in_torch(function: Callable[..., Any], *arguments: Any) -> tuple[Any, tuple[Any, ...]]:
+    """A value, with a cotangent drawn for it in the first place: (dY, value, cotangents of the arguments)."""
+    import torch
+
+    leaves = [torch.tensor(a, requires_grad=True) for a in arguments]
+    value = function(*leaves)
+    dY = normal(*value.shape, seed=1)
+    value.backward(torch.tensor(dY))
+    return dY, (value.detach().numpy(), *(leaf.grad.numpy() for leaf in leaves))
+
+
+def by_hand(calls: Sequence[tuple[Rule[..., Any], Any, tuple[Any, ...]]]) -> list[Any]:
+    """The output and cotangents of each (rule, dY, arguments), all in one program."""
+    rules = [rule for rule, *_ in calls]
+    run = jax.jit(lambda given: [passes(rule, dY, *arguments) for rule, (dY, arguments) in zip(rules, given)])  # noqa: B905
+    return run([(dY, arguments) for _, dY, arguments in calls])
+
+
+def assert_close(found: Any, expected: Any, name: str = "", rtol: float = 1e-12) -> None:
+    """Leaf by leaf, within rtol of each array's largest."""
+    found, expected = jax.tree.leaves(found), jax.tree.leaves(expected)
+    assert len(found) == len(expected), name
+    for mine, theirs in zip(found, expected, strict=True):
+        mine, theirs = np.asarray(mine), np.asarray(theirs)
+        assert mine.shape == theirs.shape, name
+        assert np.abs(mine - theirs).max() <= rtol * np.abs(theirs).max(), name
