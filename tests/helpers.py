@@ -50,3 +50,15 @@ def passes(rule: Any, dY: Any, *arguments: Any) -> tuple[Any, tuple[Any, ...]]:
     """A rule's output and the cotangents of its arguments, factors multiplied out."""
     Y, residuals = rule.forward(*arguments)
     return Y, hg.materialize(rule.backward(residuals, dY))
+
+
+def together(calls: Any) -> list[Any]:
+    """`passes` of each (rule, dY, arguments), all of them one program: compiling is what a test costs."""
+    calls = list(calls)
+    rules = [rule for rule, *_ in calls]
+
+    @jax.jit
+    def run(given):
+        return [passes(rule, dY, *arguments) for rule, (dY, arguments) in zip(rules, given, strict=True)]
+
+    return run([(dY, arguments) for _, dY, arguments in calls])

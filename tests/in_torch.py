@@ -1,13 +1,10 @@
-"""What tests against PyTorch share: its values and gradients, and ours, many cases in one program."""
+"""What tests against PyTorch share: its values and gradients, and how they are compared."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
-from helpers import passes
-
-from handgrad.rules import Rule
 
 
 def normal(*shape: int, seed: int = 0) -> np.ndarray:
@@ -23,13 +20,6 @@ def in_torch(function: Callable[..., Any], *arguments: Any) -> tuple[Any, tuple[
     dY = normal(*value.shape, seed=1)
     value.backward(torch.tensor(dY))
     return dY, (value.detach().numpy(), *(leaf.grad.numpy() for leaf in leaves))
-
-
-def by_hand(calls: Sequence[tuple[Rule[..., Any], Any, tuple[Any, ...]]]) -> list[Any]:
-    """The output and cotangents of each (rule, dY, arguments), all in one program."""
-    rules = [rule for rule, *_ in calls]
-    run = jax.jit(lambda given: [passes(rule, dY, *arguments) for rule, (dY, arguments) in zip(rules, given)])  # noqa: B905
-    return run([(dY, arguments) for _, dY, arguments in calls])
 
 
 def assert_close(found: Any, expected: Any, name: str = "", rtol: float = 1e-12) -> None:

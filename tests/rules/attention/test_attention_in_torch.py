@@ -1,10 +1,13 @@
-"""PyTorch's attention: scaled_dot_product_attention, nn.MultiheadAttention, and the rotary embedding in its complex
-numbers; values and every gradient on the same numbers, in float64."""
+"""PyTorch's attention: scaled_dot_product_attention and nn.MultiheadAttention; values and every gradient on the same
+numbers, in float64."""
+
+import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import together
+from in_torch import assert_close
 
 from handgrad import LinearParams, layers, materialize, rules
 
@@ -23,12 +26,6 @@ HIDDEN = MASK.copy()
 HIDDEN[1, 0, 2] = False  # a query that sees nothing
 
 
-def assert_close(found, expected):
-    found, expected = np.asarray(found), np.asarray(expected)
-    assert found.shape == expected.shape
-    assert np.abs(found - expected).max() <= 1e-12 * np.abs(expected).max()
-
-
 def leaf(array):
     return torch.tensor(array, requires_grad=True)
 
@@ -38,95 +35,74 @@ def heads_first(A):
     return A.transpose(1, 2)
 
 
+def repeated(A):
+    """Heads first, shared heads written out."""
+    return heads_first(A).repeat_interleave(4 // A.shape[2], dim=1)
+
+
 def band(tokens, keys, w):
     return np.triu(np.tril(np.ones((tokens, keys), bool)), 1 - w)[None, None]
 
 
-FORMS = {
-    "plain": (rules.attention_forward, rules.attention_backward, {}),
-    "tiled": (rules.tiled_attention_forward, rules.tiled_attention_backward, {"tile": 4}),
-}
-OPTIONS = {
-    "nothing": (None, {}, {}),
-    "causal": (None, {"causal": True}, {"is_causal": True}),
-    "scale": (None, {"scale": 0.3}, {"scale": 0.3}),
-    "mask": (MASK, {}, {"attn_mask": MASK}),
-    "a query that sees nothing": (HIDDEN, {}, {"attn_mask": HIDDEN}),
-    "window": (None, {"causal": True, "window": 2}, {"attn_mask": band(5, 6, 2)}),
-}
+def compare(*rows):
+    """(our options, our bias, mask and key, torch's function of the leaves) each: in both forms, all in one program."""
+    calls, truths = [], []
+    for options, bias, mask, key, function in rows:
+        leaves = [leaf(a) for a in (Q, K, V, *(() if bias is None else (bias,)))]
+        expected = heads_first(function(*leaves))
+        expected.backward(torch.tensor(DY))
+        for rule in (rules.attention, rules.tiled_attention.with_options(tile=4)):
+            calls.append((rule.with_options(**options), DY, (Q, K, V, bias, mask, key)))
+            truths.append((expected.detach(), [its.grad for its in leaves]))
+    assert_close(together(calls), truths)
 
 
-def in_jax(form, *arguments, **options):
-    forward, backward, own = FORMS[form]
-
-    @jax.jit
-    def both(*arguments):
-        Y, residuals = forward(*arguments, **own, **options)
-        return Y, backward(residuals, jnp.asarray(DY), **own, **options)
-
-    return both(*(None if a is None else jnp.asarray(a) for a in arguments))
-
-
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize(("mask", "ours", "theirs"), OPTIONS.values(), ids=OPTIONS)
-def test_scaled_dot_product_attention(form, mask, ours, theirs):
+def sdpa(Q, K, V, bias=None, **options):
     """Four heads share two heads of keys and values."""
-    Y, cotangents = in_jax(form, Q, K, V, None, mask, **ours)
-    leaves = [leaf(a) for a in (Q, K, V)]
-    theirs = {name: torch.tensor(v) if name == "attn_mask" else v for name, v in theirs.items()}
-    expected = heads_first(F.scaled_dot_product_attention(*map(heads_first, leaves), enable_gqa=True, **theirs))
-    expected.backward(torch.tensor(DY))
-    assert_close(Y, expected.detach())
-    for found, its in zip(cotangents, leaves, strict=False):
-        assert_close(found, its.grad)
+    mask = bias if "attn_mask" not in options else torch.tensor(options.pop("attn_mask"))
+    heads = map(heads_first, (Q, K, V))
+    return F.scaled_dot_product_attention(*heads, attn_mask=mask, enable_gqa=True, **options)
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("shape", [(1, 4, 5, 6), (2, 1, 5, 6), (2, 4, 5, 6)], ids=str)
-def test_a_bias_and_its_gradient(form, shape):
-    bias = RNG.standard_normal(shape)
-    Y, cotangents = in_jax(form, Q, K, V, bias)
-    leaves = [leaf(a) for a in (Q, K, V, bias)]
-    expected = F.scaled_dot_product_attention(*map(heads_first, leaves[:3]), attn_mask=leaves[3], enable_gqa=True)
-    heads_first(expected).backward(torch.tensor(DY))
-    assert_close(Y, heads_first(expected).detach())
-    for found, its in zip(cotangents, leaves, strict=False):
-        assert_close(found, its.grad)
+def test_scaled_dot_product_attention():
+    """Plain, causal, with a scale, with a mask that leaves a query nothing, with a window."""
+    compare(
+        ({}, None, None, None, sdpa),
+        ({"causal": True}, None, None, None, functools.partial(sdpa, is_causal=True)),
+        ({"scale": 0.3}, None, MASK, None, functools.partial(sdpa, scale=0.3, attn_mask=MASK)),
+        ({}, None, HIDDEN, None, functools.partial(sdpa, attn_mask=HIDDEN)),
+        ({"causal": True, "window": 2}, None, None, None, functools.partial(sdpa, attn_mask=band(5, 6, 2))),
+    )
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_softcap(form):
-    """torch has none in this function: its tanh and its softmax."""
-    Y, cotangents = in_jax(form, Q, K, V, BIAS, MASK, softcap=1.5)
-    leaves = [leaf(a) for a in (Q, K, V, BIAS)]
-    q, k, v = (heads_first(a).repeat_interleave(4 // a.shape[2], dim=1) for a in leaves[:3])
-    S = 1.5 * torch.tanh(q @ k.transpose(2, 3) / 3**0.5 / 1.5) + leaves[3]
-    P = torch.softmax(S.masked_fill(~torch.tensor(MASK), -torch.inf), -1)
-    expected = heads_first(P @ v)
-    expected.backward(torch.tensor(DY))
-    assert_close(Y, expected.detach())
-    for found, its in zip(cotangents, leaves, strict=False):
-        assert_close(found, its.grad)
+def test_a_bias_and_its_gradient():
+    shapes = (1, 4, 5, 6), (2, 1, 5, 6), (2, 4, 5, 6)
+    compare(*(({}, RNG.standard_normal(shape), None, None, sdpa) for shape in shapes))
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_dropout(form):
-    """torch's own draw is another; its arithmetic on the same draw is not."""
+def test_softcap_and_dropout():
+    """torch has no softcap in this function: its tanh and its softmax. Its draw of what is dropped is another, but its
+    arithmetic on the same draw is not."""
     key = jax.random.key(5)
-    Y, cotangents = in_jax(form, Q, K, V, None, None, key, dropout=0.4)
     columns = [jax.random.bernoulli(jax.random.fold_in(key, j), 0.6, (2, 4, 5)) for j in range(6)]
     R = torch.tensor(np.stack(columns, -1)).double() / 0.6
-    leaves = [leaf(a) for a in (Q, K, V)]
-    q, k, v = (heads_first(a).repeat_interleave(4 // a.shape[2], dim=1) for a in leaves)
-    expected = heads_first((torch.softmax(q @ k.transpose(2, 3) / 3**0.5, -1) * R) @ v)
-    expected.backward(torch.tensor(DY))
-    assert_close(Y, expected.detach())
-    for found, its in zip(cotangents, leaves, strict=False):
-        assert_close(found, its.grad)
+
+    def with_softcap(Q, K, V, bias):
+        q, k, v = map(repeated, (Q, K, V))
+        S = 1.5 * torch.tanh(q @ k.transpose(2, 3) / 3**0.5 / 1.5) + bias
+        return torch.softmax(S.masked_fill(~torch.tensor(MASK), -torch.inf), -1) @ v
+
+    def with_dropout(Q, K, V):
+        q, k, v = map(repeated, (Q, K, V))
+        return (torch.softmax(q @ k.transpose(2, 3) / 3**0.5, -1) * R) @ v
+
+    compare(
+        ({"softcap": 1.5}, BIAS, MASK, None, with_softcap),
+        ({"dropout": 0.4}, None, None, key, with_dropout),
+    )
 
 
-@pytest.mark.parametrize("tile", [None, 2], ids=["plain", "tiled"])
-@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
+@pytest.mark.parametrize(("tile", "bias"), [(None, True), (2, False)], ids=["plain, bias", "tiled, no bias"])
 def test_multi_head_attention(tile, bias):
     """torch keeps query, key and value weights on top of each other, transposed: (3 n, n)."""
     x, dy = RNG.standard_normal((3, 5, 8)), RNG.standard_normal((3, 5, 8))
@@ -143,32 +119,19 @@ def test_multi_head_attention(tile, bias):
         """Four pairs of W and b from torch's two of each, or from their gradients."""
         W = [*np.split(pick(module.in_proj_weight), 3), pick(module.out_proj.weight)]
         b = [*np.split(pick(module.in_proj_bias), 3), pick(module.out_proj.bias)] if bias else [None] * 4
-        pairs = zip((jnp.asarray(w.T) for w in W), (None if a is None else jnp.asarray(a) for a in b), strict=True)
+        pairs = zip((w.T for w in W), b, strict=True)
         return layers.MultiHeadAttentionParams(*(LinearParams(*pair) for pair in pairs))
 
     layer = layers.multi_head_attention(2, causal=True, bias=bias, tile=tile)
-    y, residuals = layer.forward(from_torch(lambda p: p.detach().numpy()), jnp.asarray(x))
-    dx, dparams = layer.backward(residuals, jnp.asarray(dy))
-    assert_close(y, expected.detach())
-    assert_close(dx, its_x.grad)
-    grads, expected_grads = materialize(dparams), from_torch(lambda p: p.grad.numpy())
-    largest = max(float(jnp.abs(g).max()) for g in jax.tree.leaves(expected_grads))
+
+    @jax.jit
+    def both_passes(params, x, dy):
+        y, residuals = layer.forward(params, x)
+        return y, materialize(layer.backward(residuals, dy))
+
+    y, (dx, grads) = both_passes(from_torch(lambda p: p.detach().numpy()), x, dy)
+    assert_close((y, dx), (expected.detach(), its_x.grad))
+    expected_grads = from_torch(lambda p: p.grad.numpy())
+    largest = max(np.abs(g).max() for g in jax.tree.leaves(expected_grads))
     for found, its in zip(jax.tree.leaves(grads), jax.tree.leaves(expected_grads), strict=True):
         np.testing.assert_allclose(found, its, rtol=0, atol=1e-12 * largest)  # the key's bias has no gradient at all
-
-
-@pytest.mark.parametrize("form", ["half", "interleaved"])
-def test_rotary(form):
-    """Pairs as torch's complex numbers, times e^(iθ)."""
-    x, dy, positions = RNG.standard_normal((2, 4, 3, 6)), RNG.standard_normal((2, 4, 3, 6)), np.array([0, 3, 1, 60])
-    y, residuals = rules.rotary_forward(jnp.asarray(x), jnp.asarray(positions), base=500.0, form=form)
-    dx, _ = rules.rotary_backward(residuals, jnp.asarray(dy), base=500.0, form=form)
-    its_x = leaf(x)
-    theta = torch.outer(torch.tensor(positions).double(), 500.0 ** (-torch.arange(0, 6, 2).double() / 6))
-    pairs = its_x.unflatten(3, (2, 3)).transpose(3, 4) if form == "half" else its_x.unflatten(3, (3, 2))
-    z = torch.view_as_complex(pairs.contiguous()) * torch.polar(torch.ones_like(theta), theta)[None, :, None]
-    turned = torch.view_as_real(z)
-    expected = (turned.transpose(3, 4) if form == "half" else turned).flatten(3)
-    expected.backward(torch.tensor(dy))
-    assert_close(y, expected.detach())
-    assert_close(dx, its_x.grad)

@@ -5,7 +5,8 @@ PyTorch has features behind the batch and kernels as (n_out, n_in / groups, *siz
 
 import numpy as np
 import pytest
-from in_torch import assert_close, by_hand, in_torch, normal
+from helpers import together
+from in_torch import assert_close, in_torch, normal
 
 from handgrad import rules
 
@@ -104,7 +105,7 @@ def compare(rule, functions, table, kernel_shape, axes):
             calls.append((rule.with_options(**ours), from_torch(dY), (X, K, *bias)))
             truths.append((from_torch(Y), from_torch(dX), kernel_from_torch(dK), *db))
             names.append(f"{name}, {'a' if bias else 'no'} bias")
-    for found, truth, name in zip(by_hand(calls), truths, names, strict=True):
+    for found, truth, name in zip(together(calls), truths, names, strict=True):
         assert_close(found, truth, name)
 
 

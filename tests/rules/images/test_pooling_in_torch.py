@@ -5,7 +5,8 @@ PyTorch has features behind the batch: axes move, numbers don't.
 
 import numpy as np
 import pytest
-from in_torch import assert_close, by_hand, in_torch, normal
+from helpers import together
+from in_torch import assert_close, in_torch, normal
 
 from handgrad import rules
 
@@ -51,7 +52,7 @@ def compare(rows):
         dY, (Y, dX) = in_torch(function, to_torch(X))
         calls.append((rule, from_torch(dY), (X,)))
         truths.append((from_torch(Y), from_torch(dX)))
-    for found, truth, (name, *_) in zip(by_hand(calls), truths, rows, strict=True):
+    for found, truth, (name, *_) in zip(together(calls), truths, rows, strict=True):
         assert_close(found, truth, name)
 
 
@@ -96,4 +97,4 @@ def test_global_pools_and_flatten():
         dY, truth = in_torch(lambda X: X.flatten(1), X)
         calls.append((rules.flatten, dY, (X,)))
         truths.append(truth)
-    assert_close(by_hand(calls), truths)
+    assert_close(together(calls), truths)

@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from in_torch import assert_close, by_hand
+from helpers import together
+from in_torch import assert_close
 
 from handgrad import layers, materialize, rules
 from handgrad.layers import Sequences
@@ -65,7 +66,7 @@ def as_tuple(state):
 
 @pytest.mark.parametrize(("kind", "options"), [("rnn", {}), ("rnn", {"activation": "relu"}), ("lstm", {}), ("gru", {})])
 def test_rule(kind, options):
-    """The gradients of X, parameters and initial states, from cotangents of all outputs; without lengths, and packed."""
+    """The gradients of X, parameters and initial states, from cotangents of all outputs; plain, and packed."""
     calls, truths = [], []
     for lengths in (None, LENGTHS):
         module = torch_module(kind, **options)
@@ -81,7 +82,7 @@ def test_rule(kind, options):
         calls.append((getattr(rules, kind).with_options(**options), dY, (X, *arguments, lengths)))
         gradients = x.grad, *gradients_of(module, kind, "l0"), *(state.grad[0] for state in states)
         truths.append([[part.detach().numpy() for part in outputs], [np.asarray(g) for g in gradients]])
-    assert_close(by_hand(calls), truths)
+    assert_close(together(calls), truths)
 
 
 @pytest.mark.parametrize(("kind", "lengths"), [("rnn", None), ("lstm", LENGTHS), ("gru", LENGTHS)])
