@@ -3,11 +3,11 @@
 import jax
 import numpy as np
 import pytest
-from cases.rnn import recurrent
 from helpers import assert_same, passes
 
 import handgrad as hg
 from handgrad import rules
+from handgrad.cases.sequences import recurrent
 
 ARGUMENTS = recurrent(3, time=5, inner_bias=True)(np.random.default_rng(0))
 

@@ -2,10 +2,10 @@
 
 import jax
 import numpy as np
-from cases.rnn import recurrent
 from helpers import assert_same, passes
 
 from handgrad import rules
+from handgrad.cases.sequences import recurrent
 
 # Figures of the course Sequence Models (Ng, Katanforoosh and Bensouda Mourri, deeplearning.ai, 2018): the exercise of
 # its first week derives these passes by hand, draws from NumPy's seed 1, examples as columns, and prints figures.

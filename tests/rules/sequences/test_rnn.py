@@ -6,13 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases.gru import gru
-from cases.lstm import lstm
-from cases.rnn import recurrent, rnn
 from helpers import assert_same, passes
 
 import handgrad as hg
 from handgrad import rules
+from handgrad.cases.sequences import gru, lstm, recurrent, rnn
 
 REFERENCES = {"rnn": rnn, "lstm": lstm, "gru": gru}
 DRAWS = {"rnn": (1, 1, False), "lstm": (4, 2, False), "gru": (3, 1, True)}  # gates, states, a second bias
