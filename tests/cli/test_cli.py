@@ -85,7 +85,7 @@ def test_demo_fails_where_a_gradient_is_wrong(monkeypatch):
         (("check", "--count", 0), "handgrad: check: count must be a positive integer, got 0\n"),
         (("check", "--draws", 3), "handgrad: check: draws must divide count, got 3 and 64\n"),
         (("check", "--seed", -1), "handgrad: check: seed must be at least 0, got -1\n"),
-        (("check", "--shapes", "3"), "handgrad: check: shapes is for a target of your own, and there is none\n"),
+        (("check", "--shapes", "3"), "handgrad: check: shapes is for a target, and there is none\n"),
         (("check", "--dtype", "complex64"), "handgrad: check: the library's rules are real, got complex64\n"),
         (("nonsense",), "nonsense"),
     ],

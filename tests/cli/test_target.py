@@ -7,6 +7,7 @@ import pytest
 
 import handgrad.cli
 from handgrad.checks import InputError
+from handgrad.cli import target
 from handgrad.cli.target import Request, check_target, parse_shapes
 from handgrad.crosscheck import Report
 
@@ -78,30 +79,57 @@ def folder(tmp_path, monkeypatch):
     ("request_", "leaves"),
     [
         (Request("mine:soft", shapes="3,4"), {"x": "float32"}),
-        (Request("mine:soft", shapes="3,4", dtype="float64"), {"x": "float64"}),
         (Request("mine:product", args="mine:drawn"), {"X": "float64", "W": "float64"}),
-        (Request("mine:product", args="mine:drawn", dtype="float32"), {"X": "float32", "W": "float32"}),
-        (Request("mine:pair", shapes="5,7;7,3", reference="mine:einsum"), {"X": "float32", "W": "float32"}),
-        (Request("mine:space", shapes="5,7;7,3", dtype="complex128"), {"X": "complex128", "W": "complex128"}),
         (Request("mine:dense", shapes="5,4"), {"params.W": "float32", "params.b": "float32", "x": "float32"}),
-        (Request("mine:einsum", shapes="5,7;7,3", reference="mine:einsum"), {"X": "float32", "W": "float32"}),
         (Request("handgrad.rules:softmax", shapes="3,4"), {"X": "float32"}),
     ],
     ids=lambda value: value.target if isinstance(value, Request) else "",
 )
-def test_right_ones(request_, leaves):
+def test_every_form(request_, leaves):
     report = check_target(request_)
     assert report.verdict == "PASS", report
     assert {row.leaf: row.dtype for row in report.rows} == leaves
     assert report.name == request_.target
-    assert report.settings["reference"] == (request_.reference.partition(":")[2] or report.settings["reference"])
 
 
-def test_a_seed_is_its_numbers():
-    one, again, other = (
-        check_target(Request("mine:soft", shapes="3,4", seed=seed)).rows[0].by_hand for seed in (1, 1, 2)
+def test_what_the_checker_is_asked(folder, monkeypatch):
+    """How a target is recognized, what its arguments are, and which reference and dtype it is checked with."""
+    monkeypatch.syspath_prepend(folder)
+    import mine
+
+    asked = []
+    monkeypatch.setattr(target, "check_rule", lambda *args, **settings: asked.append((args, settings)))
+    monkeypatch.setattr(
+        target,
+        "check_custom_vjp",
+        lambda f, reference, *args, **s: asked.append(((f, *args), {"reference": reference, **s})),
     )
-    assert one == again != other
+    for request in (
+        Request("mine:soft", shapes="3,4", dtype="float64"),
+        Request("mine:product", args="mine:drawn", dtype="float32", search=True),
+        Request("mine:pair", shapes="5,7;7,3", reference="mine:einsum", seed=1),
+        Request("mine:pair", shapes="5,7;7,3", reference="mine:einsum", seed=1),
+        Request("mine:space", shapes="5,7;7,3", dtype="complex128", seed=2),
+        Request("mine:einsum", shapes="5,7;7,3", reference="mine:einsum"),
+    ):
+        check_target(request)
+        assert asked[-1][1]["name"] == request.target
+        assert (asked[-1][1]["seed"], asked[-1][1]["search"]) == (request.seed, request.search)
+    parts = (mine.product_forward, mine.product_backward)
+    soft, product, pair, again, space, einsum = ([*args] for args, _ in asked)
+    assert (soft[0], product[:2], pair[:2], space[:2], einsum[0]) == (
+        mine.soft,
+        [*parts],
+        [*parts],
+        [*parts],
+        mine.einsum,
+    )
+    dtypes = [[a.dtype.name for a in args if hasattr(a, "dtype")] for args, _ in asked]
+    assert dtypes == [["float64"], ["float64"] * 2, *[["float32"] * 2] * 2, ["complex128"] * 2, ["float32"] * 2]
+    assert [s["dtype"] for _, s in asked] == ["float64", "float32", None, None, "complex128", None]
+    assert [s["reference"] for _, s in asked] == [None, None, mine.einsum, mine.einsum, None, mine.einsum]
+    assert (pair[2] == again[2]).all()
+    assert not (pair[2] == space[2].real).all()
 
 
 @pytest.mark.parametrize(

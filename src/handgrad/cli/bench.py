@@ -1,13 +1,15 @@
-"""handgrad bench: hand against jax.grad, in turn and in one process."""
+"""handgrad bench: hand-written gradients against jax.grad, in turn and in one process."""
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from jax.typing import ArrayLike
 from rich.console import Console
 from rich.table import Table
 
@@ -108,7 +110,7 @@ def measure_repeat(n: int) -> dict[str, Any]:
     return {"n": n, "compile_s": seconds, "temp_bytes": temp_bytes, "parameter_bytes": parameter_bytes}
 
 
-def compile_timed(function: Any, arguments: tuple[Any, ...], repeats: int = 3) -> tuple[Any, float]:
+def compile_timed(function: Callable[..., Any], arguments: tuple[Any, ...], repeats: int = 3) -> tuple[Any, float]:
     """The compiled function, and the median of the seconds it takes from tracing to machine code."""
     seconds, compiled = [], None
     for _ in range(repeats):
@@ -119,7 +121,7 @@ def compile_timed(function: Any, arguments: tuple[Any, ...], repeats: int = 3) -
     return compiled, float(np.median(seconds))
 
 
-def relative_error(value: Any, reference: Any) -> float:
+def relative_error(value: ArrayLike, reference: ArrayLike) -> float:
     """max |value − reference| / max |reference|; 0 where both are all zeros, NaN where either has a NaN."""
     value, reference = np.asarray(value, np.float64), np.asarray(reference, np.float64)
     difference = np.max(np.abs(value - reference), initial=0.0)

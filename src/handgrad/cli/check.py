@@ -32,8 +32,8 @@ class Check:
     reference: str = ""
     """module:function, written independently; empty: autodiff of the target's own forward pass."""
     dtype: Dtype | None = None
-    """The dtype of all floating-point inputs. None: float64, and float32 and bfloat16 for each rule's first inputs, for
-    the library; float32 for shapes, and args as they come."""
+    """The dtype of all floating-point inputs. None: for the library, float64, and float32 and bfloat16 for each rule's
+    first inputs; float32 for shapes, and args as they are returned."""
     seed: int = 0
     """Of inputs, cotangents and networks."""
     search: bool = False
@@ -45,18 +45,14 @@ class Check:
     count: int = 64
     """Random networks in each dtype."""
     draws: int = 4
-    """How many of them share a structure, with parameters and data of their own: compiled once, the quicker the
-    more."""
+    """How many of them share a structure, and its compilation, with different parameters and data."""
     max_depth: int = 8
     """Linear layers in a random network, at most."""
 
 
 def main(options: Check) -> int:
-    """The command: 0 right, 1 wrong, 3 inconclusive; 2, usage, comes as an InputError.
-
-    Raises:
-      InputError: an option that makes no sense, before anything is checked.
-    """
+    """The command's exit status: 0 right, 1 wrong, 3 inconclusive. An invalid option is an InputError, before anything
+    is checked."""
     plan = _plan(options)
     output.check_outputs(options.json, options.html)
     console = Console()
@@ -89,7 +85,7 @@ def _plan(options: Check) -> Plan:
         raise InputError(f"check: seed must be at least 0, got {options.seed}")
     for name in ("args", "shapes", "reference"):
         if getattr(options, name) and not options.target:
-            raise InputError(f"check: {name} is for a target of your own, and there is none")
+            raise InputError(f"check: {name} is for a target, and there is none")
     if not options.target and options.dtype and options.dtype.startswith("complex"):
         raise InputError(f"check: the library's rules are real, got {options.dtype}")
     return Plan(

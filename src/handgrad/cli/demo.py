@@ -33,7 +33,7 @@ class Demo:
 
 
 def main(options: Demo) -> int:
-    """The command: 0 where every gradient is right, 1 where one isn't, 3 where the check is inconclusive."""
+    """The command's exit status: 0 right, 1 wrong, 3 inconclusive."""
     console, start = Console(), time.perf_counter()
     training = Options(epochs=options.epochs)
     check_count("demo", "networks", options.networks)
@@ -56,7 +56,7 @@ def main(options: Demo) -> int:
 
 
 def prove(networks: int, console: Console) -> int:
-    """Check random networks in float64 and print what came out: `handgrad check` looks closer. The exit status."""
+    """Check random networks in float64, print the table, and return the exit status; `handgrad check` checks more."""
     with progress_bar(console) as bar:
         plan = Plan(network_dtypes=("float64",), networks=networks, draws=DRAWS)
         checked = check_networks(plan, bar)
@@ -69,7 +69,7 @@ def prove(networks: int, console: Console) -> int:
 
 
 def question_table() -> Table:
-    """The question's 20 steps, its single weight being a 1 × 1 matrix: by hand, and beside it what jax.grad says."""
+    """The question's 20 steps, its single weight as a 1 × 1 matrix: by hand and by jax.grad."""
     model, loss = layers.linear(1, bias=False), layers.squared_error()
     with jax.enable_x64(True):
         a, y, rate = jnp.array([[5.7]]), jnp.array([[50.1]]), 0.007

@@ -1,7 +1,7 @@
-"""handgrad explain: which way each parameter's per-example norms take, from shapes alone."""
+"""handgrad explain: how each parameter's per-example norms are computed, from shapes alone."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ class Explain:
     """Factor, shape, method and cost of every parameter of a model at its default size."""
 
     model: Literal["lenet5", "lstm_language_model", "gpt2", "llama"] = "gpt2"
-    """The model; nothing of it is computed."""
+    """The model; only its shapes are computed."""
     batch: int = 8
     """Examples."""
     tokens: int = 64
@@ -42,7 +42,7 @@ def main(options: Explain) -> int:
     return 0
 
 
-def _made(options: Explain) -> tuple[Layer, Any, Any]:
+def _made(options: Explain) -> tuple[Layer, jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
     """The model, the shape of its input and that of its target."""
     ids = jax.ShapeDtypeStruct((options.batch, options.tokens), jnp.int32)
     if options.model == "lenet5":

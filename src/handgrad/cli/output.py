@@ -1,4 +1,4 @@
-"""What a check leaves behind: an exit status, a JSON file, a page."""
+"""What a check returns: an exit status, a JSON file, a page."""
 
 import importlib.util
 import json
@@ -13,14 +13,14 @@ from handgrad.checks import InputError
 from handgrad.crosscheck import Report
 
 SCHEMA = "handgrad.check/1"
-PASS, WRONG, USAGE, UNTOLD = 0, 1, 2, 3  # exit statuses
+PASS, WRONG, USAGE, UNKNOWN = 0, 1, 2, 3  # exit statuses
 COLORS = {"PASS": "green", "FAIL": "red", "INVALID": "red", "INCONCLUSIVE": "yellow"}
 
 
 def status(reports: Sequence[Report]) -> int:
-    """0: all pass; 1: a gradient is wrong, or none at all; 3: one is inconclusive."""
+    """0: all pass; 1: a gradient is wrong or invalid; 3: one is inconclusive."""
     verdicts = {report.verdict for report in reports}
-    return WRONG if verdicts & {"FAIL", "INVALID"} else UNTOLD if "INCONCLUSIVE" in verdicts else PASS
+    return WRONG if verdicts & {"FAIL", "INVALID"} else UNKNOWN if "INCONCLUSIVE" in verdicts else PASS
 
 
 def worst_first(reports: Sequence[Report]) -> list[Report]:
@@ -42,11 +42,7 @@ def show(console: Console, report: Report) -> None:
 
 
 def check_writable(path: Path, option: str) -> None:
-    """Whether the file can be written, asked before minutes of work; what is in it stays.
-
-    Raises:
-      InputError: it can't be.
-    """
+    """Refuse a file that can't be written, before minutes of work; its content stays."""
     there = path.exists()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -59,11 +55,7 @@ def check_writable(path: Path, option: str) -> None:
 
 
 def check_outputs(to_json: Path | None, to_html: Path | None) -> None:
-    """Both files, and what a page is made with.
-
-    Raises:
-      InputError: a file that can't be written; jinja2 or matplotlib is missing.
-    """
+    """Refuse files that can't be written, and a page without jinja2 and matplotlib."""
     if to_json:
         check_writable(to_json, "json")
     if to_html:
@@ -74,11 +66,7 @@ def check_outputs(to_json: Path | None, to_html: Path | None) -> None:
 
 
 def write(reports: Sequence[Report], to_json: Path | None, to_html: Path | None, console: Console) -> None:
-    """One report as it is; of several, all in the JSON file and the worst one on the page.
-
-    Raises:
-      InputError: a file that can't be written after all.
-    """
+    """One report as it is; of several, all in the JSON file and the worst one on the page."""
     try:
         if to_json:
             to_json.write_text(as_json(reports) + "\n", encoding="utf-8")
@@ -93,7 +81,7 @@ def write(reports: Sequence[Report], to_json: Path | None, to_html: Path | None,
 
 
 def as_json(reports: Sequence[Report]) -> str:
-    """One report as `Report.from_json` reads it, or a list of such under a schema of its own."""
+    """One report as `Report.from_json` reads it, or a list of reports with a schema."""
     if len(reports) == 1:
         return reports[0].to_json()
     read = [json.loads(report.to_json()) for report in reports]

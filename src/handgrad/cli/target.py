@@ -14,7 +14,7 @@ from handgrad.checks import InputError, describe
 from handgrad.crosscheck import Report, check_custom_vjp, check_layer, check_rule
 
 MISSING = object()
-FORMS = "a jax.custom_vjp function, a layer (init, forward, backward) or a (forward, backward) pair"
+FORMS = "a jax.custom_vjp function, a layer (init, forward, backward) or a rule: a (forward, backward) pair"
 
 
 class Request(NamedTuple):
@@ -25,7 +25,7 @@ class Request(NamedTuple):
       args: "module:function" that returns the arguments, or "".
       shapes: "5,7;7,3;3" for normal numbers, or "".
       reference: "module:function", or "".
-      dtype: what floating-point arguments are cast to, and of what `shapes` are drawn; None: as they come, float32.
+      dtype: of floating-point arguments; None: as `args` returns them, float32 for `shapes`.
       seed: of all that is random.
       search: whether to look for inputs that make it fail.
     """
@@ -43,7 +43,7 @@ def check_target(request: Request) -> Report:
     """Import, draw the inputs, check.
 
     Raises:
-      InputError: something on the command line isn't what it should be.
+      InputError: the command line is wrong; the sentence says where.
     """
     if "" not in sys.path:
         sys.path.insert(0, "")  # the current directory, as `python -m` has it
@@ -71,7 +71,7 @@ def check_target(request: Request) -> Report:
 
 
 def recognize(spec: str, with_reference: bool) -> tuple[str, tuple[Any, ...]]:
-    """("function", (f,)), ("layer", (layer,)) or ("pair", (forward, backward)).
+    """("function", (f,)), ("layer", (layer,)) or ("pair", (forward, backward)), as a Rule is.
 
     Raises:
       InputError: it can't be imported, or is none of these.

@@ -2,10 +2,10 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -24,18 +24,17 @@ RULE_DTYPES = ("float64", "float32", "bfloat16")
 NETWORK_DTYPES = ("float64", "float32")
 TRANSFORMS = ("jit", "vmap")
 WORKERS = 2
+T = TypeVar("T")
 LIBRARY = [case for case in CASES if not case.tests_only]
 
 
 class Checked(NamedTuple):
-    """A line of the table in the making.
+    """A report and its line of the table.
 
     Attributes:
       rule: the rule, or how many networks.
-      inputs: what the inputs are.
-      dtype: of the inputs.
-      report: what the check says.
-      seconds: what it took.
+      inputs: the case, "" for networks.
+      seconds: how long it took.
     """
 
     rule: str
@@ -68,7 +67,7 @@ class Plan(NamedTuple):
 
 
 def check_library(plan: Plan, console: Console, library: Sequence[Case] = LIBRARY) -> list[Report]:
-    """Check, print the table, the reports on what isn't right and one sentence; the reports, worst first."""
+    """Check; print the table, each report that isn't a PASS, and a summary; return the reports, worst first."""
     start = time.perf_counter()
     with progress_bar(console) as bar:
         checked = [*check_rules(plan, library, bar), *check_networks(plan, bar)]
@@ -84,9 +83,10 @@ def check_library(plan: Plan, console: Console, library: Sequence[Case] = LIBRAR
 
 
 def check_rules(plan: Plan, library: Sequence[Case], bar: Progress) -> list[Checked]:
-    """Every row in the first dtype, and broken on purpose; each rule's first row in the others too, and transformed.
+    """Every case in the first dtype, with mutants of its gradient; each rule's first case in the others too, and under
+    transforms.
 
-    A few at a time: XLA compiles outside Python's lock. Nothing is broken in bfloat16, whose three digits hide a lot.
+    In threads: XLA compiles outside Python's lock. No mutants in bfloat16, whose three digits hide many of them.
     """
     first, *others = plan.rule_dtypes
     leading = first_rows(library).values()
@@ -123,36 +123,34 @@ def check_networks(plan: Plan, bar: Progress) -> list[Checked]:
     total = plan.networks // plan.draws * len(plan.network_dtypes)
     task = bar.add_task("random networks", total=total)
 
-    def advancing(rows: Iterator[Any]) -> Iterable[Any]:
+    def advancing(rows: Iterator[T]) -> Iterator[T]:
         for row in rows:
             bar.advance(task)
             yield row
 
-    return [check_in(dtype, plan, advancing) for dtype in plan.network_dtypes]
+    def check_in(dtype: str) -> Checked:
+        start = time.perf_counter()
+        report = check_random_networks(
+            plan.networks,
+            plan.seed,
+            jnp.dtype(dtype),
+            draws=plan.draws,
+            max_depth=plan.max_depth,
+            progress=advancing,
+        )
+        return Checked(f"{plan.networks} random networks", "", dtype, report, time.perf_counter() - start)
 
-
-def check_in(dtype: str, plan: Plan, progress: Callable[[Iterator[Any]], Iterable[Any]] = iter) -> Checked:
-    """Random networks in one dtype."""
-    start = time.perf_counter()
-    report = check_random_networks(
-        plan.networks,
-        plan.seed,
-        jnp.dtype(dtype),
-        draws=plan.draws,
-        max_depth=plan.max_depth,
-        progress=progress,
-    )
-    return Checked(f"{plan.networks} random networks", "", dtype, report, time.perf_counter() - start)
+    return [check_in(dtype) for dtype in plan.network_dtypes]
 
 
 def progress_bar(console: Console) -> Progress:
-    """A bar that goes when it is done."""
+    """A bar that disappears when it is done."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     return Progress(*columns, console=console, transient=True)
 
 
 def table(checked: Sequence[Checked]) -> Table:
-    """One line for each rule and dtype, that of the worst leaf on any of its inputs."""
+    """One line for each rule and dtype: its worst leaf on any of its inputs."""
     shown = Table(box=SIMPLE_HEAD, padding=0, show_edge=False)  # fits 80 columns
     for heading in ("rule", "dtype", "verdict", "ρ", "error", "tolerance", "power", "mutants", "s"):
         left = heading in ("rule", "dtype", "verdict")
@@ -185,7 +183,7 @@ def _mutants(reports: Sequence[Report]) -> str:
 
 
 def mutants(reports: Sequence[Report]) -> tuple[int, int]:
-    """(broken gradients that were seen, broken gradients)."""
+    """(mutants that were caught, mutants)."""
     controls = [report.control for report in reports if report.control]
     killed = sum(sum(control.killed.values()) for control in controls)
     return killed, killed + sum(len(control.survived) for control in controls)
