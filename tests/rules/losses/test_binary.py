@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from losses import CHANCES, assert_edges, in_dtype, outcomes, silent, subject
 from precision import assert_precise, autodiff, by_torch, grid
+from rules.losses.rows import CHANCES, assert_edges, in_dtype, outcomes, silent, subject
 
 import handgrad as hg
 from handgrad import rules

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from losses_in_torch import BITS, LARGE, PROBABILITIES, F, Z, assert_torchs, elementwise, summed, torch
+from rules.losses.in_torch import BITS, LARGE, PROBABILITIES, F, Z, assert_torchs, elementwise, summed, torch
 
 pytestmark = pytest.mark.third_party
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from losses import outcomes
-from losses_in_torch import F, relative_error, torch
+from rules.losses.in_torch import F, relative_error, torch
+from rules.losses.rows import outcomes
 
 pytestmark = pytest.mark.third_party
 

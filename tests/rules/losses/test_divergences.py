@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from losses import CHANCES, assert_edges, both, outcomes, subject
 from precision import assert_precise, autodiff, grid
+from rules.losses.rows import CHANCES, assert_edges, both, outcomes, subject
 
 import handgrad as hg
 from handgrad import rules

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from losses_in_torch import DISTRIBUTIONS, RNG, SHAPE, F, N, Z, assert_torchs, elementwise
+from rules.losses.in_torch import DISTRIBUTIONS, RNG, SHAPE, F, N, Z, assert_torchs, elementwise
 
 pytestmark = pytest.mark.third_party
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import assert_same
-from losses import both, outcomes
+from rules.losses.rows import both, outcomes
 
 import handgrad as hg
 from handgrad import layers, rules

@@ -4,7 +4,7 @@ import functools
 
 import numpy as np
 import pytest
-from losses_in_torch import EXTRAS, RNG, SHAPE, F, N, Z, assert_torchs, with_extras
+from rules.losses.in_torch import EXTRAS, RNG, SHAPE, F, N, Z, assert_torchs, with_extras
 
 pytestmark = pytest.mark.third_party
 

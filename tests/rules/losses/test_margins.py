@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from losses import assert_edges, assert_rounded_once, outcomes, subject
 from precision import assert_precise
+from rules.losses.rows import assert_edges, assert_rounded_once, outcomes, subject
 
 import handgrad as hg
 from handgrad import rules

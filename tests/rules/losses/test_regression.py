@@ -3,8 +3,8 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from losses import assert_edges, assert_rounded_once, subject
 from precision import assert_precise
+from rules.losses.rows import assert_edges, assert_rounded_once, subject
 
 OPS = ("squared_error", "l2_loss", "absolute_error", "huber_loss")
 

@@ -1,7 +1,7 @@
 """PyTorch's losses of a difference: values and all gradients, in float64."""
 
 import pytest
-from losses_in_torch import LARGE, NUMBERS, F, Z, assert_torchs, elementwise
+from rules.losses.in_torch import LARGE, NUMBERS, F, Z, assert_torchs, elementwise
 
 pytestmark = pytest.mark.third_party
 

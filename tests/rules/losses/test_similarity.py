@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from losses import assert_edges, both, outcomes, subject
 from precision import against, assert_precise, autodiff, cotangents, grid
+from rules.losses.rows import assert_edges, both, outcomes, subject
 
 import handgrad as hg
 from handgrad import rules

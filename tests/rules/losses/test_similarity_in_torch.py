@@ -1,7 +1,7 @@
 """PyTorch's similarity losses: values and all gradients, in float64."""
 
 import pytest
-from losses_in_torch import BATCH, NUMBERS, F, Z, assert_torchs, summed, torch
+from rules.losses.in_torch import BATCH, NUMBERS, F, Z, assert_torchs, summed, torch
 
 pytestmark = pytest.mark.third_party
 

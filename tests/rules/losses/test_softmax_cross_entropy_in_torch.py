@@ -4,8 +4,7 @@ import functools
 
 import numpy as np
 import pytest
-from losses import outcomes
-from losses_in_torch import (
+from rules.losses.in_torch import (
     DISTRIBUTIONS,
     EXTRAS,
     LARGE,
@@ -19,6 +18,7 @@ from losses_in_torch import (
     torch,
     with_extras,
 )
+from rules.losses.rows import outcomes
 
 pytestmark = pytest.mark.third_party
 

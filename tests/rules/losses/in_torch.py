@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from losses import outcomes
+from rules.losses.rows import outcomes
 
 torch = pytest.importorskip("torch", reason="PyTorch, the optional third party, is not installed")
 F = torch.nn.functional
