@@ -77,11 +77,9 @@ def test_a_projection_has_the_curvature_of_its_logits(bias, options):
     assert_same(*both(params, v))
 
 
-@pytest.mark.parametrize("wrap", [False, True], ids=["plain", "with an auxiliary loss"])
-def test_the_ggn_of_a_projection_is_positive(wrap):
-    model = with_auxiliary(layers.projection) if wrap else CHUNKED
-    loss = layers.linear_cross_entropy(chunk=4)
-    loss = layers.add_auxiliary(loss, 0.1) if wrap else loss
+def test_the_ggn_of_a_projection_is_positive():
+    """Also with an auxiliary loss around it."""
+    model, loss = with_auxiliary(layers.projection), layers.add_auxiliary(layers.linear_cross_entropy(chunk=4), 0.1)
     flat, unravel = ravel_pytree(
         jax.tree.map(lambda p: RNG.standard_normal(p.shape), jax.eval_shape(model.init, KEY, X))
     )
