@@ -290,7 +290,7 @@ def test_a_head_inside_the_loss():
 
 
 def weighted() -> hg.Layer:
-    """Every output times a number of its own, so that no two count alike."""
+    """Every output times a different number, so that no two count alike."""
 
     def numbers(x):
         return jnp.cos(jnp.arange(x[0].size, dtype=x.dtype)).reshape(1, *x.shape[1:]) + jnp.zeros_like(x)

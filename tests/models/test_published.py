@@ -42,7 +42,7 @@ def what_is_wrong(name, state, **options):
 
 @every_model
 def test_names_of_a_model_around_it(name):
-    """Buffers are left aside, and prefixes that all names have, or all but the head's, or none where some are usual."""
+    """Buffers are ignored, and prefixes that all names have, or all but the head's, or none where some are usual."""
     _, params, state = made(name)
     state = state | BUFFERS[name]
     check_same(loaded(name, state), params)
@@ -98,9 +98,7 @@ def test_a_kernel_of_another_shape():
 
 
 def test_a_table_without_a_parameter():
-    with pytest.raises(
-        hg.InputError, match=r"^from_state: the table must have every parameter, got none for table, "
-    ):
+    with pytest.raises(hg.InputError, match=r"^from_state: the table must have every parameter, got none for table, "):
         from_state({}, *made("gpt2")[::2])
 
 
@@ -115,7 +113,7 @@ def test_a_deeper_models_state():
 
 
 def test_not_strict():
-    """What is left over is left aside, and what is missing stays: a whole parameter, one block, three thirds."""
+    """Extra entries are ignored, and what has no entry stays: a whole parameter, one block, three thirds."""
     table = GPT2_STATE
     like, _, state = made("gpt2")
     gone = ("ln_f.weight", "h.1.ln_1.bias", "h.0.attn.c_attn.weight")

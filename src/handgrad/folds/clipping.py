@@ -7,7 +7,8 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, PyTree
+import numpy as np
+from jaxtyping import Array, Float, PyTree
 
 from handgrad.backprop import Key, value_and_factors
 from handgrad.checks import InputError, check_choice, check_positive, check_shape, path_name
@@ -20,7 +21,7 @@ Place = tuple[tuple[Any, ...], tuple[int, ...]]  # of a layer: its path, and the
 
 
 class ClippedAux(NamedTuple):
-    """What is known of each example before clipping; it is not private.
+    """Losses and norms of each example before clipping; they are not private.
 
     Attributes:
       values: (batch,) losses, 0 for padding; or None.
@@ -41,7 +42,7 @@ class ClippedGrad(Protocol):
         x: PyTree,
         target: PyTree,
         key: Key = None,
-        is_padding_example: Bool[Array, " batch"] | None = None,
+        is_padding_example: Array | np.ndarray | None = None,
     ) -> PyTree: ...
 
 
@@ -94,7 +95,7 @@ def clipped_grad(
         x: PyTree,
         target: PyTree,
         key: Key = None,
-        is_padding_example: Bool[Array, " batch"] | None = None,
+        is_padding_example: Array | np.ndarray | None = None,
     ) -> PyTree:
         losses, factors = losses_and_factors(params, x, target, key)
         by = loss.couples or model.couples or coupling_in(factors)
