@@ -34,7 +34,7 @@ class Shared(Factor):
 
     Attributes:
       sites: one factor for each use of the parameter, all of one batch, shape and dtype.
-    Derivation: docs/derivations/structure/composition.md
+    Derivation: docs/derivations/structure/shared.md
     """
 
     sites: tuple[Factor, ...]

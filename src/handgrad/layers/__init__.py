@@ -29,6 +29,7 @@ from handgrad.layers.losses.similarity import *
 from handgrad.layers.losses.softmax_cross_entropy import *
 from handgrad.layers.normalization.batch_norm import *
 from handgrad.layers.normalization.normalization import *
+from handgrad.layers.observing import *
 from handgrad.layers.sequences.embedding import *
 from handgrad.layers.sequences.gru import *
 from handgrad.layers.sequences.linear_recurrence import *
@@ -37,8 +38,10 @@ from handgrad.layers.sequences.rnn import *
 from handgrad.layers.sequences.sequences import *
 from handgrad.layers.sequences.tied import *
 from handgrad.layers.structure.auxiliary import *
+from handgrad.layers.structure.branches import *
 from handgrad.layers.structure.chain import *
 from handgrad.layers.structure.mixture_of_experts import *
 from handgrad.layers.structure.repeat import *
 from handgrad.layers.structure.residual import *
 from handgrad.layers.structure.reversible import *
+from handgrad.layers.structure.shared import *

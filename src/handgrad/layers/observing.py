@@ -20,6 +20,10 @@ from jaxtyping import PRNGKeyArray, PyTree
 
 from handgrad.checks import quoted
 
+__all__ = [
+    "Part",
+]
+
 if TYPE_CHECKING:
     from handgrad.layers.layer import Layer
 

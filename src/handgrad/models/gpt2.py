@@ -77,7 +77,7 @@ def gpt2(config: Gpt2Config = Gpt2Config()) -> Layer:
 # concatenated in one. With a head, the state may name the table twice.
 GPT2_STATE = StateTable(
     {
-        "table": Weight("wte.weight", tied="lm_head.weight"),
+        "embedding.table": Weight("wte.weight", tied="lm_head.weight"),
         "body.positions.table": Weight("wpe.weight"),
         "body.blocks.attention.norm.gamma": Weight("h.{block}.ln_1.weight"),
         "body.blocks.attention.norm.beta": Weight("h.{block}.ln_1.bias"),

@@ -89,9 +89,9 @@ def test_a_language_model_with_tied_weights():
     labels = RNG.integers(0, 7, IDS.shape)
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.asarray(IDS)))
     params = jax.tree.map(lambda p: jnp.asarray(RNG.standard_normal(p.shape)), shapes)
-    positions, (hidden, _) = params.body
+    positions, (hidden, _) = params["body"]
     with torch.no_grad():
-        theirs.read.weight.copy_(torch.tensor(np.asarray(params.table)))
+        theirs.read.weight.copy_(torch.tensor(np.asarray(params["embedding"].table)))
         theirs.positions.weight.copy_(torch.tensor(np.asarray(positions.table)))
         theirs.hidden.weight.copy_(torch.tensor(np.asarray(hidden.W.T)))
         theirs.hidden.bias.copy_(torch.tensor(np.asarray(hidden.b)))
@@ -100,6 +100,7 @@ def test_a_language_model_with_tied_weights():
     )
     loss.backward()
     value, grads = hg.value_and_grad(model, hg.softmax_cross_entropy())(params, jnp.asarray(IDS), jnp.asarray(labels))
-    found = value, grads.table, grads.body[0].table, grads.body[1][0].W.T, grads.body[1][0].b
+    positions, (hidden, _) = grads["body"]
+    found = value, grads["embedding"].table, positions.table, hidden.W.T, hidden.b
     leaves = theirs.read.weight, theirs.positions.weight, theirs.hidden.weight, theirs.hidden.bias
     assert_same(found, (loss.detach().numpy(), *(weight.grad.numpy() for weight in leaves)))

@@ -1,0 +1,54 @@
+"""branches: layers side by side, each with an input of its own."""
+
+import jax
+from jaxtyping import PyTree
+
+from handgrad.checks import InputError
+from handgrad.layers.layer import Layer, check_layer, composed, placed
+from handgrad.layers.structure.chain import check_entries, last_coupling, split_key
+
+__all__ = [
+    "branches",
+]
+
+
+def branches(*layers: Layer) -> Layer:
+    """(y₀, y₁, …) = (layer₀(x₀), layer₁(x₁), …): x, y and params are tuples with an entry for each layer.
+
+    With `shared`, the two encoders of a siamese network, or of a contrastive loss:
+
+        >>> encoder = chain(linear(8), tanh(), linear(2))
+        >>> model = shared(branches(encoder, encoder), {"1": "0"})
+
+    Raises:
+      InputError: no layer; at trace time, another number of inputs, params or cotangents.
+    Derivation: docs/derivations/structure/shared.md
+    """
+    if not layers:
+        raise InputError("branches: expected at least one layer, got none")
+    for layer in layers:
+        check_layer("branches", layer)
+    each, n = [placed(str(i), layer) for i, layer in enumerate(layers)], len(layers)
+
+    def init(key, x):
+        check_entries("branches", "x", x, n)
+        return tuple(layer.init(k, x) for layer, k, x in zip(each, jax.random.split(key, n), x, strict=True))
+
+    def forward(params, x, key=None):
+        check_entries("branches", "params", params, n)
+        check_entries("branches", "x", x, n)
+        both = [layer.forward(*own) for layer, *own in zip(each, params, x, split_key(key, n), strict=True)]
+        return _transposed(both)
+
+    def backward(residuals, dy):
+        check_entries("branches", "residuals", residuals, n)
+        check_entries("branches", "dy", dy, n)
+        return _transposed([layer.backward(*own) for layer, *own in zip(each, residuals, dy, strict=True)])
+
+    return composed(init, forward, backward, last_coupling(each))
+
+
+def _transposed(pairs: list[tuple[PyTree, PyTree]]) -> tuple[tuple[PyTree, ...], tuple[PyTree, ...]]:
+    """The first of each pair, and the second."""
+    firsts, seconds = zip(*pairs, strict=True)
+    return firsts, seconds
