@@ -1,10 +1,10 @@
-"""tied_embedding: one table at both ends, its gradient, its norms, its parts."""
+"""tied_embedding: one table at both ends. How parameters are shared is tests/layers/structure/test_shared.py's."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_same, check_right, noise
+from helpers import assert_same, noise
 
 import handgrad as hg
 from handgrad import layers
@@ -16,19 +16,25 @@ LABELS = jnp.asarray([[4, 4, 2], [0, 2, 2], [1, 1, 0]])
 WEIGHTS = jnp.asarray([0.5, 1.0, 2.0])
 LOSS = hg.softmax_cross_entropy()
 MODEL = layers.tied_embedding(
-    5, 4, hg.chain(layers.position_embedding(6), hg.residual(hg.chain(hg.linear(4), hg.tanh()))), dtype=float
+    5, 4, hg.chain(layers.position_embedding(6), hg.residual(hg.chain(hg.linear(4), hg.tanh())), noise()), dtype=float
 )
-PARAMS = jax.tree.map(
-    lambda p: jnp.asarray(RNG.standard_normal(p.shape)), jax.eval_shape(lambda key: MODEL.init(key, IDS), KEY)
-)
+
+
+def drawn(model):
+    like = jax.eval_shape(lambda key: model.init(key, IDS), KEY)
+    return jax.tree.map(lambda p: jnp.asarray(RNG.standard_normal(p.shape)), like)
+
+
+PARAMS = drawn(MODEL)
 
 
 def reference(params, ids):
     """The language model in plain jax.numpy: ids to logits."""
-    positions, ((W, b), _) = params.body
-    x = params.table[ids] + positions.table[None, : ids.shape[1]]
+    positions, ((W, b), _), _ = params["body"]
+    table = params["embedding"].table
+    x = table[ids] + positions.table[None, : ids.shape[1]]
     x = x + jnp.tanh(x @ W + b[None, None])
-    return jnp.einsum("btn,rn->btr", x, params.table)
+    return jnp.einsum("btn,rn->btr", x, table)
 
 
 def reference_losses(params, ids, labels):
@@ -36,87 +42,51 @@ def reference_losses(params, ids, labels):
     return -jnp.sum(of_labels, axis=(1, 2))
 
 
-def test_logits_and_gradient():
+def test_logits_gradients_and_norms():
+    """Against plain jax.numpy and jax.grad, one example at a time too: the cross terms of both uses are in the norms.
+    And the body gets the key."""
+
     @jax.jit
-    def three_ways(params):
+    def everything(params):
         (value, logits), grads = hg.value_and_grad(MODEL, LOSS, has_aux=True)(params, IDS, LABELS, WEIGHTS)
         plain = jax.value_and_grad(lambda params: WEIGHTS @ reference_losses(params, IDS, LABELS))(params)
-        autodiff = jax.value_and_grad(hg.objective(MODEL, LOSS))(params, IDS, LABELS, WEIGHTS)
-        return (value, grads), plain, autodiff, (logits, reference(params, IDS))
-
-    by_hand, plain, autodiff, logits = three_ways(PARAMS)
-    assert_same(*logits)
-    assert_same(by_hand, plain)
-    assert_same(by_hand, autodiff)
-
-
-def test_every_examples_gradient_counts_both_sites():
-    """Shared's norms, against jax.grad one example at a time: the sites' cross terms are in them."""
-
-    @jax.jit
-    def both(params):
         _, factors = hg.value_and_factors(MODEL, LOSS)(params, IDS, LABELS)
-        shared = factors.table
+        shared = factors["embedding"].table
         assert isinstance(shared, hg.Shared)
         assert [type(site).__name__ for site in shared.sites] == ["Scatter", "Outer"]
         one = jax.grad(lambda params, ids, labels: reference_losses(params, ids[None], labels[None])[0])
-        g = jax.vmap(one, (None, 0, 0))(params, IDS, LABELS).table
-        apart = sum(site.sq_norms() for site in shared.sites)
-        return (shared.per_example(), shared.sq_norms()), (g, jnp.einsum("brn,brn->b", g, g)), apart
+        g = jax.vmap(one, (None, 0, 0))(params, IDS, LABELS)["embedding"].table
+        found = logits, (value, grads), shared.per_example(), shared.sq_norms()
+        expected = reference(params, IDS), plain, g, jnp.einsum("brn,brn->b", g, g)
+        with_key = [gradient(params, IDS, LABELS, WEIGHTS, KEY) for gradient in GRADIENTS]
+        return found, expected, sum(site.sq_norms() for site in shared.sites), with_key
 
-    found, (g, squares), apart = both(PARAMS)
-    assert_same(found, (g, squares))
-    assert (np.abs(np.asarray(apart) - squares) > 1e-3 * np.asarray(squares)).all()
+    found, expected, apart, with_key = everything(PARAMS)
+    assert_same(found, expected)
+    assert_same(*with_key)
+    assert (np.abs(np.asarray(apart) - expected[-1]) > 1e-3 * np.asarray(expected[-1])).all()
+    assert (np.abs(np.asarray(with_key[0]["embedding"].table) - expected[1][1]["embedding"].table) > 0).any()
+
+
+GRADIENTS = hg.grad(MODEL, LOSS), jax.grad(hg.objective(MODEL, LOSS))
 
 
 def test_init():
     params = jax.eval_shape(MODEL.init, KEY, IDS)
-    assert type(params) is layers.TiedEmbeddingParams
-    assert params.table.shape == (5, 4)
-    assert params.body[0].table.shape == (6, 4)
-    paths = [
-        jax.tree_util.keystr(path, simple=True, separator=".")
-        for path, _ in jax.tree_util.tree_leaves_with_path(params)
-    ]
-    assert paths == ["table", "body.0.table", "body.1.0.W", "body.1.0.b"]
+    assert list(params) == ["body", "embedding", "head"]
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    paths = {jax.tree_util.keystr(path, simple=True, separator="."): leaf.shape for path, leaf in leaves}
+    assert paths == {"embedding.table": (5, 4), "body.0.table": (6, 4), "body.1.0.W": (4, 4), "body.1.0.b": (4,)}
     low = jax.eval_shape(layers.tied_embedding(5, 4, hg.linear(4), dtype=jnp.bfloat16).init, KEY, IDS)
     assert {p.dtype for p in jax.tree.leaves(low)} == {jnp.dtype(jnp.bfloat16)}
 
 
 def test_the_table_is_kept_once():
-    _, residuals = MODEL.forward(PARAMS, IDS)
-    assert residuals.embedding.table is PARAMS.table
-    assert residuals.head.table is PARAMS.table
-
-
-def test_the_body_gets_the_key():
-    model = layers.tied_embedding(5, 4, noise())
-
-    @jax.jit
     def run(params):
-        gradients = hg.grad(model, LOSS), jax.grad(hg.objective(model, LOSS))
-        outputs = [model.forward(params, IDS, key)[0] for key in (KEY, None)]
-        return [gradient(params, IDS, LABELS, WEIGHTS, KEY) for gradient in gradients], outputs
+        _, residuals = MODEL.forward(params, IDS)
+        assert residuals[0].table is residuals[2].table is params["embedding"].table
 
-    gradients, (noisy, without) = run(layers.TiedEmbeddingParams(PARAMS.table, ()))
-    assert_same(*gradients)
-    assert (np.asarray(noisy) != without).any()
-
-
-def test_the_checker_takes_it():
-    check_right(hg.check_model(MODEL, LOSS, PARAMS, IDS, LABELS))
-
-
-def broken(layer):
-    return hg.Layer(layer.init, layer.forward, lambda kept, dy: jax.tree.map(lambda d: 2 * d, layer.backward(kept, dy)))
-
-
-def test_the_checker_finds_the_wrong_layer_inside():
-    model = layers.tied_embedding(5, 4, hg.chain(hg.linear(4), broken(hg.tanh())))
-    params = layers.TiedEmbeddingParams(PARAMS.table, (PARAMS.body[1][0], ()))
-    report = hg.check_model(model, LOSS, params, IDS, LABELS)
-    assert report.verdict == "FAIL"
-    assert report.reason.startswith("the first wrong layer, from the loss backwards, is body.1;")
+    jax.eval_shape(run, PARAMS)
 
 
 @pytest.mark.parametrize(
@@ -125,27 +95,24 @@ def test_the_checker_finds_the_wrong_layer_inside():
         (lambda: layers.tied_embedding(5, 0, hg.tanh()), "tied_embedding: n must be a positive integer, got 0"),
         (lambda: layers.tied_embedding(5, 4, hg.tanh), "tied_embedding: expected a Layer, as .*, got function"),
         (
-            lambda: MODEL.forward((PARAMS.table, PARAMS.body), IDS),
-            "tied_embedding: params must be TiedEmbeddingParams, got tuple",
-        ),
-        (lambda: MODEL.backward((), IDS), "tied_embedding: residuals must be TiedEmbeddingResiduals, got tuple"),
-        (
-            lambda: MODEL.forward(PARAMS, jnp.zeros((1, 9), int)),
-            r"in layer body.0: position_embedding_forward: X must have at most 6 tokens, .*, got float64 \(1, 9, 4\)",
+            lambda: MODEL.backward((), IDS),
+            "chain: residuals must be a tuple of 3, one for each layer, got a tuple of 0",
         ),
         (
             lambda: MODEL.init(KEY, jnp.zeros((1, 9), int)),
             r"in layer body.0: position_embedding_forward: X must have at most 6 tokens, .*, got float64 \(1, 9, 4\)",
         ),
         (
-            lambda: layers.tied_embedding(5, 4, hg.identity()).forward(
-                layers.TiedEmbeddingParams(PARAMS.table, ()), PARAMS.table
-            ),
+            lambda: MODEL.forward(PARAMS, PARAMS["embedding"].table),
             r"in layer embedding: embedding_forward: ids must be integers .*, got float64 \(5, 4\)",
         ),
         (
+            lambda: layers.tied_embedding(5, 4, hg.linear(3)).init(KEY, IDS),
+            r"shared: params.head.table must have the shape of params.embedding.table, \(5, 4\), got \(5, 3\)",
+        ),
+        (
             lambda: layers.tied_embedding(5, 4, hg.linear(3)).forward(
-                layers.TiedEmbeddingParams(PARAMS.table, hg.LinearParams(jnp.ones((4, 3)), jnp.ones(3))), IDS
+                PARAMS | {"body": hg.LinearParams(jnp.ones((4, 3)), jnp.ones(3))}, IDS
             ),
             r"in layer head: tied_head_forward: X must have shape \(3, 3, 4\) to meet the table \(5, 4\), got .*",
         ),

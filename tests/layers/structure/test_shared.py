@@ -1,0 +1,211 @@
+"""shared: the parameters of one layer at several places, one behind the other, side by side, and inside repeat."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from helpers import assert_same, check_right
+
+import handgrad as hg
+from handgrad import layers
+from handgrad.factors.coupled import Coupled
+from handgrad.training import two_phase
+
+KEY = jax.random.key(0, impl="unsafe_rbg")
+RNG = np.random.default_rng(0)
+X, TARGET = (jnp.asarray(RNG.standard_normal((5, 4))) for _ in range(2))
+LINEAR, LOSS = hg.linear(4), hg.l2_loss()
+
+
+def difference():
+    """y₀ − y₁: what a siamese network compares its branches by."""
+    return hg.Layer(
+        lambda key, x: (), lambda params, x, key=None: (x[0] - x[1], ()), lambda residuals, dy: ((dy, -dy), ())
+    )
+
+
+def siamese(encoder):
+    return hg.chain(twins=hg.shared(hg.branches(encoder, encoder), {"1": "0"}), compare=difference())
+
+
+MODELS = {
+    "behind": (hg.shared(hg.chain(LINEAR, hg.tanh(), LINEAR, hg.tanh(), LINEAR), {"2": "0", "4": "0"}), X),
+    "side by side": (siamese(hg.chain(hg.linear(3), hg.tanh(), hg.linear(4, bias=False))), (X, X[::-1])),
+    "an array of a layer": (hg.shared(hg.chain(a=LINEAR, tanh=hg.tanh(), b=LINEAR), {"b.W": "a.W"}), X),
+    "repeated": (hg.repeat(hg.shared(hg.chain(LINEAR, hg.tanh(), LINEAR), {"2": "0"}), 2), X),
+    "two repeats": (
+        hg.shared(
+            hg.chain(hg.repeat(hg.residual(LINEAR), 2), hg.tanh(), hg.repeat(hg.residual(LINEAR), 2)), {"2": "0"}
+        ),
+        X,
+    ),
+    "shared twice": (hg.shared(hg.shared(hg.chain(LINEAR, LINEAR, hg.tanh(), LINEAR), {"1": "0"}), {"3": "0"}), X),
+}
+
+
+def drawn(model, x):
+    rng = np.random.default_rng(1)
+    like = jax.eval_shape(lambda key: model.init(key, x), KEY)
+    return jax.tree.map(lambda p: jnp.asarray(rng.standard_normal(p.shape) / 2), like)
+
+
+def plain(name, params, x):
+    """One example through the network in plain jax.numpy, one weight for all its places."""
+    if name == "side by side":
+        ((W, b), _, (V, _)), _ = params["twins"]
+        one, other = (jnp.tanh(x @ W + b) @ V for x in x)
+        return one - other
+    if name == "an array of a layer":
+        (W, b), (_, c) = params["a"], params["b"]
+        return jnp.tanh(x @ W + b) @ W + c
+    (W, b), *_ = params
+    if name == "behind":
+        return jnp.tanh(jnp.tanh(x @ W + b) @ W + b) @ W + b
+    if name == "repeated":
+        for i in range(2):
+            x = jnp.tanh(x @ W[i] + b[i]) @ W[i] + b[i]
+        return x
+    if name == "two repeats":
+        for i in (0, 1):
+            x = x + x @ W[i] + b[i]
+        x = jnp.tanh(x)
+        for i in (0, 1):
+            x = x + x @ W[i] + b[i]
+        return x
+    return jnp.tanh((x @ W + b) @ W + b) @ W + b
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_gradients_and_norms(name):
+    """Against jax.grad of the plain network, one example at a time: norms have the cross terms between the places."""
+    model, x = MODELS[name]
+    params = drawn(model, x)
+
+    def one(params, x, target):
+        return jnp.sum((plain(name, params, x) - target) ** 2) / 2
+
+    @jax.jit
+    def both(params, x):
+        losses, factors = hg.value_and_factors(model, LOSS)(params, x, TARGET)
+        _, dx = hg.grad(model, LOSS, argnums=(0, 1))(params, x, TARGET, jnp.ones(5))
+        value, (g, each_dx) = jax.vmap(jax.value_and_grad(one, (0, 1)), (None, 0, 0))(params, x, TARGET)
+        squares = sum(jnp.sum(leaf.reshape(5, -1) ** 2, axis=1) for leaf in jax.tree.leaves(g))
+        return (losses, hg.materialize(factors), dx, hg.sq_norms(factors), hg.per_example_grads(factors)), (
+            value,
+            jax.tree.map(lambda leaf: leaf.sum(0), g),
+            each_dx,
+            squares,
+            g,
+        )
+
+    assert_same(*both(params, x))
+
+
+def test_nothing_is_stored_twice():
+    model, x = MODELS["behind"]
+    params = jax.eval_shape(model.init, KEY, x)
+    assert jax.tree.map(lambda p: p.shape, params) == (hg.LinearParams((4, 4), (4,)), (), (), (), ())
+
+    def run(params):
+        _, residuals = model.forward(params, x)
+        assert residuals[0].W is residuals[2].W is residuals[4].W is params[0].W
+        W = model.backward(residuals, TARGET)[1][0].W
+        assert [type(site) for site in W.sites] == [hg.Outer] * 3
+
+    jax.eval_shape(run, params)
+
+
+def test_gradients_that_are_sums_already_add_up():
+    block = layers.reversible_sequence(hg.linear(2), hg.tanh(), 2)
+    model = hg.shared(hg.chain(block, hg.tanh(), block), {"2": "0"})
+    params = drawn(model, X)
+
+    @jax.jit
+    def both(params):
+        assert not any(map(hg.is_factor, jax.tree.leaves(model.backward(model.forward(params, X)[1], X)[1])))
+        return hg.grad(model, LOSS)(params, X, TARGET), jax.grad(hg.objective(model, LOSS))(params, X, TARGET)
+
+    assert_same(*both(params))
+
+
+def test_what_couples_at_one_place_couples_the_sum():
+    model = hg.shared(hg.chain(LINEAR, hg.batch_norm(), LINEAR, LINEAR), {"2": "0"})
+    params = jax.eval_shape(model.init, KEY, X)
+    _, factors = jax.eval_shape(hg.value_and_factors(model, LOSS), params, X, TARGET)
+    assert isinstance(factors[0].W, Coupled)
+    assert isinstance(factors[0].W.factor, hg.Shared)
+    assert factors[0].W.by.startswith("in layer 1: batch_norm couples")
+    assert isinstance(factors[3].W, hg.Outer)
+
+
+def broken(layer):
+    return hg.Layer(layer.init, layer.forward, lambda kept, dy: jax.tree.map(lambda d: 2 * d, layer.backward(kept, dy)))
+
+
+def test_the_checker():
+    model, x = MODELS["side by side"]
+    check_right(hg.check_model(model, LOSS, drawn(model, x), x, TARGET))
+    model = siamese(hg.chain(LINEAR, broken(hg.tanh())))
+    report = hg.check_model(model, LOSS, drawn(model, x), x, TARGET, contracts=False, transforms=(), differences=False)
+    assert report.verdict == "FAIL"
+    assert report.reason.startswith("the first wrong layer, from the loss backwards, is twins.1.1;")
+
+
+def test_clipping_and_two_phase_updates():
+    """They take a shared parameter as one: clipped by an example's whole gradient, updated by all places'."""
+    model, x = MODELS["behind"]
+    params, optimizer = drawn(model, x), optax.adam(0.1)
+
+    @jax.jit
+    def run(params):
+        _, factors = hg.value_and_factors(model, LOSS)(params, x, TARGET)
+        norms, g = jnp.sqrt(hg.sq_norms(factors)), hg.per_example_grads(factors)
+        clipped = jax.tree.map(lambda leaf: jnp.tensordot(jnp.minimum(1, 2 / norms), leaf, 1), g)
+        state = optimizer.init(params)
+        changes, _ = optimizer.update(hg.materialize(factors, jnp.full(5, 0.2)), state)
+        return (
+            hg.clipped_grad(model, LOSS, l2_clip_norm=2.0, normalize_by=1.0)(params, x, TARGET),
+            two_phase.update(factors, params, state, optimizer)[0],
+        ), (clipped, optax.apply_updates(params, changes))
+
+    assert_same(*run(params))
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda: hg.shared(hg.linear, {"1": "0"}), "shared: expected a Layer, .*"),
+        (
+            lambda: hg.shared(LINEAR, {"1": "1.W"}),
+            "shared: places and sources must lie apart from each other, got '1' and '1.W'",
+        ),
+        (
+            lambda: hg.shared(LINEAR, {"1": "0", "2": "1"}),
+            "shared: places and sources must lie apart from each other, got '1' and '1'",
+        ),
+        (
+            lambda: hg.shared(hg.chain(hg.linear(3), hg.linear(2)), {"1": "0"}).init(KEY, X),
+            r"shared: params.1.W must have the shape of params.0.W, \(4, 3\), got \(3, 2\)",
+        ),
+        (
+            lambda: hg.shared(hg.chain(hg.linear(4, bias=False), LINEAR), {"1": "0"}).init(KEY, X),
+            "shared: params.1 must have the structure of params.0, .*",
+        ),
+        (
+            lambda: hg.shared(hg.chain(a=LINEAR, b=LINEAR), {"head": "a"}).init(KEY, X),
+            "shared: expected params with a place 'head', got a, b",
+        ),
+        (
+            lambda: MODELS["behind"][0].forward((LINEAR.init(KEY, X), (), LINEAR.init(KEY, X), (), ()), X),
+            r"shared: params.2 must be \(\), they are those of 0, got LinearParams",
+        ),
+        (
+            lambda: MODELS["behind"][0].forward((LINEAR.init(KEY, X), (), (), (), ()), X[:, :3]),
+            "in layer 0: linear_forward: X must have shape .*",
+        ),
+    ],
+)
+def test_bad_input(call, sentence):
+    with pytest.raises(hg.InputError, match=f"^{sentence}(\n|$)"):
+        jax.eval_shape(call)
