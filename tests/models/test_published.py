@@ -81,11 +81,11 @@ def test_all_that_is_wrong_in_one_sentence():
     assert what_is_wrong("gpt2", wrong) == (
         "no entry for h.1.attn.c_attn.bias (body.blocks.attention.mix.query.b, body.blocks.attention.mix.key.b, "
         "body.blocks.attention.mix.value.b); 1 entry that no parameter takes, score.weight; 5 entries of another kind, "
-        "lm_head.weight must be equal to wte.weight, which it is tied to, "
         "h.1.attn.c_attn.weight must have shape (4, 12), got float32 (4, 11), "
         "h.0.ln_1.bias must have a floating-point dtype, got int64 (4,), "
         "h.0.ln_2.bias must have shape (4,), got str, "
-        "h.0.mlp.c_fc.weight must have shape (4, 16), got float32 (16, 4); "
+        "h.0.mlp.c_fc.weight must have shape (4, 16), got float32 (16, 4), "
+        "lm_head.weight must be equal to wte.weight, which it is tied to; "
         "two entries for one parameter, wpe.weight and transformer.wpe.weight"
     )
 
@@ -98,7 +98,7 @@ def test_a_kernel_of_another_shape():
 
 
 def test_a_table_without_a_parameter():
-    with pytest.raises(hg.InputError, match=r"^from_state: the table must have every parameter, got none for table, "):
+    with pytest.raises(hg.InputError, match=r"^from_state: the table must have every parameter, got none for body.blocks."):
         from_state({}, *made("gpt2")[::2])
 
 
