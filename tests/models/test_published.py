@@ -98,7 +98,7 @@ def test_a_kernel_of_another_shape():
 
 
 def test_a_table_without_a_parameter():
-    with pytest.raises(hg.InputError, match=r"^from_state: the table must have every parameter, got none for body.blocks."):
+    with pytest.raises(hg.InputError, match=r"^from_state: the table must have every parameter, got none for body"):
         from_state({}, *made("gpt2")[::2])
 
 
