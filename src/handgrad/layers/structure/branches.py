@@ -17,8 +17,9 @@ def branches(*layers: Layer) -> Layer:
 
     With `shared`, the two encoders of a siamese network, or of a contrastive loss:
 
-        >>> encoder = chain(linear(8), tanh(), linear(2))
-        >>> model = shared(branches(encoder, encoder), {"1": "0"})
+        >>> import handgrad as hg
+        >>> encoder = hg.chain(hg.linear(8), hg.tanh(), hg.linear(2))
+        >>> model = hg.shared(hg.branches(encoder, encoder), {"1": "0"})
 
     Raises:
       InputError: no layer; at trace time, another number of inputs, params or cotangents.

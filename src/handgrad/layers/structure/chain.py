@@ -19,8 +19,10 @@ def chain(*layers: Layer, **named: Layer) -> Layer:
     Every place has parameters of its own, also where one layer stands at two: of l = linear(4), chain(l, tanh(), l) has
     two weights. `shared` makes them one.
 
-        >>> model = chain(linear(3), tanh(), linear(2))
-        >>> jax.tree.map(jnp.shape, model.init(jax.random.key(0), jnp.ones((1, 4))))
+        >>> import handgrad as hg
+        >>> model = hg.chain(hg.linear(3), hg.tanh(), hg.linear(2))
+        >>> params = model.init(jax.random.key(0), jax.ShapeDtypeStruct((1, 4), "float32"))
+        >>> jax.tree.map(lambda p: p.shape, params)
         (LinearParams(W=(4, 3), b=(3,)), (), LinearParams(W=(3, 2), b=(2,)))
 
     Args:

@@ -24,9 +24,11 @@ def shared(model: Layer, places: Mapping[str, str]) -> Layer:
     Nothing is stored twice: at such a place params have (). The gradient of what is used several times is a Shared
     factor, whose per-example norms have the cross terms between the sites.
 
-        >>> step = linear(4)
-        >>> model = shared(chain(step, tanh(), step), {"2": "0"})
-        >>> jax.tree.map(jnp.shape, model.init(jax.random.key(0), jnp.ones((1, 4))))
+        >>> import handgrad as hg
+        >>> step = hg.linear(4)
+        >>> model = hg.shared(hg.chain(step, hg.tanh(), step), {"2": "0"})
+        >>> params = model.init(jax.random.key(0), jax.ShapeDtypeStruct((1, 4), "float32"))
+        >>> jax.tree.map(lambda p: p.shape, params)
         (LinearParams(W=(4, 4), b=(4,)), (), ())
 
     Args:
