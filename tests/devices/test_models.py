@@ -1,5 +1,5 @@
 """Whole models with the batch on four devices, and some parameters on two: the numbers of one device, and nothing that
-belongs to the whole batch ever gathered."""
+is of the whole batch ever gathered."""
 
 import functools
 import re
@@ -23,7 +23,8 @@ IDS, LABELS = (RNG.integers(0, 7, (BATCH, 6)) for _ in range(2))
 LOSS = hg.softmax_cross_entropy()
 OPTIMIZER = optax.adam(0.01)
 MODELS = {
-    "mlp": (hg.mlp((6, 8, 4), hg.tanh()), RNG.standard_normal((BATCH, 6)), RNG.integers(0, 4, BATCH)),
+    # Layers of one shape: op by op, each operation is a program of its shapes.
+    "mlp": (hg.mlp((4, 4, 4), hg.tanh()), RNG.standard_normal((BATCH, 4)), RNG.integers(0, 4, BATCH)),
     "convnet": (
         hg.chain(hg.convolution(4, 3), hg.layer_norm(), hg.relu(), hg.max_pool(2), hg.flatten(), hg.linear(4)),
         RNG.standard_normal((BATCH, 8, 8, 2)),
@@ -96,7 +97,7 @@ def test_a_sharded_batch(name, axes):
 
 
 def test_op_by_op():
-    """Without jit, every operation finds by itself where its result lies."""
+    """Without jit, every operation determines the sharding of its result."""
     mesh = mesh_of("explicit", 4)
     params, x, target = drawn("mlp")
     with jax.set_mesh(mesh):

@@ -107,7 +107,7 @@ def test_low_precision(dtype):
     """
     rows = {name: ROWS[name] for name in (LOW if dtype == "bfloat16" else ["outer-direct", "contraction-tokens"])}
 
-    @jax.jit
+    @jit
     def run(sides):
         return {name: (folds(row.make(*sides[name])), row.gradients(sides[name])[0]) for name, row in rows.items()}
 

@@ -30,22 +30,24 @@ class Factor(ABC):
     factor holds the arrays that every g_b is computed from, batch first, and each fold multiplies only what it needs.
     Factors are frozen dataclasses and JAX pytrees: they pass through jit, vmap and scan.
 
-    A factor must implement `batch`, `shape`, `dtype`, `accumulate` and `per_example`. The defaults of all other folds
+    A factor must implement `shape`, `accumulate` and `per_example`. The defaults of all other folds
     materialize per-example gradients, but only a chunk of the batch at a time, so that (batch, *shape) is never live; a
     factor overrides those that its structure makes cheaper. Folds run in at least float32 and return that; only `sum`
     returns the parameter's dtype.
 
     Attributes:
+      param_dtype: the parameter's dtype; None stands for the promoted dtype of the factor's arrays.
       takes_precedence: `inner` is symmetric and dispatches on both types (double dispatch): of two factors of different
         types, the one that takes precedence computes it.
     """
 
+    param_dtype: DTypeLike | None = None
     takes_precedence = False
 
     @property
-    @abstractmethod
     def batch(self) -> int:
-        """The number of examples."""
+        """The number of examples: the first axis of every array."""
+        return jax.tree.leaves(self)[0].shape[0]
 
     @property
     @abstractmethod
@@ -53,9 +55,12 @@ class Factor(ABC):
         """The parameter's shape."""
 
     @property
-    @abstractmethod
     def dtype(self) -> np.dtype:
         """The parameter's dtype."""
+        if self.param_dtype is not None:
+            return jnp.dtype(self.param_dtype)
+        dtypes = (a.dtype for a in jax.tree.leaves(self))
+        return jnp.result_type(*(dtype for dtype in dtypes if jnp.issubdtype(dtype, jnp.floating)))
 
     @abstractmethod
     def accumulate(self, weights: Weights = None) -> Gradient:
@@ -202,11 +207,6 @@ def is_factor(node: Any) -> TypeGuard[Factor]:
 def accumulator(*values: Shaped[Array, "..."] | DTypeLike) -> np.dtype:
     """The dtype that sums over these arrays or dtypes run in: theirs, but float32 at least."""
     return jnp.promote_types(jnp.result_type(*values), jnp.float32)
-
-
-def parameter_dtype(param_dtype: DTypeLike | None, *sides: Array) -> np.dtype:
-    """The dtype that a factor was given for its parameter, or else the promoted one of its sides."""
-    return jnp.result_type(*(side.dtype for side in sides)) if param_dtype is None else jnp.dtype(param_dtype)
 
 
 def check_sides(factor: Any) -> None:

@@ -5,7 +5,6 @@ import re
 from dataclasses import dataclass, field
 
 import jax
-import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
@@ -17,7 +16,6 @@ from handgrad.factors.base import (
     Gradients,
     Weights,
     accumulator,
-    parameter_dtype,
     weighted,
 )
 from handgrad.factors.costs import Cost
@@ -35,7 +33,6 @@ class Contraction(Factor):
       A: what the parameter was contracted with.
       Delta: cotangent of the contraction.
       subscripts: "A's letters,Delta's letters->the parameter's letters", one for each axis.
-      param_dtype: the parameter's dtype; None stands for the promoted dtype of A and Delta.
     Derivation: docs/derivations/linear/einsum.md
     """
 
@@ -45,18 +42,10 @@ class Contraction(Factor):
     param_dtype: DTypeLike | None = field(default=None, metadata={"static": True})
 
     @property
-    def batch(self) -> int:
-        return self.A.shape[0]
-
-    @property
     def shape(self) -> tuple[int, ...]:
         a, d, w = self._letters()
         sizes = dict(zip(a + d, (*self.A.shape, *self.Delta.shape), strict=True))
         return tuple(sizes[letter] for letter in w)
-
-    @property
-    def dtype(self) -> np.dtype:
-        return parameter_dtype(self.param_dtype, self.A, self.Delta)
 
     def accumulate(self, weights: Weights = None) -> Gradient:
         """Σ_b w_b einsum(A_b, Δ_b): ONE contraction, which sums over the batch too."""

@@ -6,7 +6,6 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
@@ -22,7 +21,6 @@ from handgrad.factors.base import (
     accumulator,
     as_tokens,
     combined_mask,
-    parameter_dtype,
     weighted,
 )
 from handgrad.factors.costs import Cost
@@ -42,7 +40,6 @@ class Correlation(Factor):
       X: what the window slid over.
       Delta: cotangent of the products.
       window: size, strides, padding, dilation and groups.
-      param_dtype: the parameter's dtype; None stands for the promoted dtype of X and Delta.
       mask: which outputs count, as for Outer; None stands for all.
     Derivation: docs/derivations/images/convolution.md
     """
@@ -54,16 +51,8 @@ class Correlation(Factor):
     mask: Mask | None = None
 
     @property
-    def batch(self) -> int:
-        return self.X.shape[0]
-
-    @property
     def shape(self) -> tuple[int, ...]:
         return (*self.window.size, self.X.shape[-1] // self.window.groups, self.Delta.shape[-1])
-
-    @property
-    def dtype(self) -> np.dtype:
-        return parameter_dtype(self.param_dtype, self.X, self.Delta)
 
     def accumulate(self, weights: Weights = None) -> Gradient:
         """Σ_b w_b X_b ⋆ Δ_b: ONE convolution, the examples its features, Δ its kernel.

@@ -4,7 +4,6 @@ import math
 from dataclasses import dataclass, field
 
 import jax
-import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
@@ -16,7 +15,6 @@ from handgrad.factors.base import (
     Weights,
     accumulator,
     check_sides,
-    parameter_dtype,
 )
 from handgrad.factors.costs import Cost
 from handgrad.factors.total import Total
@@ -30,7 +28,6 @@ class Hadamard(Factor):
     Attributes:
       A: what the scale was multiplied with.
       Delta: cotangent of the product.
-      param_dtype: the parameter's dtype; None stands for the promoted dtype of A and Delta.
     """
 
     A: Float[Array, " batch *tokens n"]
@@ -38,16 +35,8 @@ class Hadamard(Factor):
     param_dtype: DTypeLike | None = field(default=None, metadata={"static": True})
 
     @property
-    def batch(self) -> int:
-        return self.A.shape[0]
-
-    @property
     def shape(self) -> tuple[int, ...]:
         return self.A.shape[-1:]
-
-    @property
-    def dtype(self) -> np.dtype:
-        return parameter_dtype(self.param_dtype, self.A, self.Delta)
 
     def accumulate(self, weights: Weights = None) -> Gradient:
         """Σ_b w_b Σ_t a_bt ∘ δ_bt."""

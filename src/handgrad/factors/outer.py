@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Shaped
 
@@ -24,7 +23,6 @@ from handgrad.factors.base import (
     check_projection,
     check_sides,
     combined_mask,
-    parameter_dtype,
     weighted,
 )
 from handgrad.factors.costs import Cost
@@ -38,7 +36,6 @@ class Outer(Factor):
     Attributes:
       A: what the weight was multiplied with.
       Delta: cotangent of the product.
-      param_dtype: the parameter's dtype; None stands for the promoted dtype of A and Delta.
       mask: which tokens count: False for padding, where Delta is 0. None stands for all. Sums don't need it; means over
         tokens, as those of K-FAC, do.
     Derivation: docs/derivations/linear/linear.md
@@ -50,16 +47,8 @@ class Outer(Factor):
     mask: Mask | None = None
 
     @property
-    def batch(self) -> int:
-        return self.A.shape[0]
-
-    @property
     def shape(self) -> tuple[int, ...]:
         return (self.A.shape[-1], self.Delta.shape[-1])
-
-    @property
-    def dtype(self) -> np.dtype:
-        return parameter_dtype(self.param_dtype, self.A, self.Delta)
 
     def accumulate(self, weights: Weights = None) -> Gradient:
         """Σ_b w_b A_bᵀ Δ_b: ONE product over batch × tokens."""

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from handgrad import meshes
@@ -33,16 +32,8 @@ class PerExample(Factor):
     g: Gradients
 
     @property
-    def batch(self) -> int:
-        return self.g.shape[0]
-
-    @property
     def shape(self) -> tuple[int, ...]:
         return self.g.shape[1:]
-
-    @property
-    def dtype(self) -> np.dtype:
-        return self.g.dtype
 
     def accumulate(self, weights: Weights = None) -> Gradient:
         """Σ_b w_b g_b."""

@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, PyTree
 
@@ -32,7 +31,6 @@ class Recomputed(Factor):
       shared: arrays that all examples have in common.
       recompute: (rows, shared, weights or None, options) -> Σ_b w_b g_b like total, for any number of examples.
       options: static options of `recompute`, hashable.
-      param_dtype: the parameter's dtype.
       sides: (rows, shared, options) -> the factor with its sides materialized; None where there is none.
     Derivation: docs/derivations/losses/linear_cross_entropy.md
     """
@@ -42,7 +40,7 @@ class Recomputed(Factor):
     shared: PyTree[Array]
     recompute: Callable[..., Array] = field(metadata={"static": True})
     options: Any = field(metadata={"static": True})
-    param_dtype: DTypeLike = field(metadata={"static": True})
+    param_dtype: DTypeLike | None = field(metadata={"static": True})
     sides: Callable[..., Factor] | None = field(default=None, metadata={"static": True})
 
     @property
@@ -52,10 +50,6 @@ class Recomputed(Factor):
     @property
     def shape(self) -> tuple[int, ...]:
         return self.total.shape
-
-    @property
-    def dtype(self) -> np.dtype:
-        return jnp.dtype(self.param_dtype)
 
     def accumulate(self, weights: Weights = None) -> Gradient:
         """Σ_b w_b g_b: the total, or recomputed."""

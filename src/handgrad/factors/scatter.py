@@ -6,7 +6,6 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
@@ -22,7 +21,6 @@ from handgrad.factors.base import (
     as_rows,
     as_tokens,
     check_projection,
-    parameter_dtype,
     weighted,
 )
 from handgrad.factors.costs import Cost
@@ -42,7 +40,6 @@ class Scatter(Factor):
       ids: the row that each token read; None: token t of every example read row t.
       Delta: cotangent of what was read.
       rows: how many the parameter has.
-      param_dtype: the parameter's dtype; None stands for Delta's.
     Derivation: docs/derivations/sequences/embedding.md
     """
 
@@ -54,16 +51,8 @@ class Scatter(Factor):
     takes_precedence = True
 
     @property
-    def batch(self) -> int:
-        return self.Delta.shape[0]
-
-    @property
     def shape(self) -> tuple[int, ...]:
         return (self.rows, self.Delta.shape[-1])
-
-    @property
-    def dtype(self) -> np.dtype:
-        return parameter_dtype(self.param_dtype, self.Delta)
 
     def accumulate(self, weights: Weights = None) -> Gradient:
         """Σ_b w_b Σ_t e_id δ_btᵀ: ONE segment sum over batch × tokens, or one plain sum over the batch."""

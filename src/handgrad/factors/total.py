@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
@@ -19,7 +18,6 @@ from handgrad.factors.base import (
     accumulator,
     as_rows,
     as_tokens,
-    parameter_dtype,
     weighted,
 )
 from handgrad.factors.costs import Cost
@@ -32,7 +30,6 @@ class Total(Factor):
 
     Attributes:
       Delta: cotangent of the sum.
-      param_dtype: the parameter's dtype; None stands for Delta's.
     Derivation: docs/derivations/linear/linear.md
     """
 
@@ -40,16 +37,8 @@ class Total(Factor):
     param_dtype: DTypeLike | None = field(default=None, metadata={"static": True})
 
     @property
-    def batch(self) -> int:
-        return self.Delta.shape[0]
-
-    @property
     def shape(self) -> tuple[int, ...]:
         return self.Delta.shape[-1:]
-
-    @property
-    def dtype(self) -> np.dtype:
-        return parameter_dtype(self.param_dtype, self.Delta)
 
     def accumulate(self, weights: Weights = None) -> Gradient:
         """Σ_b w_b Σ_t δ_bt."""
