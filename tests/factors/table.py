@@ -9,8 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-import handgrad as hg
-from handgrad.factors import Contraction, Correlation, Scatter
+from handgrad.factors import Contraction, Correlation, Hadamard, Outer, PerExample, Scatter, Shared, Stacked, Total
 from handgrad.factors.windows import Window
 
 # LLVM's optimizations would take more than half of the time to compile.
@@ -74,15 +73,15 @@ def stacked_product(W, a, d):
 
 
 def outer(n_in: int, n_out: int, *middle: int) -> Row:
-    return Row((n_in, n_out), normal((*middle, n_in), (*middle, n_out)), hg.Outer, product)
+    return Row((n_in, n_out), normal((*middle, n_in), (*middle, n_out)), Outer, product)
 
 
 def stack_of_outers(A, D):
-    return hg.Stacked(hg.Outer(A, D))
+    return Stacked(Outer(A, D))
 
 
 def two_outers(A, D, B, E):
-    return hg.Shared((hg.Outer(A, D), hg.Outer(B, E)))
+    return Shared((Outer(A, D), Outer(B, E)))
 
 
 def two_stacked_products(W, a, d, b, e):
@@ -96,12 +95,12 @@ ROWS = {
     "outer-direct": outer(2, 3, 7),
     "outer-one-token": outer(4, 3, 1),
     "outer-image": outer(2, 1, 3, 2),
-    "total": Row((3,), normal((3,)), hg.Total, added),
-    "total-tokens": Row((3,), normal((2, 4, 3)), hg.Total, added),
-    "hadamard": Row((3,), normal((3,), (3,)), hg.Hadamard, scaled),
-    "hadamard-tokens": Row((3,), normal((4, 2, 3), (4, 2, 3)), hg.Hadamard, scaled),
-    "per_example": Row((2, 3), normal((2, 3)), hg.PerExample, jnp.vdot),
-    "per_example-scalar": Row((), normal(()), hg.PerExample, jnp.vdot),
+    "total": Row((3,), normal((3,)), Total, added),
+    "total-tokens": Row((3,), normal((2, 4, 3)), Total, added),
+    "hadamard": Row((3,), normal((3,), (3,)), Hadamard, scaled),
+    "hadamard-tokens": Row((3,), normal((4, 2, 3), (4, 2, 3)), Hadamard, scaled),
+    "per_example": Row((2, 3), normal((2, 3)), PerExample, jnp.vdot),
+    "per_example-scalar": Row((), normal(()), PerExample, jnp.vdot),
     "stacked-outer": Row((LAYERS, 5, 2), normal((5,), (2,), layers=(LAYERS,)), stack_of_outers, stacked_product, 1),
     "stacked-direct": Row(
         (LAYERS, 3, 2), normal((6, 3), (6, 2), layers=(LAYERS,)), stack_of_outers, stacked_product, 1
@@ -109,7 +108,7 @@ ROWS = {
     "stacked-stacked": Row(
         (OUTER_LAYERS, LAYERS, 4, 2),
         normal((5, 4), (5, 2), layers=(OUTER_LAYERS, LAYERS)),
-        lambda A, D: hg.Stacked(stack_of_outers(A, D)),
+        lambda A, D: Stacked(stack_of_outers(A, D)),
         lambda W, a, d: sum(stacked_product(W[i], a[i], d[i]) for i in range(OUTER_LAYERS)),
         2,
     ),
@@ -122,26 +121,26 @@ ROWS = {
     "shared-outer-per_example": Row(
         (4, 3),
         normal((2, 4), (2, 3), (4, 3)),
-        lambda A, D, g: hg.Shared((hg.Outer(A, D), hg.PerExample(g))),
+        lambda A, D, g: Shared((Outer(A, D), PerExample(g))),
         lambda W, a, d, g: product(W, a, d) + jnp.vdot(W, g),
     ),
     "shared-hadamard-total": Row(
         (3,),
         normal((3,), (3,), (3,)),
-        lambda A, D, E: hg.Shared((hg.Hadamard(A, D), hg.Total(E))),
+        lambda A, D, E: Shared((Hadamard(A, D), Total(E))),
         lambda s, a, d, e: scaled(s, a, d) + added(s, e),
     ),
     "shared-stackeds": Row(
         (LAYERS, 4, 3),
         normal((4,), (3,), (4,), (3,), layers=(LAYERS,)),
-        lambda A, D, B, E: hg.Shared((stack_of_outers(A, D), stack_of_outers(B, E))),
+        lambda A, D, B, E: Shared((stack_of_outers(A, D), stack_of_outers(B, E))),
         two_stacked_products,
         1,
     ),
     "stacked-shared": Row(
         (LAYERS, 4, 3),
         normal((4,), (3,), (4,), (3,), layers=(LAYERS,)),
-        lambda *sides: hg.Stacked(two_outers(*sides)),
+        lambda *sides: Stacked(two_outers(*sides)),
         two_stacked_products,
         1,
     ),

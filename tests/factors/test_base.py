@@ -8,7 +8,19 @@ from factors.table import BATCH, ROWS, WEIGHTS, WINDOWS, check_folds, dots, fold
 from helpers import assert_same
 
 import handgrad as hg
-from handgrad.factors import Contraction, Correlation, Recomputed, Scatter
+from handgrad.factors import (
+    Contraction,
+    Correlation,
+    Hadamard,
+    Outer,
+    PerExample,
+    Recomputed,
+    Scatter,
+    Shared,
+    Stacked,
+    Total,
+    is_factor,
+)
 from handgrad.factors.windows import Window
 
 every_row = pytest.mark.parametrize("row", ROWS.values(), ids=ROWS.keys())
@@ -23,7 +35,7 @@ def test_folds_and_inner_products(row):
     def run(b, one, two, three):
         g, h, k = row.gradients(one, two, three)
         factor, other, third = row.make(*one), row.make(*two), row.make(*three)
-        written_out, shared = hg.PerExample(h), hg.Shared((other, third))
+        written_out, shared = PerExample(h), Shared((other, third))
         alone = factor.inner(other), factor.inner(written_out), written_out.inner(factor)
         return folds(factor, b), (*alone, factor.inner(shared), shared.inner(factor)), (g, h, k)
 
@@ -48,8 +60,8 @@ def test_it_is_a_pytree_and_says_what_it_is(row):
         one = factor.examples(3, 1)
         assert type(one) is type(factor)
         assert (one.batch, one.shape) == (1, row.shape)
-        assert hg.is_factor(factor)
-        assert not hg.is_factor(factor.per_example())
+        assert is_factor(factor)
+        assert not is_factor(factor.per_example())
 
     jax.eval_shape(look, factor)
 
@@ -73,7 +85,7 @@ def test_stacked_vmap_and_scan(name):
     @jit
     def run(*many):
         factors = jax.tree.map(lambda *sides: jnp.stack(sides), *(row.make(*sides) for sides in many))
-        stacked = hg.Stacked(factors)
+        stacked = Stacked(factors)
         of_stacked = (*some_folds(stacked), stacked.per_example(), stacked.gram())
         return row.gradients(*many), of_stacked, (jax.vmap(some_folds)(factors), jax.lax.map(some_folds, factors))
 
@@ -141,14 +153,14 @@ def test_sums_of_bfloat16_run_in_float32():
         column, tokens = ones[:, None], ones.reshape(10, 100, 1)
         zeros = jnp.zeros((10, 100), int)
         return {
-            "outer": hg.Outer(column, column),
-            "outer-tokens": hg.Outer(tokens, tokens),
-            "total": hg.Total(column),
-            "total-tokens": hg.Total(tokens),
-            "hadamard": hg.Hadamard(column, column),
-            "per_example": hg.PerExample(ones),
-            "stacked": hg.Stacked(hg.Outer(column[None], column[None])),
-            "shared": hg.Shared((hg.Total(column[:500]), hg.Total(column[500:]))),
+            "outer": Outer(column, column),
+            "outer-tokens": Outer(tokens, tokens),
+            "total": Total(column),
+            "total-tokens": Total(tokens),
+            "hadamard": Hadamard(column, column),
+            "per_example": PerExample(ones),
+            "stacked": Stacked(Outer(column[None], column[None])),
+            "shared": Shared((Total(column[:500]), Total(column[500:]))),
             "contraction": Contraction(column, column, "bi,bo->io"),
             "correlation": Correlation(tokens, tokens, LINE),
             "scatter": Scatter(zeros, tokens, 1),
@@ -173,12 +185,12 @@ def test_param_dtype():
 
     def makes(A, p):
         return {
-            "outer": hg.Outer(A[:, 0], A[:, 0], p),
-            "outer-tokens": hg.Outer(A, A, p),
-            "total": hg.Total(A, p),
-            "hadamard": hg.Hadamard(A, A, p),
-            "stacked": hg.Stacked(hg.Outer(A[None], A[None], p)),
-            "shared": hg.Shared((hg.Outer(A, A, p), hg.Outer(A, A, p))),
+            "outer": Outer(A[:, 0], A[:, 0], p),
+            "outer-tokens": Outer(A, A, p),
+            "total": Total(A, p),
+            "hadamard": Hadamard(A, A, p),
+            "stacked": Stacked(Outer(A[None], A[None], p)),
+            "shared": Shared((Outer(A, A, p), Outer(A, A, p))),
             "contraction": Contraction(A, A, "bti,bto->io", p),
             "correlation": Correlation(A, A, LINE, p),
             "scatter": Scatter(jnp.zeros((3, 5), int), A, 4, p),
@@ -203,8 +215,8 @@ def test_param_dtype():
 
 def test_param_dtype_defaults_to_the_promoted_one():
     low, high = np.ones((2, 3), jnp.bfloat16), np.ones((2, 3), np.float32)
-    assert hg.Outer(low, high).dtype == hg.Outer(high, low).dtype == hg.Hadamard(low, high).dtype == jnp.float32
-    assert hg.Outer(low, low).dtype == hg.Total(low).dtype == hg.PerExample(low).dtype == jnp.bfloat16
+    assert Outer(low, high).dtype == Outer(high, low).dtype == Hadamard(low, high).dtype == jnp.float32
+    assert Outer(low, low).dtype == Total(low).dtype == PerExample(low).dtype == jnp.bfloat16
 
 
 # Tokens as examples, projections, empty batches.
@@ -213,7 +225,7 @@ TOKENS = 4
 RNG = np.random.default_rng(0)
 A, B, DELTA = (RNG.standard_normal((3, TOKENS, n)) for n in (5, 5, 2))
 IDS = RNG.integers(-1, 6, (3, TOKENS))
-OUTER = hg.Outer(A, DELTA)
+OUTER = Outer(A, DELTA)
 ONE_HOT = (IDS[..., None] == np.arange(5)).astype(float)
 POSITIONS = np.broadcast_to(np.eye(TOKENS, 5), (3, TOKENS, 5))
 
@@ -225,11 +237,11 @@ def of_tokens(A):
 # A factor, and each token's part of its gradient: (batch, tokens, *shape).
 PARTS = {
     "outer": (OUTER, of_tokens(A)),
-    "total": (hg.Total(DELTA), DELTA),
-    "hadamard": (hg.Hadamard(A, B), A * B),
+    "total": (Total(DELTA), DELTA),
+    "hadamard": (Hadamard(A, B), A * B),
     "scatter": (Scatter(IDS, DELTA, 5), of_tokens(ONE_HOT)),
     "positions": (Scatter(None, DELTA, 5), of_tokens(POSITIONS)),
-    "shared": (hg.Shared((Scatter(IDS, DELTA, 5), OUTER)), of_tokens(ONE_HOT + A)),
+    "shared": (Shared((Scatter(IDS, DELTA, 5), OUTER)), of_tokens(ONE_HOT + A)),
 }
 
 
@@ -243,7 +255,7 @@ def test_tokens_as_examples(name):
     @jit
     def run(factor):
         twice = jax.tree.map(lambda a: jnp.stack([a, 2 * a]) if a.dtype == float else jnp.stack([a, a]), factor)
-        return folds(factor.by_token()), hg.Stacked(twice).by_token().sum(), hg.Stacked(twice).sum()
+        return folds(factor.by_token()), Stacked(twice).by_token().sum(), Stacked(twice).sum()
 
     g = parts.reshape(-1, *parts.shape[2:])
     flat = g.reshape(len(g), -1)
@@ -255,7 +267,7 @@ def test_tokens_as_examples(name):
 def test_projections():
     P = jnp.asarray(RNG.standard_normal((5, 3)))
     factors = {name: PARTS[name][0] for name in ("outer", "scatter", "positions", "shared")}
-    factors["per_example"] = hg.PerExample(of_tokens(A).sum(1))
+    factors["per_example"] = PerExample(of_tokens(A).sum(1))
 
     @jit
     def both(factors):
@@ -267,14 +279,14 @@ def test_projections():
 
 
 def recompute(rows, shared, weights, options):
-    return hg.Outer(*rows).accumulate(weights)
+    return Outer(*rows).accumulate(weights)
 
 
 def test_an_empty_batch():
     """Sums are 0, folds over examples are empty."""
     empty = {
         **{name: factor.pick(lambda a: a[:0]) for name, (factor, _) in PARTS.items()},
-        "per_example": hg.PerExample(np.zeros((0, 5, 2))),
+        "per_example": PerExample(np.zeros((0, 5, 2))),
         "correlation": Correlation(np.zeros((0, 4, 2)), np.zeros((0, 3, 2)), Window((2,), (1,), ((0, 0),), (1,))),
         "correlation-groups": ROWS["correlation-gram-groups"].make(*ROWS["correlation-gram-groups"].sides(0, batch=0)),
         "contraction": Contraction(A[:0], DELTA[:0], "bti,bto->io"),
@@ -296,12 +308,12 @@ def test_an_empty_batch():
 @pytest.mark.parametrize(
     "factor",
     [
-        hg.Outer(np.ones((4, 3)), np.ones((4, 2))),
-        hg.Total(np.ones((4, 3))),
-        hg.Hadamard(np.ones((4, 3)), np.ones((4, 3))),
-        hg.PerExample(np.ones((4, 3))),
-        hg.Stacked(hg.Outer(np.ones((2, 4, 3)), np.ones((2, 4, 2)))),
-        hg.Shared((hg.Total(np.ones((4, 3))), hg.Total(np.ones((4, 3))))),
+        Outer(np.ones((4, 3)), np.ones((4, 2))),
+        Total(np.ones((4, 3))),
+        Hadamard(np.ones((4, 3)), np.ones((4, 3))),
+        PerExample(np.ones((4, 3))),
+        Stacked(Outer(np.ones((2, 4, 3)), np.ones((2, 4, 2)))),
+        Shared((Total(np.ones((4, 3))), Total(np.ones((4, 3))))),
         Scatter(np.ones((4, 3), int), np.ones((4, 3, 2)), 2),
     ],
     ids=lambda factor: type(factor).__name__,
@@ -325,13 +337,13 @@ def test_weights_of_a_wrong_length(factor):
 @pytest.mark.parametrize(
     ("one", "two"),
     [
-        (hg.Outer(np.ones((4, 3)), np.ones((4, 2))), hg.Outer(np.ones((4, 2)), np.ones((4, 3)))),
-        (hg.Outer(np.ones((4, 3)), np.ones((4, 2))), hg.Outer(np.ones((1, 3)), np.ones((1, 2)))),
-        (hg.Outer(np.ones((4, 3)), np.ones((4, 2))), hg.PerExample(np.ones((2, 3, 2)))),
-        (hg.Total(np.ones((4, 3))), hg.Total(np.ones((4, 1)))),
-        (hg.Hadamard(np.ones((4, 3)), np.ones((4, 3))), hg.Hadamard(np.ones((4, 1)), np.ones((4, 1)))),
-        (hg.PerExample(np.ones((4, 3))), hg.PerExample(np.ones((4, 1)))),
-        (ROWS["scatter-tokens"].make(*ROWS["scatter-tokens"].sides(0)), hg.PerExample(np.ones((4, 5, 3)))),
+        (Outer(np.ones((4, 3)), np.ones((4, 2))), Outer(np.ones((4, 2)), np.ones((4, 3)))),
+        (Outer(np.ones((4, 3)), np.ones((4, 2))), Outer(np.ones((1, 3)), np.ones((1, 2)))),
+        (Outer(np.ones((4, 3)), np.ones((4, 2))), PerExample(np.ones((2, 3, 2)))),
+        (Total(np.ones((4, 3))), Total(np.ones((4, 1)))),
+        (Hadamard(np.ones((4, 3)), np.ones((4, 3))), Hadamard(np.ones((4, 1)), np.ones((4, 1)))),
+        (PerExample(np.ones((4, 3))), PerExample(np.ones((4, 1)))),
+        (ROWS["scatter-tokens"].make(*ROWS["scatter-tokens"].sides(0)), PerExample(np.ones((4, 5, 3)))),
     ],
     ids=["transposed", "batch-of-1", "batch-of-2", "total", "hadamard", "per_example", "scatter"],
 )
@@ -342,10 +354,10 @@ def test_inner_of_unlike_parameters(one, two):
 
 
 SHAPES = {
-    "outer": (lambda: hg.Outer(np.ones((4, 6, 3)), np.ones((6, 4, 2))), "Outer: Delta must have shape (4, 6, 2)"),
-    "hadamard": (lambda: hg.Hadamard(np.ones((4, 3)), np.ones((1, 3))), "Hadamard: Delta must have shape (4, 3)"),
+    "outer": (lambda: Outer(np.ones((4, 6, 3)), np.ones((6, 4, 2))), "Outer: Delta must have shape (4, 6, 2)"),
+    "hadamard": (lambda: Hadamard(np.ones((4, 3)), np.ones((1, 3))), "Hadamard: Delta must have shape (4, 3)"),
     "sites": (
-        lambda: hg.Shared((hg.Total(np.ones((4, 3))), hg.Total(np.ones((4, 1))))),
+        lambda: Shared((Total(np.ones((4, 3))), Total(np.ones((4, 1))))),
         "Shared: sites must have one (batch, *shape), got (4, 3), (4, 1)",
     ),
     "ids": (
@@ -378,12 +390,12 @@ def test_sides_of_different_examples(make, message):
     [
         (lambda: OUTER.sq_norms("fast"), "Outer.sq_norms: method must be 'auto', 'gram' or 'direct', got 'fast'"),
         (
-            lambda: hg.Stacked(hg.Outer(A[None], DELTA[None])).project(np.ones((5, 2))),
+            lambda: Stacked(Outer(A[None], DELTA[None])).project(np.ones((5, 2))),
             "Stacked.project: P must have shape (1, 5, r), got float64 (5, 2)",
         ),
         (lambda: OUTER.project(np.ones(5)), "Outer.project: P must have shape (5, r), got float64 (5,)"),
         (
-            lambda: hg.PerExample(np.ones((2, 3))).project(np.ones((3, 1))),
+            lambda: PerExample(np.ones((2, 3))).project(np.ones((3, 1))),
             "PerExample.project: expected a matrix's factor, got that of (3,)",
         ),
     ],

@@ -8,12 +8,12 @@ from factors.table import ROWS, jit
 from helpers import assert_same
 
 import handgrad as hg
-from handgrad.factors import Contraction
+from handgrad.factors import Contraction, Hadamard, Outer, Shared, Stacked
 
 
 def test_it_generalizes_outer_and_hadamard():
     pairs = []
-    for name, subscripts, other in (("tokens", "bti,bto->io", hg.Outer), ("hadamard", "bti,bti->i", hg.Hadamard)):
+    for name, subscripts, other in (("tokens", "bti,bto->io", Outer), ("hadamard", "bti,bti->i", Hadamard)):
         sides = ROWS[f"contraction-{name}"].sides(0)
         pairs.append((Contraction(*sides, subscripts), other(*sides)))
 
@@ -28,8 +28,8 @@ def test_under_stacked_and_shared():
 
     @jit
     def both(one):
-        stacked = hg.Stacked(jax.tree.map(lambda a: jnp.stack([a, 2 * a]), one))
-        shared = hg.Shared((one, hg.Outer(one.A, one.Delta)))
+        stacked = Stacked(jax.tree.map(lambda a: jnp.stack([a, 2 * a]), one))
+        shared = Shared((one, Outer(one.A, one.Delta)))
         total, sq_norms = one.sum(), one.sq_norms()
         expected = jnp.stack([total, 4 * total]), 17 * sq_norms, 4 * sq_norms
         return (stacked.sum(), stacked.sq_norms(), shared.sq_norms()), expected

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from factors.table import dots, jit, outer, relative_error
 
-import handgrad as hg
+from handgrad.factors import Outer, Stacked
 
 
 def test_inner_products_of_unlike_tokens():
@@ -28,7 +28,7 @@ def test_inner_products_of_unlike_tokens():
 def test_gram_of_any_batch():
     """Odd and even, and one: every pair is found, whichever is first."""
     rng = np.random.default_rng(0)
-    factors = [hg.Outer(*(rng.standard_normal((batch, 2, n)) for n in (4, 3))) for batch in (1, 2, 7)]
+    factors = [Outer(*(rng.standard_normal((batch, 2, n)) for n in (4, 3))) for batch in (1, 2, 7)]
     for found, g in jit(lambda factors: [(f.gram(), f.per_example()) for f in factors])(factors):
         flat = np.reshape(g, (len(g), -1))
         np.testing.assert_allclose(found, flat @ flat.T, rtol=1e-12, atol=1e-13)
@@ -46,8 +46,8 @@ def test_folds_over_tokens_never_hold_every_gradient(layers, monkeypatch):
     A = jax.ShapeDtypeStruct((*([layers] if layers else []), batch, tokens, n), np.float64)
 
     def folded(A, Delta, fold):
-        factor = hg.Outer(A, Delta)
-        return getattr(hg.Stacked(factor) if layers else factor, fold)()
+        factor = Outer(A, Delta)
+        return getattr(Stacked(factor) if layers else factor, fold)()
 
     for fold in ("sq_norms", "second_moment"):
         found = temporary_bytes(lambda A, Delta, fold=fold: folded(A, Delta, fold), A, A)
@@ -57,4 +57,4 @@ def test_folds_over_tokens_never_hold_every_gradient(layers, monkeypatch):
 def test_sum_needs_no_memory_beside_its_result():
     """One product over batch × tokens."""
     A = jax.ShapeDtypeStruct((64, 96, 48), np.float64)
-    assert temporary_bytes(lambda A, Delta: hg.Outer(A, Delta).sum(), A, A) < 64 * 48 * 48 * 8 / 4
+    assert temporary_bytes(lambda A, Delta: Outer(A, Delta).sum(), A, A) < 64 * 48 * 48 * 8 / 4

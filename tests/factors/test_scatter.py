@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from factors.table import ROWS, TABLE_ROWS, N, dots, jit, outer, relative_error, scatter
 
-import handgrad as hg
-from handgrad.factors import Scatter
+from handgrad.factors import PerExample, Scatter, Shared
 
 
 def test_inner_products():
@@ -20,7 +19,7 @@ def test_inner_products():
     def run(sides):
         factors = [row.make(*given) for row, given in zip(rows, sides, strict=True)]
         gs = [row.gradients(given)[0] for row, given in zip(rows, sides, strict=True)]
-        others = [*factors[4:], hg.Shared((factors[4], factors[-1])), hg.PerExample(gs[4])]
+        others = [*factors[4:], Shared((factors[4], factors[-1])), PerExample(gs[4])]
         hs = [*gs[4:], gs[4] + gs[-1], gs[4]]
         return [[(f.inner(other), other.inner(f)) for other in others] for f in factors[:4]], gs[:4], hs
 
@@ -57,7 +56,7 @@ def test_what_an_id_outside_brings_is_dropped():
     """NaN too: it is left out, not multiplied with 0."""
     Delta = np.array([[[np.nan], [2.0]], [[np.inf], [3.0]]])
     factor = Scatter(np.array([[-1, 1], [5, 1]]), Delta, 5)
-    others = factor, Scatter(None, np.ones((2, 2, 1)), 5), hg.PerExample(np.ones((2, 5, 1)))
+    others = factor, Scatter(None, np.ones((2, 2, 1)), 5), PerExample(np.ones((2, 5, 1)))
 
     @jit
     def folds(f, others):

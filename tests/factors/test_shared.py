@@ -7,13 +7,13 @@ import pytest
 from factors.table import BATCH, TABLE_ROWS, WEIGHTS, N, dots, jit, outer, scatter
 from helpers import assert_same
 
-import handgrad as hg
+from handgrad.factors import Shared, Total
 
 
 def test_shared_adds_its_sites_before_rounding():
     """256 + 1 + 1 = 258, a bfloat16; rounded site by site it would be 256."""
-    sites = tuple(hg.Total(np.full((1, 1), value, jnp.bfloat16)) for value in (256, 1, 1))
-    assert np.float64(jit(lambda sites: hg.Shared(sites).sum())(sites)) == 258
+    sites = tuple(Total(np.full((1, 1), value, jnp.bfloat16)) for value in (256, 1, 1))
+    assert np.float64(jit(lambda sites: Shared(sites).sum())(sites)) == 258
 
 
 @pytest.mark.parametrize("tokens", [1, 4, 9])
@@ -25,7 +25,7 @@ def test_tied_weights(tokens):
     @jit
     def run(sides):
         read, head = (row.make(*given) for row, given in zip(rows, sides, strict=True))
-        both = hg.Shared((read, head)), hg.Shared((head, read))
+        both = Shared((read, head)), Shared((head, read))
         g = sum(row.gradients(given)[0] for row, given in zip(rows, sides, strict=True))
         return [(f.sum(jnp.asarray(WEIGHTS)), f.sq_norms(), f.second_moment(), f.inner(f)) for f in both], g
 

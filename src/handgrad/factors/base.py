@@ -74,7 +74,7 @@ class Factor(ABC):
         """The gradient Σ_b w_b g_b, in the parameter's dtype.
 
         >>> import jax.numpy as jnp, handgrad as hg
-        >>> hg.Outer(A=jnp.ones((2, 3)), Delta=jnp.ones((2, 1))).sum().shape
+        >>> hg.factors.Outer(A=jnp.ones((2, 3)), Delta=jnp.ones((2, 1))).sum().shape
         (3, 1)
 
         Args:

@@ -11,7 +11,7 @@ def materialize(factors: PyTree[Factor | Array], weights: Weights = None) -> PyT
     """Multiply factors out: Σ_b w_b g_b for each parameter.
 
     >>> import jax.numpy as jnp, handgrad as hg
-    >>> hg.materialize({"b": hg.Total(jnp.ones((4, 2)))})["b"].tolist()
+    >>> hg.materialize({"b": hg.factors.Total(jnp.ones((4, 2)))})["b"].tolist()
     [4.0, 4.0]
 
     Args:

@@ -7,6 +7,7 @@ import pytest
 
 import handgrad as hg
 from handgrad import rules
+from handgrad.factors import Outer, Total
 
 NETWORKS = [(1, 1), (3, 2), (4, 1, 3), (5, 4, 3, 2), (2, 6, 1, 4, 3)]
 BATCHES = [1, 5]
@@ -102,7 +103,7 @@ def test_both_forms_are_backpropagation(sizes, batch):
     assert_close(value, cost)
     assert len(factors) == len(sizes) - 1
     for layer, (db, dW, each_db, each_dW) in enumerate(sums):
-        assert [type(factor) for factor in factors[layer]] == [hg.Total, hg.Outer]
+        assert [type(factor) for factor in factors[layer]] == [Total, Outer]
         b_columns, w_matrices = (np.stack([example[layer][i] for example in examples]) for i in (0, 1))
         for found, summed in ((db, b_columns.sum(0)[:, 0]), (dW, w_matrices.sum(0).T)):
             assert_close(found, summed)
