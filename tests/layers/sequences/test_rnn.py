@@ -1,0 +1,132 @@
+"""rnn, lstm and gru as layers: what the three share, each with its own parameters."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import assert_same
+from sequence_models import KEY, LENGTHS, STATE, X, assert_gradients, drawn, state_of
+
+import handgrad as hg
+from handgrad.layers import GruParams, LstmParams, RnnParams, Sequences, gru, lstm, rnn
+
+MAKERS = {"rnn": rnn, "lstm": lstm, "gru": gru}
+PARAMS = {"rnn": RnnParams, "lstm": LstmParams, "gru": GruParams}
+GATES = {"rnn": 1, "lstm": 4, "gru": 3}
+every_layer = pytest.mark.parametrize("kind", MAKERS)
+
+
+@pytest.mark.parametrize(("kind", "dtype"), [("rnn", "bfloat16"), ("lstm", "float32"), ("gru", "float64")])
+def test_init(kind, dtype):
+    params = MAKERS[kind](5).init(KEY, jax.ShapeDtypeStruct(X.shape, dtype))
+    gates = GATES[kind]
+    assert type(params) is PARAMS[kind]
+    assert [p.shape for p in params] == [(2, gates * 5), (5, gates * 5), (gates * 5,), (5,)][: len(params)]
+    assert all(p.dtype == dtype for p in params)
+    assert not any(np.asarray(p).any() for p in params[2:])
+    rounding = float(jnp.finfo(dtype).eps)
+    for U in np.split(np.asarray(params.U, np.float64), gates, axis=1):
+        np.testing.assert_allclose(U @ U.T, np.eye(5), atol=8 * rounding)
+
+
+@every_layer
+def test_initializers(kind):
+    def initializer(key, shape, dtype):
+        return jnp.asarray(np.full(shape, len(shape), dtype))
+
+    params = MAKERS[kind](5, init_W=initializer, init_U=initializer, init_b=initializer).init(KEY, X)
+    assert all((np.asarray(p) == p.ndim).all() for p in params)
+
+
+@every_layer
+def test_gradients_with_and_without_state_and_lengths(kind):
+    """dx has X's cotangent, none for the lengths, and the state's in its place."""
+    make, x = MAKERS[kind], Sequences(X, LENGTHS, state_of(kind))
+    chain = hg.chain(hg.linear(3), make(4), make(5, reverse=True, returns="last"), hg.linear(2))
+    assert_gradients((chain, X, np.ones((3, 2))), (make(5, returns="last"), x, np.ones((3, 5))))
+    model = make(5, truncate=2)
+
+    def cotangent(params):
+        y, residuals = model.forward(params, x)
+        assert isinstance(y, Sequences)
+        assert y.lengths is LENGTHS
+        assert y.state is None
+        return model.backward(residuals, Sequences(y.X))[0]
+
+    dx = jax.eval_shape(cotangent, drawn(model, x))
+    assert jax.tree.structure(dx) == jax.tree.structure(Sequences(X, None, state_of(kind)))
+
+
+@every_layer
+def test_without_a_state_it_starts_from_zeros(kind):
+    model, last_alone = MAKERS[kind](5, returns="both"), MAKERS[kind](5, returns="last")
+
+    @jax.jit
+    def run(params):
+        outcomes = []
+        for x in (X, Sequences(X, None, state_of(kind, 0.0))):
+            (y, last), residuals = model.forward(params, x)
+            dx, _ = model.backward(residuals, (y, last))
+            outcomes.append((*(getattr(a, "X", a) for a in (y, dx)), last))
+        return *outcomes, last_alone.forward(params, X)[0]
+
+    plain, from_zeros, alone = run(drawn(model, X))
+    assert_same(from_zeros, plain)
+    assert_same(alone, jax.tree.leaves(plain[2])[0])
+
+
+def test_repeat():
+    model = hg.chain(hg.linear(5), hg.repeat(hg.residual(lstm(5)), 2))
+    assert_gradients((model, X, np.ones((3, 4, 5))))
+
+
+def test_per_example_norms():
+    """Example by example: the factors' squared norms are those of one-example gradients."""
+    model, loss = gru(5, returns="last"), hg.squared_error()
+    target = np.ones((3, 5))
+
+    @jax.jit
+    def both(params):
+        _, factors = hg.value_and_factors(model, loss)(params, X, target)
+        one = lambda x, y: jax.grad(hg.objective(model, loss))(params, x[None], y[None])  # noqa: E731
+        grads = jax.vmap(one)(X, target)
+        return [f.sq_norms() for f in factors], [jnp.sum(g.reshape(3, -1) ** 2, axis=1) for g in grads]
+
+    assert_same(*both(drawn(model, X)))
+
+
+@every_layer
+def test_bad_params(kind):
+    model = MAKERS[kind](5)
+    wrong = next(name for name in MAKERS if name != kind)
+    for params in (drawn(MAKERS[wrong](5), X), (), tuple(drawn(model, X)), None):
+        with pytest.raises(hg.InputError, match=rf"^{kind}: params must be {PARAMS[kind].__name__}, got "):
+            model.forward(params, X)
+    with pytest.raises(
+        hg.InputError, match=rf"^{kind}: params.U must have shape \(5, \d+\) \(n, its gates side by side\)"
+    ):
+        model.forward(drawn(MAKERS[kind](4), X), X)
+
+
+@every_layer
+def test_bad_options_and_inputs(kind):
+    make = MAKERS[kind]
+    with pytest.raises(hg.InputError, match=rf"^{kind}: n must be a positive integer, got 0$"):
+        make(0)
+    with pytest.raises(hg.InputError, match=rf"^{kind}: returns must be 'sequence', 'last' or 'both', got 'all'$"):
+        make(5, returns="all")
+    with pytest.raises(
+        hg.InputError, match=rf"^{kind}: x must have shape \(batch, time, n_in\), got float64 \(4, 2\)$"
+    ):
+        make(5).init(KEY, X[0])
+    params = drawn(make(5), X)
+    states = (STATE, STATE, STATE) if kind == "lstm" else STATE[:2]
+    with pytest.raises(
+        hg.InputError, match=rf"^{kind}(: x.state must be a pair|_forward: H0 must have shape \(3, 5\))"
+    ):
+        make(5).forward(params, Sequences(X, None, states))
+    _, residuals = make(5, returns="both").forward(params, X)
+    with pytest.raises(
+        hg.InputError, match=rf"^{kind}: dy must be a pair, of the sequence and of the last state, got "
+    ):
+        make(5, returns="both").backward(residuals, X)
