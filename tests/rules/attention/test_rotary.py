@@ -1,30 +1,28 @@
-"""The rotary position embedding: what turning must keep, and what it refuses."""
+"""The rotary position embedding: what rotating must keep, and what it refuses."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_same
+from helpers import assert_same, passes
 
 import handgrad as hg
 from handgrad import rules
 
 RNG = np.random.default_rng(0)
-X = jnp.asarray(RNG.standard_normal((2, 3, 2, 6)))
-POSITIONS = jnp.array([4, 0, 17])
+X = RNG.standard_normal((2, 3, 2, 6))
+POSITIONS = np.array([4, 0, 17])
 both_forms = pytest.mark.parametrize("form", ["half", "interleaved"])
-
-
-def turned(X, positions, **options):
-    return rules.rotary_forward(X, jnp.asarray(positions), **options)[0]
 
 
 @both_forms
 def test_scores_depend_on_the_distance_alone(form):
-    """A query at 3 and a key at 5 meet as at 103 and 105, and not as at 3 and 6."""
+    """A query at 3 and a key at 5 match as at 103 and 105, and not as at 3 and 6."""
+    rotate = jax.jit(lambda x, position: rules.rotary_forward(x, position, form=form)[0])
     q, k = X[:1, :1, :1], X[1:, :1, :1]
 
     def score(at, its):
-        return float(jnp.vdot(turned(q, [at], form=form), turned(k, [its], form=form)))
+        return np.vdot(rotate(q, np.array([at])), rotate(k, np.array([its])))
 
     assert abs(score(3, 5) - score(103, 105)) < 1e-13
     assert abs(score(3, 5) - score(0, 2)) < 1e-13
@@ -33,32 +31,41 @@ def test_scores_depend_on_the_distance_alone(form):
 
 @both_forms
 def test_it_is_a_rotation(form):
-    """Lengths stay; position 0 stays where it is; and backward undoes forward."""
-    Y, residuals = rules.rotary_forward(X, POSITIONS, form=form)
-    np.testing.assert_allclose(jnp.linalg.norm(Y, axis=-1), jnp.linalg.norm(X, axis=-1), rtol=1e-14)
-    assert (Y[:, 1] == X[:, 1]).all()
-    dX, dpositions = rules.rotary_backward(residuals, Y, form=form)
-    assert_same(dX, X)
+    """Lengths stay; position 0 changes nothing; backward undoes forward. Positions may be of each example."""
+    each = np.stack([POSITIONS, POSITIONS + 5])
+
+    @jax.jit
+    def run(X):
+        rule = rules.rotary.with_options(form=form)
+        Y, _ = rule.forward(X, POSITIONS)
+        apart = [rule.forward(X[b : b + 1], each[b])[0] for b in (0, 1)]
+        return Y, passes(rule, Y, X, POSITIONS)[1], rule.forward(X, each)[0], jnp.concatenate(apart)
+
+    Y, (dX, dpositions), of_each, apart = run(X)
+    np.testing.assert_allclose(np.linalg.norm(Y, axis=-1), np.linalg.norm(X, axis=-1), rtol=1e-14)
+    assert (np.asarray(Y)[:, 1] == X[:, 1]).all()
+    assert_same(np.asarray(dX), X)
     assert dpositions is None
+    assert_same(of_each, apart, rtol=1e-15)
 
 
 def test_the_forms_differ_by_a_permutation_of_the_features():
     halves = np.array([0, 2, 4, 1, 3, 5])  # interleaved features, pair by pair in two halves
-    interleaved = turned(X, POSITIONS, form="interleaved")
-    assert_same(interleaved[..., halves], turned(X[..., halves], POSITIONS, form="half"))
 
+    @jax.jit
+    def both(X, permuted):
+        one, other = ((X, "interleaved"), (permuted, "half"))
+        return [rules.rotary_forward(x, POSITIONS, form=form)[0] for x, form in (one, other)]
 
-def test_positions_of_each_example():
-    each = jnp.stack([POSITIONS, POSITIONS + 5])
-    Y = turned(X, each)
-    assert (Y[:1] == turned(X[:1], each[0])).all()
-    assert (Y[1:] == turned(X[1:], each[1])).all()
+    interleaved, half = both(X, X[..., halves])
+    assert_same(np.asarray(interleaved)[..., halves], np.asarray(half))
 
 
 def test_angles_are_exact_in_reduced_dtypes():
     """Position 257 is 256 in bfloat16, a radian off; the angle is not."""
-    x = jnp.asarray([[[[1.0, 0.0]]]], jnp.bfloat16)
-    np.testing.assert_allclose(turned(x, [257]).ravel(), [np.cos(257.0), np.sin(257.0)], atol=2**-8)
+    x = jnp.asarray(np.array([[[[1.0, 0.0]]]]), jnp.bfloat16)
+    Y = jax.jit(lambda x: rules.rotary_forward(x, np.array([257]))[0])(x)
+    np.testing.assert_allclose(np.asarray(Y, np.float64).ravel(), [np.cos(257.0), np.sin(257.0)], atol=2**-8)
 
 
 REFUSED = {

@@ -1,127 +1,126 @@
 """Tables: what ids outside of them do, equal forms, and what is refused."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_same
+from helpers import assert_same, passes
 
 import handgrad as hg
 from handgrad import rules
 
 RNG = np.random.default_rng(0)
-TABLE = jnp.asarray(RNG.standard_normal((5, 3)))
-IDS = jnp.asarray([[0, 4, 4], [2, 0, 2]])
-DY = jnp.asarray(RNG.standard_normal((2, 3, 3)))
+TABLE = RNG.standard_normal((5, 3))
+IDS = np.array([[0, 4, 4], [2, 0, 2]])
+DY = RNG.standard_normal((2, 3, 3))
 
 
-@pytest.mark.parametrize("bad", [5, 100, -1, -5, np.iinfo(np.int32).max, np.iinfo(np.int32).min])
-def test_an_id_outside_the_table(bad):
-    """It reads NaN and gets no gradient, a negative one too; the other tokens don't notice."""
+def test_an_id_outside_the_table():
+    """It reads NaN and gets no gradient, a negative one too; the other tokens don't notice. As jnp.take's "fill", but
+    for negative ids, which jnp.take counts from the end."""
 
     @jax.jit
-    def both(ids):
+    def run(ids):
         Y, residuals = rules.embedding_forward(ids, TABLE)
-        return Y, rules.embedding_backward(residuals, jnp.where(jnp.isnan(Y), jnp.nan, DY))[1].sum()
+        dtable = rules.embedding_backward(residuals, jnp.where(jnp.isnan(Y), jnp.nan, DY))[1].sum()
+        return Y, dtable, jnp.take(TABLE, ids, axis=0, mode="fill", fill_value=jnp.nan)
 
-    (Y, dtable), (expected, _) = both(IDS.at[0, 1].set(bad)), both(IDS)
-    assert jnp.isnan(Y[0, 1]).all()
-    assert (Y.at[0, 1].set(expected[0, 1]) == expected).all()
-    by_token = jnp.zeros_like(TABLE).at[IDS].add(DY.at[0, 1].set(0))
-    assert_same(dtable, by_token)
+    expected = np.asarray(run(IDS)[0])
+    for bad in (5, 100, -1, -5, np.iinfo(np.int32).max, np.iinfo(np.int32).min):
+        ids = IDS.copy()
+        ids[0, 1] = bad
+        Y, dtable, taken = (np.array(a) for a in run(ids))
+        assert np.isnan(Y[0, 1]).all()
+        if bad >= 0:
+            np.testing.assert_array_equal(Y, taken)
+        Y[0, 1] = expected[0, 1]
+        assert (expected == Y).all()
+        by_token = np.zeros_like(TABLE)
+        np.add.at(by_token, IDS, np.where((np.arange(6).reshape(2, 3, 1) == 1), 0, DY))
+        assert_same(dtable, by_token)
 
 
-def test_outside_the_table_is_jnp_takes_fill():
-    """But for negative ids, which jnp.take counts from the end."""
-    ids = IDS.at[1, 1].set(7)
-    np.testing.assert_array_equal(
-        rules.embedding_forward(ids, TABLE)[0], jnp.take(TABLE, ids, axis=0, mode="fill", fill_value=jnp.nan)
-    )
-    assert jnp.isnan(rules.embedding_forward(jnp.asarray([-1]), TABLE)[0]).all()
-    assert jnp.isfinite(jnp.take(TABLE, jnp.asarray([-1]), axis=0, mode="fill")).all()
-
-
-@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int64", "uint32", "uint64"])
-def test_ids_of_every_integer_dtype(dtype):
+def test_ids_of_every_integer_dtype():
     """The largest number of each dtype is no row, and doesn't become one by wrapping round."""
-    ids = np.array([0, 4, np.iinfo(dtype).max], dtype)
-    Y, residuals = rules.embedding_forward(ids, TABLE)
-    assert (Y[:2] == TABLE[np.array([0, 4])]).all()
-    assert jnp.isnan(Y[2]).all()
-    dtable = rules.embedding_backward(residuals, jnp.ones((3, 3)))[1]
-    assert dtable.sum()[:, 0].tolist() == [1, 0, 0, 0, 1]
+    dtypes = "uint8", "int8", "uint16", "int64", "uint32", "uint64"
+    many = RNG.standard_normal((300, 2))
+
+    @jax.jit
+    def run(every, in_int8, in_uint8):
+        found = [passes(rules.embedding, np.ones((3, 3)), ids, TABLE) for ids in every]
+        return found, [rules.embedding_forward(ids, many)[0] for ids in (in_int8, in_uint8)]
+
+    every = [np.array([0, 4, np.iinfo(dtype).max], dtype) for dtype in dtypes]
+    found, (of_int8, of_uint8) = run(every, np.array([127], np.int8), np.array([255], np.uint8))
+    for Y, (_, dtable) in found:
+        assert (np.asarray(Y[:2]) == TABLE[[0, 4]]).all()
+        assert np.isnan(Y[2]).all()
+        assert np.asarray(dtable)[:, 0].tolist() == [1, 0, 0, 0, 1]
+    assert (np.asarray(of_int8) == many[127:128]).all()  # more rows than the ids' dtype can name
+    assert (np.asarray(of_uint8) == many[255:256]).all()
 
 
-def test_more_rows_than_the_ids_dtype_can_name():
-    table = jnp.asarray(RNG.standard_normal((300, 2)))
-    assert (rules.embedding_forward(jnp.asarray([127], jnp.int8), table)[0] == table[127:128]).all()
-    assert (rules.embedding_forward(jnp.asarray([255], jnp.uint8), table)[0] == table[255:256]).all()
+def test_tables_are_linears():
+    """An embedding is a linear of one-hot rows, without these; positions are an embedding of 0, 1, 2 …; a tied head is
+    a linear with the table transposed. Values, sums and per-example norms."""
+    X, dlogits = RNG.standard_normal((2, 4, 3)), RNG.standard_normal((2, 4, 5))
 
+    @jax.jit
+    def both(ids, table, dY, X, dlogits):
+        Y, residuals = rules.embedding_forward(ids, table)
+        dtable = rules.embedding_backward(residuals, dY)[1]
+        by_linear, residuals = rules.linear_forward(jax.nn.one_hot(ids, 5, dtype=float), table)
+        dW = rules.linear_backward(residuals, dY)[1]
+        found = [(Y, dtable.sum(), dtable.sq_norms(), dtable.inner(dW), dW.inner(dtable))]
+        expected = [(by_linear, dW.sum(), dW.sq_norms(), dW.sq_norms(), dW.sq_norms())]
 
-def test_embedding_is_a_linear_of_one_hot_rows():
-    """Value, sum and per-example norms are linear's, without the one-hot rows."""
-    Y, residuals = rules.embedding_forward(IDS, TABLE)
-    dtable = rules.embedding_backward(residuals, DY)[1]
-    expected, residuals = rules.linear_forward(jax.nn.one_hot(IDS, 5, dtype=float), TABLE)
-    dW = rules.linear_backward(residuals, DY)[1]
-    assert_same(Y, expected)
-    assert_same((dtable.sum(), dtable.sq_norms()), (dW.sum(), dW.sq_norms()))
-    assert_same((dtable.inner(dW), dW.inner(dtable)), (dW.sq_norms(),) * 2)
+        X3 = X[:, :3]
+        Y, residuals = rules.position_embedding_forward(X3, table)
+        dX, dtable = rules.position_embedding_backward(residuals, dY)
+        rows, residuals = rules.embedding_forward(jnp.broadcast_to(jnp.arange(3)[None], (2, 3)), table)
+        dtable_too = rules.embedding_backward(residuals, dY)[1]
+        folds = [(d.sum(), d.sq_norms(), d.second_moment(), d.inner(dtable_too)) for d in (dtable, dtable_too)]
+        found.append((Y, dX, folds[0]))
+        expected.append((X3 + rows, dY, folds[1]))
 
+        Y, residuals = rules.tied_head_forward(X, table)
+        dX, dtable = rules.tied_head_backward(residuals, dlogits)
+        by_linear, residuals = rules.linear_forward(X, table.T)
+        dX_too, dW, _ = rules.linear_backward(residuals, dlogits)
+        found.append((Y, dX, dtable.sum().T, dtable.sq_norms()))
+        expected.append((by_linear, dX_too, dW.sum(), dW.sq_norms()))
+        return found, expected
 
-def test_positions_are_an_embedding_of_0_1_2():
-    X = jnp.asarray(RNG.standard_normal((2, 3, 3)))
-    Y, residuals = rules.position_embedding_forward(X, TABLE)
-    dX, dtable = rules.position_embedding_backward(residuals, DY)
-    ids = jnp.broadcast_to(jnp.arange(3)[None], (2, 3))
-    rows, residuals = rules.embedding_forward(ids, TABLE)
-    expected = rules.embedding_backward(residuals, DY)[1]
-    assert (dX == DY).all()
-    assert_same(Y, X + rows)
-    folds = [(d.sum(), d.sq_norms(), d.second_moment(), d.inner(expected)) for d in (dtable, expected)]
-    assert_same(*folds)
+    assert_same(*both(IDS, TABLE, DY, X, dlogits))
 
 
 def test_positions_keep_no_numbers():
-    X = jnp.ones((2, 3, 3))
-    _, residuals = rules.position_embedding_forward(X, TABLE)
+    residuals = jax.eval_shape(rules.position_embedding_forward, np.ones((2, 3, 3)), TABLE)[1]
     assert residuals.X.size == 0
-    assert residuals.table is TABLE
-
-
-def test_tied_head_is_a_linear_with_the_table_turned():
-    X = jnp.asarray(RNG.standard_normal((2, 4, 3)))
-    dY = jnp.asarray(RNG.standard_normal((2, 4, 5)))
-    Y, residuals = rules.tied_head_forward(X, TABLE)
-    dX, dtable = rules.tied_head_backward(residuals, dY)
-    expected, residuals = rules.linear_forward(X, TABLE.T)
-    expected_dX, dW, _ = rules.linear_backward(residuals, dY)
-    assert_same((Y, dX, dtable.sum().T, dtable.sq_norms()), (expected, expected_dX, dW.sum(), dW.sq_norms()))
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_mixed_dtypes(dtype):
     """Outputs in the promoted dtype, cotangents in each argument's own."""
-    X, table = jnp.ones((2, 3, 3), dtype), TABLE.astype(jnp.float32)
-    for forward, backward in (
-        (rules.position_embedding_forward, rules.position_embedding_backward),
-        (rules.tied_head_forward, rules.tied_head_backward),
-    ):
-        for x, t in ((X, table), (X.astype(jnp.float32), table.astype(dtype))):
-            Y, residuals = forward(x, t)
-            dX, dtable = backward(residuals, Y)
-            assert (Y.dtype, dX.dtype, dtable.dtype, dtable.sum().dtype) == (jnp.float32, x.dtype, t.dtype, t.dtype)
+    for rule, dY in ((rules.position_embedding, (2, 3, 3)), (rules.tied_head, (2, 3, 5))):
+        for of_x, of_table in ((dtype, "float32"), ("float32", dtype)):
+            given = [((2, 3, 3), of_x), ((5, 3), of_table)]
+            arguments = [jax.ShapeDtypeStruct(*of) for of in ((dY, "float32"), *given)]
+            Y, (dX, dtable) = jax.eval_shape(functools.partial(passes, rule), *arguments)
+            assert (Y.dtype, dX.dtype, dtable.dtype) == ("float32", of_x, of_table)
 
 
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [
         (
-            lambda: rules.embedding_forward(jnp.ones((2, 3)), TABLE),
+            lambda: rules.embedding_forward(np.ones((2, 3)), TABLE),
             r"embedding_forward: ids must be integers of shape \(batch, \.\.\.\), got float64 \(2, 3\)",
         ),
         (
-            lambda: rules.embedding_forward(jnp.ones((2,), bool), TABLE),
+            lambda: rules.embedding_forward(np.ones((2,), bool), TABLE),
             r"embedding_forward: ids must be integers of shape \(batch, \.\.\.\), got bool \(2,\)",
         ),
         (
@@ -129,7 +128,7 @@ def test_mixed_dtypes(dtype):
             r"embedding_forward: ids must be integers of shape \(batch, \.\.\.\), got list",
         ),
         (
-            lambda: rules.embedding_forward(jnp.int32(1), TABLE),
+            lambda: rules.embedding_forward(np.int32(1), TABLE),
             r"embedding_forward: ids must be integers of shape \(batch, \.\.\.\), got int32 \(\)",
         ),
         (
@@ -137,27 +136,27 @@ def test_mixed_dtypes(dtype):
             r"embedding_forward: table must have shape \(rows, n\), got float64 \(3,\)",
         ),
         (
-            lambda: rules.embedding_forward(IDS, jnp.ones((0, 3))),
+            lambda: rules.embedding_forward(IDS, np.ones((0, 3))),
             r"embedding_forward: table must have shape \(rows, n\), got float64 \(0, 3\)",
         ),
         (
-            lambda: rules.position_embedding_forward(jnp.ones((2, 6, 3)), TABLE),
+            lambda: rules.position_embedding_forward(np.ones((2, 6, 3)), TABLE),
             r"position_embedding_forward: X must have at most 5 tokens, the table's rows, got float64 \(2, 6, 3\)",
         ),
         (
-            lambda: rules.position_embedding_forward(jnp.ones((2, 3)), TABLE),
+            lambda: rules.position_embedding_forward(np.ones((2, 3)), TABLE),
             r"position_embedding_forward: X must have shape \(batch, tokens, n\), got float64 \(2, 3\)",
         ),
         (
-            lambda: rules.position_embedding_forward(jnp.ones((2, 3, 1)), TABLE),
+            lambda: rules.position_embedding_forward(np.ones((2, 3, 1)), TABLE),
             r"position_embedding_forward: X must have shape \(2, 3, 3\) to meet the table .*, got float64 \(2, 3, 1\)",
         ),
         (
-            lambda: rules.tied_head_forward(jnp.ones((2, 5)), TABLE),
+            lambda: rules.tied_head_forward(np.ones((2, 5)), TABLE),
             r"tied_head_forward: X must have shape \(2, 3\) to meet the table \(5, 3\), got float64 \(2, 5\)",
         ),
         (
-            lambda: rules.tied_head_forward(jnp.ones((2, 3)), TABLE.astype(int)),
+            lambda: rules.tied_head_forward(np.ones((2, 3)), TABLE.astype(int)),
             r"tied_head_forward: table must have a floating-point dtype, got int64 \(5, 3\)",
         ),
     ],
@@ -165,5 +164,3 @@ def test_mixed_dtypes(dtype):
 def test_bad_input(call, sentence):
     with pytest.raises(hg.InputError, match=f"^{sentence}$"):
         call()
-    with pytest.raises(hg.InputError, match=f"^{sentence}"):
-        jax.eval_shape(call)
