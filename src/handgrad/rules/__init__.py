@@ -51,6 +51,7 @@ from handgrad.rules.nielsen.equations import *
 from handgrad.rules.normalization.batch_norm import *
 from handgrad.rules.normalization.group_norm import *
 from handgrad.rules.normalization.layer_norm import *
+from handgrad.rules.normalization.rms_norm import *
 from handgrad.rules.rule import *
 from handgrad.rules.sequences.embedding import *
 from handgrad.rules.sequences.gru import *

@@ -1,44 +1,46 @@
-"""What the rules of a softmax share: sums over a row without its largest element, that never subtract it.
+"""Sums over a row of a softmax without its largest element, which is left out and never subtracted.
 
 A row that is sure of a class has p = 1 − δ there. δ is the sum of the other probabilities; 1 − p, or the logarithm of a
 sum that is rounded to 1, would lose it.
 """
 
-import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
 
-Array = jax.Array
+Row = Float[Array, "*rows n"]
+Column = Float[Array, "*rows 1"]
 
 
-def shifted(S: Array, M: Array) -> Array:
+def shifted(S: Row, M: Column) -> Row:
     """S − M of a row and its largest element; 0 at a logit of ∞, which is the only class then."""
     return jnp.where(jnp.isposinf(S), 0, S - M)
 
 
-def rest_of(D: Array) -> Array:
-    """Σ e^d − 1, (..., 1): over all but one of the largest, where d = 0. log softmax is D − log1p(rest).
+def rest_of(D: Row) -> Column:
+    """Σ e^d − 1: over all but one of the largest, where d = 0. log softmax is D − log1p(rest).
 
-    A sum of 1.5 and more has the digits of what is above 1; a smaller one has one e^d of 1, which is left out. It is
-    told by its size and not by its being 1: a compiler that computes d twice, for two sums, may round it in two ways.
+    A sum of 1.5 and more has the digits of what is above 1; a smaller one has one e^d of 1, which is left out. That
+    element is recognized by its size and not by being 1: a compiler that computes d twice, for two sums, may round it
+    in two ways.
     """
     E = jnp.exp(D)
     total = jnp.sum(E, axis=-1, keepdims=True)
     return jnp.where(total < 1.5, jnp.sum(jnp.where(E < 0.75, E, 0), axis=-1, keepdims=True), total - 1)
 
 
-def rest_of_label(D: Array, at_label: Array) -> Array:
+def rest_of_label(D: Row, at_label: Bool[Array, "*rows n"]) -> Column:
     """The same, to its last digit where the label is largest, and to that of 1 elsewhere."""
     E = jnp.exp(D)
     return jnp.sum(jnp.where(at_label, E - 1, E), axis=-1, keepdims=True)
 
 
-def chances(D: Array, rest: Array) -> tuple[Array, Array]:
-    """P = e^D / (1 + rest), and 1 − P; at the largest of a row that is sure of it, rest / (1 + rest)."""
+def chances(D: Row, rest: Column) -> tuple[Row, Row]:
+    """P = e^D / (1 + rest), and 1 − P, rest / (1 + rest) at the largest element of a row that is sure of it."""
     E, share = jnp.exp(D), 1 / (1 + rest)
     return E * share, jnp.where((rest < 0.5) & (E > 0.75), rest, (1 + rest) - E) * share
 
 
-def sum_of_others(V: Array) -> Array:
+def sum_of_others(V: Row) -> Row:
     """Σ_{j ≠ k} v_j for each element k of a row; not as Σ v − v_k where v_k is more than half of Σ |v|."""
     most = 2 * jnp.abs(V) > jnp.sum(jnp.abs(V), axis=-1, keepdims=True)  # one of a row at most
     top = jnp.sum(jnp.where(most, V, 0), axis=-1, keepdims=True)
@@ -46,9 +48,12 @@ def sum_of_others(V: Array) -> Array:
     return (top - V) + rest
 
 
-def mismatch(P: Array, V: Array) -> Array:
-    """(Σ v) P − V of a softmax P. A row of it adds up to 0, so that where both are more than half, and may meet near 1,
-    it is minus the sum of the others."""
+def mismatch(P: Row, V: Row) -> Row:
+    """(Σ v) P − V of a softmax P.
+
+    A row of it sums to 0, so that where both terms are more than half, and may cancel near 1, it is minus the sum of
+    the others.
+    """
     total = jnp.sum(V, axis=-1, keepdims=True)
     plain = P * total - V
     sure = (P > 0.5) & (total < 2 * V)

@@ -1,18 +1,21 @@
 """Activations of the form Y = X ∘ gate(X).
 
-Neither Y nor the gate alone tells the slope, so each keeps one array of X's size: X itself, and the backward pass
-computes the gate again (residuals="recompute"), or the slope, and the forward pass computes it at once ("save").
+Neither Y nor the gate alone determines the slope, so each keeps one array of X's size: X itself, and the backward pass
+recomputes the gate (residuals="recompute"), or the slope, which the forward pass computes at once ("save").
 Values and slopes are computed in float32 at least and rounded once.
 """
 
 import math
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from functools import partial
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from handgrad.checks import check_array, check_choice, check_cotangent, check_residuals
-from handgrad.rules._elementwise import wide
+from handgrad.rules._wide import wide
 from handgrad.rules.rule import Rule
 
 __all__ = [
@@ -30,8 +33,8 @@ __all__ = [
     "silu_forward",
 ]
 
-Array = jax.Array
-
+Elements = Float[Array, "*shape"]
+Policy = Literal["recompute", "save"]
 POLICIES = ("recompute", "save")
 SQRT_HALF = math.sqrt(0.5)
 SQRT_2_OVER_PI = math.sqrt(2 / math.pi)
@@ -42,58 +45,44 @@ class SiluResiduals(NamedTuple):
     """One of the two.
 
     Attributes:
-      X: (batch, ...) input, where σ(X) is computed again.
-      slope: (batch, ...) dY/dX, where it was saved.
+      X: input, where σ(X) is recomputed.
+      slope: dY/dX, where it was saved.
     """
 
-    X: Any
-    slope: Any
+    X: Elements | None
+    slope: Elements | None
 
 
-def silu_forward(X: Array, *, residuals: str = "recompute") -> tuple[Array, SiluResiduals]:
+def silu_forward(X: Elements, *, residuals: Policy = "recompute") -> tuple[Elements, SiluResiduals]:
     """Y = X ∘ σ(X), also called swish.
 
     Args:
-      X: (batch, ...) floating point.
       residuals: "recompute" keeps X, "save" the slope.
-    Returns:
-      Y like X; residuals.
-    Raises:
-      InputError: X is not floating point; residuals is neither of the two.
     Derivation: docs/derivations/activations/self_gated.md (Ramachandran et al. 2017)
     """
     check_array("silu_forward", "X", X)
     check_choice("silu_forward", "residuals", residuals, POLICIES)
-    Y, slope = _silu(X)
+    Y, slope = silu_with_slope(X)
     return Y, SiluResiduals(X, None) if residuals == "recompute" else SiluResiduals(None, slope)
 
 
-def silu_backward(residuals: SiluResiduals, dY: Array) -> tuple[Array]:
+def silu_backward(residuals: SiluResiduals, dY: Elements) -> tuple[Elements]:
     """Pull dY back through Y = X ∘ S with S = σ(X).
 
         dX = dY ∘ S ∘ (1 + X ∘ (1 − S))
 
-    Args:
-      residuals: SiluResiduals of silu_forward.
-      dY: like X, cotangent of Y.
-    Returns:
-      dX like X.
-    Raises:
-      InputError: residuals of another rule; dY not of Y's shape and dtype.
     Derivation: docs/derivations/activations/self_gated.md
     """
-    X, slope = check_residuals("silu_backward", residuals, SiluResiduals)
-    slope = _silu(X)[1] if slope is None else slope
-    check_cotangent("silu_backward", dY, slope.shape, slope.dtype)
-    return (dY * slope,)
+    kept = check_residuals("silu_backward", residuals, SiluResiduals)
+    return (_pull_back("silu_backward", silu_with_slope, *kept, dY),)
 
 
 silu = Rule(silu_forward, silu_backward)
 
 
-def _silu(X: Array) -> tuple[Array, Array]:
+def silu_with_slope(X: Elements) -> tuple[Elements, Elements]:
     """Y and its slope, in X's dtype."""
-    Xw = wide(X)
+    (Xw,) = wide(X)
     S = jax.lax.logistic(Xw)
     return (Xw * S).astype(X.dtype), (S * (1 + Xw * (1 - S))).astype(X.dtype)
 
@@ -102,58 +91,44 @@ class MishResiduals(NamedTuple):
     """One of the two.
 
     Attributes:
-      X: (batch, ...) input, where the exponential is computed again.
-      slope: (batch, ...) dY/dX, where it was saved.
+      X: input, where the exponential is recomputed.
+      slope: dY/dX, where it was saved.
     """
 
-    X: Any
-    slope: Any
+    X: Elements | None
+    slope: Elements | None
 
 
-def mish_forward(X: Array, *, residuals: str = "recompute") -> tuple[Array, MishResiduals]:
+def mish_forward(X: Elements, *, residuals: Policy = "recompute") -> tuple[Elements, MishResiduals]:
     """Y = X ∘ tanh(softplus(X)).
 
     Args:
-      X: (batch, ...) floating point.
       residuals: "recompute" keeps X, "save" the slope.
-    Returns:
-      Y like X; residuals.
-    Raises:
-      InputError: X is not floating point; residuals is neither of the two.
     Derivation: docs/derivations/activations/self_gated.md (Misra 2019)
     """
     check_array("mish_forward", "X", X)
     check_choice("mish_forward", "residuals", residuals, POLICIES)
-    Y, slope = _mish(X)
+    Y, slope = mish_with_slope(X)
     return Y, MishResiduals(X, None) if residuals == "recompute" else MishResiduals(None, slope)
 
 
-def mish_backward(residuals: MishResiduals, dY: Array) -> tuple[Array]:
+def mish_backward(residuals: MishResiduals, dY: Elements) -> tuple[Elements]:
     """Pull dY back through Y = X ∘ T with T = tanh(softplus(X)).
 
         dX = dY ∘ (T + X ∘ T′)      T = (n² + 2n) / (n² + 2n + 2),  T′ = 4n (n + 1) / (n² + 2n + 2)²,  n = eˣ
 
-    Args:
-      residuals: MishResiduals of mish_forward.
-      dY: like X, cotangent of Y.
-    Returns:
-      dX like X.
-    Raises:
-      InputError: residuals of another rule; dY not of Y's shape and dtype.
     Derivation: docs/derivations/activations/self_gated.md
     """
-    X, slope = check_residuals("mish_backward", residuals, MishResiduals)
-    slope = _mish(X)[1] if slope is None else slope
-    check_cotangent("mish_backward", dY, slope.shape, slope.dtype)
-    return (dY * slope,)
+    kept = check_residuals("mish_backward", residuals, MishResiduals)
+    return (_pull_back("mish_backward", mish_with_slope, *kept, dY),)
 
 
 mish = Rule(mish_forward, mish_backward)
 
 
-def _mish(X: Array) -> tuple[Array, Array]:
+def mish_with_slope(X: Elements) -> tuple[Elements, Elements]:
     """Y and its slope, in X's dtype, from E = e^(−|x|): T = above / (above + below), divided by n² for x ≥ 0."""
-    Xw = wide(X)
+    (Xw,) = wide(X)
     E = jnp.exp(jnp.where(Xw < 0, Xw, -Xw))
     above = jnp.where(Xw < 0, E * (E + 2), 1 + 2 * E)
     below = jnp.where(Xw < 0, 2, 2 * E * E)
@@ -166,60 +141,47 @@ class GeluResiduals(NamedTuple):
     """One of the two.
 
     Attributes:
-      X: (batch, ...) input, where Φ or σ are computed again.
-      slope: (batch, ...) dY/dX, where it was saved.
+      X: input, where Φ or σ are recomputed.
+      slope: dY/dX, where it was saved.
     """
 
-    X: Any
-    slope: Any
+    X: Elements | None
+    slope: Elements | None
 
 
-def gelu_forward(X: Array, *, approximate: bool = False, residuals: str = "recompute") -> tuple[Array, GeluResiduals]:
+def gelu_forward(
+    X: Elements, *, approximate: bool = False, residuals: Policy = "recompute"
+) -> tuple[Elements, GeluResiduals]:
     """Y = X ∘ Φ(X), Φ the normal distribution function, or its tanh form.
 
     Args:
-      X: (batch, ...) floating point.
       approximate: False for Φ(x) = ½ erfc(−x/√2), True for Φ(x) ≈ ½ (1 + tanh u) = σ(2u), u = √(2/π) (x + 0.044715 x³).
       residuals: "recompute" keeps X, "save" the slope.
-    Returns:
-      Y like X; residuals.
-    Raises:
-      InputError: X is not floating point; residuals is neither of the two.
     Derivation: docs/derivations/activations/self_gated.md (Hendrycks and Gimpel 2016)
     """
     check_array("gelu_forward", "X", X)
     check_choice("gelu_forward", "residuals", residuals, POLICIES)
-    Y, slope = _gelu(X, approximate)
+    Y, slope = gelu_with_slope(X, approximate)
     return Y, GeluResiduals(X, None) if residuals == "recompute" else GeluResiduals(None, slope)
 
 
-def gelu_backward(residuals: GeluResiduals, dY: Array, *, approximate: bool = False) -> tuple[Array]:
+def gelu_backward(residuals: GeluResiduals, dY: Elements, *, approximate: bool = False) -> tuple[Elements]:
     """Pull dY back through Y = X ∘ Φ(X), φ = Φ′.
 
         dX = dY ∘ (Φ + X ∘ φ)
 
-    Args:
-      residuals: GeluResiduals of gelu_forward.
-      dY: like X, cotangent of Y.
-      approximate: the forward's.
-    Returns:
-      dX like X.
-    Raises:
-      InputError: residuals of another rule; dY not of Y's shape and dtype.
     Derivation: docs/derivations/activations/self_gated.md
     """
-    X, slope = check_residuals("gelu_backward", residuals, GeluResiduals)
-    slope = _gelu(X, approximate)[1] if slope is None else slope
-    check_cotangent("gelu_backward", dY, slope.shape, slope.dtype)
-    return (dY * slope,)
+    kept = check_residuals("gelu_backward", residuals, GeluResiduals)
+    return (_pull_back("gelu_backward", partial(gelu_with_slope, approximate=approximate), *kept, dY),)
 
 
 gelu = Rule(gelu_forward, gelu_backward)
 
 
-def _gelu(X: Array, approximate: bool) -> tuple[Array, Array]:
+def gelu_with_slope(X: Elements, approximate: bool = False) -> tuple[Elements, Elements]:
     """Y and its slope, in X's dtype, of the exact or of the tanh form."""
-    Xw = wide(X)
+    (Xw,) = wide(X)
     if approximate:
         Z = jnp.clip(Xw, -BEYOND, BEYOND)  # so that no power overflows
         cubic = 0.044715 * Z * Z
@@ -230,3 +192,18 @@ def _gelu(X: Array, approximate: bool) -> tuple[Array, Array]:
         root = jnp.exp(-(Xw**2) / 4)  # and so does φ
         Y, slope = Xw / 2 * twice, (twice + Xw * root * (root * SQRT_2_OVER_PI)) / 2
     return Y.astype(X.dtype), slope.astype(X.dtype)
+
+
+def _pull_back(
+    where: str,
+    with_slope: Callable[[Elements], tuple[Elements, Elements]],
+    X: Elements | None,
+    slope: Elements | None,
+    dY: Elements,
+) -> Elements:
+    """dY ∘ slope, which was saved or is recomputed from X."""
+    if X is not None:
+        _, slope = with_slope(X)
+    assert slope is not None
+    check_cotangent(where, dY, slope.shape, slope.dtype)
+    return dY * slope

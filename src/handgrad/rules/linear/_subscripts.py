@@ -2,16 +2,20 @@
 
 import re
 import string
-from typing import Any
+
+import jax
+from jaxtyping import Array
 
 from handgrad.checks import InputError, describe
 
+Operand = Array | jax.ShapeDtypeStruct
 
-def read(where: str, subscripts: str, **operands: Any) -> list[str]:
+
+def read(where: str, subscripts: str, **operands: Operand) -> list[str]:
     """The letters of both operands and of the output, one for each axis, the axes of "..." among them.
 
-    Axes of "..." meet from the right. One of size 1 beside a longer one gets a letter of its own: it is summed over in
-    that operand alone, so what comes back to it is the sum along the longer one.
+    Axes of "..." broadcast, aligned from the right. One of size 1 beside a longer one gets a separate letter: it is
+    summed over in that operand alone, so that its cotangent is the sum along the longer one.
     """
     *terms, y = _terms(where, subscripts)
     hidden = [_hidden(where, term, name, array) for term, (name, array) in zip(terms, operands.items(), strict=True)]
@@ -20,11 +24,11 @@ def read(where: str, subscripts: str, **operands: Any) -> list[str]:
     shared = [next(fresh) for _ in range(n)]
     one, two = [(None,) * (n - len(sizes)) + sizes for sizes in hidden]
     for i, sides in enumerate((zip(one, two, shared, strict=True), zip(two, one, shared, strict=True))):
-        of_its_own = [
+        letters = [
             "" if size is None else next(fresh) if size == 1 and other not in (None, 1) else letter
             for size, other, letter in sides
         ]
-        terms[i] = terms[i].replace("...", "".join(of_its_own))
+        terms[i] = terms[i].replace("...", "".join(letters))
     sizes: dict[str, int] = {}
     for term, (name, array) in zip(terms, operands.items(), strict=True):
         for axis, letter in enumerate(term):
@@ -34,14 +38,14 @@ def read(where: str, subscripts: str, **operands: Any) -> list[str]:
     return [*terms, y.replace("...", "".join(shared))]
 
 
-def shape_of(y: str, a: str, A: Any, b: str, B: Any) -> tuple[int, ...]:
+def shape_of(y: str, a: str, A: Operand, b: str, B: Operand) -> tuple[int, ...]:
     """The output's shape."""
     sizes = dict(zip(a + b, (*A.shape, *B.shape), strict=True))
     return tuple(sizes[letter] for letter in y)
 
 
 def _terms(where: str, subscripts: str) -> list[str]:
-    """The operands' terms and the output's, which is made up where it is implicit."""
+    """The operands' terms and the output's, which is derived where it is implicit."""
     if not isinstance(subscripts, str):
         raise InputError(f"{where}: subscripts must be a string, as 'ij,jk->ik', got {describe(subscripts)}")
     inputs, arrow, y = subscripts.replace(" ", "").partition("->")
@@ -63,7 +67,7 @@ def _terms(where: str, subscripts: str) -> list[str]:
     return terms
 
 
-def _hidden(where: str, term: str, name: str, array: Any) -> tuple[int, ...]:
+def _hidden(where: str, term: str, name: str, array: Operand) -> tuple[int, ...]:
     """The sizes of the axes that "..." stands for in this operand."""
     letters = len(term.replace("...", ""))
     if array.ndim < letters or (array.ndim > letters and "..." not in term):

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from handgrad import meshes
 from handgrad.checks import InputError, check_array, check_cotangent, check_residuals
@@ -23,7 +24,8 @@ __all__ = [
     "einsum_forward",
 ]
 
-Array = jax.Array
+Tensor = Float[Array, "..."]  # one axis for each letter of its subscripts
+Inputs = Float[Array, "batch ..."]
 
 
 class EinsumResiduals(NamedTuple):
@@ -34,24 +36,21 @@ class EinsumResiduals(NamedTuple):
       B: the second operand, for dA.
     """
 
-    A: Array
-    B: Array
+    A: Tensor
+    B: Tensor
 
 
-def einsum_forward(A: Array, B: Array, *, subscripts: str) -> tuple[Array, EinsumResiduals]:
+def einsum_forward(A: Tensor, B: Tensor, *, subscripts: str) -> tuple[Tensor, EinsumResiduals]:
     """Y = einsum(subscripts, A, B): every letter that Y doesn't have is summed over.
 
-    As jnp.einsum: a letter twice in one operand is its diagonal; "..." stands for any axes, and there alone an axis of
-    size 1 meets one of any size; without "->", Y has "..." and the letters that occur once, in order of the alphabet.
+    As jnp.einsum: a letter twice in one operand is its diagonal; "..." stands for any axes, the only ones that
+    broadcast; without "->", Y has "..." and the letters that occur once, in alphabetical order.
 
     Args:
-      A, B: floating point, one axis for each letter of theirs.
       subscripts: "ij,jk->ik", "bthd,bshd->bhts", "...ij,...jk", ...
-    Returns:
-      Y in the promoted dtype of A and B; residuals.
     Raises:
       InputError: not two operands; an output letter that no operand has, or twice; axes that don't fit the letters;
-        one letter with two sizes; a wrong dtype.
+        one letter with two sizes.
     Derivation: docs/derivations/linear/einsum.md
     """
     check_array("einsum_forward", "A", A)
@@ -60,22 +59,14 @@ def einsum_forward(A: Array, B: Array, *, subscripts: str) -> tuple[Array, Einsu
     return _contract(f"{a},{b}->{y}", A, B).astype(jnp.result_type(A, B)), EinsumResiduals(A, B)
 
 
-def einsum_backward(residuals: EinsumResiduals, dY: Array, *, subscripts: str) -> tuple[Array, Array]:
+def einsum_backward(residuals: EinsumResiduals, dY: Tensor, *, subscripts: str) -> tuple[Tensor, Tensor]:
     """Pull dY back through Y = einsum("a,b->y", A, B); a, b and y are the letters of A, B and Y.
 
         dA = einsum("y,b->a", dY, B)      dB = einsum("y,a->b", dY, A)
 
-    A letter that a alone has was summed over: what comes back is the same all along it. A letter that is twice in a was
-    a diagonal: what comes back lies on the diagonal.
+    A letter that only A has was summed over: dA is constant along it. A letter that A has twice was a diagonal: dA is
+    zero off the diagonal.
 
-    Args:
-      residuals: EinsumResiduals of einsum_forward.
-      dY: cotangent of Y.
-      subscripts: the forward's.
-    Returns:
-      dA like A; dB like B.
-    Raises:
-      InputError: residuals of another rule; dY not of Y's shape and dtype.
     Derivation: docs/derivations/linear/einsum.md
     """
     A, B = check_residuals("einsum_backward", residuals, EinsumResiduals)
@@ -88,27 +79,24 @@ einsum = Rule(einsum_forward, einsum_backward)
 
 
 class ContractionResiduals(NamedTuple):
-    """The operation's own arguments: references, no copies.
+    """The operation's arguments: references, no copies.
 
     Attributes:
-      X: (batch, ...) input, the left side of dW.
+      X: input, the left side of dW.
       W: parameter, for dX.
     """
 
-    X: Array
-    W: Array
+    X: Inputs
+    W: Tensor
 
 
-def contraction_forward(X: Array, W: Array, *, subscripts: str) -> tuple[Array, ContractionResiduals]:
+def contraction_forward(X: Inputs, W: Tensor, *, subscripts: str) -> tuple[Inputs, ContractionResiduals]:
     """Y = einsum(subscripts, X, W) with a parameter W: linear's generalization to tensors.
 
     Args:
-      X: (batch, ...) floating point.
-      W: parameter: one axis for each letter, each letter once, and each in X or Y too.
+      W: one axis for each letter, each letter once, and each in X or Y too.
       subscripts: "bti,io->bto", "bthi,hio->btho", "b...i,io->b...o", ...; the first letter of X and of Y is the
         example, and W does not have it.
-    Returns:
-      Y (batch, ...) in the promoted dtype of X and W; residuals.
     Raises:
       InputError: as einsum_forward; X and Y don't begin with the same letter; W has that letter, one letter twice,
         "...", or a letter that neither X nor Y has.
@@ -126,19 +114,11 @@ def contraction_forward(X: Array, W: Array, *, subscripts: str) -> tuple[Array, 
     return _contract(f"{x},{w}->{y}", X, W).astype(jnp.result_type(X, W)), ContractionResiduals(X, W)
 
 
-def contraction_backward(residuals: ContractionResiduals, dY: Array, *, subscripts: str) -> tuple[Array, Contraction]:
+def contraction_backward(residuals: ContractionResiduals, dY: Inputs, *, subscripts: str) -> tuple[Inputs, Contraction]:
     """Pull dY back through Y = einsum("x,w->y", X, W).
 
         dX = einsum("y,w->x", dY, W)      dW = einsum("x,y->w", X, dY)
 
-    Args:
-      residuals: ContractionResiduals of contraction_forward.
-      dY: (batch, ...) cotangent of Y.
-      subscripts: the forward's.
-    Returns:
-      dX like X; dW: Contraction, of W's shape.
-    Raises:
-      InputError: residuals of another rule; dY not of Y's shape and dtype.
     Derivation: docs/derivations/linear/einsum.md
     """
     X, W = check_residuals("contraction_backward", residuals, ContractionResiduals)
@@ -150,11 +130,11 @@ def contraction_backward(residuals: ContractionResiduals, dY: Array, *, subscrip
 contraction = Rule(contraction_forward, contraction_backward)
 
 
-def _contract(subscripts: str, A: Array, B: Array) -> Array:
+def _contract(subscripts: str, A: Tensor, B: Tensor) -> Tensor:
     return meshes.einsum(subscripts, A, B, accumulator(A, B))
 
 
-def _pull_back(y: str, dY: Array, b: str, B: Array, a: str, A: Array) -> Array:
+def _pull_back(y: str, dY: Tensor, b: str, B: Tensor, a: str, A: Tensor) -> Tensor:
     """The cotangent of A, from dY and the other operand."""
     known = "".join(dict.fromkeys(letter for letter in a if letter in y + b))
     dA = _contract(f"{y},{b}->{known}", dY, B)

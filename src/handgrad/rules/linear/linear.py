@@ -2,8 +2,8 @@
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from handgrad import meshes
 from handgrad.checks import InputError, as_row, check_array, check_cotangent, check_residuals, check_shape, describe
@@ -17,34 +17,36 @@ __all__ = [
     "linear_forward",
 ]
 
-Array = jax.Array
+Inputs = Float[Array, "batch *rest n_in"]
+Outputs = Float[Array, "batch *rest n_out"]
+Weights = Float[Array, "n_in n_out"]
+Bias = Float[Array, " n_out"]
 
 
 class LinearResiduals(NamedTuple):
-    """The operation's own arguments: references, no copies.
+    """The operation's arguments: references, no copies.
 
     Attributes:
-      X: (batch, ..., n_in) input, the left side of dW.
-      W: (n_in, n_out) weights, for dX.
-      b: (n_out,) bias or None. No cotangent needs its values; it says whether there is a db, and in which dtype.
+      X: input, the left side of dW.
+      W: weights, for dX.
+      b: bias, or None. No cotangent needs its values; it says whether there is a db, and in which dtype.
     """
 
-    X: Array
-    W: Array
-    b: Array | None
+    X: Inputs
+    W: Weights
+    b: Bias | None
 
 
-def linear_forward(X: Array, W: Array, b: Array | None = None) -> tuple[Array, LinearResiduals]:
-    """Y = X W + 1 bᵀ: every row of X times W, plus the bias.
+def linear_forward(X: Inputs, W: Weights, b: Bias | None = None) -> tuple[Outputs, LinearResiduals]:
+    """Y = X W + 1 bᵀ, in the promoted dtype of X, W and b.
 
-    Args:
-      X: (batch, ..., n_in) floating point; the axes between the first and the last are tokens or space.
-      W: (n_in, n_out).
-      b: (n_out,), or None for no bias.
-    Returns:
-      Y (batch, ..., n_out) in the promoted dtype of X, W and b; residuals.
-    Raises:
-      InputError: a wrong rank, width or dtype.
+    Every row of X is multiplied by W; the axes between the first and the last are tokens or space.
+
+    >>> import jax.numpy as jnp
+    >>> from handgrad import rules
+    >>> rules.linear(jnp.ones((1, 2)), jnp.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])).tolist()
+    [[5.0, 7.0, 9.0]]
+
     Derivation: docs/derivations/linear/linear.md
     """
     check_array("linear_forward", "X", X, min_ndim=2)
@@ -60,18 +62,13 @@ def linear_forward(X: Array, W: Array, b: Array | None = None) -> tuple[Array, L
     return Y, LinearResiduals(X, W, b)
 
 
-def linear_backward(residuals: LinearResiduals, dY: Array) -> tuple[Array, Outer, Total | None]:
+def linear_backward(residuals: LinearResiduals, dY: Outputs) -> tuple[Inputs, Outer, Total | None]:
     """Pull dY back through Y = X W + 1 bᵀ.
 
         dX = dY Wᵀ      dW = Xᵀ dY      db = dYᵀ 1
 
-    Args:
-      residuals: LinearResiduals of linear_forward.
-      dY: (batch, ..., n_out) cotangent of Y.
-    Returns:
-      dX (batch, ..., n_in); dW: Outer, (n_in, n_out); db: Total, (n_out,), or None where there was no bias.
-    Raises:
-      InputError: residuals of another rule; dY not of Y's shape and dtype.
+    dW and db are factors, not yet multiplied; db is None where there was no bias.
+
     Derivation: docs/derivations/linear/linear.md
     """
     X, W, b = check_residuals("linear_backward", residuals, LinearResiduals)

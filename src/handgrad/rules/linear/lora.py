@@ -1,9 +1,9 @@
 """LoRA: a linear operation beside a product of two thin matrices (Hu et al., 2021)."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from handgrad import meshes
 from handgrad.checks import (
@@ -27,46 +27,49 @@ __all__ = [
     "lora_linear_forward",
 ]
 
-Array = jax.Array
+Inputs = Float[Array, "batch *rest n_in"]
+Outputs = Float[Array, "batch *rest n_out"]
+Weights = Float[Array, "n_in n_out"]
+Bias = Float[Array, " n_out"]
+Down = Float[Array, "n_in r"]
+Up = Float[Array, "r n_out"]
 
 
 class LoraLinearResiduals(NamedTuple):
-    """The operation's own arguments, references, no copies; and one thin array.
+    """The operation's arguments, references, no copies; and one thin array.
 
     Attributes:
-      X: (batch, ..., n_in) input, the left side of dW and dA.
-      W: (n_in, n_out) weights, for dX.
-      A: (n_in, r) first adapter, for dX.
-      B: (r, n_out) second adapter, for dX and dA.
-      b: (n_out,) bias or None: whether there is a db, and in which dtype.
-      H: (batch, ..., r) X A, the left side of dB; None where it is computed again.
+      X: input, the left side of dW and dA.
+      W: weights, for dX.
+      A: first adapter, for dX.
+      B: second adapter, for dX and dA.
+      b: bias, or None: whether there is a db, and in which dtype.
+      H: X A, the left side of dB; None where it is recomputed.
     """
 
-    X: Array
-    W: Array
-    A: Array
-    B: Array
-    b: Array | None
-    H: Array | None
+    X: Inputs
+    W: Weights
+    A: Down
+    B: Up
+    b: Bias | None
+    H: Float[Array, "batch *rest r"] | None
 
 
 def lora_linear_forward(
-    X: Array, W: Array, A: Array, B: Array, b: Array | None = None, *, scale: float, residuals: str = "save"
-) -> tuple[Array, LoraLinearResiduals]:
-    """Y = X W + s (X A) B + 1 bᵀ: X (W + s A B), without ever forming W + s A B.
+    X: Inputs,
+    W: Weights,
+    A: Down,
+    B: Up,
+    b: Bias | None = None,
+    *,
+    scale: int | float,
+    residuals: Literal["save", "recompute"] = "save",
+) -> tuple[Outputs, LoraLinearResiduals]:
+    """Y = X W + s (X A) B + 1 bᵀ: X (W + s A B), without ever forming W + s A B; in the arrays' promoted dtype.
 
     Args:
-      X: (batch, ..., n_in) floating point.
-      W: (n_in, n_out).
-      A: (n_in, r).
-      B: (r, n_out).
-      b: (n_out,), or None for no bias.
       scale: s, in the paper α / r.
       residuals: "save" keeps X A; "recompute" forms it again in the backward pass.
-    Returns:
-      Y (batch, ..., n_out) in the promoted dtype of the arrays; residuals.
-    Raises:
-      InputError: a wrong rank, width or dtype; scale not a number; residuals of another name.
     Derivation: docs/derivations/linear/lora.md (Hu et al., 2021)
     """
     where = "lora_linear_forward"
@@ -92,24 +95,15 @@ def lora_linear_forward(
 
 
 def lora_linear_backward(
-    residuals: LoraLinearResiduals, dY: Array, *, scale: float
-) -> tuple[Array, Outer, Outer, Outer, Total | None]:
+    residuals: LoraLinearResiduals, dY: Outputs, *, scale: int | float
+) -> tuple[Inputs, Outer, Outer, Outer, Total | None]:
     """Pull dY back through Y = X W + s H B + 1 bᵀ, H = X A.
 
         dH = s dY Bᵀ      dX = dY Wᵀ + dH Aᵀ
         dW = Xᵀ dY        dA = Xᵀ dH        dB = s Hᵀ dY        db = dYᵀ 1
 
-    No cotangent needs another one's product: where dA and dB alone are asked for, dW is never formed.
+    No cotangent needs another one's product: a program that uses dA and dB alone never forms dW.
 
-    Args:
-      residuals: LoraLinearResiduals of lora_linear_forward.
-      dY: (batch, ..., n_out) cotangent of Y.
-      scale: s, the forward's.
-    Returns:
-      dX (batch, ..., n_in); dW: Outer, (n_in, n_out); dA: Outer, (n_in, r); dB: Outer, (r, n_out); db: Total,
-      (n_out,), or None where there was no bias.
-    Raises:
-      InputError: residuals of another rule; dY not of Y's shape and dtype.
     Derivation: docs/derivations/linear/lora.md (Hu et al., 2021)
     """
     X, W, A, B, b, H = check_residuals("lora_linear_backward", residuals, LoraLinearResiduals)
@@ -125,8 +119,8 @@ def lora_linear_backward(
 lora_linear = Rule(lora_linear_forward, lora_linear_backward)
 
 
-def _product(X: Array, W: Array) -> Array:
-    """X W, in float32 at least: two of them are added before anything is rounded."""
+def _product(X: Float[Array, "*rows n"], W: Float[Array, "n m"]) -> Float[Array, "*rows m"]:
+    """X W, in float32 at least: two of them are added before their sum is rounded."""
     return meshes.matmul(X, W, accumulator(X, W))
 
 

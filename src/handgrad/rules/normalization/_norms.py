@@ -2,19 +2,26 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from handgrad.checks import as_row, check_array, check_choice, check_positive, check_shape
 from handgrad.factors import Hadamard, Total
 from handgrad.factors.base import accumulator
 
-Array = jax.Array
+Rows = Float[Array, "batch *rest n"]
+Features = Float[Array, " n"]
+Shrunk = Float[Array, "..."]  # an array whose means were taken over some axes, which stay with size 1
+Axes = int | Sequence[int]
+Policy = Literal["save", "recompute"]
 
 
-def check_norm(where: str, X: Any, gamma: Any, beta: Any, eps: Any, residuals: str = "save") -> None:
+def check_norm(
+    where: str, X: Rows, gamma: Features | None, beta: Features | None, eps: float, residuals: Policy = "save"
+) -> None:
     """X is rows of features, gamma and beta are None or one number for each feature, the options are allowed."""
     check_array(where, "X", X, min_ndim=2)
     for name, parameter in (("gamma", gamma), ("beta", beta)):
@@ -30,21 +37,22 @@ class Standardized(NamedTuple):
 
     Attributes:
       A: X̂ = (X − mean) / √(variance + eps), float32 at least.
-      mean, variance: over axes that stay; a variance that doesn't fit is infinite.
-      R: 1 / √(variance + eps), which fits.
+      mean, variance: over axes that stay; a variance that overflows is infinite.
+      R: 1 / √(variance + eps), finite all the same.
     """
 
-    A: Array
-    mean: Array
-    variance: Array
-    R: Array
+    A: Float[Array, "..."]
+    mean: Shrunk
+    variance: Shrunk
+    R: Shrunk
 
 
-def standardize(X: Array, axes: int | Sequence[int], eps: float) -> Standardized:
+def standardize(X: Float[Array, "..."], axes: Axes, eps: float) -> Standardized:
     """X̂ over some axes.
 
     In two passes: the mean of the squares minus the square of the mean would lose every digit where the mean is large.
-    What the first pass's mean missed comes with the second, and corrects both (Chan, Golub and LeVeque, 1983).
+    The second pass also computes the first one's error in the mean, and corrects both statistics (the corrected
+    two-pass algorithm: Chan, Golub and LeVeque, 1983).
     """
     shrink = shrinking(X, eps)
     mean, deviations, missed = _deviations(X, axes)
@@ -54,27 +62,33 @@ def standardize(X: Array, axes: int | Sequence[int], eps: float) -> Standardized
     return Standardized((deviations - missed) * R, mean + missed, variance / shrink / shrink, R)
 
 
-def recall(X: Any, A: Any, R: Array, axes: int | Sequence[int]) -> Array:
-    """X̂ in X's dtype: the A that was kept, or computed again from the X that was kept."""
+def kept(X: Rows, A: Rows, residuals: Policy) -> tuple[Rows | None, Rows | None]:
+    """The residuals (X, None) or (None, X̂ in X's dtype)."""
+    return (X, None) if residuals == "recompute" else (None, A.astype(promoted(X)))
+
+
+def recall(X: Float[Array, "..."] | None, A: Float[Array, "..."] | None, R: Shrunk, axes: Axes) -> Float[Array, "..."]:
+    """X̂ in X's dtype: the A that was kept, or recomputed from the X that was kept."""
     if A is not None:
         return A
+    assert X is not None
     _, deviations, missed = _deviations(X, axes)
     return ((deviations - missed) * R).astype(promoted(X))
 
 
-def shrinking(X: Array, eps: float) -> float:
-    """A power of two that numbers are multiplied with where they are squared, so that large squares fit.
+def shrinking(X: Float[Array, "..."], eps: float) -> float:
+    """A power of two by which numbers are multiplied before they are squared, so that large squares don't overflow.
 
-    The smallest one with which a square that underflows is nothing beside eps: 2⁻⁴² in float32 with eps = 1e-5, and n
-    squares of numbers up to 8 · 10³¹ / √n add up to a number that fits.
+    The smallest one with which a square that underflows is negligible beside eps: 2⁻⁴² in float32 with eps = 1e-5. The
+    squares of n numbers up to 8 · 10³¹ / √n then have a sum that fits.
     """
     info = jnp.finfo(accumulator(X))
     least = math.log2(float(info.tiny)) - math.log2(float(info.eps)) - math.log2(eps) + 1
     return 2.0 ** min(0, math.ceil(least / 2))
 
 
-def _deviations(X: Array, axes: int | Sequence[int]) -> tuple[Array, Array, Array]:
-    """The mean, X − mean, and what the mean missed: it is rounded to its own size, not to that of the deviations."""
+def _deviations(X: Float[Array, "*all"], axes: Axes) -> tuple[Shrunk, Float[Array, "*all"], Shrunk]:
+    """The mean, X − mean, and the error of the mean, which is rounded to its own size, not to the deviations'."""
     X = X.astype(accumulator(X))
     mean = jnp.mean(X, axes, keepdims=True)
     deviations = X - mean
@@ -82,40 +96,40 @@ def _deviations(X: Array, axes: int | Sequence[int]) -> tuple[Array, Array, Arra
     return mean, deviations, missed
 
 
-def reciprocal_root(square: Array, eps: float, shrink: float = 1.0) -> Array:
+def reciprocal_root(square: Shrunk, eps: float, shrink: float = 1.0) -> Shrunk:
     """1 / √(square / shrink² + eps): of the quotient unless it overflows, as autodiff of so small a root would."""
     variance = square / shrink / shrink
     of_large = shrink * jax.lax.rsqrt(square + eps * shrink**2)
     return jnp.where(variance < jnp.inf, jax.lax.rsqrt(variance + eps), jax.lax.stop_gradient(of_large))
 
 
-def scale_and_shift(A: Array, gamma: Array | None, beta: Array | None, X: Array) -> Array:
+def scale_and_shift(A: Rows, gamma: Features | None, beta: Features | None, X: Rows) -> Rows:
     """A ∘ 1 γᵀ + 1 βᵀ, in the promoted dtype of X and the parameters."""
     Y = scaled(A, gamma)
     Y = Y if beta is None else Y + as_row(beta, A.ndim)
     return Y.astype(promoted(X, gamma, beta))
 
 
-def scaled(A: Array, gamma: Array | None) -> Array:
+def scaled(A: Rows, gamma: Features | None) -> Rows:
     """A ∘ 1 γᵀ, in float32 at least."""
     A = A.astype(accumulator(A))
     return A if gamma is None else A * as_row(gamma, A.ndim)
 
 
-def promoted(*arrays: Array | None) -> Any:
-    """The dtype in which those that are there meet."""
+def promoted(*arrays: Float[Array, "..."] | None) -> Any:
+    """The promoted dtype of the arrays that are not None."""
     return jnp.result_type(*(a for a in arrays if a is not None))
 
 
-def centered_slope(A: Array, G: Array, R: Array, axes: int | Sequence[int]) -> Array:
+def centered_slope(A: Float[Array, "*all"], G: Float[Array, "*all"], R: Shrunk, axes: Axes) -> Float[Array, "*all"]:
     """R ∘ (G − mean(G) − X̂ ∘ mean(G ∘ X̂)): the cotangent of X from the cotangent G of X̂ = A."""
     means = jnp.mean(G, axes, keepdims=True) + A * jnp.mean(G * A, axes, keepdims=True)
     return R * (G - means)
 
 
 def parameter_factors(
-    A: Array, dY: Array, gamma: Array | None, beta: Array | None
+    A: Rows, dY: Rows, gamma: Features | None, beta: Features | None
 ) -> tuple[Hadamard | None, Total | None]:
-    """dγ and dβ; None for a parameter that is not there."""
+    """dγ and dβ; None for an absent parameter."""
     dgamma = None if gamma is None else Hadamard(A, dY, gamma.dtype)
     return dgamma, None if beta is None else Total(dY, beta.dtype)

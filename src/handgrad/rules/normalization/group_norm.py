@@ -1,15 +1,19 @@
 """Normalization of each example over its tokens or space: groups of features together, or every feature alone."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from handgrad.checks import InputError, check_cotangent, check_count, check_residuals, describe
 from handgrad.factors import Hadamard, Total
 from handgrad.rules.normalization._norms import (
+    Features,
+    Policy,
+    Rows,
     centered_slope,
     check_norm,
+    kept,
     parameter_factors,
     promoted,
     recall,
@@ -30,51 +34,44 @@ __all__ = [
     "instance_norm_forward",
 ]
 
-Array = jax.Array
-
 
 class GroupNormResiduals(NamedTuple):
-    """One array of X's size, numbers for each example and group, and the parameters.
+    """One array of X's size, a number for each example and group, and the parameters.
 
     Attributes:
-      X: (batch, ..., n) the input itself under "recompute", otherwise None.
-      A: (batch, ..., n) the normalized input X̂ in X's dtype under "save", otherwise None.
-      R: (batch, 1, ..., groups, 1) the slope 1 / √(variance + eps), float32 at least.
-      gamma: (n,) or None.
-      beta: (n,) or None: whether there is a dbeta, and in which dtype.
+      X: the input under "recompute", otherwise None.
+      A: the normalized input X̂ in X's dtype under "save", otherwise None.
+      R: 1 / √(variance + eps), (batch, 1, ..., groups, 1), float32 at least.
+      gamma: scale, or None.
+      beta: shift, or None: whether there is a dbeta, and in which dtype.
     """
 
-    X: Array | None
-    A: Array | None
-    R: Array
-    gamma: Array | None
-    beta: Array | None
+    X: Rows | None
+    A: Rows | None
+    R: Float[Array, "batch *ones groups 1"]
+    gamma: Features | None
+    beta: Features | None
 
 
 def group_norm_forward(
-    X: Array,
-    gamma: Array | None = None,
-    beta: Array | None = None,
+    X: Rows,
+    gamma: Features | None = None,
+    beta: Features | None = None,
     *,
     groups: int,
     eps: float = 1e-5,
-    residuals: str = "save",
-) -> tuple[Array, GroupNormResiduals]:
+    residuals: Policy = "save",
+) -> tuple[Rows, GroupNormResiduals]:
     """Y = X̂ ∘ 1 γᵀ + 1 βᵀ, where X̂ has mean 0 and variance 1 over each example's tokens and each group's features.
 
-    X̂ = (X − mean) / √(variance + eps). A group is n / groups features side by side.
+    X̂ = (X − mean) / √(variance + eps). A group is n / groups features side by side. Y is in the promoted dtype of X,
+    gamma and beta.
 
     Args:
-      X: (batch, ..., n) floating point.
-      gamma: (n,) scale, or None.
-      beta: (n,) shift, or None.
+      gamma, beta: scale and shift, or None.
       groups: how many groups; divides n.
       eps: positive number.
       residuals: "save" keeps X̂, "recompute" keeps X.
-    Returns:
-      Y (batch, ..., n) in the promoted dtype of X, gamma and beta; residuals.
-    Raises:
-      InputError: a wrong rank, width or dtype; groups don't divide n; eps not positive; residuals neither of the two.
     Derivation: docs/derivations/normalization/group_norm.md (Wu and He, 2018)
     """
     check_norm("group_norm_forward", X, gamma, beta, eps, residuals)
@@ -84,31 +81,23 @@ def group_norm_forward(
     grouped = _in_groups(X, groups)
     A, _, _, R = standardize(grouped, _of_a_group(grouped.ndim), eps)
     A = A.reshape(X.shape)
-    kept = (X, None) if residuals == "recompute" else (None, A.astype(promoted(X)))
-    return scale_and_shift(A, gamma, beta, X), GroupNormResiduals(*kept, R, gamma, beta)
+    return scale_and_shift(A, gamma, beta, X), GroupNormResiduals(*kept(X, A, residuals), R, gamma, beta)
 
 
 def group_norm_backward(
-    residuals: GroupNormResiduals, dY: Array, *, groups: int, eps: float = 1e-5
-) -> tuple[Array, Hadamard | None, Total | None]:
+    residuals: GroupNormResiduals, dY: Rows, *, groups: int, eps: float = 1e-5
+) -> tuple[Rows, Hadamard | None, Total | None]:
     """Pull dY back through Y = X̂ ∘ 1 γᵀ + 1 βᵀ.
 
         dX = (G − mean(G) − X̂ ∘ mean(G ∘ X̂)) / √(variance + eps)      G = dY ∘ 1 γᵀ, means over each group
         dγ = (X̂ ∘ dY)ᵀ 1      dβ = dYᵀ 1
 
-    Args:
-      residuals: GroupNormResiduals of group_norm_forward.
-      dY: (batch, ..., n) cotangent of Y.
-      groups, eps: the forward's.
-    Returns:
-      dX like X; dgamma: Hadamard, (n,); dbeta: Total, (n,); None for a parameter that is not there.
-    Raises:
-      InputError: residuals of another rule; dY not of Y's shape and dtype.
     Derivation: docs/derivations/normalization/group_norm.md
     """
     X, A, R, gamma, beta = check_residuals("group_norm_backward", residuals, GroupNormResiduals)
     axes = _of_a_group(R.ndim)
-    grouped = recall(_in_groups(X, groups), _in_groups(A, groups), R, axes)
+    X, A = (None if a is None else _in_groups(a, groups) for a in (X, A))
+    grouped = recall(X, A, R, axes)
     A = grouped.reshape(*grouped.shape[:-2], -1)
     check_cotangent("group_norm_backward", dY, A.shape, promoted(A, gamma, beta))
     G = _in_groups(scaled(dY, gamma), groups)
@@ -120,66 +109,56 @@ group_norm = Rule(group_norm_forward, group_norm_backward)
 
 
 class InstanceNormResiduals(NamedTuple):
-    """One array of X's size, numbers for each example and feature, and the parameters.
+    """One array of X's size, a number for each example and feature, and the parameters.
 
     Attributes:
-      X: (batch, ..., n) the input itself under "recompute", otherwise None.
-      A: (batch, ..., n) the normalized input X̂ in X's dtype under "save", otherwise None.
-      R: (batch, 1, ..., n) the slope 1 / √(variance + eps), float32 at least.
-      gamma: (n,) or None.
-      beta: (n,) or None: whether there is a dbeta, and in which dtype.
+      X: the input under "recompute", otherwise None.
+      A: the normalized input X̂ in X's dtype under "save", otherwise None.
+      R: 1 / √(variance + eps), (batch, 1, ..., n), float32 at least.
+      gamma: scale, or None.
+      beta: shift, or None: whether there is a dbeta, and in which dtype.
     """
 
-    X: Array | None
-    A: Array | None
-    R: Array
-    gamma: Array | None
-    beta: Array | None
+    X: Rows | None
+    A: Rows | None
+    R: Float[Array, "batch *ones n"]
+    gamma: Features | None
+    beta: Features | None
 
 
 def instance_norm_forward(
-    X: Array, gamma: Array | None = None, beta: Array | None = None, *, eps: float = 1e-5, residuals: str = "save"
-) -> tuple[Array, InstanceNormResiduals]:
+    X: Rows,
+    gamma: Features | None = None,
+    beta: Features | None = None,
+    *,
+    eps: float = 1e-5,
+    residuals: Policy = "save",
+) -> tuple[Rows, InstanceNormResiduals]:
     """Y = X̂ ∘ 1 γᵀ + 1 βᵀ, where X̂ has mean 0 and variance 1 over the tokens, for each example and feature alone.
 
-    X̂ = (X − mean) / √(variance + eps): group norm with groups of one feature.
+    X̂ = (X − mean) / √(variance + eps): group norm with groups of one feature. X has three axes at least.
 
     Args:
-      X: (batch, tokens or space, ..., n) floating point, three axes at least.
-      gamma: (n,) scale, or None.
-      beta: (n,) shift, or None.
+      gamma, beta: scale and shift, or None.
       eps: positive number.
       residuals: "save" keeps X̂, "recompute" keeps X.
-    Returns:
-      Y (batch, ..., n) in the promoted dtype of X, gamma and beta; residuals.
-    Raises:
-      InputError: a wrong rank, width or dtype; eps not positive; residuals neither of the two.
     Derivation: docs/derivations/normalization/group_norm.md (Ulyanov, Vedaldi and Lempitsky, 2016)
     """
     check_norm("instance_norm_forward", X, gamma, beta, eps, residuals)
     if X.ndim < 3:
         raise InputError(f"instance_norm_forward: X must have shape (batch, tokens, ..., features), got {describe(X)}")
     A, _, _, R = standardize(X, _between(X.ndim), eps)
-    kept = (X, None) if residuals == "recompute" else (None, A.astype(promoted(X)))
-    return scale_and_shift(A, gamma, beta, X), InstanceNormResiduals(*kept, R, gamma, beta)
+    return scale_and_shift(A, gamma, beta, X), InstanceNormResiduals(*kept(X, A, residuals), R, gamma, beta)
 
 
 def instance_norm_backward(
-    residuals: InstanceNormResiduals, dY: Array, *, eps: float = 1e-5
-) -> tuple[Array, Hadamard | None, Total | None]:
+    residuals: InstanceNormResiduals, dY: Rows, *, eps: float = 1e-5
+) -> tuple[Rows, Hadamard | None, Total | None]:
     """Pull dY back through Y = X̂ ∘ 1 γᵀ + 1 βᵀ.
 
         dX = (G − mean(G) − X̂ ∘ mean(G ∘ X̂)) / √(variance + eps)      G = dY ∘ 1 γᵀ, means over the tokens
         dγ = (X̂ ∘ dY)ᵀ 1      dβ = dYᵀ 1
 
-    Args:
-      residuals: InstanceNormResiduals of instance_norm_forward.
-      dY: (batch, ..., n) cotangent of Y.
-      eps: the forward's.
-    Returns:
-      dX like X; dgamma: Hadamard, (n,); dbeta: Total, (n,); None for a parameter that is not there.
-    Raises:
-      InputError: residuals of another rule; dY not of Y's shape and dtype.
     Derivation: docs/derivations/normalization/group_norm.md
     """
     X, A, R, gamma, beta = check_residuals("instance_norm_backward", residuals, InstanceNormResiduals)
@@ -193,9 +172,9 @@ def instance_norm_backward(
 instance_norm = Rule(instance_norm_forward, instance_norm_backward)
 
 
-def _in_groups(X: Any, groups: int) -> Any:
-    """(batch, ..., n) as (batch, ..., groups, n / groups); None, for what was not kept, as it is."""
-    return None if X is None else jnp.reshape(X, (*X.shape[:-1], groups, X.shape[-1] // groups))
+def _in_groups(X: Rows, groups: int) -> Float[Array, "batch *rest groups m"]:
+    """(batch, ..., n) as (batch, ..., groups, n / groups)."""
+    return jnp.reshape(X, (*X.shape[:-1], groups, X.shape[-1] // groups))
 
 
 def _of_a_group(ndim: int) -> tuple[int, ...]:
