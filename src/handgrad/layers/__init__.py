@@ -1,8 +1,11 @@
 """Layer = (init, forward, backward): parameters around rules, and composition."""
 
-from handgrad.layers.activations.activations import *
 from handgrad.layers.activations.dropout import *
 from handgrad.layers.activations.gated_units import *
+from handgrad.layers.activations.rectifiers import *
+from handgrad.layers.activations.self_gated import *
+from handgrad.layers.activations.smooth import *
+from handgrad.layers.activations.softmax import *
 from handgrad.layers.attention.attention import *
 from handgrad.layers.images.convolution import *
 from handgrad.layers.images.flatten import *
@@ -28,7 +31,10 @@ from handgrad.layers.losses.regression import *
 from handgrad.layers.losses.similarity import *
 from handgrad.layers.losses.softmax_cross_entropy import *
 from handgrad.layers.normalization.batch_norm import *
-from handgrad.layers.normalization.normalization import *
+from handgrad.layers.normalization.group_norm import *
+from handgrad.layers.normalization.layer_norm import *
+from handgrad.layers.normalization.norm import *
+from handgrad.layers.normalization.rms_norm import *
 from handgrad.layers.observing import *
 from handgrad.layers.sequences.embedding import *
 from handgrad.layers.sequences.gru import *

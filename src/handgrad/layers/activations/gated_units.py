@@ -1,9 +1,10 @@
 """Gated units: of one array's two halves, and as the mlp of a transformer's block."""
 
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from handgrad import rules
 from handgrad.checks import (
@@ -16,7 +17,7 @@ from handgrad.checks import (
     describe,
 )
 from handgrad.layers.layer import Layer, composed, from_rule, placed
-from handgrad.layers.linear.linear import linear
+from handgrad.layers.linear.linear import LinearParams, linear
 from handgrad.rules.rule import Rule
 
 __all__ = [
@@ -27,46 +28,47 @@ __all__ = [
     "swiglu",
 ]
 
-Array = jax.Array
 Initializer = jax.nn.initializers.Initializer
+Policy = Literal["recompute", "save"]
+Rows = Float[Array, "batch *rest n"]
 
-GATES = {
-    "sigmoid": (rules.glu, {}),
-    "silu": (rules.swiglu, {}),
-    "gelu": (rules.geglu, {}),
-    "gelu_tanh": (rules.geglu, {"approximate": True}),
+GATES: dict[str, Rule[..., Array]] = {
+    "sigmoid": rules.glu,
+    "silu": rules.swiglu,
+    "gelu": rules.geglu,
+    "gelu_tanh": rules.geglu.with_options(approximate=True),
 }
 
 
-def glu(*, residuals: str = "recompute") -> Layer:
+def glu(*, residuals: Policy = "recompute") -> Layer:
     """Y = V ∘ σ(U), V the first half of x's features and U the second, as in PyTorch's glu."""
     return _of_halves(rules.glu, residuals)
 
 
-def swiglu(*, residuals: str = "recompute") -> Layer:
+def swiglu(*, residuals: Policy = "recompute") -> Layer:
     """Y = V ∘ silu(U), V the first half of x's features and U, the gate's, the second."""
     return _of_halves(rules.swiglu, residuals)
 
 
-def geglu(approximate: bool = False, *, residuals: str = "recompute") -> Layer:
+def geglu(approximate: bool = False, *, residuals: Policy = "recompute") -> Layer:
     """Y = V ∘ gelu(U), V the first half of x's features and U, the gate's, the second; exact or in the tanh form."""
-    return _of_halves(rules.geglu, residuals, approximate=approximate)
+    return _of_halves(rules.geglu.with_options(approximate=approximate), residuals)
 
 
-def _of_halves(rule: Rule[..., Array], residuals: str, **options: Any) -> Layer:
+def _of_halves(rule: Rule[..., Array], residuals: Policy) -> Layer:
     """A gated unit as a layer of one array: (batch, ..., 2 n) to (batch, ..., n)."""
     where = rule.__name__
     check_choice(where, "residuals", residuals, ("recompute", "save"))
 
-    def halves_forward(X: Array) -> tuple[Array, Any]:
+    def halves_forward(X: Float[Array, "batch *rest two_n"]) -> tuple[Rows, PyTree]:
         check_array(where, "x", X, min_ndim=2)
         if X.shape[-1] % 2:
             raise InputError(f"{where}: x must have an even number of features, two halves, got {describe(X)}")
         V, U = jnp.split(X, 2, axis=-1)
-        return rule.forward(U, V, residuals=residuals, **options)
+        return rule.forward(U, V, residuals=residuals)
 
-    def halves_backward(kept: Any, dY: Array) -> tuple[Array]:
-        dU, dV = rule.backward(kept, dY, **options)
+    def halves_backward(kept: PyTree, dY: Rows) -> tuple[Float[Array, "batch *rest two_n"]]:
+        dU, dV = rule.backward(kept, dY)
         return (jnp.concatenate([dV, dU], axis=-1),)
 
     return from_rule(Rule(halves_forward, halves_backward))
@@ -76,32 +78,32 @@ class GatedMlpParams(NamedTuple):
     """Parameters of `gated_mlp`.
 
     Attributes:
-      gate: LinearParams of what the gate sees, (n, n_hidden).
-      up: LinearParams of what goes through it, (n, n_hidden).
-      down: LinearParams from the gated units to the output, (n_hidden, n).
+      gate: of the linear that makes the gate's input, (n, n_hidden).
+      up: of the linear that makes what the gate multiplies, (n, n_hidden).
+      down: of the linear from the gated units to the output, (n_hidden, n).
     """
 
-    gate: Any
-    up: Any
-    down: Any
+    gate: LinearParams
+    up: LinearParams
+    down: LinearParams
 
 
 class GatedMlpResiduals(NamedTuple):
     """gate, up, unit, down: what each of the four keeps. x, which two of them keep, is one array."""
 
-    gate: Any
-    up: Any
-    unit: Any
-    down: Any
+    gate: PyTree
+    up: PyTree
+    unit: PyTree
+    down: PyTree
 
 
 def gated_mlp(
     n_hidden: int,
-    gate: str = "silu",
+    gate: Literal["sigmoid", "silu", "gelu", "gelu_tanh"] = "silu",
     *,
     bias: bool = False,
     n_out: int | None = None,
-    residuals: str = "recompute",
+    residuals: Policy = "recompute",
     init_W: Initializer = jax.nn.initializers.lecun_normal(),
 ) -> Layer:
     """y = down(act(gate(x)) ∘ up(x)), three linears around a gated unit.
@@ -116,9 +118,6 @@ def gated_mlp(
       n_out: output features; None takes as many as x has.
       residuals: the gated unit's, "recompute" or "save".
       init_W: the linears' initializer, (key, shape, dtype) -> array.
-    Raises:
-      InputError: n_hidden or n_out is not a positive integer; an unknown gate or policy; at trace time, params or
-        residuals of another layer, and whatever the parts raise, with their names in front.
     Derivation: docs/derivations/activations/gated_units.md
     """
     check_count("gated_mlp", "n_hidden", n_hidden)
@@ -129,16 +128,18 @@ def gated_mlp(
     opening, unit = linear(n_hidden, bias=bias, init_W=init_W), placed("unit", _unit(gate, residuals))
     of_gate, of_up = placed("gate", opening), placed("up", opening)
 
-    def down(x):
+    def down(x: Array | jax.ShapeDtypeStruct) -> Layer:
         return placed("down", linear(n_out or x.shape[-1], bias=bias, init_W=init_W))
 
-    def init(key, x):
+    def init(key: PRNGKeyArray, x: Array | jax.ShapeDtypeStruct) -> GatedMlpParams:
         check_array("gated_mlp", "x", x, min_ndim=2)
         keys = jax.random.split(key, 3)
         hidden = jax.ShapeDtypeStruct((*x.shape[:-1], n_hidden), x.dtype)
         return GatedMlpParams(of_gate.init(keys[0], x), of_up.init(keys[1], x), down(x).init(keys[2], hidden))
 
-    def forward(params, x, key=None):
+    def forward(
+        params: GatedMlpParams, x: Rows, key: PRNGKeyArray | None = None
+    ) -> tuple[Float[Array, "batch *rest n_out"], GatedMlpResiduals]:
         check_params("gated_mlp", params, GatedMlpParams)
         check_array("gated_mlp", "x", x, min_ndim=2)
         u, kept_of_gate = of_gate.forward(params.gate, x)
@@ -147,7 +148,7 @@ def gated_mlp(
         y, kept_of_down = down(x).forward(params.down, h)
         return y, GatedMlpResiduals(kept_of_gate, kept_of_up, kept_of_unit, kept_of_down)
 
-    def backward(residuals, dy):
+    def backward(residuals: GatedMlpResiduals, dy: Float[Array, "batch *rest n_out"]) -> tuple[Rows, GatedMlpParams]:
         kept = check_residuals("gated_mlp", residuals, GatedMlpResiduals)
         dh, ddown = down(kept.gate.X).backward(kept.down, dy)
         (du, dv), _ = unit.backward(kept.unit, dh)
@@ -158,14 +159,15 @@ def gated_mlp(
     return composed(init, forward, backward)
 
 
-def _unit(gate: str, residuals: str) -> Layer:
+def _unit(gate: str, residuals: Policy) -> Layer:
     """The gated unit as a layer of the pair (U, V)."""
-    rule, options = GATES[gate]
+    rule = GATES[gate]
 
-    def forward(params, x, key=None):
-        return rule.forward(*x, residuals=residuals, **options)
+    def forward(params: tuple[()], x: tuple[Rows, Rows], key: PRNGKeyArray | None = None) -> tuple[Rows, PyTree]:
+        return rule.forward(*x, residuals=residuals)
 
-    def backward(kept, dy):
-        return rule.backward(kept, dy, **options), ()
+    def backward(kept: PyTree, dy: Rows) -> tuple[tuple[Rows, Rows], tuple[()]]:
+        dU, dV = rule.backward(kept, dy)
+        return (dU, dV), ()
 
     return Layer(lambda key, x: (), forward, backward)

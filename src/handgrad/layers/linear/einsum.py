@@ -1,14 +1,15 @@
-"""einsum: a layer of one parameter, contracted with its input in any way that an einsum can say."""
+"""einsum: a layer of one parameter, contracted with its input by any einsum."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from handgrad.checks import check_array, check_count, check_params, check_shape
 from handgrad.layers.layer import Layer
 from handgrad.rules.linear._subscripts import read
-from handgrad.rules.linear.einsum import contraction_backward, contraction_forward
+from handgrad.rules.linear.einsum import ContractionResiduals, contraction_backward, contraction_forward
 
 __all__ = [
     "EinsumParams",
@@ -16,6 +17,7 @@ __all__ = [
 ]
 
 Initializer = jax.nn.initializers.Initializer
+Tensor = Float[Array, "batch ..."]
 
 
 class EinsumParams(NamedTuple):
@@ -25,7 +27,7 @@ class EinsumParams(NamedTuple):
       W: one axis for each of its letters.
     """
 
-    W: Any
+    W: Array
 
 
 def einsum(subscripts: str, shape: Sequence[int], *, init_W: Initializer | None = None) -> Layer:
@@ -36,29 +38,28 @@ def einsum(subscripts: str, shape: Sequence[int], *, init_W: Initializer | None 
       shape: W's.
       init_W: initializer, (key, shape, dtype) -> array; None: normal numbers whose variance is 1 / the number of
         products that each element of Y sums over W, as lecun_normal's for a matrix.
-    Raises:
-      InputError: shape is not of positive integers; at trace time, params of another layer, and as
-        contraction_forward and contraction_backward.
     Derivation: docs/derivations/linear/einsum.md
     """
     for size in shape:
         check_count("einsum", "each size in shape", size)
 
-    def init(key, x):
+    def init(key: PRNGKeyArray, x: Array | jax.ShapeDtypeStruct) -> EinsumParams:
         check_array("einsum", "x", x, min_ndim=1)
         dtype = jax.dtypes.canonicalize_dtype(x.dtype)
         W = jax.ShapeDtypeStruct(tuple(shape), dtype)
         jax.eval_shape(lambda x, W: contraction_forward(x, W, subscripts=subscripts), x, W)  # it fits
         return EinsumParams((init_W or _initializer(*read("einsum", subscripts, X=x, W=W)))(key, W.shape, dtype))
 
-    def forward(params, x, key=None):
+    def forward(
+        params: EinsumParams, x: Tensor, key: PRNGKeyArray | None = None
+    ) -> tuple[Tensor, ContractionResiduals]:
         check_params("einsum", params, EinsumParams)
         check_shape("einsum", "params.W", params.W, tuple(shape))
         return contraction_forward(x, params.W, subscripts=subscripts)
 
-    def backward(residuals, dy):
-        dx, dW = contraction_backward(residuals, dy, subscripts=subscripts)
-        return dx, EinsumParams(dW)
+    def backward(residuals: ContractionResiduals, dy: Tensor) -> tuple[Tensor, EinsumParams]:
+        dx, *dparams = contraction_backward(residuals, dy, subscripts=subscripts)
+        return dx, EinsumParams._make(dparams)
 
     return Layer(init, forward, backward)
 

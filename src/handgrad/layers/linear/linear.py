@@ -1,19 +1,19 @@
 """linear: the layer that most parameters live in."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from handgrad.checks import InputError, check_array, check_count, check_params, check_shape, describe
 from handgrad.layers.layer import Layer
-from handgrad.rules.linear.linear import linear_backward, linear_forward
+from handgrad.rules.linear.linear import LinearResiduals, linear_backward, linear_forward
 
 __all__ = [
     "LinearParams",
     "linear",
 ]
 
-Array = jax.Array
 Initializer = jax.nn.initializers.Initializer
 
 
@@ -25,8 +25,8 @@ class LinearParams(NamedTuple):
       b: (n_out,) bias, or None.
     """
 
-    W: Any
-    b: Any = None
+    W: Array
+    b: Array | None = None
 
 
 def linear(
@@ -41,19 +41,16 @@ def linear(
 
     Args:
       n_out: output features.
-      bias: False leaves b away.
+      bias: False omits b.
       n_in: input features; None takes them from the x of `init`.
       init_W, init_b: initializers, (key, shape, dtype) -> array; parameters get the dtype of `init`'s x.
-    Raises:
-      InputError: n_out or n_in is not a positive integer; at trace time, params of another layer, and as linear_forward
-        and linear_backward.
     Derivation: docs/derivations/linear/linear.md
     """
     check_count("linear", "n_out", n_out)
     if n_in is not None:
         check_count("linear", "n_in", n_in)
 
-    def init(key, x):
+    def init(key: PRNGKeyArray, x: Array | jax.ShapeDtypeStruct) -> LinearParams:
         check_array("linear", "x", x, min_ndim=2)
         if n_in not in (None, x.shape[-1]):
             raise InputError(f"linear: x must have {n_in} features, got {describe(x)}")
@@ -62,16 +59,25 @@ def linear(
         W = init_W(key_W, (x.shape[-1], n_out), dtype)
         return LinearParams(W, init_b(key_b, (n_out,), dtype) if bias else None)
 
-    def forward(params, x, key=None):
+    def forward(
+        params: LinearParams, x: Float[Array, "batch *rest n_in"], key: PRNGKeyArray | None = None
+    ) -> tuple[Float[Array, "batch *rest n_out"], LinearResiduals]:
         check_params("linear", params, LinearParams)
         check_array("linear", "params.W", params.W, min_ndim=2)
         check_shape("linear", "params.W", params.W, (n_in or params.W.shape[0], n_out), "(n_in, n_out)")
-        if (params.b is not None) != bias:
-            raise InputError(f"linear: params.b must be {'an array' if bias else 'None'}, got {describe(params.b)}")
+        check_bias("linear", params.b, bias)
         return linear_forward(x, params.W, params.b)
 
-    def backward(residuals, dy):
-        dx, dW, db = linear_backward(residuals, dy)
-        return dx, LinearParams(dW, db)
+    def backward(
+        residuals: LinearResiduals, dy: Float[Array, "batch *rest n_out"]
+    ) -> tuple[Float[Array, "batch *rest n_in"], LinearParams]:
+        dx, *dparams = linear_backward(residuals, dy)
+        return dx, LinearParams._make(dparams)
 
     return Layer(init, forward, backward)
+
+
+def check_bias(where: str, b: Array | None, wanted: bool) -> None:
+    """`b` is there where the layer has a bias, and None where it has none."""
+    if (b is not None) != wanted:
+        raise InputError(f"{where}: params.b must be {'an array' if wanted else 'None'}, got {describe(b)}")
