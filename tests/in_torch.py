@@ -6,20 +6,28 @@ from typing import Any
 import jax
 import numpy as np
 
+import handgrad as hg
+
 
 def normal(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng([seed, *shape]).standard_normal(shape)
 
 
-def in_torch(function: Callable[..., Any], *arguments: Any) -> tuple[Any, tuple[Any, ...]]:
-    """A value, with a cotangent drawn for it in the first place: (dY, value, cotangents of the arguments)."""
+def in_torch(function: Callable[..., Any], *arguments: Any, dY: Any = None) -> tuple[Any, tuple[Any, ...]]:
+    """(dY, value, cotangents of the arguments), dY drawn where none is given; None for what has no gradient."""
     import torch
 
-    leaves = [torch.tensor(a, requires_grad=True) for a in arguments]
+    leaves = [None if a is None else torch.tensor(a, requires_grad=True) for a in arguments]
     value = function(*leaves)
-    dY = normal(*value.shape, seed=1)
+    dY = normal(*value.shape, seed=1) if dY is None else dY
     value.backward(torch.tensor(dY))
-    return dY, (value.detach().numpy(), *(leaf.grad.numpy() for leaf in leaves))
+    grads = (None if leaf is None or leaf.grad is None else leaf.grad.numpy() for leaf in leaves)
+    return dY, (value.detach().numpy(), *grads)
+
+
+def channels_first(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function of channels at the last axis that is torch's of channels at axis 1."""
+    return lambda x, *rest: function(x.movedim(-1, 1), *rest).movedim(1, -1)
 
 
 def assert_close(found: Any, expected: Any, name: str = "", rtol: float = 1e-12) -> None:
@@ -30,3 +38,23 @@ def assert_close(found: Any, expected: Any, name: str = "", rtol: float = 1e-12)
         mine, theirs = np.asarray(mine), np.asarray(theirs)
         assert mine.shape == theirs.shape, name
         assert np.abs(mine - theirs).max() <= rtol * np.abs(theirs).max(), name
+
+
+def assert_rules_agree(rows: dict[str, tuple[Any, Callable[..., Any], tuple[Any, ...]]], rtol: float = 1e-12) -> None:
+    """Name -> (rule, torch's function, arguments): value and each gradient that torch has; our side is one program."""
+    theirs = {name: in_torch(function, *arguments) for name, (_, function, arguments) in rows.items()}
+
+    @jax.jit
+    def by_hand(given):
+        found = {}
+        for name, (dY, arguments) in given.items():
+            Y, residuals = rows[name][0].forward(*arguments)
+            found[name] = Y, *hg.materialize(rows[name][0].backward(residuals, dY))
+        return found
+
+    found = by_hand({name: (theirs[name][0], arguments) for name, (*_, arguments) in rows.items()})
+    for name, (*_, arguments) in rows.items():
+        assert [a is None for a in arguments] == [d is None for d in found[name][1:]], name
+        pairs = [(one, two) for one, two in zip(found[name], theirs[name][1], strict=True) if two is not None]
+        assert all(np.isfinite(one).all() for one, _ in pairs), name
+        assert_close(*map(list, zip(*pairs, strict=True)), name, rtol)

@@ -17,6 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import handgrad as hg
 from handgrad import rules
@@ -146,12 +147,86 @@ def by_hand(op: str, **options: Any) -> Run:
 def autodiff(function: Callable[..., Any]) -> Run:
     """jax.vjp of a function of the inputs, in their dtype."""
 
+    @jax.jit
     def run(*arguments):
         *inputs, dY = arguments
         Y, pull = jax.vjp(function, *inputs)
         return Y, *pull(dY)
 
     return run
+
+
+def sigma(x: np.ndarray) -> np.ndarray:
+    """σ(x) in NumPy, with all digits on both sides."""
+    E = np.exp(-np.abs(x))
+    return np.where(x < 0, E, 1) / (1 + E)
+
+
+def slope_of(value: Callable[..., np.ndarray], slope: Callable[..., np.ndarray]) -> Run:
+    """The truth of an activation from its value and its slope in NumPy."""
+
+    def run(X, dY):
+        with np.errstate(all="ignore"):
+            return value(X), dY * slope(X)
+
+    return run
+
+
+def tanh_form(x: Any) -> Any:
+    """x σ(2u): the tanh form of gelu, of which a float64 keeps all digits on the left as well."""
+    return x * jax.nn.sigmoid(2 * np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))
+
+
+# Where σ is a subnormal number and flushed to zero, but x σ is none: left out.
+FLUSHED = {"silu": (-92, -87), "swiglu": (-92, -87), "mish": (-92, -87), "tanh-form": (-11, -10)}
+
+
+def unflushed(op: str, name: str, dtype: Any, dense: int = 4001) -> np.ndarray:
+    """The grid of an activation, or of a gate."""
+    numbers = grid(dtype, dense)
+    low, high = FLUSHED.get(op) or FLUSHED.get(name) or (0, 0)
+    return numbers[~((numbers > low) & (numbers < high))]
+
+
+def activation(
+    op: str,
+    primal: Callable[..., Any],
+    of_torch: Callable[..., Any],
+    truth: Run | None = None,
+    name: str = "grid",
+    **options: Any,
+) -> Subject:
+    """An activation on the grid; the truth is float64 autodiff of its primal where that keeps its digits."""
+
+    def inputs(dtype):
+        X = unflushed(op, name, dtype)
+        return X, cotangents(X.shape, dtype)
+
+    rivals = {"jax.grad": autodiff(primal), **by_torch(of_torch)}
+    return Subject(op, name, ("Y", "dX"), inputs, truth or autodiff(primal), rivals=rivals, options=options)
+
+
+def assert_known(rows: dict[str, tuple[Any, list[float], list[float], list[float]]]) -> None:
+    """Name -> (rule, x, y, slope): what mathematics says, in float32 and float64, to a few ulps."""
+    for dtype in ("float32", "float64"):
+
+        @jax.jit
+        def run(xs):
+            found = {}
+            for name, x in xs.items():
+                y, residuals = rows[name][0].forward(x)
+                found[name] = y, rows[name][0].backward(residuals, jnp.ones_like(x))[0]
+            return found
+
+        found = run({name: np.array(x, dtype) for name, (_, x, *_) in rows.items()})
+        for name, (_, _, y, slope) in rows.items():
+            for one, exact in zip(found[name], (y, slope), strict=True):
+                assert one.dtype == dtype
+                rtol = 4 * float(jnp.finfo(dtype).eps)
+                np.testing.assert_allclose(one, np.array(exact, dtype), rtol=rtol, atol=0, err_msg=name)
+
+
+every_dtype = pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
 
 
 def by_torch(function: Callable[..., Any]) -> dict[str, Run]:

@@ -1,77 +1,121 @@
-"""Gated units: policies, dtypes, equal forms, and what is refused."""
+"""Gated units: policies, dtypes, precision, and what is refused."""
+
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import assert_same
+from precision import (
+    Subject,
+    against,
+    assert_precise,
+    autodiff,
+    by_torch,
+    cotangents,
+    every_dtype,
+    tanh_form,
+    unflushed,
+)
 
 import handgrad as hg
 from handgrad import rules
 
 RNG = np.random.default_rng(0)
-U, V, DY = jnp.asarray(RNG.standard_normal((3, 4, 2, 5)) * 2)
+U, V, DY = RNG.standard_normal((3, 4, 2, 5)) * 2
 UNITS = {
-    "glu": (rules.glu_forward, rules.glu_backward, {}, lambda u: 1 / (1 + jnp.exp(-u))),
-    "swiglu": (rules.swiglu_forward, rules.swiglu_backward, {}, jax.nn.silu),
-    "geglu": (rules.geglu_forward, rules.geglu_backward, {}, lambda u: jax.nn.gelu(u, approximate=False)),
-    "geglu-tanh": (rules.geglu_forward, rules.geglu_backward, {"approximate": True}, jax.nn.gelu),
+    "glu": (rules.glu, lambda u: 1 / (1 + jnp.exp(-u))),
+    "swiglu": (rules.swiglu, jax.nn.silu),
+    "geglu": (rules.geglu, lambda u: jax.nn.gelu(u, approximate=False)),
+    "geglu-tanh": (rules.geglu.with_options(approximate=True), jax.nn.gelu),
 }
-every_unit = pytest.mark.parametrize(("forward", "backward", "options", "gate"), UNITS.values(), ids=UNITS.keys())
+every_unit = pytest.mark.parametrize(("rule", "gate"), UNITS.values(), ids=UNITS.keys())
+
+
+def run(rule, policy, U, V, DY):
+    Y, residuals = rule.with_options(residuals=policy).forward(U, V)
+    return Y, residuals, rule.backward(residuals, DY)
 
 
 @every_unit
-def test_policies_keep_two_arrays_and_give_the_same(forward, backward, options, gate):
-    found = []
+def test_policies_autodiff_and_open_and_shut_gates(rule, gate):
+    """Both keep two arrays of U's size and give the same numbers. At u = ±1e4 in float32 σ is 1 or 0, silu and gelu
+    are u or 0; nothing overflows."""
+    u, v, dy = np.array([[[1e4, -1e4]], [[3.0, 3.0]], [[1.0, 1.0]]], np.float32)
+
+    @jax.jit
+    def outcome(U, V, DY, u, v, dy):
+        found = {}
+        for policy in ("recompute", "save"):
+            Y, residuals, cotangents = run(rule, policy, U, V, DY)
+            kept = jax.tree.leaves(residuals)
+            assert [a.shape for a in kept] == [U.shape] * 2
+            assert (kept[0] is U) == (policy == "recompute")
+            found[policy] = Y, *cotangents
+        expected, pullback = jax.vjp(lambda u, v: gate(u) * v, U, V)
+        Y, _, (dU, dV) = run(rule, "recompute", u, v, dy)
+        return found, (expected, *pullback(DY)), (Y, dV, dU)
+
+    found, expected, of_large = outcome(U, V, DY, u, v, dy)
+    assert all((np.asarray(one) == two).all() for one, two in zip(*found.values(), strict=True))
+    assert_same(found["save"], expected)
+    opened = 1 if rule is rules.glu else 1e4
+    assert [a.tolist() for a in of_large] == [[[3 * opened, 0]], [[opened, 0]], [[0 if opened == 1 else 3, 0]]]
+
+
+@every_unit
+def test_mixed_dtypes(rule, gate):
     for policy in ("recompute", "save"):
-        Y, residuals = forward(U, V, residuals=policy, **options)
-        kept = jax.tree.leaves(residuals)
-        assert [a.shape for a in kept] == [U.shape] * 2
-        assert (kept[0] is U) == (policy == "recompute")
-        found.append((Y, *backward(residuals, DY, **options)))
-    for one, two in zip(*found, strict=True):
-        assert (one == two).all()
+        for dtypes in ((jnp.float32, jnp.bfloat16), (jnp.bfloat16, jnp.float32), (jnp.float64, jnp.float32)):
+            wide = jnp.promote_types(*dtypes)
+            given = U.astype(dtypes[0]), V.astype(dtypes[1]), DY.astype(wide)
+            Y, _, (dU, dV) = jax.eval_shape(functools.partial(run, rule, policy), *given)
+            assert (Y.dtype, dU.dtype, dV.dtype) == (wide, *dtypes)
 
 
 @every_unit
-def test_against_autodiff(forward, backward, options, gate):
-    expected, pullback = jax.vjp(lambda u, v: gate(u) * v, U, V)
-    Y, residuals = forward(U, V, **options)
-    assert_same((Y, *backward(residuals, DY, **options)), (expected, *pullback(DY)))
-
-
-@every_unit
-@pytest.mark.parametrize("policy", ["recompute", "save"])
-@pytest.mark.parametrize("dtypes", [("float32", "bfloat16"), ("bfloat16", "float32"), ("float64", "float32")])
-def test_mixed_dtypes(forward, backward, options, gate, policy, dtypes):
-    u, v = U.astype(dtypes[0]), V.astype(dtypes[1])
-    Y, residuals = forward(u, v, residuals=policy, **options)
-    assert Y.dtype == jnp.promote_types(*dtypes)
-    dU, dV = backward(residuals, DY.astype(Y.dtype), **options)
-    assert (dU.dtype, dV.dtype) == dtypes
-
-
-@every_unit
-def test_the_gate_wide_open_and_shut(forward, backward, options, gate):
-    """u = ±1e4 in float32: σ is 1 or 0, silu and gelu are u or 0; nothing overflows."""
-    u, v = jnp.asarray([[1e4, -1e4]], jnp.float32), jnp.asarray([[3.0, 3.0]], jnp.float32)
-    Y, residuals = forward(u, v, **options)
-    dU, dV = backward(residuals, jnp.ones_like(u), **options)
-    opened = 1 if forward is rules.glu_forward else 1e4
-    assert Y.tolist() == [[3 * opened, 0]]
-    assert dV.tolist() == [[opened, 0]]
-    assert dU.tolist() == [[0 if opened == 1 else 3, 0]]
-
-
-@every_unit
-def test_bad_input(forward, backward, options, gate):
-    name = forward.__name__
+def test_bad_input(rule, gate):
+    name = f"{rule.__name__}_forward"
     for wrong, sentence in (
         ((U, V[:, :, :1]), r"V must have shape \(4, 2, 5\) like U, got float64 \(4, 2, 1\)$"),
         ((U, V.astype(int)), r"V must have a floating-point dtype, got int64 \(4, 2, 5\)$"),
         ((U, None), "V must be an array, got NoneType$"),
     ):
         with pytest.raises(hg.InputError, match=f"^{name}: {sentence}"):
-            forward(*wrong, **options)
+            rule.forward(*wrong)
     with pytest.raises(hg.InputError, match=f"^{name}: residuals must be 'recompute' or 'save', got 'keep'$"):
-        forward(U, V, residuals="keep", **options)
+        rule.forward(U, V, residuals="keep")
+
+
+def gated(op, gate, of_torch, truth=None, name="grid", **options):
+    """Y = g(U) ∘ V: many U against a few V."""
+
+    def inputs(dtype):
+        U, V = against(unflushed(op, name, dtype, 1001), [1e-3, -0.7, 1.0], dtype=dtype)
+        return U, V, cotangents(U.shape, dtype)
+
+    rivals = {"jax.grad": autodiff(lambda U, V: gate(U) * V), **by_torch(lambda t, U, V: of_torch(t, U) * V)}
+    exact = autodiff(lambda U, V: (truth or gate)(U) * V)
+    return Subject(op, name, ("Y", "dU", "dV"), inputs, exact, rivals=rivals, options=options)
+
+
+SUBJECTS = [
+    gated("glu", jax.nn.sigmoid, lambda t, u: t.sigmoid(u), lambda u: jnp.exp(-jnp.logaddexp(-u, 0.0))),
+    gated("swiglu", jax.nn.silu, lambda t, u: t.nn.functional.silu(u)),
+    gated("geglu", lambda u: jax.nn.gelu(u, approximate=False), lambda t, u: t.nn.functional.gelu(u)),
+    gated(
+        "geglu",
+        lambda u: jax.nn.gelu(u, approximate=True),
+        lambda t, u: t.nn.functional.gelu(u, approximate="tanh"),
+        tanh_form,
+        name="tanh-form",
+        approximate=True,
+    ),
+]
+
+
+@every_dtype
+@pytest.mark.parametrize("subject", SUBJECTS, ids=str)
+def test_over_the_whole_range(subject, dtype):
+    assert_precise(subject, dtype)

@@ -1,15 +1,13 @@
 """PyTorch as a third party: glu, and gates of silu and gelu."""
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 import pytest
 from helpers import assert_same
+from in_torch import F, assert_rules_agree, in_torch, torch
 
 import handgrad as hg
 from handgrad import layers, rules
-
-torch = pytest.importorskip("torch", reason="PyTorch, the optional third party, is not installed")
-F = torch.nn.functional
 
 pytestmark = pytest.mark.third_party
 
@@ -19,39 +17,35 @@ LARGE = np.array([[1e4, -1e4, 30.0, -30.0]])
 X = RNG.standard_normal((5, 2, 8)) * 2
 UNITS = {
     # torch.sigmoid's slope, σ (1 − σ), has lost three digits at 30 in float64.
-    "glu": (rules.glu_forward, rules.glu_backward, {}, lambda u: torch.exp(F.logsigmoid(u))),
-    "swiglu": (rules.swiglu_forward, rules.swiglu_backward, {}, F.silu),
-    "geglu": (rules.geglu_forward, rules.geglu_backward, {}, F.gelu),
-    "geglu-tanh": (
-        rules.geglu_forward,
-        rules.geglu_backward,
-        {"approximate": True},
-        lambda u: F.gelu(u, approximate="tanh"),
-    ),
+    "glu": (rules.glu, lambda u: torch.exp(F.logsigmoid(u))),
+    "swiglu": (rules.swiglu, F.silu),
+    "geglu": (rules.geglu, F.gelu),
+    "geglu-tanh": (rules.geglu.with_options(approximate=True), lambda u: F.gelu(u, approximate="tanh")),
 }
 
 
-def in_torch(function, dY, *arrays):
-    leaves = [torch.tensor(np.asarray(a), requires_grad=True) for a in arrays]
-    Y = function(*leaves)
-    Y.backward(torch.tensor(dY))
-    return Y.detach().numpy(), *(leaf.grad.numpy() for leaf in leaves)
-
-
-@pytest.mark.parametrize("policy", ["recompute", "save"])
-@pytest.mark.parametrize(("forward", "backward", "options", "gate"), UNITS.values(), ids=UNITS.keys())
-def test_gated_unit(forward, backward, options, gate, policy):
-    for u, v, dY in ((U, V, DY), (LARGE, LARGE[:, ::-1].copy() / 1e4, np.array([[0.5, -2.0, 3.0, 1.0]]))):
-        Y, residuals = forward(jnp.asarray(u), jnp.asarray(v), residuals=policy, **options)
-        found = (Y, *backward(residuals, jnp.asarray(dY), **options))
-        assert_same(found, in_torch(lambda u, v: gate(u) * v, dY, u, v))
+def test_gated_units():
+    arguments = {"": (U, V), " large": (LARGE, LARGE[:, ::-1].copy() / 1e4)}
+    assert_rules_agree(
+        {
+            f"{name} {policy}{size}": (rule.with_options(residuals=policy), lambda u, v, gate=gate: gate(u) * v, args)
+            for name, (rule, gate) in UNITS.items()
+            for policy in ("recompute", "save")
+            for size, args in arguments.items()
+        }
+    )
 
 
 @pytest.mark.parametrize("policy", ["recompute", "save"])
 def test_the_order_of_the_halves(policy):
     layer = layers.glu(residuals=policy)
-    y, residuals = layer.forward((), jnp.asarray(X))
-    assert_same((y, layer.backward(residuals, jnp.asarray(DY))[0]), in_torch(F.glu, DY, X))
+
+    @jax.jit
+    def by_hand(x, dy):
+        y, residuals = layer.forward((), x)
+        return y, layer.backward(residuals, dy)[0]
+
+    assert_same(by_hand(X, DY), in_torch(F.glu, DY, X))
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -59,17 +53,15 @@ def test_gated_mlp(bias):
     """Llama's mlp, written with torch's linears."""
     layer = layers.gated_mlp(6, bias=bias)
     gate, up, down = (torch.nn.Linear(n, m, bias=bias).double() for n, m in ((4, 6), (4, 6), (6, 4)))
-    params = layers.GatedMlpParams(
-        *(
-            hg.LinearParams(*(jnp.asarray(p.detach().numpy().T) for p in linear.parameters()))
-            for linear in (gate, up, down)
-        )
-    )
-    x = torch.tensor(U, requires_grad=True)
-    expected = down(F.silu(gate(x)) * up(x))
-    expected.backward(torch.tensor(DY))
-    y, residuals = layer.forward(params, jnp.asarray(U))
-    dx, factors = layer.backward(residuals, jnp.asarray(DY))
-    assert_same((y, dx), (expected.detach().numpy(), x.grad.numpy()))
-    for found, linear in zip(hg.materialize(factors), (gate, up, down), strict=True):
+    linears = [hg.LinearParams(*(p.detach().numpy().T for p in of.parameters())) for of in (gate, up, down)]
+
+    @jax.jit
+    def by_hand(params, x, dy):
+        y, residuals = layer.forward(params, x)
+        dx, factors = layer.backward(residuals, dy)
+        return y, dx, hg.materialize(factors)
+
+    y, dx, grads = by_hand(layers.GatedMlpParams(*linears), U, DY)
+    assert_same((y, dx), in_torch(lambda x: down(F.silu(gate(x)) * up(x)), DY, U))
+    for found, linear in zip(grads, (gate, up, down), strict=True):
         assert_same([p for p in found if p is not None], [p.grad.numpy().T for p in linear.parameters()])

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import assert_same
-from hypothesis import given, settings, strategies as st
 
 import handgrad as hg
 from handgrad.rules import contraction_forward, einsum_backward, einsum_forward
@@ -64,7 +63,7 @@ BROADCAST = [
 
 
 def shapes(subscripts):
-    return [tuple(SIZES[letter] for letter in term) for term in subscripts.split("->")[0].split(",")]
+    return [tuple(SIZES[letter] for letter in term.strip()) for term in subscripts.split("->")[0].split(",")]
 
 
 def both(subscripts, shapes, seed=0):
@@ -88,22 +87,19 @@ def test_broadcasting():
     assert_same(found, expected)
 
 
-@settings(max_examples=25, deadline=None, derandomize=True, database=None)
-@given(a=st.text("ijkm", max_size=3), b=st.text("ijkm", max_size=3), data=st.data())
-def test_any_subscripts(a, b, data):
-    """Letters at random, and an output that takes some of them in any order."""
-    y = data.draw(st.permutations(sorted(set(a + b))))[: data.draw(st.integers(0, 4))]
-    subscripts = f"{a},{b}->{''.join(y)}"
-    found, expected = both(subscripts, shapes(subscripts))
+def test_any_subscripts():
+    """Letters at random, and an output that takes some of them in any order; spaces mean nothing. One program."""
+    rng = np.random.default_rng(0)
+    drawn = [" ij , jk -> ik "]
+    for _ in range(25):
+        a, b = ("".join(rng.choice(list("ijkm"), rng.integers(0, 4))) for _ in range(2))
+        letters = rng.permutation(sorted(set(a + b)))[: rng.integers(0, 5)]
+        drawn.append(f"{a},{b}->{''.join(letters)}")
+    found, expected = jax.jit(lambda: tuple(zip(*(both(s, shapes(s)) for s in drawn), strict=True)))()
     assert_same(found, expected)
 
 
-def test_spaces_mean_nothing():
-    found, expected = both(" ij , jk -> ik ", [(2, 3), (3, 4)])
-    assert_same(found, expected)
-
-
-A, B = jnp.ones((2, 3)), jnp.ones((3, 4))
+A, B = np.ones((2, 3)), np.ones((3, 4))
 
 
 @pytest.mark.parametrize(
@@ -151,14 +147,14 @@ def test_operands():
 def test_a_contraction_keeps_the_example_in_front(subscripts):
     shapes = [(4,) * len(term) for term in subscripts.split("->")[0].split(",")]
     with pytest.raises(hg.InputError) as raised:
-        contraction_forward(*map(jnp.ones, shapes), subscripts=subscripts)
+        contraction_forward(*map(np.ones, shapes), subscripts=subscripts)
     message = "contraction_forward: subscripts must begin X and Y with the batch letter, which W does not have, got "
     assert str(raised.value).startswith(message)
 
 
 @pytest.mark.parametrize("subscripts", ["bi,ii->bi", "bi,ik->bi", "b...,...->b..."])
 def test_a_parameters_letters(subscripts):
-    X, W = (jnp.ones((4, 4)), jnp.ones((4, 4))) if "..." not in subscripts else (jnp.ones((4, 4)), jnp.ones(4))
+    X, W = np.ones((4, 4)), np.ones(4 if "..." in subscripts else (4, 4))
     with pytest.raises(hg.InputError) as raised:
         contraction_forward(X, W, subscripts=subscripts)
     message = f"contraction_forward: subscripts must give W letters of X or Y, each once, got {subscripts!r}"

@@ -12,6 +12,7 @@ from handgrad.checks import InputError, as_row, check_array, check_count, check_
 from handgrad.factors import Outer, Recomputed, Total
 from handgrad.factors.base import accumulator, as_rows
 from handgrad.rules.linear.linear import LinearResiduals, linear_backward
+from handgrad.rules.losses._chunks import in_chunks, out_of_chunks
 from handgrad.rules.losses._losses import Losses, check_losses_cotangent, per_example
 from handgrad.rules.losses._targets import Labels, is_ignored
 from handgrad.rules.losses.softmax_cross_entropy import (

@@ -56,8 +56,9 @@ def standardize(X: Float[Array, "..."], axes: Axes, eps: float) -> Standardized:
     """
     shrink = shrinking(X, eps)
     mean, deviations, missed = _deviations(X, axes)
-    square = jnp.mean(jnp.square(deviations * shrink), axes, keepdims=True)
-    variance = jnp.maximum(square - jnp.square(missed * shrink), 0)  # shrunk twice
+    shrunk = deviations * shrink
+    square = jnp.mean(jnp.square(shrunk), axes, keepdims=True)
+    variance = jnp.maximum(square - jnp.square(jnp.mean(shrunk, axes, keepdims=True)), 0)  # shrunk twice
     R = reciprocal_root(variance, eps, shrink)
     return Standardized((deviations - missed) * R, mean + missed, variance / shrink / shrink, R)
 
