@@ -62,3 +62,25 @@ def together(calls: Any) -> list[Any]:
         return [passes(rule, dY, *arguments) for rule, (dY, arguments) in zip(rules, given, strict=True)]
 
     return run([(dY, arguments) for _, dY, arguments in calls])
+
+
+def assert_layers(rows: dict[str, tuple[hg.Layer, Any]], x: Any) -> None:
+    """Name -> (layer without parameters, plain reference): values and gradients, in one program."""
+    shapes = {name: jax.eval_shape(reference, x).shape for name, (_, reference) in rows.items()}
+    rng = np.random.default_rng(1)
+
+    @jax.jit
+    def both(x, dys):
+        pairs = {}
+        for name, (layer, reference) in rows.items():
+            key = jax.random.key(0)
+            assert layer.init(key, x) == ()
+            y, residuals = layer.forward((), x, key)
+            dx, dparams = layer.backward(residuals, dys[name])
+            assert dparams == ()
+            expected, pullback = jax.vjp(reference, x)
+            pairs[name] = (y, dx), (expected, *pullback(dys[name]))
+        return pairs
+
+    for found, expected in both(x, {name: rng.standard_normal(shape) for name, shape in shapes.items()}).values():
+        assert_same(found, expected)

@@ -5,8 +5,7 @@ from typing import Any
 
 import jax
 import numpy as np
-
-import handgrad as hg
+from helpers import together
 
 
 def normal(*shape: int, seed: int = 0) -> np.ndarray:
@@ -42,19 +41,10 @@ def assert_close(found: Any, expected: Any, name: str = "", rtol: float = 1e-12)
 
 def assert_rules_agree(rows: dict[str, tuple[Any, Callable[..., Any], tuple[Any, ...]]], rtol: float = 1e-12) -> None:
     """Name -> (rule, torch's function, arguments): value and each gradient that torch has; our side is one program."""
-    theirs = {name: in_torch(function, *arguments) for name, (_, function, arguments) in rows.items()}
-
-    @jax.jit
-    def by_hand(given):
-        found = {}
-        for name, (dY, arguments) in given.items():
-            Y, residuals = rows[name][0].forward(*arguments)
-            found[name] = Y, *hg.materialize(rows[name][0].backward(residuals, dY))
-        return found
-
-    found = by_hand({name: (theirs[name][0], arguments) for name, (*_, arguments) in rows.items()})
-    for name, (*_, arguments) in rows.items():
-        assert [a is None for a in arguments] == [d is None for d in found[name][1:]], name
-        pairs = [(one, two) for one, two in zip(found[name], theirs[name][1], strict=True) if two is not None]
+    theirs = [in_torch(function, *arguments) for _, function, arguments in rows.values()]
+    ours = together((rule, dY, args) for (rule, _, args), (dY, _) in zip(rows.values(), theirs, strict=True))
+    for (name, (*_, args)), (Y, cotangents), (_, expected) in zip(rows.items(), ours, theirs, strict=True):
+        assert [a is None for a in args] == [d is None for d in cotangents], name
+        pairs = [(one, two) for one, two in zip((Y, *cotangents), expected, strict=True) if two is not None]
         assert all(np.isfinite(one).all() for one, _ in pairs), name
         assert_close(*map(list, zip(*pairs, strict=True)), name, rtol)
