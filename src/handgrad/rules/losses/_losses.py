@@ -1,8 +1,4 @@
-"""What losses share: one number for each example, whatever the axes in between, and the target's cotangent.
-
-A loss computes in float32 at least and rounds once, at the end: half precision overflows at 65504, and a difference of
-rounded numbers has lost its digits.
-"""
+"""What losses share: one number for each example, whatever the axes in between, and the target's cotangent."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,19 +6,14 @@ from jaxtyping import Array, Float, Real
 
 from handgrad.checks import check_array, check_cotangent, check_target
 from handgrad.factors.base import accumulator
+from handgrad.rules._wide import wide
 
 Prediction = Float[Array, "batch *n"]
 Target = Real[Array, "batch *n"]  # integers have no cotangent
 Losses = Float[Array, " batch"]
 
 
-def wide(*arrays: Array) -> list[Array]:
-    """The arrays in their common dtype, float32 at least; integers as numbers."""
-    dtype = accumulator(*arrays)
-    return [a.astype(dtype) for a in arrays]
-
-
-def checked(where: str, name: str, A: Prediction, Y: Target) -> list[Array]:
+def checked(where: str, name: str, A: Prediction, Y: Target) -> tuple[Array, ...]:
     """A prediction, which errors call by this name, and a target of its shape, both `wide`."""
     check_array(where, f"the {name}", A, min_ndim=1)
     check_target(where, Y, A.shape, f"like the {name}")

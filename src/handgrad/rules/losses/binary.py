@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from handgrad.checks import InputError, check_positive, check_residuals
+from handgrad.rules._wide import wide
 from handgrad.rules.activations.smooth import softplus_forward
 from handgrad.rules.losses._losses import (
     Losses,
@@ -19,7 +20,6 @@ from handgrad.rules.losses._losses import (
     pulled,
     target_cotangent,
     to_elements,
-    wide,
 )
 from handgrad.rules.rule import Rule
 

@@ -14,7 +14,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from handgrad.checks import check_cotangent, check_residuals
 from handgrad.rules._softmax import sum_of_others
-from handgrad.rules.losses._losses import Prediction, wide
+from handgrad.rules._wide import wide
+from handgrad.rules.losses._losses import Prediction
 from handgrad.rules.losses.binary import SigmoidCrossEntropyResiduals
 from handgrad.rules.losses.regression import L2LossResiduals, SquaredErrorResiduals
 from handgrad.rules.losses.softmax_cross_entropy import SoftmaxCrossEntropyResiduals, row_chances, row_weights

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from handgrad.checks import check_positive, check_residuals
+from handgrad.rules._wide import wide
 from handgrad.rules.losses._losses import (
     Losses,
     Prediction,
@@ -17,7 +18,6 @@ from handgrad.rules.losses._losses import (
     pulled,
     target_cotangent,
     to_elements,
-    wide,
 )
 from handgrad.rules.rule import Rule
 

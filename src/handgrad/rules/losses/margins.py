@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from handgrad.checks import check_residuals
+from handgrad.rules._wide import wide
 from handgrad.rules.losses._losses import (
     Losses,
     Prediction,
@@ -15,7 +16,6 @@ from handgrad.rules.losses._losses import (
     pulled,
     target_cotangent,
     to_elements,
-    wide,
 )
 from handgrad.rules.rule import Rule
 

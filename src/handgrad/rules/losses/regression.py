@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from handgrad.checks import check_positive, check_residuals
+from handgrad.rules._wide import wide
 from handgrad.rules.losses._losses import (
     Losses,
     Prediction,
@@ -18,7 +19,6 @@ from handgrad.rules.losses._losses import (
     pulled,
     target_cotangent,
     to_elements,
-    wide,
 )
 from handgrad.rules.rule import Rule
 

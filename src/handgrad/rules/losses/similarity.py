@@ -18,6 +18,7 @@ from handgrad.checks import (
     describe,
 )
 from handgrad.factors.base import accumulator
+from handgrad.rules._wide import wide
 from handgrad.rules.activations.softmax import log_softmax_forward
 from handgrad.rules.losses._losses import (
     Losses,
@@ -26,7 +27,6 @@ from handgrad.rules.losses._losses import (
     pulled,
     target_cotangent,
     to_elements,
-    wide,
 )
 from handgrad.rules.rule import Rule
 
