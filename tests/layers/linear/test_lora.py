@@ -11,31 +11,37 @@ from handgrad.layers import LoraParams
 
 KEY = jax.random.key(0, impl="unsafe_rbg")  # threefry takes longer to compile
 RNG = np.random.default_rng(0)
-X, DY = jnp.asarray(RNG.standard_normal((4, 3, 6))), jnp.asarray(RNG.standard_normal((4, 3, 5)))
+X, DY = RNG.standard_normal((4, 3, 6)), RNG.standard_normal((4, 3, 5))
 
 
 def drawn(layer, x=X):
     rng = np.random.default_rng(1)
-    return jax.tree.map(lambda p: jnp.asarray(rng.standard_normal(p.shape)), jax.eval_shape(layer.init, KEY, x))
+    return jax.tree.map(lambda p: rng.standard_normal(p.shape), jax.eval_shape(layer.init, KEY, x))
 
 
-@pytest.mark.parametrize(("bias", "dtype"), [(True, "bfloat16"), (False, "float32"), (True, "float64")])
-def test_init(bias, dtype):
-    params = layers.lora_linear(5, rank=2, bias=bias).init(KEY, jax.ShapeDtypeStruct(X.shape, dtype))
-    assert isinstance(params, LoraParams)
-    assert (params.W.shape, params.A.shape, params.B.shape) == ((6, 5), (6, 2), (2, 5))
-    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype(dtype)}
-    assert np.asarray(params.A).any()
-    assert not np.asarray(params.B).any()
-    assert (params.b is not None) == bias
+def test_init():
+    """It begins as the linear layer that it is added to."""
+    for bias, dtype in ((True, jnp.bfloat16), (False, jnp.float32), (True, jnp.float64)):
+        layer = layers.lora_linear(5, rank=2, bias=bias)
+        params = jax.eval_shape(layer.init, KEY, jax.ShapeDtypeStruct(X.shape, dtype))
+        assert isinstance(params, LoraParams)
+        assert (params.W.shape, params.A.shape, params.B.shape) == ((6, 5), (6, 2), (2, 5))
+        assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype(dtype)}
+        assert (params.b is not None) == bias
 
+    @jax.jit
+    def begin(x):
+        layer, linear = layers.lora_linear(5, rank=2), hg.linear(5)
+        params = linear.init(KEY, x)
+        added = layers.add_lora(KEY, params, 2)
+        same = (layer.forward(added, x)[0], layers.merge_lora(added)), (linear.forward(params, x)[0], params)
+        return same, layer.init(KEY, x), added
 
-def test_it_begins_as_the_linear_layer_it_is_added_to():
-    linear = hg.linear(5)
-    params = linear.init(KEY, X)
-    with_adapters = layers.add_lora(jax.random.key(1), params, 2)
-    assert_same(layers.lora_linear(5, rank=2).forward(with_adapters, X)[0], linear.forward(params, X)[0], 0)
-    assert_same(layers.merge_lora(with_adapters), params, 0)
+    same, *both = begin(X)
+    assert_same(*same, 0)
+    for params in both:
+        assert np.asarray(params.A).any()
+        assert not np.asarray(params.B).any()
 
 
 @pytest.mark.parametrize("alpha", [None, 4, 0.5])
