@@ -30,10 +30,10 @@ from handgrad.layers.losses.margins import *
 from handgrad.layers.losses.regression import *
 from handgrad.layers.losses.similarity import *
 from handgrad.layers.losses.softmax_cross_entropy import *
+from handgrad.layers.normalization._norm import NormParams as NormParams
 from handgrad.layers.normalization.batch_norm import *
 from handgrad.layers.normalization.group_norm import *
 from handgrad.layers.normalization.layer_norm import *
-from handgrad.layers.normalization.norm import *
 from handgrad.layers.normalization.rms_norm import *
 from handgrad.layers.observing import *
 from handgrad.layers.sequences.embedding import *

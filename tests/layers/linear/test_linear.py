@@ -62,7 +62,7 @@ def test_forward_and_backward(bias):
         assert {id(a) for a in jax.tree.leaves(residuals)} == {id(a) for a in jax.tree.leaves((params, x))}
         dx, factors = layer.backward(residuals, dy)
         assert isinstance(factors, hg.LinearParams)
-        assert [type(f) for f in factors] == [hg.Outer, hg.Total if bias else type(None)]
+        assert [type(f) for f in factors] == [hg.factors.Outer, hg.factors.Total if bias else type(None)]
         expected, pullback = jax.vjp(reference, params, x)
         return (y, hg.materialize(factors), dx), (expected, *pullback(dy))
 

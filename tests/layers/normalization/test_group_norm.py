@@ -1,3 +1,5 @@
+"""What a group norm's layer refuses."""
+
 import pytest
 
 import handgrad as hg

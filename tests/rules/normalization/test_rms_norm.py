@@ -1,4 +1,4 @@
-"""RMS norm is layer norm where the rows have mean 0. What holds for every norm is in test_norms.py."""
+"""RMS norm is layer norm where the rows have mean 0. What holds for every norm is in test_layer_norm.py."""
 
 import jax
 import numpy as np

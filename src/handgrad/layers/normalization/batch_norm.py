@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, PyTree
 from handgrad import rules
 from handgrad.factors import Hadamard, Total
 from handgrad.layers.layer import Layer
-from handgrad.layers.normalization.norm import norm
+from handgrad.layers.normalization._norm import norm
 from handgrad.rules.rule import Rule
 
 __all__ = [

@@ -5,7 +5,7 @@ from typing import Literal
 from handgrad import rules
 from handgrad.checks import check_count
 from handgrad.layers.layer import Layer
-from handgrad.layers.normalization.norm import norm
+from handgrad.layers.normalization._norm import norm
 
 __all__ = [
     "group_norm",

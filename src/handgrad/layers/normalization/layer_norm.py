@@ -4,7 +4,7 @@ from typing import Literal
 
 from handgrad import rules
 from handgrad.layers.layer import Layer
-from handgrad.layers.normalization.norm import norm
+from handgrad.layers.normalization._norm import norm
 
 __all__ = [
     "layer_norm",

@@ -5,9 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import assert_same
-from in_torch import F, assert_rules_agree, channels_first, torch
+from in_torch import assert_rules_agree, channels_first
 
 from handgrad import layers, rules
+
+torch = pytest.importorskip("torch", reason="PyTorch, the optional third party, is not installed")
+F = torch.nn.functional
 
 pytestmark = pytest.mark.third_party
 

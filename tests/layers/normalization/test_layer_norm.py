@@ -1,4 +1,4 @@
-"""What holds for every norm's layer: its parameters, and gradients in a network."""
+"""Layer norm, and what holds for every norm's layer: its parameters, and gradients in a network."""
 
 import jax
 import jax.numpy as jnp
