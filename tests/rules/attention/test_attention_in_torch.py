@@ -96,10 +96,7 @@ def test_softcap_and_dropout():
         q, k, v = map(repeated, (Q, K, V))
         return (torch.softmax(q @ k.transpose(2, 3) / 3**0.5, -1) * R) @ v
 
-    compare(
-        ({"softcap": 1.5}, BIAS, MASK, None, with_softcap),
-        ({"dropout": 0.4}, None, None, key, with_dropout),
-    )
+    compare(({"softcap": 1.5}, BIAS, MASK, None, with_softcap), ({"dropout": 0.4}, None, None, key, with_dropout))
 
 
 @pytest.mark.parametrize(("tile", "bias"), [(None, True), (2, False)], ids=["plain, bias", "tiled, no bias"])

@@ -120,9 +120,5 @@ def test_convolution(axes):
 def test_transposed_convolution(axes):
     functions = F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d
     compare(
-        rules.transposed_convolution,
-        functions,
-        TRANSPOSED,
-        lambda n_in, n_out, groups: (n_out // groups, n_in),
-        axes,
+        rules.transposed_convolution, functions, TRANSPOSED, lambda n_in, n_out, groups: (n_out // groups, n_in), axes
     )

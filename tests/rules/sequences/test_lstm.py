@@ -1,11 +1,10 @@
-"""lstm by published numbers, and its gates recomputed. What it shares with rnn is in test_rnn.py."""
+"""lstm by published numbers. What it shares with rnn is in test_rnn.py."""
 
 import jax
 import numpy as np
-from helpers import assert_same, passes
+from helpers import passes
 
 from handgrad import rules
-from handgrad.cases.sequences import recurrent
 
 # Figures of the course Sequence Models (Ng, Katanforoosh and Bensouda Mourri, deeplearning.ai, 2018): the exercise of
 # its first week derives these passes by hand, draws from NumPy's seed 1, examples as columns, and prints figures.
@@ -35,19 +34,3 @@ def test_the_lstm_of_a_course():
     np.testing.assert_allclose(found, printed, rtol=5e-12)
     np.testing.assert_allclose(db[4::5], [-0.40142491, 0.18864637, 0.25587763, 0.13893342], atol=6e-9)
     assert dW.shape == (3, 20)
-
-
-def test_recomputed_gates_are_the_same():
-    arguments = (*recurrent(4, states=2, time=5)(np.random.default_rng(0)), np.array([5, 2, 4]))
-
-    @jax.jit
-    def both(*arguments):
-        outcomes, gates = [], []
-        for residuals in ("save", "recompute"):
-            Y, kept = rules.lstm_forward(*arguments, residuals=residuals)
-            gates.append(kept.gates)
-            outcomes.append((Y, passes(rules.lstm.with_options(residuals=residuals), Y, *arguments)[1]))
-        assert (gates[0].shape, gates[1]) == ((3, 5, 12), None)
-        return outcomes
-
-    assert_same(*both(*arguments))

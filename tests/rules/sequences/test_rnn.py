@@ -161,6 +161,20 @@ def test_truncated_equals_pieces(op):
     assert_same(*both(dH, *arguments))
 
 
+@pytest.mark.parametrize("op", ["lstm", "gru"])
+def test_recompute_keeps_no_gates(op):
+    arguments = *drawn(op)[:-1], np.array([5, 2, 4])
+
+    @jax.jit
+    def both(*arguments):
+        Y, saved = getattr(rules, op).forward(*arguments)
+        same, recomputed = getattr(rules, op).forward(*arguments, residuals="recompute")
+        assert (saved.gates.shape, recomputed.gates) == ((3, 5, 12), None)
+        return [(y, hg.materialize(getattr(rules, op).backward(r, Y))) for y, r in ((Y, saved), (same, recomputed))]
+
+    assert_same(*both(*arguments))
+
+
 @every_rule
 def test_the_scan_back_makes_deltas_and_nothing_else(op):
     """No weight's gradient is summed up step by step: nothing of a weight's size leaves the scan, or is carried."""
