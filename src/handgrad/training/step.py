@@ -75,14 +75,14 @@ def train_step(
 ) -> Step[PyTree]:
     """One step: gradients by hand, the update by optax.
 
-        >>> import handgrad as hg, jax, optax
-        >>> model, optimizer = hg.linear(1), optax.sgd(0.1)
-        >>> x = jax.numpy.ones((4, 2))
-        >>> state = hg.training.init_state(model.init(jax.random.key(0), x), optimizer)
-        >>> step = jax.jit(hg.training.train_step(model, hg.squared_error(), optimizer))
-        >>> state, value = step(state, x, x[:, :1])
-        >>> int(state.step), value.shape
-        (1, ())
+    >>> import handgrad as hg, jax, optax
+    >>> model, optimizer = hg.linear(1), optax.sgd(0.1)
+    >>> x = jax.numpy.ones((4, 2))
+    >>> state = hg.training.init_state(model.init(jax.random.key(0), x), optimizer)
+    >>> step = jax.jit(hg.training.train_step(model, hg.squared_error(), optimizer))
+    >>> state, value = step(state, x, x[:, :1])
+    >>> int(state.step), value.shape
+    (1, ())
 
     Args:
       noise_scale: True estimates the gradient's noise scale from the factors of the same backward pass, for a batch
