@@ -1,5 +1,6 @@
 """What several test files use: comparing pytrees, a layer that draws noise, and reading reports."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -7,6 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 import handgrad as hg
+
+# LLVM's optimizations take more than half of the time to compile: for large programs that run once.
+quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def assert_same(found: Any, expected: Any, rtol: float = 1e-12) -> None:

@@ -16,18 +16,14 @@ def test_a_deep_stack_takes_a_part_of_the_memory_and_ends_at_the_same_parameters
     assert json.loads(options.out.read_text())["rows"] == rows
 
 
-def test_the_page_shows_the_figures_of_the_run():
+def test_the_page_shows_the_figures_of_the_run_and_the_bar_is_met():
+    """At 16 examples: a quarter of the memory, at most a tenth more time, the same parameters."""
     page = (REPOSITORY / "docs/two_phase.md").read_text()
     for row in json.loads((REPOSITORY / "docs/results/two_phase_memory.json").read_text())["rows"]:
         memory = " | ".join(f"{row[way]['temp_bytes']:,}" for way in two_phase_memory.WAYS)
         figures = f"{row['memory_ratio']:.3f} | {row['time_ratio']:.2f} | {row['distance']:.1e}"
         assert f"| {row['optimizer']} | {row['batch']} | {memory} | {figures} |" in page
-
-
-def test_the_bar_is_met_where_the_batch_is_small():
-    """A quarter of the memory, at most a tenth more time, the same parameters: 16 examples, 1,024 features."""
-    rows = json.loads((REPOSITORY / "docs/results/two_phase_memory.json").read_text())["rows"]
-    for row in (row for row in rows if row["batch"] == 16):
-        assert row["memory_ratio"] <= 0.25
-        assert row["time_ratio"] <= 1.10
-        assert row["distance"] <= 1e-6
+        if row["batch"] == 16:
+            assert row["memory_ratio"] <= 0.25
+            assert row["time_ratio"] <= 1.10
+            assert row["distance"] <= 1e-6

@@ -67,20 +67,14 @@ def test_what_is_wrong_with_a_file(folder, name, content, message):
     assert name in str(caught.value)
 
 
-def test_no_images(folder):
+def test_what_is_wrong_with_a_folder(folder, tmp_path):
+    (folder / NAMES[2]).write_bytes(idx(np.zeros((5, 4, 4), np.uint8)))
+    with pytest.raises(InputError, match="must have as many pixels, got 9 and 16 in"):
+        load_mnist(folder)
     for name in NAMES[:2]:
         (folder / name).write_bytes(idx(IMAGES[:0] if "images" in name else LABELS[:0]))
     with pytest.raises(InputError, match=r"train-images-idx3-ubyte must hold square images, got shape \(0, 3, 3\)"):
         load_mnist(folder)
-
-
-def test_images_of_two_sizes(folder):
-    (folder / NAMES[2]).write_bytes(idx(np.zeros((5, 4, 4), np.uint8)))
-    with pytest.raises(InputError, match="must have as many pixels, got 9 and 16 in"):
-        load_mnist(folder)
-
-
-def test_a_folder_is_no_file(tmp_path):
     with pytest.raises(InputError, match="can't be read"):
         read_idx(tmp_path, 1)
 
