@@ -12,7 +12,7 @@ say only what is special:
   and of that argument's shape: a factor for a parameter, None for an integer or a random key, an array for the rest.
 - InputError, at trace time: an array whose shape or dtype doesn't fit, a wrong option, residuals of another rule, a
   cotangent that isn't Y's. The message names the function, the argument, what was expected and what it got.
-- Calling the Rule runs the forward pass; jax.grad of the call is the backward pass, factors multiplied out.
+- Calling the Rule runs the forward pass, in any JAX program; its gradient is the backward pass, factors multiplied out.
 """
 
 from handgrad.rules.activations.dropout import *
