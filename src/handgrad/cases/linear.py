@@ -46,7 +46,7 @@ CASES = [
     row(rules.contraction, "ellipsis", "b...i,io->b...o", (3, 2, 2, 4), (4, 3)),
     row(rules.contraction, "summed", "bkii,io->bo", (3, 2, 4, 4), (4, 2)),
     Case(rules.lora_linear, "rows", normal((5, 4), (4, 3), (4, 2), (2, 3), (3,)), lora_linear, {"scale": 0.5}),
-    Case(rules.lora_linear, "no-bias", normal((3, 2, 4), (4, 3), (4, 1), (1, 3)), lora_linear, {"scale": 2.0}),
+    Case(rules.lora_linear, "no-bias", normal((5, 4), (4, 3), (4, 1), (1, 3)), lora_linear, {"scale": 2.0}),
     edge(
         rules.lora_linear,
         "tokens",
