@@ -1,5 +1,5 @@
-"""Whole models with the batch on four devices, and some parameters on two: the numbers of one device, and nothing that
-is of the whole batch ever gathered."""
+"""Whole models with the batch on four devices, and some parameters on two, give the numbers of one device, and
+all-gather nothing of the size of the batch."""
 
 import functools
 import re
@@ -200,7 +200,7 @@ FOLDS = {
 @pytest.mark.parametrize("axes", ["explicit", "auto"])
 @pytest.mark.parametrize("name", [pytest.param(name, marks=slow(name)) for name in ("mlp", "convnet", "lstm")])
 def test_folds(name, axes):
-    """A fold over examples stays where they are; only `gram` needs them all in one place."""
+    """A fold over examples needs no communication; only `gram` all-gathers."""
     mesh, model = mesh_of(axes, 4), MODELS[name][0]
     params, x, target = drawn(name)
     folds = {key: fold for key, fold in FOLDS.items() if key != "sq_norms of tokens" or name == "mlp"}
@@ -226,7 +226,7 @@ def test_groups_of_features_stay_apart_from_the_batch():
         hg.convolution(8, 3, groups=2), hg.tanh(), hg.convolution(8, 3, groups=8), hg.flatten(), hg.linear(3)
     )
     mesh, x, target = mesh_of("auto", 4), jnp.asarray(RNG.standard_normal((BATCH, 6, 6, 4))), jnp.arange(BATCH) % 3
-    params = model.init(jax.random.key(0), x)
+    params = jax.jit(model.init)(jax.random.key(0), x)
     arguments = put(mesh, params), put(mesh, x, "data"), put(mesh, target, "data")
     ours, theirs = (
         jax.jit(f).lower(*arguments).compile()
