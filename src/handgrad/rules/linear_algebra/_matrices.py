@@ -1,4 +1,4 @@
-"""What the rules on matrices share: checks, the dtype to compute in, and products at full precision."""
+"""What the rules on matrices share: checks, factorizations, and products at full precision."""
 
 from functools import partial
 from typing import Any
@@ -10,7 +10,6 @@ from jaxtyping import Array, Float, Int, Shaped
 
 from handgrad import meshes
 from handgrad.checks import InputError, check_array, check_cotangent, check_shape, describe
-from handgrad.factors.base import accumulator
 
 Matrices = Float[Array, "batch *rest m n"]
 Square = Float[Array, "batch *rest n n"]
@@ -47,12 +46,6 @@ def check_outputs(where: str, cotangents: Any, dtype: DTypeLike, /, **shapes: tu
     for (name, shape), d in zip(shapes.items(), cotangents, strict=True):
         check_cotangent(where, d, shape, dtype, name=name, of=name[1:])
     return cotangents
-
-
-def working(*arrays: Array) -> tuple[Array, ...]:
-    """The arrays in one dtype, float32 at least, for LAPACK."""
-    dtype = accumulator(*arrays)
-    return tuple(jnp.asarray(a, dtype) for a in arrays)
 
 
 def product(*matrices: Array) -> Array:

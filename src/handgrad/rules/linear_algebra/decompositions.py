@@ -7,6 +7,7 @@ from jaxtyping import Array, Float
 
 from handgrad import meshes
 from handgrad.checks import check_cotangent, check_residuals
+from handgrad.rules._wide import wide
 from handgrad.rules.linear_algebra._matrices import (
     Like,
     Matrices,
@@ -19,7 +20,6 @@ from handgrad.rules.linear_algebra._matrices import (
     product,
     substitute,
     symmetric,
-    working,
 )
 from handgrad.rules.rule import Rule
 
@@ -50,7 +50,7 @@ def cholesky_forward(X: Square) -> tuple[Square, CholeskyResiduals]:
     Derivation: docs/derivations/linear_algebra/decompositions.md (Murray 2016)
     """
     check_square("cholesky_forward", "X", X)
-    (Xw,) = working(X)
+    (Xw,) = wide(X)
     L = cholesky_factor(Xw)
     return L.astype(X.dtype), CholeskyResiduals(L, no_columns(X))
 
@@ -66,7 +66,7 @@ def cholesky_backward(residuals: CholeskyResiduals, dL: Square) -> tuple[Square]
     """
     L, like = check_residuals("cholesky_backward", residuals, CholeskyResiduals)
     check_cotangent("cholesky_backward", dL, L.shape, like.dtype, name="dL", of="L")
-    (dLw,) = working(dL)
+    (dLw,) = wide(dL)
     half = _lower_half(product(L.mT, jnp.tril(dLw)))
     left = substitute(L, half, transpose=True)
     M = substitute(L, left.mT, transpose=True).mT
@@ -95,7 +95,7 @@ def qr_forward(X: Matrices) -> tuple[tuple[Orthonormal, Triangle], QrResiduals]:
     Derivation: docs/derivations/linear_algebra/decompositions.md (Seeger et al. 2017)
     """
     check_matrices("qr_forward", "X", X)
-    (Xw,) = working(X)
+    (Xw,) = wide(X)
     Q, R = meshes.along_batch(jnp.linalg.qr, Xw)
     return (Q.astype(X.dtype), R.astype(X.dtype)), QrResiduals(Q, R, no_columns(X))
 
@@ -113,7 +113,7 @@ def qr_backward(residuals: QrResiduals, dY: tuple[Orthonormal, Triangle]) -> tup
     Derivation: docs/derivations/linear_algebra/decompositions.md
     """
     Q, R, like = check_residuals("qr_backward", residuals, QrResiduals)
-    dQ, dR = working(*check_outputs("qr_backward", dY, like.dtype, dQ=Q.shape, dR=R.shape))
+    dQ, dR = wide(*check_outputs("qr_backward", dY, like.dtype, dQ=Q.shape, dR=R.shape))
     k = Q.shape[-1]
     R2, dR2 = R[..., k:], dR[..., k:]
     R, dR = R[..., :k], jnp.triu(dR[..., :k])

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 
 from handgrad import meshes
 from handgrad.checks import check_cotangent, check_residuals
-from handgrad.rules.linear_algebra._matrices import Square, check_square, working
+from handgrad.rules._wide import wide
+from handgrad.rules.linear_algebra._matrices import Square, check_square
 from handgrad.rules.rule import Rule
 
 __all__ = [
@@ -32,7 +33,7 @@ def matrix_exponential_forward(X: Square) -> tuple[Square, MatrixExponentialResi
     Derivation: docs/derivations/linear_algebra/exponential.md (Al-Mohy and Higham 2009)
     """
     check_square("matrix_exponential_forward", "X", X)
-    Y = meshes.along_batch(jax.scipy.linalg.expm, *working(X)).astype(X.dtype)
+    Y = meshes.along_batch(jax.scipy.linalg.expm, *wide(X)).astype(X.dtype)
     return Y, MatrixExponentialResiduals(X)
 
 
@@ -45,7 +46,7 @@ def matrix_exponential_backward(residuals: MatrixExponentialResiduals, dY: Squar
     """
     (X,) = check_residuals("matrix_exponential_backward", residuals, MatrixExponentialResiduals)
     check_cotangent("matrix_exponential_backward", dY, X.shape, X.dtype)
-    Xw, dYw = working(X, dY)
+    Xw, dYw = wide(X, dY)
     # The block is linear in dY, which enters it scaled to 1: a large one would only cost squarings and digits.
     size = jnp.max(jnp.abs(dYw), axis=(-2, -1), keepdims=True, initial=0)
     E = dYw / jnp.where(size == 0, 1, size)

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from handgrad.checks import check_cotangent, check_residuals
+from handgrad.rules._wide import wide
 from handgrad.rules.linear_algebra._matrices import (
     Matrices,
     Numbers,
@@ -14,7 +15,6 @@ from handgrad.rules.linear_algebra._matrices import (
     thin_svd,
     times_power,
     to_matrices,
-    working,
 )
 from handgrad.rules.rule import Rule
 
@@ -43,7 +43,7 @@ def frobenius_norm_forward(X: Matrices) -> tuple[Numbers, FrobeniusNormResiduals
     Derivation: docs/derivations/linear_algebra/norms.md
     """
     check_matrices("frobenius_norm_forward", "X", X)
-    (Xw,) = working(X)
+    (Xw,) = wide(X)
     e = exponent(jnp.max(jnp.abs(Xw), axis=(-2, -1), initial=0))
     Y = times_power(jnp.linalg.norm(times_power(Xw, to_matrices(-e)), axis=(-2, -1)), e)
     return Y.astype(X.dtype), FrobeniusNormResiduals(X, Y)
@@ -79,7 +79,7 @@ def nuclear_norm_forward(X: Matrices) -> tuple[Numbers, NuclearNormResiduals]:
     Derivation: docs/derivations/linear_algebra/norms.md
     """
     check_matrices("nuclear_norm_forward", "X", X)
-    U, S, Vt = thin_svd(*working(X))
+    U, S, Vt = thin_svd(*wide(X))
     return jnp.sum(S, axis=-1).astype(X.dtype), NuclearNormResiduals(product(U, Vt).astype(X.dtype))
 
 

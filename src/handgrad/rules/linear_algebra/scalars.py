@@ -8,6 +8,7 @@ from jaxtyping import Array, Float, Int
 
 from handgrad import meshes
 from handgrad.checks import as_row, check_cotangent, check_residuals
+from handgrad.rules._wide import wide
 from handgrad.rules.linear_algebra._matrices import (
     Like,
     Numbers,
@@ -22,7 +23,6 @@ from handgrad.rules.linear_algebra._matrices import (
     thin_svd,
     times_power,
     to_matrices,
-    working,
 )
 from handgrad.rules.rule import Rule
 
@@ -54,7 +54,7 @@ def trace_forward(X: Square) -> tuple[Numbers, TraceResiduals]:
     Derivation: docs/derivations/linear_algebra/scalars.md (Giles 2008)
     """
     check_square("trace_forward", "X", X)
-    Y = jnp.trace(*working(X), axis1=-2, axis2=-1).astype(X.dtype)
+    Y = jnp.trace(*wide(X), axis1=-2, axis2=-1).astype(X.dtype)
     return Y, TraceResiduals(no_columns(X))
 
 
@@ -85,7 +85,7 @@ def determinant_forward(X: Square) -> tuple[Numbers, DeterminantResiduals]:
     Derivation: docs/derivations/linear_algebra/scalars.md (Giles 2008)
     """
     check_square("determinant_forward", "X", X)
-    Z, _, total = _equilibrated(*working(X))
+    Z, _, total = _equilibrated(*wide(X))
     return times_power(meshes.along_batch(jnp.linalg.det, Z), total).astype(X.dtype), DeterminantResiduals(X)
 
 
@@ -101,7 +101,7 @@ def determinant_backward(residuals: DeterminantResiduals, dY: Numbers) -> tuple[
     """
     (X,) = check_residuals("determinant_backward", residuals, DeterminantResiduals)
     check_cotangent("determinant_backward", dY, X.shape[:-2], X.dtype)
-    Xw, dYw = working(X, dY)
+    Xw, dYw = wide(X, dY)
     Z, e, total = _equilibrated(Xw)
     U, S, Vt = thin_svd(Z)
     orientation = meshes.along_batch(jnp.linalg.det, product(U, Vt))  # 1 or −1
@@ -134,7 +134,7 @@ def log_determinant_forward(X: Square) -> tuple[tuple[Numbers, Numbers], LogDete
     Derivation: docs/derivations/linear_algebra/scalars.md (Giles 2008)
     """
     check_square("log_determinant_forward", "X", X)
-    LU, pivots = lu_factor(*working(X))
+    LU, pivots = lu_factor(*wide(X))
     diagonal = jnp.diagonal(LU, axis1=-2, axis2=-1)
     exchanged = pivots != as_row(jnp.arange(pivots.shape[-1], dtype=pivots.dtype), pivots.ndim)
     # Each exchange of two rows flips the sign.

@@ -7,6 +7,7 @@ from jaxtyping import Array, Int
 
 from handgrad import meshes
 from handgrad.checks import check_cotangent, check_residuals
+from handgrad.rules._wide import wide
 from handgrad.rules.linear_algebra._matrices import (
     Columns,
     Like,
@@ -20,7 +21,6 @@ from handgrad.rules.linear_algebra._matrices import (
     product,
     substitute,
     symmetric,
-    working,
 )
 from handgrad.rules.rule import Rule
 
@@ -56,7 +56,7 @@ def inverse_forward(X: Square) -> tuple[Square, InverseResiduals]:
     Derivation: docs/derivations/linear_algebra/solve.md (Giles 2008)
     """
     check_square("inverse_forward", "X", X)
-    Y = meshes.along_batch(jnp.linalg.inv, *working(X)).astype(X.dtype)
+    Y = meshes.along_batch(jnp.linalg.inv, *wide(X)).astype(X.dtype)
     return Y, InverseResiduals(Y)
 
 
@@ -69,7 +69,7 @@ def inverse_backward(residuals: InverseResiduals, dY: Square) -> tuple[Square]:
     """
     (Y,) = check_residuals("inverse_backward", residuals, InverseResiduals)
     check_cotangent("inverse_backward", dY, Y.shape, Y.dtype)
-    Yw, dYw = working(Y, dY)
+    Yw, dYw = wide(Y, dY)
     return (-product(Yw.mT, dYw, Yw.mT).astype(Y.dtype),)
 
 
@@ -99,7 +99,7 @@ def solve_forward(A: Square, B: Columns) -> tuple[Columns, SolveResiduals]:
     Derivation: docs/derivations/linear_algebra/solve.md (Giles 2008)
     """
     check_system("solve_forward", A, B)
-    Aw, Bw = working(A, B)
+    Aw, Bw = wide(A, B)
     LU, pivots = lu_factor(Aw)
     Y = lu_solve(LU, pivots, Bw).astype(jnp.result_type(A, B))
     return Y, SolveResiduals(LU, pivots, Y, no_columns(A), no_columns(B))
@@ -114,7 +114,7 @@ def solve_backward(residuals: SolveResiduals, dY: Columns) -> tuple[Square, Colu
     """
     LU, pivots, Y, like_A, like_B = check_residuals("solve_backward", residuals, SolveResiduals)
     check_cotangent("solve_backward", dY, Y.shape, Y.dtype)
-    Yw, dYw = working(Y, dY)
+    Yw, dYw = wide(Y, dY)
     dB = lu_solve(LU, pivots, dYw, transpose=True)
     return -product(dB, Yw.mT).astype(like_A.dtype), dB.astype(like_B.dtype)
 
@@ -147,7 +147,7 @@ def triangular_solve_forward(
     Derivation: docs/derivations/linear_algebra/solve.md (Giles 2008)
     """
     check_system("triangular_solve_forward", A, B)
-    Y = substitute(*working(A, B), lower=lower, unit_diagonal=unit_diagonal).astype(jnp.result_type(A, B))
+    Y = substitute(*wide(A, B), lower=lower, unit_diagonal=unit_diagonal).astype(jnp.result_type(A, B))
     return Y, TriangularSolveResiduals(A, Y, no_columns(B))
 
 
@@ -162,7 +162,7 @@ def triangular_solve_backward(
     """
     A, Y, like_B = check_residuals("triangular_solve_backward", residuals, TriangularSolveResiduals)
     check_cotangent("triangular_solve_backward", dY, Y.shape, Y.dtype)
-    Aw, Yw, dYw = working(A, Y, dY)
+    Aw, Yw, dYw = wide(A, Y, dY)
     dB = substitute(Aw, dYw, lower=lower, unit_diagonal=unit_diagonal, transpose=True)
     k = 1 if unit_diagonal else 0
     tri = jnp.tril(product(dB, Yw.mT), -k) if lower else jnp.triu(product(dB, Yw.mT), k)
@@ -195,7 +195,7 @@ def positive_definite_solve_forward(A: Square, B: Columns) -> tuple[Columns, Pos
     Derivation: docs/derivations/linear_algebra/solve.md (Giles 2008)
     """
     check_system("positive_definite_solve_forward", A, B)
-    Aw, Bw = working(A, B)
+    Aw, Bw = wide(A, B)
     L = cholesky_factor(Aw)
     Y = _cholesky_solve(L, Bw).astype(jnp.result_type(A, B))
     return Y, PositiveDefiniteSolveResiduals(L, Y, no_columns(A), no_columns(B))
@@ -211,7 +211,7 @@ def positive_definite_solve_backward(residuals: PositiveDefiniteSolveResiduals, 
     where = "positive_definite_solve_backward"
     L, Y, like_A, like_B = check_residuals(where, residuals, PositiveDefiniteSolveResiduals)
     check_cotangent(where, dY, Y.shape, Y.dtype)
-    Yw, dYw = working(Y, dY)
+    Yw, dYw = wide(Y, dY)
     dB = _cholesky_solve(L, dYw)
     return -symmetric(product(dB, Yw.mT)).astype(like_A.dtype), dB.astype(like_B.dtype)
 

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from handgrad.checks import check_residuals
+from handgrad.rules._wide import wide
 from handgrad.rules.linear_algebra._matrices import (
     Like,
     Matrices,
@@ -18,7 +19,6 @@ from handgrad.rules.linear_algebra._matrices import (
     symmetric,
     thin_svd,
     to_matrices,
-    working,
 )
 from handgrad.rules.rule import Rule
 
@@ -52,7 +52,7 @@ def symmetric_eigen_forward(X: Square) -> tuple[EigenPair, SymmetricEigenResidua
     Derivation: docs/derivations/linear_algebra/spectra.md (Giles 2008)
     """
     check_square("symmetric_eigen_forward", "X", X)
-    S, V = jnp.linalg.eigh(*working(X), symmetrize_input=True)
+    S, V = jnp.linalg.eigh(*wide(X), symmetrize_input=True)
     return (S.astype(X.dtype), V.astype(X.dtype)), SymmetricEigenResiduals(S, V, no_columns(X))
 
 
@@ -68,7 +68,7 @@ def symmetric_eigen_backward(residuals: SymmetricEigenResiduals, dY: EigenPair) 
     Derivation: docs/derivations/linear_algebra/spectra.md
     """
     S, V, like = check_residuals("symmetric_eigen_backward", residuals, SymmetricEigenResiduals)
-    dS, dV = working(*check_outputs("symmetric_eigen_backward", dY, like.dtype, dS=S.shape, dV=V.shape))
+    dS, dV = wide(*check_outputs("symmetric_eigen_backward", dY, like.dtype, dS=S.shape, dV=V.shape))
     row, column = jnp.expand_dims(S, -2), jnp.expand_dims(S, -1)
     F = _reciprocal(row - column, _rounding(S, S.shape[-1]))
     M = product(V, _diagonal(dS) + F * product(V.mT, dV), V.mT)
@@ -97,7 +97,7 @@ def svd_forward(X: Matrices) -> tuple[Svd, SvdResiduals]:
     Derivation: docs/derivations/linear_algebra/spectra.md (Seeger et al. 2017)
     """
     check_matrices("svd_forward", "X", X)
-    U, S, Vt = thin_svd(*working(X))
+    U, S, Vt = thin_svd(*wide(X))
     outputs = U.astype(X.dtype), S.astype(X.dtype), Vt.astype(X.dtype)
     return outputs, SvdResiduals(U, S, Vt, no_columns(X))
 
@@ -117,7 +117,7 @@ def svd_backward(residuals: SvdResiduals, dY: Svd) -> tuple[Matrices]:
     Derivation: docs/derivations/linear_algebra/spectra.md
     """
     U, S, Vt, like = check_residuals("svd_backward", residuals, SvdResiduals)
-    dU, dS, dVt = working(*check_outputs("svd_backward", dY, like.dtype, dU=U.shape, dS=S.shape, dVt=Vt.shape))
+    dU, dS, dVt = wide(*check_outputs("svd_backward", dY, like.dtype, dU=U.shape, dS=S.shape, dVt=Vt.shape))
     V, dV = Vt.mT, dVt.mT
     m, n = U.shape[-2], V.shape[-2]
     row, column = jnp.expand_dims(S, -2), jnp.expand_dims(S, -1)  # M ∘ row is M diag(S), M ∘ column is diag(S) M
