@@ -49,7 +49,10 @@ def test_a_determinants_gradient_at_any_rank():
 def test_determinant_of_rows_of_any_size():
     """Products of some of the pivots overflow, the determinant and some cofactors do not."""
     sizes = 10.0 ** np.array([25, 25, -25, -24, 0])
-    rows = [size[:, None] * RNG.standard_normal((2, len(size), len(size))) for size in (sizes[[0, 1, 3]], sizes)]
+    rows = [
+        size[:, None] * np.random.default_rng(0).standard_normal((2, len(size), len(size)))
+        for size in (sizes[[0, 1, 3]], sizes)
+    ]
     Xs = [X.astype(np.float32) for X in rows]
     found = run(lambda Xs: [passes("determinant", np.ones(2, np.float32), X) for X in Xs], Xs)
     for X, (Y, dX) in zip(Xs, found, strict=True):
