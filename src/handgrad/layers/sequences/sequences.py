@@ -1,9 +1,10 @@
-"""What goes with a batch of sequences (lengths, an initial state), and the layers that hand it on."""
+"""What belongs to a batch of sequences (lengths, an initial state), and the layers that pass it on."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int, PRNGKeyArray, PyTree
 
 from handgrad.checks import InputError, check_params, check_residuals, check_shape, describe
 from handgrad.factors.trees import with_mask
@@ -18,22 +19,20 @@ __all__ = [
     "stacked",
 ]
 
-Array = jax.Array
-
 
 class Sequences(NamedTuple):
-    """The input of a recurrent layer that has more than X to say; an X alone runs all of time from a state of zeros.
+    """The input of a recurrent layer with lengths or a state; an X alone runs all of time from a state of zeros.
 
     Attributes:
-      X: (batch, time, ...) a step each. What stands past an example's length is not read and may be anything.
-      lengths: (batch,) integers in 1 … time, or None for all of time.
+      X: (batch, time, ...) a step each. What follows an example's length is not read and may be anything, NaN too.
+      lengths: integers in 1 … time, or None for all of time.
       state: what the layer starts from: H0 (batch, n) for rnn and gru, (H0, C0) for lstm, a pair of states for
-        bidirectional, one for each layer for stacked; None for zeros. Its cotangent stands in the same place of dx.
+        bidirectional, one for each layer for stacked; None for zeros. Its cotangent is in the same field of dx.
     """
 
-    X: Any
-    lengths: Any = None
-    state: Any = None
+    X: PyTree
+    lengths: Int[Array, " batch"] | None = None
+    state: PyTree = None
 
 
 class BidirectionalParams(NamedTuple):
@@ -43,22 +42,22 @@ class BidirectionalParams(NamedTuple):
       forwards, backwards: params of the two layers.
     """
 
-    forwards: Any
-    backwards: Any
+    forwards: PyTree
+    backwards: PyTree
 
 
 class EachStepResiduals(NamedTuple):
-    """own: (batch, time) booleans, which steps are not past their example's end, or None; kept: the layer's own."""
+    """own: which steps are not past their example's end, None for all; kept: the layer's residuals."""
 
-    own: Any
-    kept: Any
+    own: Bool[Array, "batch time"] | None
+    kept: PyTree
 
 
 class BidirectionalResiduals(NamedTuple):
     """forwards, backwards: residuals of the two layers; width: the first one's output, for its width."""
 
-    forwards: Any
-    backwards: Any
+    forwards: PyTree
+    backwards: PyTree
     width: Array
 
 
@@ -71,8 +70,7 @@ def bidirectional(forwards: Layer, backwards: Layer) -> Layer:
       forwards: the layer whose features come first.
       backwards: the other one, with reverse=True.
     Raises:
-      InputError: not two layers; at trace time, two that return different things, and whatever they raise, with
-        "forwards" or "backwards" in front.
+      InputError: not two layers; at trace time, two that return different things.
     Derivation: docs/derivations/sequences/rnn.md (Schuster, Paliwal 1997)
     """
     for layer in (forwards, backwards):
@@ -81,19 +79,19 @@ def bidirectional(forwards: Layer, backwards: Layer) -> Layer:
         placed(name, layer) for name, layer in zip(BidirectionalParams._fields, (forwards, backwards), strict=True)
     )
 
-    def init(key: Array, x: Any) -> BidirectionalParams:
+    def init(key: PRNGKeyArray, x: PyTree) -> BidirectionalParams:
         key_one, key_other = jax.random.split(key)
         x_one, x_other = _for_each("bidirectional", x, 2)
         return BidirectionalParams(one.init(key_one, x_one), other.init(key_other, x_other))
 
-    def forward(params: Any, x: Any, key: Array | None = None) -> tuple[Any, BidirectionalResiduals]:
+    def forward(params: PyTree, x: PyTree, key: PRNGKeyArray | None = None) -> tuple[PyTree, BidirectionalResiduals]:
         check_params("bidirectional", params, BidirectionalParams)
         (x_one, x_other), (key_one, key_other) = _for_each("bidirectional", x, 2), split_key(key, 2)
         y, kept = one.forward(params.forwards, x_one, key_one)
         y_other, kept_other = other.forward(params.backwards, x_other, key_other)
         return _beside(y, y_other), BidirectionalResiduals(kept, kept_other, jax.tree.leaves(y)[0])
 
-    def backward(residuals: Any, dy: Any) -> tuple[Any, BidirectionalParams]:
+    def backward(residuals: PyTree, dy: PyTree) -> tuple[PyTree, BidirectionalParams]:
         kept, kept_other, width = check_residuals("bidirectional", residuals, BidirectionalResiduals)
         dy_one, dy_other = _apart(dy, width.shape[-1])
         dx, dparams = one.backward(kept, dy_one)
@@ -108,7 +106,7 @@ def bidirectional(forwards: Layer, backwards: Layer) -> Layer:
 
 
 def stacked(*layers: Layer) -> Layer:
-    """Recurrent layers one upon the other: a chain in which each has an initial state of its own.
+    """Recurrent layers on top of each other: a chain in which each layer has its initial state.
 
     Params are a tuple, x.state is one too. All layers but the last return "sequence", or all return "both": then the
     output is (the last layer's sequence, the tuple of all last states), ready to start the next piece of a long text.
@@ -116,8 +114,7 @@ def stacked(*layers: Layer) -> Layer:
     Args:
       *layers: rnn, lstm, gru or bidirectional; any layer from X to X where there is no state.
     Raises:
-      InputError: no layer; at trace time, "both" from some layers only, states for another number of layers, and
-        whatever a layer raises, with its place in front.
+      InputError: no layer; at trace time, "both" from some layers only, states for another number of layers.
     Derivation: docs/derivations/sequences/rnn.md
     """
     if not layers:
@@ -127,7 +124,7 @@ def stacked(*layers: Layer) -> Layer:
     names = tuple(str(i) for i in range(len(layers)))
     steps = [placed(name, layer) for name, layer in zip(names, layers, strict=True)]
 
-    def init(key: Array, x: Any) -> tuple[Any, ...]:
+    def init(key: PRNGKeyArray, x: PyTree) -> tuple[PyTree, ...]:
         params, xs = [], _for_each("stacked", x, len(steps))
         for layer, k, own in zip(steps, jax.random.split(key, len(steps)), xs, strict=True):
             x = _with_state_of(x, own)
@@ -135,7 +132,7 @@ def stacked(*layers: Layer) -> Layer:
             x, _ = _output(jax.eval_shape(layer.forward, params[-1], x)[0])
         return tuple(params)
 
-    def forward(params: Any, x: Any, key: Array | None = None) -> tuple[Any, tuple[Any, ...]]:
+    def forward(params: PyTree, x: PyTree, key: PRNGKeyArray | None = None) -> tuple[PyTree, tuple[PyTree, ...]]:
         check_entries("stacked", "params", params, len(steps))
         residuals, last = [], []
         for layer, p, k, own in zip(
@@ -151,7 +148,7 @@ def stacked(*layers: Layer) -> Layer:
             raise InputError('stacked: layers must all return "both" or none of them, got some of each')
         return (x, tuple(last)), tuple(residuals)
 
-    def backward(residuals: Any, dy: Any) -> tuple[Any, tuple[Any, ...]]:
+    def backward(residuals: PyTree, dy: PyTree) -> tuple[PyTree, tuple[PyTree, ...]]:
         check_entries("stacked", "residuals", residuals, len(steps))
         dx, dlast = dy if type(dy) is tuple else (dy, None)
         dparams, dstates, by = [], [], None
@@ -170,28 +167,26 @@ def stacked(*layers: Layer) -> Layer:
 
 
 def each_step(layer: Layer) -> Layer:
-    """`layer` on the X of Sequences, lengths and state going past it: an embedding before, or a linear after.
+    """`layer` on the X of Sequences, lengths and state passed on: an embedding before, or a linear after.
 
-    On an array it is the layer itself. Past an example's length X is read as 0, whatever it holds, NaN too. What comes
-    out there is what the layer makes of 0; where nothing asks for it, it has no part in a mean over tokens either.
+    On an array it is the layer itself. Past an example's length X is read as 0, whatever it holds, NaN too; these steps
+    are left out of means over tokens.
 
     Args:
-      layer: any layer that treats steps alike, or doesn't know time. One whose steps see each other sees the zeros.
-    Raises:
-      InputError: not a layer; at trace time, whatever it raises.
+      layer: any layer that treats steps alike, or doesn't know time. One whose steps interact sees the zeros.
     """
     check_layer("each_step", layer)
     layer = placed("inside", layer)
 
-    def init(key: Array, x: Any) -> Any:
+    def init(key: PRNGKeyArray, x: PyTree) -> PyTree:
         return layer.init(key, _only_X(x))
 
-    def forward(params: Any, x: Any, key: Array | None = None) -> tuple[Any, Any]:
+    def forward(params: PyTree, x: PyTree, key: PRNGKeyArray | None = None) -> tuple[PyTree, PyTree]:
         own = _own_steps(x)
         y, kept = layer.forward(params, _zeroed(_only_X(x), own), key)
         return x._replace(X=y) if isinstance(x, Sequences) else y, EachStepResiduals(own, kept)
 
-    def backward(residuals: Any, dy: Any) -> tuple[Any, Any]:
+    def backward(residuals: PyTree, dy: PyTree) -> tuple[PyTree, PyTree]:
         own, kept = check_residuals("each_step", residuals, EachStepResiduals)
         dx, dparams = layer.backward(kept, _only_X(dy))
         if own is not None:
@@ -201,7 +196,7 @@ def each_step(layer: Layer) -> Layer:
     return composed(init, forward, backward, layer.couples)
 
 
-def _own_steps(x: Any) -> Array | None:
+def _own_steps(x: PyTree) -> Array | None:
     """Which steps are not past their example's end: (batch, time), or None for all."""
     if not isinstance(x, Sequences) or x.lengths is None:
         return None
@@ -211,18 +206,18 @@ def _own_steps(x: Any) -> Array | None:
     return jnp.expand_dims(jnp.arange(x.X.shape[1]), 0) < jnp.expand_dims(jnp.asarray(x.lengths), 1)
 
 
-def _zeroed(X: Any, own: Array | None) -> Any:
+def _zeroed(X: PyTree, own: Array | None) -> PyTree:
     """X, or its cotangent, with zeros past each example's end; None, the cotangent of integers, stays."""
     if own is None or X is None:
         return X
     return jnp.where(jnp.expand_dims(own, tuple(range(2, X.ndim))), X, jnp.zeros((), X.dtype))
 
 
-def _only_X(x: Any) -> Any:
+def _only_X(x: PyTree) -> PyTree:
     return x.X if isinstance(x, Sequences) else x
 
 
-def _for_each(where: str, x: Any, n: int) -> list[Any]:
+def _for_each(where: str, x: PyTree, n: int) -> list[PyTree]:
     """x as each of n layers gets it: with its own state."""
     if not isinstance(x, Sequences) or x.state is None:
         return [x] * n
@@ -231,16 +226,16 @@ def _for_each(where: str, x: Any, n: int) -> list[Any]:
     return [x._replace(state=state) for state in x.state]
 
 
-def _with_state_of(x: Any, own: Any) -> Any:
+def _with_state_of(x: PyTree, own: PyTree) -> PyTree:
     return x._replace(state=own.state) if isinstance(x, Sequences) else x
 
 
-def _output(y: Any) -> tuple[Any, Any]:
+def _output(y: PyTree) -> tuple[PyTree, PyTree]:
     """The sequence, and the last state where the layer returns both."""
     return y if type(y) is tuple else (y, None)
 
 
-def _beside(one: Any, other: Any) -> Any:
+def _beside(one: PyTree, other: PyTree) -> PyTree:
     """Two outputs as one: features beside features, states in a pair."""
     if not isinstance(one, tuple) and not isinstance(other, tuple) and one.shape[:-1] == other.shape[:-1]:
         return jnp.concatenate([one, other], axis=-1)
@@ -251,7 +246,7 @@ def _beside(one: Any, other: Any) -> Any:
     raise InputError(f"bidirectional: both layers must return alike, got {describe(one)} and {describe(other)}")
 
 
-def _apart(dy: Any, width: int) -> tuple[Any, Any]:
+def _apart(dy: PyTree, width: int) -> tuple[PyTree, PyTree]:
     """The same, backwards."""
     if isinstance(dy, Sequences):
         dX, dX_other = _apart(dy.X, width)
