@@ -38,6 +38,7 @@ LAST = {
         gru(2, residuals="recompute"),
         rnn(2, returns="last"),
     ),
+    "twice": hg.chain(each_step(hg.linear(3)), lstm(2), gru(2, reverse=True), rnn(2, returns="last")),
 }
 EACH = {
     "convolutions": hg.chain(
@@ -58,21 +59,27 @@ def drawn(model, x):
     return jax.tree.map(lambda p: jnp.asarray(rng.standard_normal(p.shape)), like)
 
 
-def all_of_it(model, loss, params, x, target):
-    """Every value, gradient and fold."""
+def folds_of(model, loss, params, x, target, second_order):
+    """Values, gradients and folds; for one of the models those too that run the model again, or differentiate twice."""
     losses, factors = hg.value_and_factors(model, loss)(params, x, target)
-    sampled = sampled_factors(model, loss)(params, x, target, KEY)
-    data = model, loss, params, x, target
-    return {
+    found = {
         "losses": losses,
-        "gradients": hg.grad(model, loss, argnums=(0, 1))(params, x._replace(lengths=x.lengths), target),
+        "gradients": hg.grad(model, loss, argnums=(0, 1))(params, x, target),
         "each": hg.per_example_grads(factors),
-        "norms": [hg.sq_norms(factors, method=method) for method in ("gram", "direct")],
+        "norms": hg.sq_norms(factors, method="gram"),
+        "kfac": kfac_factors(factors, "expand"),
+    }
+    if not second_order:
+        return found
+    sampled, data = sampled_factors(model, loss)(params, x, target, KEY), (model, loss, params, x, target)
+    return found | {
+        "norms": hg.sq_norms(factors, method="direct"),
         "by token": hg.sq_norms(factors, per_leaf=True, unit="token"),
         "gram": hg.gram(factors),
         "moments": (hg.second_moment(factors), hg.variance(factors), hg.noise_scale(factors)),
         "clipped": hg.clipped_grad(model, loss, l2_clip_norm=0.1, nan_safe=False)(params, x, target),
-        "kfac": [kfac_factors(drawn, mode) for drawn in (factors, sampled) for mode in ("expand", "reduce")],
+        "reduced": kfac_factors(factors, "reduce"),
+        "sampled": kfac_factors(sampled, "expand"),
         "kflr": kflr_factors(*data),
         "diagonal": ggn_diagonal(*data),
         "products": [make(*data)(params) for make in (hg.ggn_vector_product, hg.hessian_vector_product)],
@@ -83,7 +90,11 @@ def all_of_it(model, loss, params, x, target):
 def test_nan_in_the_padding_changes_nothing(name):
     model, loss, target = MODELS[name]
     params = drawn(model, Sequences(jnp.asarray(X), LENGTHS))
-    run = jax.jit(lambda X: all_of_it(model, loss, params, Sequences(X, LENGTHS), jnp.asarray(target)))
+
+    @jax.jit
+    def run(X):
+        return folds_of(model, loss, params, Sequences(X, LENGTHS), jnp.asarray(target), name == "twice")
+
     found, expected = (run(jnp.where(OWN[..., None], X, fill)) for fill in (jnp.nan, 0.0))
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(expected))
     jax.tree.map(np.testing.assert_array_equal, found, expected)
