@@ -52,7 +52,7 @@ def test_logits_gradients_and_norms():
         plain = jax.value_and_grad(lambda params: WEIGHTS @ reference_losses(params, IDS, LABELS))(params)
         _, factors = hg.value_and_factors(MODEL, LOSS)(params, IDS, LABELS)
         shared = factors["embedding"].table
-        assert isinstance(shared, hg.Shared)
+        assert isinstance(shared, hg.factors.Shared)
         assert [type(site).__name__ for site in shared.sites] == ["Scatter", "Outer"]
         one = jax.grad(lambda params, ids, labels: reference_losses(params, ids[None], labels[None])[0])
         g = jax.vmap(one, (None, 0, 0))(params, IDS, LABELS)["embedding"].table

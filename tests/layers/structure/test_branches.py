@@ -25,10 +25,10 @@ def test_each_branch_on_its_own():
         y, residuals = MODEL.forward(params, (X, IDS), KEY)
         dx, factors = MODEL.backward(residuals, DY)
         assert dx[1] is None
-        assert [type(factor) for factor in jax.tree.leaves(factors, is_leaf=hg.is_factor)] == [
-            hg.Outer,
-            hg.Total,
-            hg.Scatter,
+        assert [type(factor) for factor in jax.tree.leaves(factors, is_leaf=hg.factors.is_factor)] == [
+            hg.factors.Outer,
+            hg.factors.Total,
+            hg.factors.Scatter,
         ]
         expected, vjp = jax.vjp(lambda params, x: MODEL.forward(params, (x, IDS), KEY)[0], params, X)
         without = MODEL.forward(params, (X, IDS))[0]
@@ -49,7 +49,7 @@ def test_a_coupling_stays_in_its_branch():
         params = model.init(key, (X, X))
         one, other = model.backward(model.forward(params, (X, X))[1], (DY[0], DY[0]))[1]
         assert isinstance(one[0].W, hg.factors.Coupled)
-        assert isinstance(other.W, hg.Outer)
+        assert isinstance(other.W, hg.factors.Outer)
 
     jax.eval_shape(run, KEY)
 

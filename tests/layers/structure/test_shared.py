@@ -111,7 +111,7 @@ def test_nothing_is_stored_twice():
         _, residuals = model.forward(params, x)
         assert residuals[0].W is residuals[2].W is residuals[4].W is params[0].W
         W = model.backward(residuals, TARGET)[1][0].W
-        assert [type(site) for site in W.sites] == [hg.Outer] * 3
+        assert [type(site) for site in W.sites] == [hg.factors.Outer] * 3
 
     jax.eval_shape(run, params)
 
@@ -123,7 +123,7 @@ def test_gradients_that_are_sums_already_add_up():
 
     @jax.jit
     def both(params):
-        assert not any(map(hg.is_factor, jax.tree.leaves(model.backward(model.forward(params, X)[1], X)[1])))
+        assert not any(map(hg.factors.is_factor, jax.tree.leaves(model.backward(model.forward(params, X)[1], X)[1])))
         return hg.grad(model, LOSS)(params, X, TARGET), jax.grad(hg.objective(model, LOSS))(params, X, TARGET)
 
     assert_same(*both(params))
@@ -134,9 +134,9 @@ def test_what_couples_at_one_place_couples_the_sum():
     params = jax.eval_shape(model.init, KEY, X)
     _, factors = jax.eval_shape(hg.value_and_factors(model, LOSS), params, X, TARGET)
     assert isinstance(factors[0].W, Coupled)
-    assert isinstance(factors[0].W.factor, hg.Shared)
+    assert isinstance(factors[0].W.factor, hg.factors.Shared)
     assert factors[0].W.by.startswith("in layer 1: batch_norm couples")
-    assert isinstance(factors[3].W, hg.Outer)
+    assert isinstance(factors[3].W, hg.factors.Outer)
 
 
 def broken(layer):

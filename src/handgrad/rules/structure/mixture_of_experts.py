@@ -1,7 +1,7 @@
 """The gate of a mixture of experts: top-k routing, and the loss that keeps the experts' load even."""
 
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +37,9 @@ class TopKGateResiduals(NamedTuple):
     M: Array | None
 
 
-def top_k_gate_forward(Z: Array, *, k: int, softmax_over: str = "chosen") -> tuple[Array, TopKGateResiduals]:
+def top_k_gate_forward(
+    Z: Array, *, k: int, softmax_over: Literal["chosen", "all"] = "chosen"
+) -> tuple[Array, TopKGateResiduals]:
     """G = softmax over each token's k largest logits, 0 for every other expert; Σ_e G_e E_e(x) mixes the experts.
 
     The choice itself has no slope: it is constant but where two logits tie. Of equal logits the one of the lower index
@@ -65,7 +67,7 @@ def top_k_gate_forward(Z: Array, *, k: int, softmax_over: str = "chosen") -> tup
 
 
 def top_k_gate_backward(
-    residuals: TopKGateResiduals, dG: Array, *, k: int, softmax_over: str = "chosen"
+    residuals: TopKGateResiduals, dG: Array, *, k: int, softmax_over: Literal["chosen", "all"] = "chosen"
 ) -> tuple[Array]:
     """Pull dG back through G = M ∘ P, P = softmax of the chosen logits, or of all.
 
@@ -79,8 +81,6 @@ def top_k_gate_backward(
       k, softmax_over: the forward's; the residuals tell.
     Returns:
       dZ like Z.
-    Raises:
-      InputError: residuals of another rule; dG not of G's shape and dtype.
     Derivation: docs/derivations/structure/mixture_of_experts.md (Shazeer et al., 2017; Jiang et al., 2024)
     """
     P, M = check_residuals("top_k_gate_backward", residuals, TopKGateResiduals)
@@ -104,7 +104,7 @@ class LoadBalancingLossResiduals(NamedTuple):
 
 
 def load_balancing_loss_forward(
-    Z: Array, *, k: int, counts: str = "example"
+    Z: Array, *, k: int, counts: Literal["example", "batch"] = "example"
 ) -> tuple[Array, LoadBalancingLossResiduals]:
     """C_b = n Σ_e f_e p_be: n experts, f_e the share of tokens routed to e, p_be e's mean probability in example b.
 
@@ -114,7 +114,7 @@ def load_balancing_loss_forward(
     Args:
       Z: (batch, ..., experts) the gate's logits, floating point.
       k: how many experts a token has; a token counts 1 / k for each of them.
-      counts: "example" counts f over the example's own tokens, so that examples don't meet. "batch" counts over all
+      counts: "example" counts f over the example's own tokens, so that examples don't interact. "batch" counts over all
         tokens of the batch: the mean of C over the examples is then the Switch Transformer's loss of the batch, and
         C_b depends on the other examples, by f alone: each gradient still is the example's own.
     Returns:
@@ -136,7 +136,7 @@ def load_balancing_loss_forward(
 
 
 def load_balancing_loss_backward(
-    residuals: LoadBalancingLossResiduals, dC: Array, *, k: int, counts: str = "example"
+    residuals: LoadBalancingLossResiduals, dC: Array, *, k: int, counts: Literal["example", "batch"] = "example"
 ) -> tuple[Array]:
     """Pull dC back through C_b = n Σ_e f_e p_be, p_b the mean of P over the T tokens.
 
@@ -148,8 +148,6 @@ def load_balancing_loss_backward(
       k, counts: the forward's; the residuals tell.
     Returns:
       dZ like Z.
-    Raises:
-      InputError: residuals of another rule; dC not of C's shape and dtype.
     Derivation: docs/derivations/structure/mixture_of_experts.md (Fedus et al., 2021)
     """
     P, F = check_residuals("load_balancing_loss_backward", residuals, LoadBalancingLossResiduals)

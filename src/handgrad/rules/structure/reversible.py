@@ -1,4 +1,4 @@
-"""The reversible block: its input can be had again from its output, so that nothing else need be kept.
+"""The reversible block: its input is recomputed from its output, so that nothing else need be kept.
 
 Two streams, each of which is changed by a function of the other (Gomez et al., 2017):
 
