@@ -144,16 +144,13 @@ _LATE = ("cases", "training")  # imported when first used: optax comes with them
 _ROOMS = ("crosscheck", "factors", "folds", "layers", "models", "rules", *_LATE)
 
 if typing.TYPE_CHECKING:
-    from handgrad import training as training
+    from handgrad import cases as cases, training as training
 else:
 
     def __getattr__(name):
         """The rooms that are imported late."""
         if name in _LATE:
             return importlib.import_module(f"handgrad.{name}")
-        for room in (factors, layers, folds, models):  # TEMPORARY: names that leave the top level
-            if hasattr(room, name) and not name.startswith("_"):
-                return getattr(room, name)
         raise AttributeError(f"module 'handgrad' has no attribute {name!r}")
 
 

@@ -157,7 +157,7 @@ def test_what_has_no_pair_has_the_diagonal():
 
     @jax.jit
     def both(factors):
-        every = jax.tree.map(lambda factor: factor.per_example(), factors, is_leaf=hg.is_factor)
+        every = jax.tree.map(lambda factor: factor.per_example(), factors, is_leaf=hg.factors.is_factor)
         return kfac_factors(factors), jax.tree.map(lambda g: Diagonal(jnp.mean(g**2, axis=0)), every)
 
     assert_same(*both(factors))
