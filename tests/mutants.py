@@ -3,8 +3,8 @@
     python tests/mutants.py [rule ...] [--jobs 2] [--json FILE] [--tree CHECKOUT]
 
 A backward pass is broken by scaling its first cotangent by 1 + 1e-4 (`scale`), by dropping the last example from its
-last cotangent (`example`), or by replacing the cotangent that it is given by its mean (`mean`). Against each such mutant
-run, until the first failure, the contracts of the table of cases and the other tests of tests/rules and tests/layers
+last cotangent (`example`), or by replacing the cotangent that it is given by its mean (`mean`). Against each mutant
+run, until the first failure, the contracts of the table of cases, and the other tests of tests/rules and tests/layers
 that name the rule. Exit status 1 where a mutant survives both.
 
 The script is also the pytest plugin that does so: it breaks rules in a copy of the package, in one process, and forgets
@@ -95,11 +95,15 @@ def main() -> int:
         mutants = [mutant for _, found in runs for mutant in json.loads(found.read_text())]
     counts = {where: sum(bool(mutant[where]) for mutant in mutants) for where in ("contracts", "others")}
     survivors = [f"{m['rule']} ({m['way']})" for m in mutants if not m["contracts"] and not m["others"]]
-    print(f"{len(mutants)} mutants: the contracts notice {counts['contracts']}, the rules' own tests {counts['others']}")
+    print(
+        f"{len(mutants)} mutants: the contracts notice {counts['contracts']}, the rules' own tests {counts['others']}"
+    )
     print("survivors:", ", ".join(survivors) or "none")
     if given.json:
         mutants.sort(key=lambda mutant: mutant["rule"])
-        given.json.write_text(json.dumps({"counts": counts, "survivors": survivors, "mutants": mutants}, indent=1) + "\n")
+        given.json.write_text(
+            json.dumps({"counts": counts, "survivors": survivors, "mutants": mutants}, indent=1) + "\n"
+        )
     return int(bool(survivors))
 
 

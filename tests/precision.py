@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import optimized_jit
 
 import handgrad as hg
 from handgrad import rules
@@ -147,7 +148,7 @@ def by_hand(op: str, **options: Any) -> Run:
 def autodiff(function: Callable[..., Any]) -> Run:
     """jax.vjp of a function of the inputs, in their dtype."""
 
-    @jax.jit
+    @optimized_jit
     def run(*arguments):
         *inputs, dY = arguments
         Y, pull = jax.vjp(function, *inputs)
@@ -210,7 +211,7 @@ def assert_known(rows: dict[str, tuple[Any, list[float], list[float], list[float
     """Name -> (rule, x, y, slope): what mathematics says, in float32 and float64, to a few ulps."""
     for dtype in ("float32", "float64"):
 
-        @jax.jit
+        @optimized_jit
         def run(xs):
             found = {}
             for name, x in xs.items():
@@ -277,7 +278,7 @@ def errors(subject: Subject, dtype: Any) -> dict[str, dict[str, np.ndarray]]:
     assert len(truth) == len(subject.outputs)
     runs = {"handgrad": subject.run or by_hand(subject.op, **subject.options), **subject.rivals}
     torchs = runs.pop("torch", None)
-    found = jax.jit(lambda *inputs: {name: run(*inputs) for name, run in runs.items()})(*map(jnp.asarray, inputs))
+    found = optimized_jit(lambda *inputs: {name: run(*inputs) for name, run in runs.items()})(*map(jnp.asarray, inputs))
     if torchs is not None:
         found["torch"] = torchs(*inputs)
     with np.errstate(all="ignore"):

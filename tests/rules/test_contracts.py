@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from case_programs import OPS, by_autodiff, by_hand, drawn, is_floating
+from helpers import optimized_jit
 
 from handgrad.cases import CASES, first_rows
 
@@ -24,8 +25,6 @@ REDUCED = {
     dtype: {op: [case for case in rows if case in chosen and dtype in case.reduced] for op, rows in ROWS.items()}
     for dtype, chosen in ((jnp.float32, CHOSEN), (jnp.bfloat16, PROGRAMS))
 }
-# LLVM's optimizations take more than half of the time to compile; what rounds is compiled with them, in float32.
-QUICKLY = {"xla_backend_optimization_level": 0}
 EAGER = ("linear", "gelu", "layer_norm", "max_pool", "embedding", "attention", "top_k_gate", "l2_loss", "solve")
 
 
@@ -64,7 +63,7 @@ def program(op):
     """(a program of all rows in float64, a list that grows when it is traced)."""
     traces = []
 
-    @functools.partial(jax.jit, compiler_options=QUICKLY)
+    @jax.jit
     def run(rows):
         traces.append(op)
         outcomes = []
@@ -158,7 +157,7 @@ def assert_no_less_exact_than_autodiff(op, dtype):
     """
     rows = REDUCED[dtype][op]
     given = {case: drawn(case, dtype) for case in rows}
-    ways = jax.jit(
+    ways = optimized_jit(
         lambda given: [(by_hand(case)(*a), by_autodiff(case)(*a)) for case, a in zip(rows, given, strict=True)]
     )([*given.values()])
     wide = [jax.tree.map(lambda a: a.astype(float) if is_floating(a) else a, given.get(c, drawn(c))) for c in ROWS[op]]
@@ -191,5 +190,5 @@ def test_shapes_and_dtypes_in_bfloat16(op):
 def test_eager_equals_jit(representative):
     """Operation by operation, for a rule of each kind; to the last bits, since XLA may fuse a product with a sum."""
     case = FIRST[representative]
-    jitted = jax.jit(by_hand(case), compiler_options=QUICKLY)(*drawn(case))
+    jitted = jax.jit(by_hand(case))(*drawn(case))
     assert_near(by_hand(case)(*drawn(case)), jitted, case.rtol / 100, case)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from case_programs import by_autodiff, by_hand, drawn, is_floating
+from helpers import optimized_jit
 
 from handgrad.cases import CASES
 
@@ -48,7 +49,7 @@ def wide(tree):
 @pytest.mark.slow
 @pytest.mark.parametrize("case", [pytest.param(case, id=str(case)) for case in PROGRAMS])
 def test_right_where_the_answer_fits(case):
-    exact, ours = jax.jit(by_autodiff(case)), jax.jit(by_hand(case))
+    exact, ours = optimized_jit(by_autodiff(case)), optimized_jit(by_hand(case))
     dY, *arguments = drawn(case)
     excused = [size for name in (case.op, str(case)) for size in EXCEPTIONS.get(name, ((), ""))[0]]
     for dtype, sizes in SIZES.items():

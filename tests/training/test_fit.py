@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers import assert_same, quick_jit
+from helpers import assert_same
 
 import handgrad as hg
 from handgrad.training import fit, init_state, train_step
@@ -32,7 +32,7 @@ def run(epochs=1, key=0, batch_size=3, **options):
 def test_a_step_and_a_full_batch_epoch_are_optax_on_autodiff():
     """Whatever the order of an epoch: all ten examples are visited, each once."""
 
-    @quick_jit
+    @jax.jit
     def step_and_references():
         state, value = train_step(MODEL, LOSS, ADAM)(init_state(PARAMS, ADAM), X, Y)
         return state.step, (state.params, value), by_optax(ADAM), by_optax(SGD)[0]

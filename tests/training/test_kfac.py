@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import optax
 import pytest
-from helpers import assert_same, noise, quick_jit
+from helpers import assert_same, noise
 
 import handgrad as hg
 from handgrad.factors import Outer, Total
@@ -73,7 +73,7 @@ def test_one_step_solves_least_squares():
     """K-FAC of a linear layer and a squared error is the whole Hessian: a step of length 1 is Newton's."""
     model, loss, x, target = hg.linear(2, bias=False), hg.squared_error(), normal(6, 3), normal(6, 2)
 
-    @quick_jit
+    @jax.jit
     def stepped(params):
         blocks = kflr_factors(model, loss, params, x, target)
         optimizer = optax.chain(scale_by_kfac(blocks, damping=1e-18), optax.scale(-1.0))
@@ -101,7 +101,7 @@ def test_a_whole_step():
     optimizer = optimizer_of(MODEL, LOSS, params, X, LABELS, damping=DAMPING)
     weights = np.linspace(0, 1, 8)
 
-    @quick_jit
+    @jax.jit
     def both(params):
         state = init_state(params, optimizer)
         value, grads = hg.value_and_grad(MODEL, LOSS)(params, X, LABELS, weights)
@@ -128,7 +128,7 @@ def test_layers_that_draw_noise_get_a_key_of_their_own():
     params = jax.tree.map(lambda p: normal(*p.shape), jax.eval_shape(model.init, KEY, X))
     optimizer = optimizer_of(model, hg.l2_loss(), params, X, target)
 
-    @quick_jit
+    @jax.jit
     def values(key):
         _, value = kfac_step(model, hg.l2_loss(), optimizer)(init_state(params, optimizer), X, target, key)
         objective = hg.objective(model, hg.l2_loss())
@@ -147,7 +147,7 @@ def test_training_is_one_program():
     optimizer = optimizer_of(MODEL, LOSS, params, X, LABELS, rate=0.3, **options)
     step = kfac_step(MODEL, LOSS, optimizer)
 
-    @quick_jit
+    @jax.jit
     def train(state):
         return jax.lax.scan(lambda state, key: step(state, X, LABELS, key), state, jax.random.split(KEY, 30))
 
@@ -190,7 +190,7 @@ def test_a_step_under_linear_cross_entropy():
     models = [(hg.chain(hg.linear(5), hg.tanh(), head), loss) for head, loss in heads]
     params = jax.tree.map(lambda p: normal(*p.shape), jax.eval_shape(models[0][0].init, KEY, x))
 
-    @quick_jit
+    @jax.jit
     def steps(params):
         made = {"sampled": [], "empirical": []}
         for model, loss in models:

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import optax.contrib
 import pytest
-from helpers import assert_same, quick_jit
+from helpers import assert_same
 
 import handgrad as hg
 from handgrad.factors import Outer, Stacked, Total
@@ -130,7 +130,7 @@ def by_both(factors, params, optimizers):
 
     # Not of array types that a step would change: weak types, and NumPy's.
     start = jax.tree.map(jnp.asarray, {name: (params, one.init(params)) for name, one in optimizers.items()})
-    return quick_jit(lambda start: jax.lax.scan(one_step, start, factors)[1])(
+    return jax.jit(lambda start: jax.lax.scan(one_step, start, factors)[1])(
         {name: (one, one) for name, one in start.items()}
     )
 
@@ -224,7 +224,7 @@ def test_multi_steps_over_a_model():
     params = jax.tree.map(lambda p: normal(*p.shape), jax.eval_shape(model.init, jax.random.key(0), x))
     in_halves = optax.MultiSteps(optax.adam(0.1), 2)
 
-    @quick_jit
+    @jax.jit
     def both(params):
         state = init_state(params, in_halves)
         for half in (slice(0, 3), slice(3, 6)):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers import assert_same, quick_jit
+from helpers import assert_same
 
 import handgrad as hg
 from handgrad.folds.curvature import kfac_factors
@@ -53,7 +53,7 @@ def test_an_epoch_is_the_steps_of_its_batches():
     """The order is that of the key; every batch has the lengths and labels of its own sequences."""
     found, metrics = trained(MODEL, LOSS, STATE, (X, LABELS), 3)
 
-    @quick_jit
+    @jax.jit
     def expected(state):
         order_key, _ = jax.random.split(jax.random.split(KEY, 1)[0])
         batches = jax.random.permutation(order_key, 6).reshape(2, 3)
@@ -79,7 +79,7 @@ def test_a_target_of_several_arrays():
     loss, state = hg.ctc_loss(), init_state(params, OPTIMIZER)
     found, metrics = trained(model, loss, state, (x, target), 4)
 
-    @quick_jit
+    @jax.jit
     def expected(params):
         value, grads = jax.value_and_grad(hg.objective(model, loss))(params, x, target)
         return value, optax.apply_updates(params, OPTIMIZER.update(grads, state.opt_state, params)[0])
@@ -92,7 +92,7 @@ def test_a_target_of_several_arrays():
 def test_every_other_step():
     """The two phases, whole and of micro-batches, and the noise scale beside a step."""
 
-    @quick_jit
+    @jax.jit
     def steps(state):
         plain = train_step(MODEL, LOSS, OPTIMIZER)(state, X, LABELS)
         noisy, (value, scale) = train_step(MODEL, LOSS, OPTIMIZER, noise_scale=True)(state, X, LABELS)
@@ -114,7 +114,7 @@ def test_kfac():
     blocks = jax.eval_shape(lambda p: kfac_factors(hg.value_and_factors(MODEL, LOSS)(p, X, LABELS)[1]), PARAMS)
     optimizer = optax.chain(scale_by_kfac(blocks), optax.scale(-0.1))
 
-    @quick_jit
+    @jax.jit
     def step(state):
         found, value = kfac_step(MODEL, LOSS, optimizer)(state, X, LABELS, KEY)
         objective = hg.objective(MODEL, LOSS)

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import optax
 import pytest
-from helpers import assert_same, quick_jit
+from helpers import assert_same
 from whole_models import LOSS, drawn, made, rows
 
 import handgrad as hg
@@ -20,7 +20,7 @@ def test_the_noise_scale_beside_the_step(name):
     model, params, x, target = drawn(name)
     options = {}, {"noise_scale": True}, {"noise_scale": True, "per_leaf": True}
 
-    @quick_jit
+    @jax.jit
     def steps(params):
         state = init_state(params, OPTIMIZER)
         return [train_step(model, LOSS, OPTIMIZER, **each)(state, x, target) for each in options]

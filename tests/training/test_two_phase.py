@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers import assert_same, quick_jit
+from helpers import assert_same
 
 import handgrad as hg
 from handgrad.factors import Outer, Stacked, Total
@@ -96,7 +96,7 @@ def test_several_steps_are_those_of_the_whole_gradient(name, runs):
         (found, (params, opt_state)), _ = jax.lax.scan(step, start, length=4)
         return (found.params, found.opt_state), (params, opt_state[1])
 
-    @quick_jit
+    @jax.jit
     def all_runs(params):
         return [both(OPTIMIZERS[optimizer], clip, params) for optimizer, clip in runs]
 
@@ -109,7 +109,7 @@ def test_the_step_takes_weights_and_gives_the_objective():
     weights = np.array([0.1, 0.0, 0.7, -0.2, 0.4])
     optimizer = OPTIMIZERS["momentum"]
 
-    @quick_jit
+    @jax.jit
     def both(params):
         steps = two_phase_step(model, LOSS, optimizer), train_step(model, LOSS, optimizer)
         return [step(init_state(params, optimizer), x, target, weights) for step in steps]
@@ -124,7 +124,7 @@ def test_micro_batches_and_summed_gradients_are_one_batch():
     optimizer, in_the_state = optax.adam(0.01), optax.inject_hyperparams(optax.adam)(learning_rate=0.01)
     weights = np.arange(1.0, 6.0) / 7
 
-    @quick_jit
+    @jax.jit
     def ways(params):
         factors = hg.value_and_factors(model, LOSS)
         some, others = (factors(params, x[i], target[i])[1] for i in np.split(np.arange(5), [2]))

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import optimized_jit
 
 import handgrad as hg
 from handgrad import rules
@@ -24,7 +25,7 @@ def test_one_mask_in_both_passes():
     dtypes = {"float64": np.float64, "float32": np.float32, "bfloat16": jnp.bfloat16}
     given = {name: (X.astype(dtype), DY.astype(dtype)) for name, dtype in dtypes.items()}
 
-    @jax.jit
+    @optimized_jit
     def run(given, key):
         found = {(name, policy): both(policy, *arrays, key) for name, arrays in given.items() for policy in POLICIES}
         return found, jax.random.bernoulli(key, jnp.float32(1 - 0.4), X.shape)
@@ -63,7 +64,7 @@ def test_the_mean_is_kept():
     """Of 10⁶ ones, to within five standard deviations of the mean; and half an ulp of bfloat16, as one number."""
     rates = (0.1, 0.5, 0.9)
 
-    @jax.jit
+    @optimized_jit
     def run(key):
         dropped = {}
         for dtype in ("float32", "bfloat16"):
@@ -85,7 +86,7 @@ def test_keys_and_numbers_that_are_not_finite():
     odd[:10] = np.inf
     ones = np.ones((50, 20), np.float32)
 
-    @jax.jit
+    @optimized_jit
     def run(odd, ones):
         Y, residuals = rules.dropout_forward(odd, KEY, rate=0.5)
         dX, _ = rules.dropout_backward(residuals, odd, rate=0.5)

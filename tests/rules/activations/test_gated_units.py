@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_same
+from helpers import assert_same, optimized_jit
 from precision import (
     Subject,
     against,
@@ -44,7 +44,7 @@ def test_policies_autodiff_and_open_and_shut_gates(rule, gate):
     are u or 0; nothing overflows."""
     u, v, dy = np.array([[[1e4, -1e4]], [[3.0, 3.0]], [[1.0, 1.0]]], np.float32)
 
-    @jax.jit
+    @optimized_jit
     def outcome(U, V, DY, u, v, dy):
         found = {}
         for policy in ("recompute", "save"):

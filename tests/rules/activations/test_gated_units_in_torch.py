@@ -1,9 +1,8 @@
 """PyTorch as a third party: glu, and gates of silu and gelu."""
 
-import jax
 import numpy as np
 import pytest
-from helpers import assert_same
+from helpers import assert_same, optimized_jit
 from in_torch import assert_rules_agree, in_torch
 
 import handgrad as hg
@@ -43,7 +42,7 @@ def test_gated_units():
 def test_the_order_of_the_halves(policy):
     layer = layers.glu(residuals=policy)
 
-    @jax.jit
+    @optimized_jit
     def by_hand(x, dy):
         y, residuals = layer.forward((), x)
         return y, layer.backward(residuals, dy)[0]
@@ -58,7 +57,7 @@ def test_gated_mlp(bias):
     gate, up, down = (torch.nn.Linear(n, m, bias=bias).double() for n, m in ((4, 6), (4, 6), (6, 4)))
     linears = [hg.LinearParams(*(p.detach().numpy().T for p in of.parameters())) for of in (gate, up, down)]
 
-    @jax.jit
+    @optimized_jit
     def by_hand(params, x, dy):
         y, residuals = layer.forward(params, x)
         dx, factors = layer.backward(residuals, dy)

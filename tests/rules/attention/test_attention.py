@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_same, passes, together
+from helpers import assert_same, optimized_jit, passes, together
 
 import handgrad as hg
 from handgrad import rules
@@ -44,7 +44,7 @@ def test_both_forms_agree_for_every_tile():
 @both_forms
 def test_nothing_leaks_from_the_future(rule):
     """With causal, the first four outputs don't know the keys after them, to the bit, and send them no gradient."""
-    run = jax.jit(functools.partial(passes, rule.with_options(causal=True)))
+    run = optimized_jit(functools.partial(passes, rule.with_options(causal=True)))
     later = np.arange(7)[None, :, None, None] >= 4
     Y, _ = arrays(run(DY, Q, K, V))
     other, _ = arrays(run(DY, Q, K + 10 * later, np.where(later, -3 * V, V)))
@@ -92,7 +92,7 @@ def test_a_group_shares_its_keys_and_values(rule):
 @both_forms
 def test_a_bias_for_several(rule):
     """Its gradient is the whole one's, summed along the axes of 1."""
-    whole = jax.jit(functools.partial(passes, rule))
+    whole = optimized_jit(functools.partial(passes, rule))
     biases = [RNG.standard_normal(shape) for shape in ((1, 4, 7, 7), (2, 1, 7, 7), (2, 4, 1, 7), (1, 1, 1, 7))]
     found = together((rule, DY, (Q, K, V, bias)) for bias in biases)
     for bias, ours in zip(biases, arrays(found), strict=True):
@@ -121,7 +121,7 @@ def test_a_softcap_bounds_the_scores(rule):
     assert (P.max(axis=3) / P.min(axis=3) <= np.exp(4) * (1 + 1e-12)).all()
     assert_same(high, none, rtol=1e-10)
 
-    @jax.jit
+    @optimized_jit
     def primal(q):
         return 3 * jnp.array([0.5, -1]) @ jax.nn.softmax(2 * jnp.tanh(q * jnp.array([1.0, 0]) / 2))
 
@@ -133,7 +133,7 @@ def test_dropout(rule):
     """With the values' identity, Y is P ∘ R: 0 or P / (1 − p), the same for the same key, P itself without a key."""
     dY = np.ones((2, 7, 4, 7))
 
-    @jax.jit
+    @optimized_jit
     def run(key):
         dropping = rule.with_options(dropout=0.25)
         without, silent = (either.forward(Q, K, IDENTITY, key=k)[0] for either, k in ((dropping, None), (rule, key)))
@@ -178,7 +178,7 @@ def test_a_query_that_sees_nothing(rule):
 @both_forms
 def test_nan_in_what_the_mask_hides_altogether_changes_nothing(rule):
     """Keys that no query may see; queries that may see no key."""
-    run = jax.jit(functools.partial(passes, rule))
+    run = optimized_jit(functools.partial(passes, rule))
     keys = (np.arange(7) < np.array([[7], [4]]))[:, :, None, None]
     for queries in (np.ones_like(keys), (np.arange(7) < np.array([[5], [3]]))[:, :, None, None]):
         mask = np.swapaxes(keys, 1, 3) & np.swapaxes(queries, 1, 2)
@@ -240,7 +240,7 @@ def far_down(dtype):
     return lows[np.abs(lows) <= float(jnp.finfo(dtype).max)]
 
 
-@jax.jit
+@optimized_jit
 def attention_of_rounded_logits(dY, Q, K, V, bias):
     """Value and gradients in float64, of logits that float32 has rounded: at −10⁹ that is to multiples of 64.
 
@@ -289,7 +289,7 @@ def test_jax_nn_agrees():
         ({"causal": True, "window": 3}, {"is_causal": True, "local_window_size": 2}),
     ]
 
-    @jax.jit
+    @optimized_jit
     def by_jax(dY, *given):
         outcomes = []
         for _, theirs in every:

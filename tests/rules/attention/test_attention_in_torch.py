@@ -6,7 +6,7 @@ import functools
 import jax
 import numpy as np
 import pytest
-from helpers import together
+from helpers import optimized_jit, together
 from in_torch import assert_close
 
 from handgrad import LinearParams, layers, materialize, rules
@@ -121,7 +121,7 @@ def test_multi_head_attention(tile, bias):
 
     layer = layers.multi_head_attention(2, causal=True, bias=bias, tile=tile)
 
-    @jax.jit
+    @optimized_jit
     def both_passes(params, x, dy):
         y, residuals = layer.forward(params, x)
         return y, materialize(layer.backward(residuals, dy))

@@ -1,10 +1,9 @@
 """The rotary position embedding: what rotating must keep, and what it refuses."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_same, passes
+from helpers import assert_same, optimized_jit, passes
 
 import handgrad as hg
 from handgrad import rules
@@ -18,7 +17,7 @@ both_forms = pytest.mark.parametrize("form", ["half", "interleaved"])
 @both_forms
 def test_scores_depend_on_the_distance_alone(form):
     """A query at 3 and a key at 5 match as at 103 and 105, and not as at 3 and 6."""
-    rotate = jax.jit(lambda x, position: rules.rotary_forward(x, position, form=form)[0])
+    rotate = optimized_jit(lambda x, position: rules.rotary_forward(x, position, form=form)[0])
     q, k = X[:1, :1, :1], X[1:, :1, :1]
 
     def score(at, its):
@@ -34,7 +33,7 @@ def test_it_is_a_rotation(form):
     """Lengths stay; position 0 changes nothing; backward undoes forward. Positions may be of each example."""
     each = np.stack([POSITIONS, POSITIONS + 5])
 
-    @jax.jit
+    @optimized_jit
     def run(X):
         rule = rules.rotary.with_options(form=form)
         Y, _ = rule.forward(X, POSITIONS)
@@ -52,7 +51,7 @@ def test_it_is_a_rotation(form):
 def test_the_forms_differ_by_a_permutation_of_the_features():
     halves = np.array([0, 2, 4, 1, 3, 5])  # interleaved features, pair by pair in two halves
 
-    @jax.jit
+    @optimized_jit
     def both(X, permuted):
         one, other = ((X, "interleaved"), (permuted, "half"))
         return [rules.rotary_forward(x, POSITIONS, form=form)[0] for x, form in (one, other)]
@@ -64,7 +63,7 @@ def test_the_forms_differ_by_a_permutation_of_the_features():
 def test_angles_are_exact_in_reduced_dtypes():
     """Position 257 is 256 in bfloat16, a radian off; the angle is not."""
     x = jnp.asarray(np.array([[[[1.0, 0.0]]]]), jnp.bfloat16)
-    Y = jax.jit(lambda x: rules.rotary_forward(x, np.array([257]))[0])(x)
+    Y = optimized_jit(lambda x: rules.rotary_forward(x, np.array([257]))[0])(x)
     np.testing.assert_allclose(np.asarray(Y, np.float64).ravel(), [np.cos(257.0), np.sin(257.0)], atol=2**-8)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from helpers import optimized_jit
 from precision import Subject, against, cotangents, grid
 
 import handgrad as hg
@@ -68,7 +69,7 @@ def outcomes(rows: Any, dC: Any = 1.0) -> list[tuple[Any, ...]]:
     options = [row[-1] if isinstance(row[-1], dict) else {} for row in rows]
     given = [row[1:-1] if isinstance(row[-1], dict) else row[1:] for row in rows]
 
-    @jax.jit
+    @optimized_jit
     def run(given):
         return [both(row[0], *of, dC=dC, **kwargs) for row, of, kwargs in zip(rows, given, options, strict=True)]
 

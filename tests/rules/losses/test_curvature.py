@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_same
+from helpers import assert_same, optimized_jit
 from precision import grid, ulps
 
 import handgrad as hg
@@ -40,7 +40,7 @@ def test_roots_and_draws(name):
     def of_one(z, y):
         return jax.hessian(lambda z: loss.forward(z.reshape(1, TOKENS, N), y[None])[0][0])(z)
 
-    @jax.jit
+    @optimized_jit
     def run(Z, target):
         _, residuals = loss.forward(Z, target)
         units = jnp.eye(TOKENS * N).reshape(-1, 1, TOKENS, N)
@@ -63,7 +63,7 @@ def test_roots_and_draws(name):
 def test_a_draw_is_the_slope_at_a_target_from_the_model():
     """The loss's backward pass, at the label that was drawn; and √2 ε and ε, of one key."""
 
-    @jax.jit
+    @optimized_jit
     def run(Z):
         drawn = rules.softmax_cross_entropy_draw(rules.softmax_cross_entropy_forward(Z, LABELS)[1], KEY)
         C, of_label = rules.softmax_cross_entropy_forward(Z, jnp.argmin(drawn, axis=-1))
@@ -83,7 +83,7 @@ def test_roots_over_the_whole_range(dtype):
     Z = np.stack([z, np.zeros_like(z), np.full_like(z, 1)], axis=1)
     U = np.broadcast_to(np.array([[1.0, 0.5, -2.0]]), Z.shape).astype(dtype)
 
-    @jax.jit
+    @optimized_jit
     def roots(Z, U):
         of_softmax = rules.softmax_cross_entropy_forward(Z, np.zeros(len(Z), int))[1]
         of_sigmoid = rules.sigmoid_cross_entropy_forward(Z, jnp.zeros_like(Z))[1]
@@ -111,7 +111,7 @@ def test_draws_are_slopes_with_all_their_digits(dtype):
     """−(1 − p) at what was drawn, also where p rounds to 1."""
     z = (np.linspace(0, 60, 61)[:, None] * [[1, 0]]).astype(dtype)
 
-    @jax.jit
+    @optimized_jit
     def draws(z):
         of_softmax = rules.softmax_cross_entropy_forward(z, np.zeros(61, int))[1]
         of_sigmoid = rules.sigmoid_cross_entropy_forward(z, jnp.zeros_like(z))[1]

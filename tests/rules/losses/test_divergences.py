@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import optimized_jit
 from precision import assert_precise, autodiff, grid
 from rules.losses.rows import CHANCES, assert_edges, both, outcomes, subject
 
@@ -125,7 +126,7 @@ def test_a_class_ruled_out_by_teacher_and_student():
     def cross_entropy(z, t):
         return rules.softmax_cross_entropy(z, rules.softmax(t)).sum()
 
-    @jax.jit
+    @optimized_jit
     def gradients(z, t):
         return [jax.grad(loss, argnums=(0, 1))(z, t) for loss in (divergence, cross_entropy)]
 
@@ -137,7 +138,7 @@ def test_a_class_ruled_out_by_teacher_and_student():
 
 
 def test_kl_divergence_is_cross_entropy_without_the_entropy():
-    @jax.jit
+    @optimized_jit
     def run(Z, Y):
         Q = jax.nn.softmax(Y)
         C, dZ, *_ = both("softmax_cross_entropy", Z, Q, dC=DC)

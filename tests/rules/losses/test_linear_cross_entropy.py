@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_same
+from helpers import assert_same, optimized_jit
 from rules.losses.rows import both, outcomes
 
 import handgrad as hg
@@ -51,7 +51,7 @@ def test_a_token_to_ignore_may_hold_anything():
     ignored = np.array([[1, 0, 0], [0, 1, 1], [0, 0, 0], [1, 1, 1]], bool)
     labels, options = np.where(ignored, -1, LABELS), {"chunk": 5, "ignore_index": -1, "z_loss": 0.1, "softcap": 3.0}
 
-    @jax.jit
+    @optimized_jit
     def run(X):
         C, residuals = rules.linear_cross_entropy_forward(X, W, B, labels, **options)
         dX, dW, db, _ = rules.linear_cross_entropy_backward(residuals, DC, **options)
@@ -112,7 +112,7 @@ def test_a_common_offset(options):
     x, w = (np.random.default_rng(1).integers(-2, 3, shape).astype(np.float32) / 2 for shape in ((16, 4), (4, 7)))
     labels = np.arange(16) % 7
 
-    @jax.jit
+    @optimized_jit
     def two_ways(b):
         chunked = both(OP, x, w, b, labels, chunk=5, **options)
         Z, of_linear = rules.linear_forward(jnp.asarray(x), w, b)
@@ -144,7 +144,7 @@ def test_bfloat16_logits_are_not_rounded():
     small = [a.astype(jnp.bfloat16) for a in (X, W, B)]
     (truth, *_), found = outcomes([(OP, *(a.astype(np.float64) for a in small), LABELS), (OP, *small, LABELS)], DC)
     assert {a.dtype for a in found[:4]} == {jnp.dtype(jnp.bfloat16)}
-    separate = jax.jit(lambda *of: rules.softmax_cross_entropy(rules.linear(*of), LABELS))(*small)
+    separate = optimized_jit(lambda *of: rules.softmax_cross_entropy(rules.linear(*of), LABELS))(*small)
     error, other = (np.abs(np.asarray(C, np.float64) - truth).max() for C in (found[0], separate))
     assert error <= other
     assert error <= float(jnp.finfo(jnp.bfloat16).eps) * np.abs(truth).max() / 2

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from helpers import optimized_jit
 from precision import against, assert_precise, autodiff, cotangents, grid
 from rules.losses.rows import assert_edges, both, outcomes, subject
 
@@ -90,7 +91,7 @@ def test_cosine_distance_knows_directions_alone():
     np.testing.assert_allclose(scaled, C, rtol=1e-13)
     np.testing.assert_allclose([(dA * A).sum(1), (dY * Y).sum(1), same], np.zeros((3, 4)), atol=1e-15)
     np.testing.assert_allclose(opposite, np.full(4, 2.0), rtol=1e-15)
-    np.testing.assert_allclose(C, jax.jit(optax.losses.cosine_distance)(A, Y), rtol=1e-13)
+    np.testing.assert_allclose(C, optimized_jit(optax.losses.cosine_distance)(A, Y), rtol=1e-13)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -100,7 +101,7 @@ def test_vectors_of_zeros(op, dtype):
     a, y, dC = A.astype(dtype), Y.astype(dtype), DC.astype(dtype)
     a[0], y[1] = 0, 0
 
-    @jax.jit
+    @optimized_jit
     def run(a, y):
         return both(op, a, y, dC=dC), autodiff(lambda a, y: getattr(rules, op).forward(a, y)[0])(a, y, dC)
 
@@ -156,7 +157,7 @@ def test_info_nce_of_a_sure_query():
         others = jnp.where(jnp.eye(3, dtype=bool), -jnp.inf, S - jnp.diagonal(S)[:, None])
         return jnp.log1p(jnp.exp(others).sum(1))
 
-    @jax.jit
+    @optimized_jit
     def exact(A, Y):
         return [autodiff(lambda A, Y, t=t: plain(A, Y, t))(A, Y, jnp.ones(3)) for t in (0.05, 0.02)]
 

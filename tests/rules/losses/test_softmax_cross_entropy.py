@@ -1,11 +1,11 @@
 """softmax_cross_entropy: tokens to ignore, class weights, z-loss, softcap, its edges, and every digit over the whole
 range of float32 and bfloat16."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from helpers import optimized_jit
 from precision import against, assert_precise, autodiff, by_torch, cotangents, grid
 from rules.losses.rows import assert_edges, both, outcomes, subject
 
@@ -189,7 +189,7 @@ def test_options_that_change_nothing():
 
 
 def test_the_z_loss_is_an_added_loss():
-    @jax.jit
+    @optimized_jit
     def run(Z):
         lse, residuals = rules.logsumexp_forward(Z)
         (of_lse,) = rules.logsumexp_backward(residuals, 0.6 * lse * DC[:, None])

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import optimized_jit
 
 import handgrad as hg
 from handgrad import rules
@@ -14,7 +15,7 @@ GAMMA, BETA = RNG.standard_normal((2, 6))
 
 
 def test_statistics_textbook_form_inference_and_coupling():
-    @jax.jit
+    @optimized_jit
     def everything(X, gamma, beta, dY):
         Y, kept = rules.batch_norm_forward(X, gamma, beta)
         _, recomputed = rules.batch_norm_forward(X, gamma, beta, residuals="recompute")

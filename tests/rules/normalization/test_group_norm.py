@@ -1,10 +1,9 @@
 """Group and instance norm: the norms that they are special cases of, and what they refuse."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_same
+from helpers import assert_same, optimized_jit
 
 import handgrad as hg
 from handgrad import rules
@@ -18,7 +17,7 @@ def test_special_cases():
         Y, residuals = rule.forward(X, GAMMA, BETA)
         return Y, hg.materialize(rule.backward(residuals, jnp.cos(X)))
 
-    @jax.jit
+    @optimized_jit
     def both(rows, tokens):
         of_rows = rules.group_norm.with_options(groups=1, eps=0.1), rules.layer_norm.with_options(eps=0.1)
         of_tokens = rules.group_norm.with_options(groups=6), rules.instance_norm

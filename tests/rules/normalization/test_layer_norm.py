@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import REPOSITORY
+from helpers import optimized_jit
 from precision import Subject, assert_precise, autodiff, by_hand, by_torch, every_dtype
 
 import handgrad as hg
@@ -50,7 +51,7 @@ def test_invariances_factors_and_second_derivatives(op):
     def scalar(x):
         return jnp.sum(jnp.sin(rule.forward(x)[0]))
 
-    @jax.jit
+    @optimized_jit
     def everything(X, DY, parameters, x):
         plain, _, none = run(rule, X, DY)
         assert all(d is None for d in none[1:])
@@ -98,7 +99,7 @@ def test_both_policies_give_the_same_numbers(op):
 
     dtypes = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
     given = {name: [a.astype(dtype) for a in (X, DY, *parameters_of(op))] for name, dtype in dtypes.items()}
-    for one, two in jax.jit(both)(given).values():
+    for one, two in optimized_jit(both)(given).values():
         assert all((np.asarray(a) == b).all() for a, b in zip(*map(jax.tree.leaves, (one, two)), strict=True))
 
 
@@ -133,7 +134,7 @@ def test_numpys_float64_where_float64_is_off(op):
 @pytest.mark.parametrize("op", [op for op in RULES if op != "rms_norm"])
 def test_no_variance(op):
     """All numbers alike in float32, representable or not: Y is beta, nothing is NaN."""
-    program = jax.jit(functools.partial(run, RULES[op]))
+    program = optimized_jit(functools.partial(run, RULES[op]))
     for value in (0.0, 0.1, 1e3 + 0.1, 1e8, 1e15):
         given = (np.full(X.shape, value), DY, GAMMA, BETA)
         Y, residuals, (dX, *_) = program(*(a.astype(np.float32) for a in given))
@@ -181,7 +182,7 @@ def test_a_large_mean_costs_no_digits():
     given = 1e3 + rng.standard_normal((16, 64)), *rng.standard_normal((2, 64)), rng.standard_normal((16, 64))
     given = [a.astype(np.float32) for a in given]
 
-    @jax.jit
+    @optimized_jit
     def outcome(given, in_float64):
         def of(function, *args):
             *args, dY = args
@@ -288,7 +289,7 @@ def test_large_rows(subject):
         assert np.abs(x).max() > size / 4
         given[np.dtype(dtype).name] = x, np.resize(COTANGENT, x.shape).astype(dtype)
     run = by_hand(subject.op, **subject.options)
-    outcome = jax.jit(lambda given: {name: run(*arrays) for name, arrays in given.items()})(given)
+    outcome = optimized_jit(lambda given: {name: run(*arrays) for name, arrays in given.items()})(given)
     for name, found in outcome.items():
         truth = subject.truth(*(np.asarray(a, np.float64) for a in given[name]))
         for mine, exact in zip(found, truth, strict=True):

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_same
+from helpers import assert_same, optimized_jit
 from in_torch import assert_rules_agree, channels_first
 
 from handgrad import layers, rules
@@ -115,7 +115,7 @@ def test_running_averages():
     layer = layers.batch_norm()
     params = layers.NormParams(jnp.ones(6), jnp.zeros(6))
     running = layers.BatchStatistics(np.zeros(6), np.ones(6))
-    statistics = jax.jit(lambda x: layers.batch_statistics(layer.forward(params, x)[1]))
+    statistics = optimized_jit(lambda x: layers.batch_statistics(layer.forward(params, x)[1]))
     rng = np.random.default_rng(0)
     for _ in range(3):
         x = rng.standard_normal(IMAGES) * 2 + 1
@@ -125,6 +125,6 @@ def test_running_averages():
         seen = seen._replace(variance=seen.variance * N / (N - 1))
         running = jax.tree.map(lambda old, new: (1 - momentum) * old + momentum * new, running, seen)
     assert_same(tuple(running), (torch_norm.running_mean.numpy(), torch_norm.running_var.numpy()))
-    y = jax.jit(lambda running, x: layers.batch_norm_inference(*running).forward(params, x)[0])(running, x)
+    y = optimized_jit(lambda running, x: layers.batch_norm_inference(*running).forward(params, x)[0])(running, x)
     expected = torch_norm.eval()(torch.tensor(x).movedim(-1, 1)).movedim(1, -1)
     assert_same(y, expected.detach().numpy())
