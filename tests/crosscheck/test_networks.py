@@ -73,7 +73,7 @@ def test_dead_networks_are_no_pass():
     zero = hg.Layer(lambda key, x: (), lambda p, x, key=None: (0 * x[:, :2], x), lambda x, dy: (0 * x, ()))
     report = check_networks([network("a"), network("dead", model=zero)])
     assert report.verdict == "INCONCLUSIVE"
-    assert report.reason.startswith("1 of 2 could not be told: dead: x: ")
+    assert report.reason.startswith("1 of 2 are inconclusive: dead: x: ")
 
 
 def test_nan_gradients_are_no_pass():

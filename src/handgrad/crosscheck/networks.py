@@ -72,7 +72,7 @@ def check_networks(
     reason = f"{len(failed)} of {len(rows)} are wrong, {failed[0].leaf} first" if failed else ""
     blind = sum(row.status == "INCONCLUSIVE" for row in rows)
     if not failed and blind:
-        reason = f"{blind} of {len(rows)} could not be told: {rows[0].leaf}: {rows[0].reason}"
+        reason = f"{blind} of {len(rows)} are inconclusive: {rows[0].leaf}: {rows[0].reason}"
         verdict = "INCONCLUSIVE"
     settings = {"networks": len(rows), "seed": seed, "jax": jax.__version__}
     return Report(name, verdict, reason, "hand" if failed else "", tuple(rows), settings=settings)

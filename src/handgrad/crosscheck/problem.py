@@ -1,4 +1,4 @@
-"""The gradient under test, flattened: what every check works on, whoever wrote it and in whatever form."""
+"""The gradient under test, flattened: what every check works on, in whatever form it was written."""
 
 import operator
 from collections.abc import Callable, Sequence

@@ -127,7 +127,7 @@ class Report:
         """Nothing where the verdict is PASS.
 
         Raises:
-          CheckFailed: any other verdict, INCONCLUSIVE included: what could not be told must not pass in silence.
+          CheckFailed: any other verdict, INCONCLUSIVE included: a check that decides nothing must not pass in silence.
         """
         __tracebackhide__ = True  # pytest shows the caller's line
         if not self.ok:
