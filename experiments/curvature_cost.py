@@ -109,10 +109,7 @@ def medians(timed: dict[str, Callable[[], Any]], repeats: int) -> dict[str, dict
     seconds = study.in_turn(timed, repeats)
     first = next(iter(seconds.values()))
     return {
-        name: {
-            "milliseconds": round(1e3 * statistics.median(times), 3),
-            "ratio": round(study.ratio(times, first), 3),
-        }
+        name: {"milliseconds": round(1e3 * statistics.median(times), 3), "ratio": round(study.ratio(times, first), 3)}
         for name, times in seconds.items()
     }
 

@@ -262,10 +262,7 @@ KINDS = {
         by_hand(s, lambda H: H.astype(np.float32).astype(np.float64)),
         "computed in float32 where float64 came in",
     ),
-    "dtype": lambda rng, s: (
-        by_hand(s, lambda H: H.astype(np.float32)),
-        "dtype float32 where float64 came in",
-    ),
+    "dtype": lambda rng, s: (by_hand(s, lambda H: H.astype(np.float32)), "dtype float32 where float64 came in"),
     "bfloat16": lambda rng, s: (
         by_hand(s, lambda H: H.astype(jnp.bfloat16).astype(np.float64)),
         "computed in bfloat16 where float64 came in",

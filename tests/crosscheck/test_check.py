@@ -10,13 +10,7 @@ import pytest
 
 import handgrad as hg
 from handgrad import rules
-from handgrad.crosscheck import (
-    CheckFailed,
-    check_custom_vjp,
-    check_function,
-    check_layer,
-    check_rule,
-)
+from handgrad.crosscheck import CheckFailed, check_custom_vjp, check_function, check_layer, check_rule
 
 QUICK = {"control": False, "contracts": False, "transforms": ()}
 rng = np.random.default_rng(0)

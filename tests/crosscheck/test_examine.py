@@ -285,11 +285,7 @@ def test_numpy_functions_with_a_reference():
         return np.tanh(np.asarray(x)), np.asarray(x)
 
     report = check_rule(
-        forward,
-        lambda x, dy: (np.asarray(dy) * (1 - np.tanh(x) ** 2),),
-        ARGS[0],
-        reference=jnp.tanh,
-        control=False,
+        forward, lambda x, dy: (np.asarray(dy) * (1 - np.tanh(x) ** 2),), ARGS[0], reference=jnp.tanh, control=False
     )
     assert report.ok, report
     assert "ran step by step" in report.notes[0]

@@ -79,9 +79,7 @@ def test_dead_networks_are_no_pass():
 def test_nan_gradients_are_no_pass():
     """Autodiff and the hand-written pass agree on NaN: that proves nothing."""
     bad = hg.Layer(
-        lambda key, x: (),
-        lambda p, x, key=None: (jax.numpy.sqrt(0 * x[:, :2]), x),
-        lambda x, dy: (x * np.nan, ()),
+        lambda key, x: (), lambda p, x, key=None: (jax.numpy.sqrt(0 * x[:, :2]), x), lambda x, dy: (x * np.nan, ())
     )
     report = check_networks([network("nan", model=bad)])
     assert not report.ok, report

@@ -66,10 +66,7 @@ def test_no_mutant_of_jax_nn_gelu_survives():
 
 @pytest.mark.parametrize(
     ("f", "plain"),
-    [
-        (special.xlogy, lambda x, y: x * jnp.log(y)),
-        (jnp.logaddexp, lambda x, y: jnp.log(jnp.exp(x) + jnp.exp(y))),
-    ],
+    [(special.xlogy, lambda x, y: x * jnp.log(y)), (jnp.logaddexp, lambda x, y: jnp.log(jnp.exp(x) + jnp.exp(y)))],
     ids=["xlogy", "logaddexp"],
 )
 def test_of_two_arguments(f, plain):

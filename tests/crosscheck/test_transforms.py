@@ -172,12 +172,7 @@ def test_second_order_of_the_reference_needs_one():
 
     inner.defvjp(lambda X: (X**3, X), pull)
     report = check_rule(
-        lambda X: (X**3, X),
-        lambda X, dY: (3 * X**2 * dY,),
-        X,
-        reference=inner,
-        transforms=("second_order",),
-        **ALONE,
+        lambda X: (X**3, X), lambda X, dY: (3 * X**2 * dY,), X, reference=inner, transforms=("second_order",), **ALONE
     )
     assert report.verdict != "FAIL", report
 

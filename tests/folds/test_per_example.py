@@ -162,10 +162,7 @@ def test_a_gradient_that_is_summed_already(fold):
         (lambda: per_example.variance(ALONE), "variance: the batch must have more than 1 example, got 1"),
         (lambda: per_example.variance(FACTORS, ddof=3), "variance: ddof must be 0 or 1, got 3"),
         (lambda: per_example.sq_norms({}), "sq_norms: expected factors of a model with parameters, got none"),
-        (
-            lambda: per_example.sq_norms(FACTORS, unit="word"),
-            "sq_norms: unit must be 'example' or 'token', got 'word'",
-        ),
+        (lambda: per_example.sq_norms(FACTORS, unit="word"), "sq_norms: unit must be 'example' or 'token', got 'word'"),
         (
             lambda: per_example.sq_norms(FACTORS, method="fast"),
             "sq_norms: method must be 'auto', 'gram' or 'direct', got 'fast'",

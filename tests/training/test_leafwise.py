@@ -122,10 +122,7 @@ def by_both(factors, params, optimizers):
         for name, (found, expected) in carried.items():
             gradient = jax.tree.map(lambda g: g / BATCH, hg.materialize(factors))
             updates, state = optimizers[name].update(gradient, expected[1], expected[0])
-            new[name] = (
-                update(factors, *found, optimizers[name]),
-                (optax.apply_updates(expected[0], updates), state),
-            )
+            new[name] = (update(factors, *found, optimizers[name]), (optax.apply_updates(expected[0], updates), state))
         return new, new
 
     # Not of array types that a step would change: weak types, and NumPy's.

@@ -237,8 +237,7 @@ def test_a_kernel_is_multiplied_once(stacked):
 
 
 @pytest.mark.parametrize(
-    ("stacked", "rows", "optimizer"),
-    [(True, 4, "adam"), (True, 96, "sgd"), (False, 4, "sgd"), (False, 96, "adam")],
+    ("stacked", "rows", "optimizer"), [(True, 4, "adam"), (True, 96, "sgd"), (False, 4, "sgd"), (False, 96, "adam")]
 )
 def test_the_whole_gradient_is_never_materialized(stacked, rows, optimizer):
     """Both ways to the norm (4 rows: Gram; 96, more than n² / 2n: materialized), for layers of a stack and one by one.

@@ -49,12 +49,7 @@ def convolution(
 
 
 def transposed_convolution(
-    X: Array,
-    K: Array,
-    b: Array | None = None,
-    strides: Sizes = 1,
-    padding: str = "SAME",
-    dilation: Sizes = 1,
+    X: Array, K: Array, b: Array | None = None, strides: Sizes = 1, padding: str = "SAME", dilation: Sizes = 1
 ) -> Array:
     """lax's, which has neither groups nor margins."""
     Y = jax.lax.conv_transpose(
@@ -104,11 +99,7 @@ def max_pool(X: Array, window: Sizes, strides: Sizes | None = None, padding: Pad
 
 
 def average_pool(
-    X: Array,
-    window: Sizes,
-    strides: Sizes | None = None,
-    padding: Padding = "VALID",
-    count_include_pad: bool = True,
+    X: Array, window: Sizes, strides: Sizes | None = None, padding: Padding = "VALID", count_include_pad: bool = True
 ) -> Array:
     """lax's sum over windows, divided by the number of its elements."""
     total = reduced(X, 0.0, jax.lax.add, window, strides, padding)

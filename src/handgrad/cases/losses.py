@@ -185,13 +185,7 @@ CASES = [
     Case(rules.binary_cross_entropy, "integers", drawn(TOKENS, probabilities, integers), binary_cross_entropy),
     edge(rules.binary_cross_entropy, "tiny", fixed([[1e-30, 1e-3, 0.5]], [[0.0, 1.0, 0.5]]), binary_cross_entropy),
     Case(CLASSES, "labels", with_target(ROWS, labels, 2.0), softmax_cross_entropy, peer=optax_softmax),
-    Case(
-        CLASSES,
-        "distributions",
-        with_target(ROWS, distributions),
-        softmax_cross_entropy,
-        peer=optax_softmax,
-    ),
+    Case(CLASSES, "distributions", with_target(ROWS, distributions), softmax_cross_entropy, peer=optax_softmax),
     Case(
         CLASSES, "tokens", with_target(TOKENS, labels), softmax_cross_entropy, {"label_smoothing": 0.1}, optax_softmax
     ),

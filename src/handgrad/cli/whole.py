@@ -131,12 +131,7 @@ def check_networks(plan: Plan, bar: Progress) -> list[Checked]:
     def check_in(dtype: str) -> Checked:
         start = time.perf_counter()
         report = check_random_networks(
-            plan.networks,
-            plan.seed,
-            jnp.dtype(dtype),
-            draws=plan.draws,
-            max_depth=plan.max_depth,
-            progress=advancing,
+            plan.networks, plan.seed, jnp.dtype(dtype), draws=plan.draws, max_depth=plan.max_depth, progress=advancing
         )
         return Checked(f"{plan.networks} random networks", "", dtype, report, time.perf_counter() - start)
 

@@ -12,11 +12,7 @@ from handgrad.crosscheck.search import search
 
 
 def check_rule(
-    rule: Any,
-    *args: Any,
-    reference: Callable[..., Any] | None = None,
-    name: str | None = None,
-    **settings: Any,
+    rule: Any, *args: Any, reference: Callable[..., Any] | None = None, name: str | None = None, **settings: Any
 ) -> Report:
     """Check a forward pass and its backward pass: a Rule, or any pair of `custom_vjp`'s convention.
 

@@ -174,12 +174,7 @@ def from_layer(
 
 
 def from_model(
-    name: str,
-    model: Any,
-    loss: Any,
-    args: tuple[Any, Any, Any, Any],
-    key: Any = None,
-    dtype: Any = None,
+    name: str, model: Any, loss: Any, args: tuple[Any, Any, Any, Any], key: Any = None, dtype: Any = None
 ) -> Problem:
     """The problem of a network under a loss: (params, x, target, weights) -> each example's weighted loss, to be
     differentiated by params and x."""

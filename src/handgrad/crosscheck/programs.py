@@ -30,12 +30,7 @@ NEEDS_NUMBERS = (
 @contextmanager
 def precise(x64: bool) -> Iterator[None]:
     """64-bit types on or off, matrix products in full precision; the caller's settings come back, whatever happens."""
-    with (
-        jax.enable_x64(x64),
-        jax.default_matmul_precision("highest"),
-        jax.debug_nans(False),
-        jax.disable_jit(False),
-    ):
+    with jax.enable_x64(x64), jax.default_matmul_precision("highest"), jax.debug_nans(False), jax.disable_jit(False):
         yield
 
 

@@ -10,14 +10,7 @@ from jaxtyping import Array, Float
 
 from handgrad import meshes
 from handgrad.checks import InputError, describe
-from handgrad.factors.base import (
-    Factor,
-    Gradient,
-    Gradients,
-    Weights,
-    accumulator,
-    weighted,
-)
+from handgrad.factors.base import Factor, Gradient, Gradients, Weights, accumulator, weighted
 from handgrad.factors.costs import Cost
 
 

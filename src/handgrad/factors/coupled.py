@@ -9,13 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from handgrad.checks import InputError
-from handgrad.factors.base import (
-    Factor,
-    Gradient,
-    Mask,
-    Weights,
-    is_factor,
-)
+from handgrad.factors.base import Factor, Gradient, Mask, Weights, is_factor
 from handgrad.factors.costs import Cost
 
 

@@ -7,15 +7,7 @@ import jax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from handgrad.factors.base import (
-    Factor,
-    Gradient,
-    Gradients,
-    Numbers,
-    Weights,
-    accumulator,
-    check_sides,
-)
+from handgrad.factors.base import Factor, Gradient, Gradients, Numbers, Weights, accumulator, check_sides
 from handgrad.factors.costs import Cost
 from handgrad.factors.total import Total
 

@@ -8,16 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from handgrad import meshes
-from handgrad.factors.base import (
-    Factor,
-    Gradient,
-    Gradients,
-    Numbers,
-    Weights,
-    accumulator,
-    check_projection,
-    weighted,
-)
+from handgrad.factors.base import Factor, Gradient, Gradients, Numbers, Weights, accumulator, check_projection, weighted
 
 
 @jax.tree_util.register_dataclass

@@ -10,12 +10,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, PyTree
 
 from handgrad import meshes
-from handgrad.factors.base import (
-    Factor,
-    Gradient,
-    Gradients,
-    Weights,
-)
+from handgrad.factors.base import Factor, Gradient, Gradients, Weights
 
 
 @jax.tree_util.register_dataclass

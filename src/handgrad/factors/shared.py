@@ -13,15 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from handgrad.checks import InputError
-from handgrad.factors.base import (
-    Factor,
-    Gradient,
-    Gradients,
-    Mask,
-    Numbers,
-    Weights,
-    as_tokens,
-)
+from handgrad.factors.base import Factor, Gradient, Gradients, Mask, Numbers, Weights, as_tokens
 from handgrad.factors.costs import Cost, cheapest
 from handgrad.factors.outer import Outer
 from handgrad.factors.scatter import Scatter

@@ -9,15 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from handgrad.checks import InputError, describe
-from handgrad.factors.base import (
-    Factor,
-    Gradient,
-    Gradients,
-    Mask,
-    Numbers,
-    Weights,
-    is_factor,
-)
+from handgrad.factors.base import Factor, Gradient, Gradients, Mask, Numbers, Weights, is_factor
 from handgrad.factors.correlation import Correlation
 from handgrad.factors.costs import Cost
 from handgrad.factors.coupled import Coupled

@@ -91,11 +91,7 @@ def clipped_grad(
     losses_and_factors = value_and_factors(model, loss)
 
     def grads_of_clipped(
-        params: PyTree,
-        x: PyTree,
-        target: PyTree,
-        key: Key = None,
-        is_padding_example: Array | np.ndarray | None = None,
+        params: PyTree, x: PyTree, target: PyTree, key: Key = None, is_padding_example: Array | np.ndarray | None = None
     ) -> PyTree:
         losses, factors = losses_and_factors(params, x, target, key)
         by = loss.couples or model.couples or coupling_in(factors)

@@ -12,13 +12,7 @@ from handgrad.layers import observing
 from handgrad.layers.observing import Part
 from handgrad.rules.rule import Rule
 
-__all__ = [
-    "Layer",
-    "Loss",
-    "from_rule",
-    "loss_from_rule",
-    "placed",
-]
+__all__ = ["Layer", "Loss", "from_rule", "loss_from_rule", "placed"]
 
 
 class Forward(Protocol):

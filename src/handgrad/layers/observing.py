@@ -20,9 +20,7 @@ from jaxtyping import PRNGKeyArray, PyTree
 
 from handgrad.checks import quoted
 
-__all__ = [
-    "Part",
-]
+__all__ = ["Part"]
 
 if TYPE_CHECKING:
     from handgrad.layers.layer import Layer

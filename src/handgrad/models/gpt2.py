@@ -98,8 +98,5 @@ GPT2_STATE = StateTable(
         "body.norm.gamma": Weight("ln_f.weight"),
         "body.norm.beta": Weight("ln_f.bias"),
     },
-    buffers={
-        "h.{block}.attn.bias": "the causal mask",
-        "h.{block}.attn.masked_bias": "the score of what it masks",
-    },
+    buffers={"h.{block}.attn.bias": "the causal mask", "h.{block}.attn.masked_bias": "the score of what it masks"},
 )

@@ -2,17 +2,7 @@
 
 from dataclasses import dataclass
 
-from handgrad.layers import (
-    Layer,
-    chain,
-    embedding,
-    gated_mlp,
-    linear,
-    multi_head_attention,
-    repeat,
-    residual,
-    rms_norm,
-)
+from handgrad.layers import Layer, chain, embedding, gated_mlp, linear, multi_head_attention, repeat, residual, rms_norm
 from handgrad.models.state_table import TRANSPOSED, StateTable, Weight
 
 
@@ -50,12 +40,7 @@ def llama(config: LlamaConfig = LlamaConfig()) -> Layer:
       InputError: heads don't divide the width, or kv_heads the heads; at trace time, as the layers do.
     """
     attention = multi_head_attention(
-        config.heads,
-        kv_heads=config.kv_heads,
-        causal=True,
-        bias=False,
-        rotary=config.rotary_base,
-        tile=config.tile,
+        config.heads, kv_heads=config.kv_heads, causal=True, bias=False, rotary=config.rotary_base, tile=config.tile
     )
     block = chain(
         attention=residual(chain(norm=rms_norm(eps=config.eps), mix=attention)),

@@ -11,9 +11,7 @@ import jax
 from handgrad.factors import materialize
 from handgrad.meshes import Types, varying_together
 
-__all__ = [
-    "Rule",
-]
+__all__ = ["Rule"]
 
 P = ParamSpec("P")
 Y = TypeVar("Y")

@@ -53,8 +53,7 @@ def with_auxiliary(head):
 
 
 @pytest.mark.parametrize(
-    ("bias", "options"),
-    [(True, {"ignore_index": 1}), (False, {"z_loss": 0.1, "softcap": 2.0, "label_smoothing": 0.1})],
+    ("bias", "options"), [(True, {"ignore_index": 1}), (False, {"z_loss": 0.1, "softcap": 2.0, "label_smoothing": 0.1})]
 )
 def test_a_projection_has_the_curvature_of_its_logits(bias, options):
     """The weights that a Projection carries are no prediction: every matrix is that of linear and its logits' loss."""

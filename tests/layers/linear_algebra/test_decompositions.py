@@ -7,10 +7,7 @@ from handgrad import layers
 
 
 def test_values_and_gradients():
-    check_layers(
-        (layers.cholesky(), jnp.linalg.cholesky, X),
-        (layers.qr(), lambda X: tuple(jnp.linalg.qr(X)), X),
-    )
+    check_layers((layers.cholesky(), jnp.linalg.cholesky, X), (layers.qr(), lambda X: tuple(jnp.linalg.qr(X)), X))
 
 
 def test_in_a_chain():

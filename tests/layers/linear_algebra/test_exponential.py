@@ -7,9 +7,7 @@ from handgrad import layers
 
 
 def test_values_and_gradients():
-    check_layers(
-        (layers.matrix_exponential(), jax.scipy.linalg.expm, X),
-    )
+    check_layers((layers.matrix_exponential(), jax.scipy.linalg.expm, X))
 
 
 def test_in_a_chain():

@@ -14,10 +14,7 @@ RNG = np.random.default_rng(0)
 X = RNG.standard_normal((4, 3, 5))
 LABELS = np.array([[0, 6, 1], [2, 2, 3], [-1, 4, -1], [5, 0, 0]])
 WEIGHTS = np.array([0.5, -2.0, 0.0, 1.0])
-OPTIONS = [
-    {"ignore_index": -1},
-    {"ignore_index": -1, "label_smoothing": 0.1, "z_loss": 0.1, "softcap": 2.0},
-]
+OPTIONS = [{"ignore_index": -1}, {"ignore_index": -1, "label_smoothing": 0.1, "z_loss": 0.1, "softcap": 2.0}]
 every_option = pytest.mark.parametrize("options", OPTIONS, ids=["plain", "everything"])
 
 
@@ -118,10 +115,7 @@ def test_under_custom_vjp():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (
-            lambda head, params, loss: head.forward((), X),
-            r"linear: params must be LinearParams, got tuple",
-        ),
+        (lambda head, params, loss: head.forward((), X), r"linear: params must be LinearParams, got tuple"),
         (
             lambda head, params, loss: head.forward(params, X[..., :2]),
             r"linear_forward: X must have shape \(4, 3, 5\) to meet W \(5, 7\), got float64 \(4, 3, 2\)",
@@ -138,10 +132,7 @@ def test_under_custom_vjp():
             lambda head, params, loss: hg.softmax_cross_entropy().forward(head.forward(params, X)[0], LABELS),
             r"softmax_cross_entropy_forward: the logits Z must be an array, got Projection",
         ),
-        (
-            lambda head, params, loss: layers.projection(0),
-            r"linear: n_out must be a positive integer, got 0",
-        ),
+        (lambda head, params, loss: layers.projection(0), r"linear: n_out must be a positive integer, got 0"),
     ],
     ids=["params", "width", "dy", "logits", "another-loss", "n_out"],
 )

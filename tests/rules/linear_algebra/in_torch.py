@@ -42,10 +42,7 @@ def check_in_torch(*rows):
         theirs = function(*leaves)
         total = 0
         for mine, expected, dy in zip(
-            jax.tree.leaves(Y),
-            theirs if isinstance(theirs, tuple) else [theirs],
-            jax.tree.leaves(dY),
-            strict=True,
+            jax.tree.leaves(Y), theirs if isinstance(theirs, tuple) else [theirs], jax.tree.leaves(dY), strict=True
         ):
             signs = 1
             if op in ("svd", "qr", "symmetric_eigen"):

@@ -57,10 +57,7 @@ def _transposed(g: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
     backwards = (0, *reversed(axes))
     if g.transpose(backwards).shape != g.shape:  # else this is one of the above
         yield "in column-major order", g.transpose(backwards).reshape(g.shape)
-        yield (
-            "read in column-major order",
-            g.reshape(len(g), *reversed(g.shape[1:])).transpose(backwards),
-        )
+        yield ("read in column-major order", g.reshape(len(g), *reversed(g.shape[1:])).transpose(backwards))
 
 
 def _moved(g: np.ndarray, axis: int, name: str) -> Iterator[tuple[str, np.ndarray]]:

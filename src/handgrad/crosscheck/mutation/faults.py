@@ -175,9 +175,7 @@ def _reshape(step: Step) -> Iterator[Fault]:
     before, after = step.avals_in[0].shape, step.avals_out[0].shape
     if [n for n in before if n > 1] != [n for n in after if n > 1]:
         yield Fault(
-            "column-major",
-            "column-major order",
-            lambda inputs, _: [np.reshape(_array(inputs[0]), after, order="F")],
+            "column-major", "column-major order", lambda inputs, _: [np.reshape(_array(inputs[0]), after, order="F")]
         )
 
 
@@ -216,9 +214,7 @@ def _extreme(step: Step) -> Iterator[Fault]:
 def _comparison(step: Step) -> Iterator[Fault]:
     words, function = FLIPPED[step.primitive.name]
     yield Fault(
-        "flipped comparison",
-        f"{words} instead",
-        lambda inputs, _: [function(_array(inputs[0]), _array(inputs[1]))],
+        "flipped comparison", f"{words} instead", lambda inputs, _: [function(_array(inputs[0]), _array(inputs[1]))]
     )
 
 

@@ -93,9 +93,7 @@ def output_mutants(
 
 
 def _of_several(
-    gradients: list[Gradient | None],
-    relative: float | None,
-    replaced: Callable[[dict[int, np.ndarray]], Cotangents],
+    gradients: list[Gradient | None], relative: float | None, replaced: Callable[[dict[int, np.ndarray]], Cotangents]
 ) -> Iterator[Mutant]:
     """Mutants with more than one wrong leaf."""
     suffix = "" if relative is None else f", by {relative:g}"

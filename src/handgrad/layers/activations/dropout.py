@@ -6,17 +6,9 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from handgrad.checks import InputError, check_choice, describe
 from handgrad.layers.layer import Layer
-from handgrad.rules.activations.dropout import (
-    POLICIES,
-    DropoutResiduals,
-    check_rate,
-    dropout_backward,
-    dropout_forward,
-)
+from handgrad.rules.activations.dropout import POLICIES, DropoutResiduals, check_rate, dropout_backward, dropout_forward
 
-__all__ = [
-    "dropout",
-]
+__all__ = ["dropout"]
 
 Elements = Float[Array, "batch *rest"]
 

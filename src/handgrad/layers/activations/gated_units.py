@@ -7,26 +7,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from handgrad import rules
-from handgrad.checks import (
-    InputError,
-    check_array,
-    check_choice,
-    check_count,
-    check_params,
-    check_residuals,
-    describe,
-)
+from handgrad.checks import InputError, check_array, check_choice, check_count, check_params, check_residuals, describe
 from handgrad.layers.layer import Layer, composed, from_rule, placed
 from handgrad.layers.linear.linear import LinearParams, linear
 from handgrad.rules.rule import Rule
 
-__all__ = [
-    "GatedMlpParams",
-    "gated_mlp",
-    "geglu",
-    "glu",
-    "swiglu",
-]
+__all__ = ["GatedMlpParams", "gated_mlp", "geglu", "glu", "swiglu"]
 
 Initializer = jax.nn.initializers.Initializer
 Policy = Literal["recompute", "save"]

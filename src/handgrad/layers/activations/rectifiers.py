@@ -5,12 +5,7 @@ from typing import Literal
 from handgrad import rules
 from handgrad.layers.layer import Layer, from_rule
 
-__all__ = [
-    "elu",
-    "leaky_relu",
-    "relu",
-    "selu",
-]
+__all__ = ["elu", "leaky_relu", "relu", "selu"]
 
 
 def relu(*, residuals: Literal["save", "mask"] = "save") -> Layer:

@@ -5,11 +5,7 @@ from typing import Literal
 from handgrad import rules
 from handgrad.layers.layer import Layer, from_rule
 
-__all__ = [
-    "gelu",
-    "mish",
-    "silu",
-]
+__all__ = ["gelu", "mish", "silu"]
 
 
 def silu(*, residuals: Literal["recompute", "save"] = "recompute") -> Layer:

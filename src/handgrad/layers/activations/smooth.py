@@ -5,12 +5,7 @@ from typing import Literal
 from handgrad import rules
 from handgrad.layers.layer import Layer, from_rule
 
-__all__ = [
-    "identity",
-    "sigmoid",
-    "softplus",
-    "tanh",
-]
+__all__ = ["identity", "sigmoid", "softplus", "tanh"]
 
 
 def identity() -> Layer:

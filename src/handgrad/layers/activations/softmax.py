@@ -3,11 +3,7 @@
 from handgrad import rules
 from handgrad.layers.layer import Layer, from_rule
 
-__all__ = [
-    "log_softmax",
-    "logsumexp",
-    "softmax",
-]
+__all__ = ["log_softmax", "logsumexp", "softmax"]
 
 
 def softmax() -> Layer:

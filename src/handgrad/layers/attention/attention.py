@@ -21,10 +21,7 @@ from handgrad.layers.layer import Layer
 from handgrad.layers.linear.linear import Initializer, LinearParams, linear
 from handgrad.rules.attention._scores import check_options
 
-__all__ = [
-    "MultiHeadAttentionParams",
-    "multi_head_attention",
-]
+__all__ = ["MultiHeadAttentionParams", "multi_head_attention"]
 
 Tokens = Float[Array, "batch tokens n"]
 

@@ -7,10 +7,7 @@ from handgrad.layers.images._kernels import ConvolutionParams, Initializer, kern
 from handgrad.layers.layer import Layer
 from handgrad.rules.images._windows import Padding, PerAxis
 
-__all__ = [
-    "ConvolutionParams",
-    "convolution",
-]
+__all__ = ["ConvolutionParams", "convolution"]
 
 
 def convolution(

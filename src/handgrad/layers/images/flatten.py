@@ -3,9 +3,7 @@
 from handgrad import rules
 from handgrad.layers.layer import Layer, from_rule
 
-__all__ = [
-    "flatten",
-]
+__all__ = ["flatten"]
 
 
 def flatten() -> Layer:

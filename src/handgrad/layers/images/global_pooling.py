@@ -3,10 +3,7 @@
 from handgrad import rules
 from handgrad.layers.layer import Layer, from_rule
 
-__all__ = [
-    "global_average_pool",
-    "global_max_pool",
-]
+__all__ = ["global_average_pool", "global_max_pool"]
 
 
 def global_average_pool() -> Layer:

@@ -6,10 +6,7 @@ from handgrad import rules
 from handgrad.layers.layer import Layer, from_rule
 from handgrad.rules.images._windows import Padding, PerAxis
 
-__all__ = [
-    "average_pool",
-    "max_pool",
-]
+__all__ = ["average_pool", "max_pool"]
 
 
 def max_pool(

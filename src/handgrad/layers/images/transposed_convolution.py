@@ -7,9 +7,7 @@ from handgrad.layers.images._kernels import Initializer, kernel_layer
 from handgrad.layers.layer import Layer
 from handgrad.rules.images._windows import Padding, PerAxis
 
-__all__ = [
-    "transposed_convolution",
-]
+__all__ = ["transposed_convolution"]
 
 
 def transposed_convolution(

@@ -11,10 +11,7 @@ from handgrad.layers.layer import Layer
 from handgrad.rules.linear._subscripts import read
 from handgrad.rules.linear.einsum import ContractionResiduals, contraction_backward, contraction_forward
 
-__all__ = [
-    "EinsumParams",
-    "einsum",
-]
+__all__ = ["EinsumParams", "einsum"]
 
 Initializer = jax.nn.initializers.Initializer
 Tensor = Float[Array, "batch ..."]

@@ -9,10 +9,7 @@ from handgrad.checks import InputError, check_array, check_count, check_params, 
 from handgrad.layers.layer import Layer
 from handgrad.rules.linear.linear import LinearResiduals, linear_backward, linear_forward
 
-__all__ = [
-    "LinearParams",
-    "linear",
-]
+__all__ = ["LinearParams", "linear"]
 
 Initializer = jax.nn.initializers.Initializer
 

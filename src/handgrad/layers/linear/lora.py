@@ -11,13 +11,7 @@ from handgrad.layers.layer import Layer
 from handgrad.layers.linear.linear import LinearParams, check_bias
 from handgrad.rules.linear.lora import LoraLinearResiduals, lora_linear_backward, lora_linear_forward
 
-__all__ = [
-    "LoraParams",
-    "add_lora",
-    "is_adapter",
-    "lora_linear",
-    "merge_lora",
-]
+__all__ = ["LoraParams", "add_lora", "is_adapter", "lora_linear", "merge_lora"]
 
 Initializer = jax.nn.initializers.Initializer
 

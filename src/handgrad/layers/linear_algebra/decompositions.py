@@ -3,10 +3,7 @@
 from handgrad import rules
 from handgrad.layers.layer import Layer, from_rule
 
-__all__ = [
-    "cholesky",
-    "qr",
-]
+__all__ = ["cholesky", "qr"]
 
 
 def cholesky() -> Layer:

@@ -3,9 +3,7 @@
 from handgrad import rules
 from handgrad.layers.layer import Layer, from_rule
 
-__all__ = [
-    "matrix_exponential",
-]
+__all__ = ["matrix_exponential"]
 
 
 def matrix_exponential() -> Layer:

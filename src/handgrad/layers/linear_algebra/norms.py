@@ -3,10 +3,7 @@
 from handgrad import rules
 from handgrad.layers.layer import Layer, from_rule
 
-__all__ = [
-    "frobenius_norm",
-    "nuclear_norm",
-]
+__all__ = ["frobenius_norm", "nuclear_norm"]
 
 
 def frobenius_norm() -> Layer:

@@ -3,11 +3,7 @@
 from handgrad import rules
 from handgrad.layers.layer import Layer, from_rule
 
-__all__ = [
-    "determinant",
-    "log_determinant",
-    "trace",
-]
+__all__ = ["determinant", "log_determinant", "trace"]
 
 
 def trace() -> Layer:

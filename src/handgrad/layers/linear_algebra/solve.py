@@ -9,12 +9,7 @@ from handgrad.checks import InputError, describe
 from handgrad.layers.layer import Layer, from_rule
 from handgrad.rules.rule import Rule
 
-__all__ = [
-    "inverse",
-    "positive_definite_solve",
-    "solve",
-    "triangular_solve",
-]
+__all__ = ["inverse", "positive_definite_solve", "solve", "triangular_solve"]
 
 
 def inverse() -> Layer:

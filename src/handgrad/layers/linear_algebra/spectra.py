@@ -3,10 +3,7 @@
 from handgrad import rules
 from handgrad.layers.layer import Layer, from_rule
 
-__all__ = [
-    "svd",
-    "symmetric_eigen",
-]
+__all__ = ["svd", "symmetric_eigen"]
 
 
 def svd() -> Layer:

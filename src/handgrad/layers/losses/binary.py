@@ -3,11 +3,7 @@
 from handgrad import rules
 from handgrad.layers.layer import Loss, loss_from_rule
 
-__all__ = [
-    "binary_cross_entropy",
-    "focal_loss",
-    "sigmoid_cross_entropy",
-]
+__all__ = ["binary_cross_entropy", "focal_loss", "sigmoid_cross_entropy"]
 
 
 def sigmoid_cross_entropy() -> Loss:

@@ -9,10 +9,7 @@ from handgrad.checks import InputError, describe
 from handgrad.layers.layer import Loss
 from handgrad.rules.losses.ctc import CtcLossResiduals, ctc_loss_backward, ctc_loss_forward
 
-__all__ = [
-    "CtcTarget",
-    "ctc_loss",
-]
+__all__ = ["CtcTarget", "ctc_loss"]
 
 
 class CtcTarget(NamedTuple):

@@ -3,10 +3,7 @@
 from handgrad import rules
 from handgrad.layers.layer import Loss, loss_from_rule
 
-__all__ = [
-    "kl_divergence",
-    "poisson_loss",
-]
+__all__ = ["kl_divergence", "poisson_loss"]
 
 
 def kl_divergence(*, log_target: bool = False) -> Loss:

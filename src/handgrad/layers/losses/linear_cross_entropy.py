@@ -14,11 +14,7 @@ from handgrad.layers.losses.softmax_cross_entropy import softmax_cross_entropy
 from handgrad.rules.losses._targets import is_ignored
 from handgrad.rules.losses.linear_cross_entropy import unrounded_logits
 
-__all__ = [
-    "Projection",
-    "linear_cross_entropy",
-    "projection",
-]
+__all__ = ["Projection", "linear_cross_entropy", "projection"]
 
 
 class Projection(NamedTuple):
@@ -72,12 +68,7 @@ def linear_cross_entropy(
 
     Derivation: docs/derivations/losses/linear_cross_entropy.md
     """
-    options = {
-        "label_smoothing": label_smoothing,
-        "ignore_index": ignore_index,
-        "z_loss": z_loss,
-        "softcap": softcap,
-    }
+    options = {"label_smoothing": label_smoothing, "ignore_index": ignore_index, "z_loss": z_loss, "softcap": softcap}
 
     rule = rules.linear_cross_entropy.with_options(chunk=chunk, **options)
 

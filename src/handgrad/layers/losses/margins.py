@@ -3,9 +3,7 @@
 from handgrad import rules
 from handgrad.layers.layer import Loss, loss_from_rule
 
-__all__ = [
-    "hinge_loss",
-]
+__all__ = ["hinge_loss"]
 
 
 def hinge_loss() -> Loss:

@@ -3,12 +3,7 @@
 from handgrad import rules
 from handgrad.layers.layer import Loss, loss_from_rule
 
-__all__ = [
-    "absolute_error",
-    "huber_loss",
-    "l2_loss",
-    "squared_error",
-]
+__all__ = ["absolute_error", "huber_loss", "l2_loss", "squared_error"]
 
 
 def squared_error() -> Loss:

@@ -5,10 +5,7 @@ from typing import Literal
 from handgrad import rules
 from handgrad.layers.layer import Loss, loss_from_rule
 
-__all__ = [
-    "cosine_distance",
-    "info_nce",
-]
+__all__ = ["cosine_distance", "info_nce"]
 
 
 def cosine_distance(*, epsilon: float = 1e-8) -> Loss:

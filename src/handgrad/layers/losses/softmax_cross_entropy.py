@@ -9,9 +9,7 @@ from handgrad.layers.layer import Loss, loss_from_rule
 from handgrad.rules.losses._targets import is_ignored
 from handgrad.rules.rule import Rule
 
-__all__ = [
-    "softmax_cross_entropy",
-]
+__all__ = ["softmax_cross_entropy"]
 
 
 def softmax_cross_entropy(

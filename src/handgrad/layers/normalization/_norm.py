@@ -10,9 +10,7 @@ from handgrad.checks import InputError, check_array, check_params, describe
 from handgrad.layers.layer import Layer
 from handgrad.rules.rule import Rule
 
-__all__ = [
-    "NormParams",
-]
+__all__ = ["NormParams"]
 
 Rows = Float[Array, "batch *rest n"]
 

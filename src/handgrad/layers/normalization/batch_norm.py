@@ -11,12 +11,7 @@ from handgrad.layers.layer import Layer
 from handgrad.layers.normalization._norm import norm
 from handgrad.rules.rule import Rule
 
-__all__ = [
-    "BatchStatistics",
-    "batch_norm",
-    "batch_norm_inference",
-    "batch_statistics",
-]
+__all__ = ["BatchStatistics", "batch_norm", "batch_norm_inference", "batch_statistics"]
 
 Rows = Float[Array, "batch *rest n"]
 Features = Float[Array, " n"]

@@ -7,10 +7,7 @@ from handgrad.checks import check_count
 from handgrad.layers.layer import Layer
 from handgrad.layers.normalization._norm import norm
 
-__all__ = [
-    "group_norm",
-    "instance_norm",
-]
+__all__ = ["group_norm", "instance_norm"]
 
 
 def group_norm(

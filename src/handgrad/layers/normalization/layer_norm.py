@@ -6,9 +6,7 @@ from handgrad import rules
 from handgrad.layers.layer import Layer
 from handgrad.layers.normalization._norm import norm
 
-__all__ = [
-    "layer_norm",
-]
+__all__ = ["layer_norm"]
 
 
 def layer_norm(

@@ -10,9 +10,7 @@ from handgrad.layers.layer import Layer
 from handgrad.layers.normalization._norm import norm
 from handgrad.rules.rule import Rule
 
-__all__ = [
-    "rms_norm",
-]
+__all__ = ["rms_norm"]
 
 Rows = Float[Array, "batch *rest n"]
 

@@ -13,12 +13,7 @@ from handgrad.checks import check_array, check_count, check_params, check_shape
 from handgrad.layers.layer import Layer
 from handgrad.rules.rule import Rule
 
-__all__ = [
-    "EmbeddingParams",
-    "embedding",
-    "position_embedding",
-    "tied_head",
-]
+__all__ = ["EmbeddingParams", "embedding", "position_embedding", "tied_head"]
 
 Initializer = jax.nn.initializers.Initializer
 SMALL = jax.nn.initializers.normal(0.02)  # as GPT-2 starts (Radford et al. 2019)

@@ -12,10 +12,7 @@ from handgrad.factors import Total
 from handgrad.layers.layer import Layer
 from handgrad.rules.sequences.linear_recurrence import LinearRecurrenceResiduals
 
-__all__ = [
-    "LinearRecurrenceParams",
-    "linear_recurrence",
-]
+__all__ = ["LinearRecurrenceParams", "linear_recurrence"]
 
 
 class LinearRecurrenceParams(NamedTuple):

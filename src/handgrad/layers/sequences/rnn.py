@@ -8,10 +8,7 @@ from handgrad import rules
 from handgrad.layers.layer import Layer
 from handgrad.layers.sequences._recurrent import RECURRENT, WEIGHTS, ZEROS, Initializer, Returns, recurrent
 
-__all__ = [
-    "RnnParams",
-    "rnn",
-]
+__all__ = ["RnnParams", "rnn"]
 
 
 class RnnParams(NamedTuple):

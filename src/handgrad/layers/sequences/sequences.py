@@ -11,13 +11,7 @@ from handgrad.factors.trees import with_mask
 from handgrad.layers.layer import Layer, check_layer, composed, passed_back, placed
 from handgrad.layers.structure.chain import check_entries, last_coupling, split_key
 
-__all__ = [
-    "BidirectionalParams",
-    "Sequences",
-    "bidirectional",
-    "each_step",
-    "stacked",
-]
+__all__ = ["BidirectionalParams", "Sequences", "bidirectional", "each_step", "stacked"]
 
 
 class Sequences(NamedTuple):

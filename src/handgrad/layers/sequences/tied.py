@@ -9,9 +9,7 @@ from handgrad.layers.sequences.embedding import SMALL, embedding, tied_head
 from handgrad.layers.structure.chain import chain
 from handgrad.layers.structure.shared import shared
 
-__all__ = [
-    "tied_embedding",
-]
+__all__ = ["tied_embedding"]
 
 
 def tied_embedding(

@@ -18,11 +18,7 @@ from handgrad.checks import InputError, check_residuals, describe
 from handgrad.layers.layer import Layer, Loss, check_layer, check_loss, composed, placed
 from handgrad.layers.structure.residual import check_like
 
-__all__ = [
-    "add_auxiliary",
-    "begin_auxiliary",
-    "carry_auxiliary",
-]
+__all__ = ["add_auxiliary", "begin_auxiliary", "carry_auxiliary"]
 
 
 class CarryAuxiliaryResiduals(NamedTuple):

@@ -7,9 +7,7 @@ from handgrad.checks import InputError
 from handgrad.layers.layer import Layer, check_layer, composed, placed
 from handgrad.layers.structure.chain import check_entries, last_coupling, split_key
 
-__all__ = [
-    "branches",
-]
+__all__ = ["branches"]
 
 
 def branches(*layers: Layer) -> Layer:

@@ -8,9 +8,7 @@ from jaxtyping import PRNGKeyArray, PyTree
 from handgrad.checks import InputError, describe
 from handgrad.layers.layer import Layer, check_layer, composed, passed_back, placed
 
-__all__ = [
-    "chain",
-]
+__all__ = ["chain"]
 
 
 def chain(*layers: Layer, **named: Layer) -> Layer:

@@ -25,10 +25,7 @@ from handgrad.rules.structure.mixture_of_experts import (
     top_k_gate_forward,
 )
 
-__all__ = [
-    "MixtureOfExpertsParams",
-    "mixture_of_experts",
-]
+__all__ = ["MixtureOfExpertsParams", "mixture_of_experts"]
 
 MIX = "b...e,eb...o->b...o"
 COUPLING = 'mixture_of_experts with counts="batch" couples the examples of a batch (counts="example" does not)'

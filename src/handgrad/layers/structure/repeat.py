@@ -13,9 +13,7 @@ from handgrad.factors.stacked import stack
 from handgrad.layers.layer import Layer, check_layer, composed, placed
 from handgrad.layers.structure.residual import check_like
 
-__all__ = [
-    "repeat",
-]
+__all__ = ["repeat"]
 
 
 class RepeatResiduals(NamedTuple):

@@ -7,9 +7,7 @@ from handgrad.checks import InputError, describe
 from handgrad.layers.layer import Layer, check_layer, composed, placed
 from handgrad.layers.structure.chain import check_entries, split_key
 
-__all__ = [
-    "residual",
-]
+__all__ = ["residual"]
 
 
 def residual(layer: Layer, shortcut: Layer | None = None) -> Layer:

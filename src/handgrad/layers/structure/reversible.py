@@ -26,11 +26,7 @@ from handgrad.layers.structure.chain import last_coupling, split_key
 from handgrad.layers.structure.repeat import check_stacked
 from handgrad.rules.structure.reversible import couple, pull_back_coupling
 
-__all__ = [
-    "ReversibleParams",
-    "reversible",
-    "reversible_sequence",
-]
+__all__ = ["ReversibleParams", "reversible", "reversible_sequence"]
 
 
 class ReversibleParams(NamedTuple):

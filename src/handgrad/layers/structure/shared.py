@@ -13,9 +13,7 @@ from handgrad.factors import Coupled, Shared, is_factor, materialize
 from handgrad.factors.coupled import coupled
 from handgrad.layers.layer import Layer, check_layer, composed
 
-__all__ = [
-    "shared",
-]
+__all__ = ["shared"]
 
 
 def shared(model: Layer, places: Mapping[str, str]) -> Layer:

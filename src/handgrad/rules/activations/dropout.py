@@ -13,12 +13,7 @@ from handgrad.rules._outline import outline, outlined
 from handgrad.rules._wide import wide
 from handgrad.rules.rule import Rule
 
-__all__ = [
-    "DropoutResiduals",
-    "dropout",
-    "dropout_backward",
-    "dropout_forward",
-]
+__all__ = ["DropoutResiduals", "dropout", "dropout_backward", "dropout_forward"]
 
 Elements = Float[Array, "batch *rest"]
 Mask = Bool[Array, "batch *rest"]

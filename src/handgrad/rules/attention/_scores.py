@@ -35,13 +35,7 @@ class Options(NamedTuple):
 
 
 def check_options(
-    where: str,
-    n: int,
-    scale: float | None,
-    causal: bool,
-    window: int | None,
-    softcap: float | None,
-    dropout: float,
+    where: str, n: int, scale: float | None, causal: bool, window: int | None, softcap: float | None, dropout: float
 ) -> Options:
     """Every option is what it should be; a scale of None is 1 / √n."""
     if scale is not None:

@@ -10,12 +10,7 @@ from handgrad.rules.attention import _scores as shared
 from handgrad.rules.attention._scores import product
 from handgrad.rules.rule import Rule
 
-__all__ = [
-    "AttentionResiduals",
-    "attention",
-    "attention_backward",
-    "attention_forward",
-]
+__all__ = ["AttentionResiduals", "attention", "attention_backward", "attention_forward"]
 
 
 class AttentionResiduals(NamedTuple):

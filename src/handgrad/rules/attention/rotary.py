@@ -20,12 +20,7 @@ from handgrad.checks import (
 from handgrad.factors.base import accumulator
 from handgrad.rules.rule import Rule
 
-__all__ = [
-    "RotaryResiduals",
-    "rotary",
-    "rotary_backward",
-    "rotary_forward",
-]
+__all__ = ["RotaryResiduals", "rotary", "rotary_backward", "rotary_forward"]
 
 Heads = Float[Array, "batch tokens heads n"]
 Positions = Integer[Array, " tokens"] | Integer[Array, "batch tokens"]

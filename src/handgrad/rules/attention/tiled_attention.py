@@ -13,12 +13,7 @@ from handgrad.rules.attention import _scores as shared
 from handgrad.rules.attention._scores import product
 from handgrad.rules.rule import Rule
 
-__all__ = [
-    "TiledAttentionResiduals",
-    "tiled_attention",
-    "tiled_attention_backward",
-    "tiled_attention_forward",
-]
+__all__ = ["TiledAttentionResiduals", "tiled_attention", "tiled_attention_backward", "tiled_attention_forward"]
 
 
 class TiledAttentionResiduals(NamedTuple):

@@ -25,12 +25,7 @@ from handgrad.factors.windows import Pairs, Window
 from handgrad.rules.images._windows import Padding, PerAxis, make_window
 from handgrad.rules.rule import Rule
 
-__all__ = [
-    "ConvolutionResiduals",
-    "convolution",
-    "convolution_backward",
-    "convolution_forward",
-]
+__all__ = ["ConvolutionResiduals", "convolution", "convolution_backward", "convolution_forward"]
 
 
 class ConvolutionResiduals(NamedTuple):

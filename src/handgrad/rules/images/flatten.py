@@ -9,12 +9,7 @@ from handgrad.checks import check_array, check_cotangent, check_residuals
 from handgrad.rules._outline import outline, outlined
 from handgrad.rules.rule import Rule
 
-__all__ = [
-    "FlattenResiduals",
-    "flatten",
-    "flatten_backward",
-    "flatten_forward",
-]
+__all__ = ["FlattenResiduals", "flatten", "flatten_backward", "flatten_forward"]
 
 
 class FlattenResiduals(NamedTuple):

@@ -10,12 +10,7 @@ from handgrad.checks import InputError, as_row, check_array, check_cotangent, ch
 from handgrad.factors import Outer, Total
 from handgrad.rules.rule import Rule
 
-__all__ = [
-    "LinearResiduals",
-    "linear",
-    "linear_backward",
-    "linear_forward",
-]
+__all__ = ["LinearResiduals", "linear", "linear_backward", "linear_forward"]
 
 Inputs = Float[Array, "batch *rest n_in"]
 Outputs = Float[Array, "batch *rest n_out"]

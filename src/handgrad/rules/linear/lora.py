@@ -20,12 +20,7 @@ from handgrad.factors import Outer, Total
 from handgrad.factors.base import accumulator
 from handgrad.rules.rule import Rule
 
-__all__ = [
-    "LoraLinearResiduals",
-    "lora_linear",
-    "lora_linear_backward",
-    "lora_linear_forward",
-]
+__all__ = ["LoraLinearResiduals", "lora_linear", "lora_linear_backward", "lora_linear_forward"]
 
 Inputs = Float[Array, "batch *rest n_in"]
 Outputs = Float[Array, "batch *rest n_out"]

@@ -13,12 +13,7 @@ from handgrad.rules.activations.softmax import log_softmax_forward
 from handgrad.rules.losses._losses import Losses, check_losses_cotangent
 from handgrad.rules.rule import Rule
 
-__all__ = [
-    "CtcLossResiduals",
-    "ctc_loss",
-    "ctc_loss_backward",
-    "ctc_loss_forward",
-]
+__all__ = ["CtcLossResiduals", "ctc_loss", "ctc_loss_backward", "ctc_loss_forward"]
 
 Logits = Float[Array, "batch time classes"]
 Labels = Integer[Array, "batch max_labels"]

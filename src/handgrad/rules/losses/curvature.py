@@ -35,11 +35,7 @@ Logits = Float[Array, "batch *tokens n"]
 
 
 def softmax_cross_entropy_root(
-    residuals: SoftmaxCrossEntropyResiduals,
-    U: Logits,
-    *,
-    label_smoothing: float = 0.0,
-    ignore_index: int | None = None,
+    residuals: SoftmaxCrossEntropyResiduals, U: Logits, *, label_smoothing: float = 0.0, ignore_index: int | None = None
 ) -> Logits:
     """S U of the cross-entropy of p = softmax(z), row by row.
 

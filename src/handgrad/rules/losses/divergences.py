@@ -108,12 +108,7 @@ def poisson_loss_forward(
 
 
 def poisson_loss_backward(
-    residuals: PoissonLossResiduals,
-    dC: Losses,
-    *,
-    log_input: bool = True,
-    full: bool = False,
-    epsilon: float = 1e-8,
+    residuals: PoissonLossResiduals, dC: Losses, *, log_input: bool = True, full: bool = False, epsilon: float = 1e-8
 ) -> tuple[Prediction, Target | None]:
     """Pull dC back through the Poisson loss.
 

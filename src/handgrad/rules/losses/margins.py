@@ -19,12 +19,7 @@ from handgrad.rules.losses._losses import (
 )
 from handgrad.rules.rule import Rule
 
-__all__ = [
-    "HingeLossResiduals",
-    "hinge_loss",
-    "hinge_loss_backward",
-    "hinge_loss_forward",
-]
+__all__ = ["HingeLossResiduals", "hinge_loss", "hinge_loss_backward", "hinge_loss_forward"]
 
 
 class HingeLossResiduals(NamedTuple):

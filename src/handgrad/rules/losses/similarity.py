@@ -148,12 +148,7 @@ def info_nce_forward(
 
 
 def info_nce_backward(
-    residuals: InfoNceResiduals,
-    dC: Losses,
-    *,
-    temperature: float = 0.07,
-    normalize: bool = True,
-    epsilon: float = 1e-8,
+    residuals: InfoNceResiduals, dC: Losses, *, temperature: float = 0.07, normalize: bool = True, epsilon: float = 1e-8
 ) -> tuple[Rows, Rows]:
     """Pull dC back through InfoNCE.
 

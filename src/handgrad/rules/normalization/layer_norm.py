@@ -22,12 +22,7 @@ from handgrad.rules.normalization._norms import (
 )
 from handgrad.rules.rule import Rule
 
-__all__ = [
-    "LayerNormResiduals",
-    "layer_norm",
-    "layer_norm_backward",
-    "layer_norm_forward",
-]
+__all__ = ["LayerNormResiduals", "layer_norm", "layer_norm_backward", "layer_norm_forward"]
 
 
 class LayerNormResiduals(NamedTuple):

@@ -23,12 +23,7 @@ from handgrad.rules.normalization._norms import (
 )
 from handgrad.rules.rule import Rule
 
-__all__ = [
-    "RmsNormResiduals",
-    "rms_norm",
-    "rms_norm_backward",
-    "rms_norm_forward",
-]
+__all__ = ["RmsNormResiduals", "rms_norm", "rms_norm_backward", "rms_norm_forward"]
 
 
 class RmsNormResiduals(NamedTuple):

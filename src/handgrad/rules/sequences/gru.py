@@ -30,12 +30,7 @@ from handgrad.rules.sequences._recurrence import (
     uncut,
 )
 
-__all__ = [
-    "GruResiduals",
-    "gru",
-    "gru_backward",
-    "gru_forward",
-]
+__all__ = ["GruResiduals", "gru", "gru_backward", "gru_forward"]
 
 
 class GruResiduals(NamedTuple):
@@ -111,11 +106,7 @@ def gru_forward(
 
 
 def gru_backward(
-    residuals: GruResiduals,
-    dY: tuple[Steps, State],
-    *,
-    reverse: bool = False,
-    truncate: int | None = None,
+    residuals: GruResiduals, dY: tuple[Steps, State], *, reverse: bool = False, truncate: int | None = None
 ) -> tuple[Float[Array, "batch time n_in"], Outer, Outer, Total, Total, State, None]:
     """Pull dY = (dH, dH_last) back through time.
 

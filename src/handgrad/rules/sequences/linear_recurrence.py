@@ -11,12 +11,7 @@ from handgrad.factors.base import accumulator
 from handgrad.rules.rule import Rule
 from handgrad.rules.sequences._recurrence import State, Steps, check_scan, entering
 
-__all__ = [
-    "LinearRecurrenceResiduals",
-    "linear_recurrence",
-    "linear_recurrence_backward",
-    "linear_recurrence_forward",
-]
+__all__ = ["LinearRecurrenceResiduals", "linear_recurrence", "linear_recurrence_backward", "linear_recurrence_forward"]
 
 Affine = tuple[Array, Array]
 

@@ -30,12 +30,7 @@ from handgrad.rules.sequences._recurrence import (
     uncut,
 )
 
-__all__ = [
-    "LstmResiduals",
-    "lstm",
-    "lstm_backward",
-    "lstm_forward",
-]
+__all__ = ["LstmResiduals", "lstm", "lstm_backward", "lstm_forward"]
 
 Kept = tuple[Array, Array, Array | None]  # h, c and the gates of a step
 

@@ -30,12 +30,7 @@ from handgrad.rules.sequences._recurrence import (
     uncut,
 )
 
-__all__ = [
-    "RnnResiduals",
-    "rnn",
-    "rnn_backward",
-    "rnn_forward",
-]
+__all__ = ["RnnResiduals", "rnn", "rnn_backward", "rnn_forward"]
 
 
 class RnnResiduals(NamedTuple):

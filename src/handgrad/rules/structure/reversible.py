@@ -18,11 +18,7 @@ import jax
 
 from handgrad.checks import InputError, check_shape, describe
 
-__all__ = [
-    "couple",
-    "pull_back_coupling",
-    "uncouple",
-]
+__all__ = ["couple", "pull_back_coupling", "uncouple"]
 
 Array = jax.Array
 PullBack = Callable[[Array], tuple[Array, Any]]
