@@ -178,6 +178,12 @@ def test_the_backward_pass_by_hand_is_used():
     assert len(calls) == 2
 
 
+def test_a_default_that_the_backward_pass_has_not():
+    """Only options that are given reach the backward pass: a stranger's may know none."""
+    rule = hg.Rule(lambda x, *, scale=1.0: (scale * x, None), lambda residuals, dy: (dy,))
+    assert jax.grad(lambda x: rule(x).sum())(X).tolist() == np.ones_like(X).tolist()
+
+
 def test_custom_vjp_with_a_key():
     """Noise where there is a key, none without."""
     layer, key = hg.chain(noise(), LAYER), jax.random.key(5)

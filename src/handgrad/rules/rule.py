@@ -51,9 +51,11 @@ class Rule(Generic[P, Y]):
         Raises:
           InputError: as the forward pass.
         """
-        bound = inspect.signature(self.forward).bind(*args, **kwargs)
-        bound.apply_defaults()  # an argument that is left away is None, and so is its cotangent
-        rule = self.with_options(**bound.kwargs)
+        signature = inspect.signature(self.forward)
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()  # an omitted argument is None, and so is its cotangent
+        arrays = {name for name, p in signature.parameters.items() if p.kind is not p.KEYWORD_ONLY}
+        rule = self.with_options(**{name: value for name, value in kwargs.items() if name not in arrays})
         return differentiable(rule.forward, rule.backward)(*bound.args)
 
     @property
