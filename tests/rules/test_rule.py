@@ -178,7 +178,7 @@ def test_the_backward_pass_by_hand_is_used():
     assert len(calls) == 2
 
 
-def test_a_default_that_the_backward_pass_has_not():
+def test_an_option_of_the_forward_pass_alone():
     """Only options that are given reach the backward pass: a stranger's may know none."""
     rule = hg.Rule(lambda x, *, scale=1.0: (scale * x, None), lambda residuals, dy: (dy,))
     assert jax.grad(lambda x: rule(x).sum())(X).tolist() == np.ones_like(X).tolist()
