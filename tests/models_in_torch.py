@@ -2,7 +2,9 @@
 
 import math
 
-import torch
+import pytest
+
+torch = pytest.importorskip("torch", reason="PyTorch, the optional third party, is not installed")
 
 F = torch.nn.functional
 
