@@ -18,10 +18,10 @@ PAGES = [
     REPOSITORY / "README.md",
     *sorted(set((REPOSITORY / "docs").rglob("*.md")) - {REPOSITORY / "docs/changelog.md"}),
 ]
-# factors ← rules ← layers ← backprop ← folds ← models ← training ← cli: a part may import what stands before it. The
+# factors ← rule ← rules ← layers ← backprop ← folds ← models ← training ← cli: a part may import what stands before it. The
 # checker stands on factors alone, beside the rules, so that it can't borrow from what it checks; models and cli call
 # it. The cases know the rules alone, and are read by cli.
-FLOORS = ["checks", "meshes", "factors", "rules", "layers", "backprop", "folds", "models", "training", "cases", "cli"]
+FLOORS = "checks meshes factors rule rules layers backprop folds models training cases cli".split()
 CHECKED = ("models", "cli")
 
 

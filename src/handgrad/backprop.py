@@ -20,7 +20,7 @@ from handgrad.factors.trees import with_mask
 from handgrad.layers import Layer, Loss
 from handgrad.layers.layer import check_layer, check_loss, passed_back
 from handgrad.meshes import Types, gathered
-from handgrad.rules.rule import Rule, differentiable
+from handgrad.rule import Rule, differentiable
 
 R_co = TypeVar("R_co", covariant=True)
 Weights = Array | np.ndarray | None

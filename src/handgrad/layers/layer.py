@@ -10,7 +10,7 @@ from handgrad.checks import InputError, describe, inside, quoted
 from handgrad.factors.coupled import coupled, coupling_in, renamed
 from handgrad.layers import observing
 from handgrad.layers.observing import Part
-from handgrad.rules.rule import Rule
+from handgrad.rule import Rule
 
 __all__ = ["Layer", "Loss", "from_rule", "loss_from_rule", "placed"]
 

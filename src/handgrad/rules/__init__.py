@@ -15,6 +15,7 @@ say only what is special:
 - Calling the Rule runs the forward pass, in any JAX program; its gradient is the backward pass, factors multiplied out.
 """
 
+from handgrad.rule import *
 from handgrad.rules.activations.dropout import *
 from handgrad.rules.activations.gated_units import *
 from handgrad.rules.activations.rectifiers import *
@@ -52,7 +53,6 @@ from handgrad.rules.normalization.batch_norm import *
 from handgrad.rules.normalization.group_norm import *
 from handgrad.rules.normalization.layer_norm import *
 from handgrad.rules.normalization.rms_norm import *
-from handgrad.rules.rule import *
 from handgrad.rules.sequences.embedding import *
 from handgrad.rules.sequences.gru import *
 from handgrad.rules.sequences.linear_recurrence import *

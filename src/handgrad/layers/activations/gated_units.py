@@ -10,7 +10,7 @@ from handgrad import rules
 from handgrad.checks import InputError, check_array, check_choice, check_count, check_params, check_residuals, describe
 from handgrad.layers.layer import Layer, composed, from_rule, placed
 from handgrad.layers.linear.linear import LinearParams, linear
-from handgrad.rules.rule import Rule
+from handgrad.rule import Rule
 
 __all__ = ["GatedMlpParams", "gated_mlp", "geglu", "glu", "swiglu"]
 

@@ -8,9 +8,9 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from handgrad.checks import InputError, check_array, check_count, check_params, check_shape, describe
 from handgrad.layers.layer import Layer
+from handgrad.rule import Rule
 from handgrad.rules.images._windows import PerAxis, per_axis
 from handgrad.rules.images.convolution import check_groups
-from handgrad.rules.rule import Rule
 
 Initializer = jax.nn.initializers.Initializer
 Images = Float[Array, "batch *space n_in"]

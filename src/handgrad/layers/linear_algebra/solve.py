@@ -7,7 +7,7 @@ from jaxtyping import Array
 from handgrad import rules
 from handgrad.checks import InputError, describe
 from handgrad.layers.layer import Layer, from_rule
-from handgrad.rules.rule import Rule
+from handgrad.rule import Rule
 
 __all__ = ["inverse", "positive_definite_solve", "solve", "triangular_solve"]
 

@@ -6,8 +6,8 @@ from jaxtyping import Array, Float
 
 from handgrad import rules
 from handgrad.layers.layer import Loss, loss_from_rule
+from handgrad.rule import Rule
 from handgrad.rules.losses._targets import is_ignored
-from handgrad.rules.rule import Rule
 
 __all__ = ["softmax_cross_entropy"]
 

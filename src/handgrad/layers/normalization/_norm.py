@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from handgrad.checks import InputError, check_array, check_params, describe
 from handgrad.layers.layer import Layer
-from handgrad.rules.rule import Rule
+from handgrad.rule import Rule
 
 __all__ = ["NormParams"]
 

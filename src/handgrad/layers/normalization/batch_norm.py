@@ -9,7 +9,7 @@ from handgrad import rules
 from handgrad.factors import Hadamard, Total
 from handgrad.layers.layer import Layer
 from handgrad.layers.normalization._norm import norm
-from handgrad.rules.rule import Rule
+from handgrad.rule import Rule
 
 __all__ = ["BatchStatistics", "batch_norm", "batch_norm_inference", "batch_statistics"]
 

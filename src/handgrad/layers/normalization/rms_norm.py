@@ -8,7 +8,7 @@ from handgrad import rules
 from handgrad.factors import Hadamard
 from handgrad.layers.layer import Layer
 from handgrad.layers.normalization._norm import norm
-from handgrad.rules.rule import Rule
+from handgrad.rule import Rule
 
 __all__ = ["rms_norm"]
 

@@ -18,7 +18,7 @@ from handgrad.checks import (
 )
 from handgrad.layers.layer import Layer
 from handgrad.layers.sequences.sequences import Sequences
-from handgrad.rules.rule import Rule
+from handgrad.rule import Rule
 
 Initializer = jax.nn.initializers.Initializer
 Returns = Literal["sequence", "last", "both"]

@@ -11,7 +11,7 @@ from jaxtyping import Array, PRNGKeyArray
 from handgrad import rules
 from handgrad.checks import check_array, check_count, check_params, check_shape
 from handgrad.layers.layer import Layer
-from handgrad.rules.rule import Rule
+from handgrad.rule import Rule
 
 __all__ = ["EmbeddingParams", "embedding", "position_embedding", "tied_head"]
 

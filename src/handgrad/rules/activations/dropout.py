@@ -9,9 +9,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, UInt32
 
 from handgrad.checks import InputError, check_array, check_choice, check_cotangent, check_residuals, describe
+from handgrad.rule import Rule
 from handgrad.rules._outline import outline, outlined
 from handgrad.rules._wide import wide
-from handgrad.rules.rule import Rule
 
 __all__ = ["DropoutResiduals", "dropout", "dropout_backward", "dropout_forward"]
 

@@ -13,10 +13,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from handgrad.checks import check_array, check_choice, check_cotangent, check_residuals, check_shape
+from handgrad.rule import Rule
 from handgrad.rules._wide import wide
 from handgrad.rules.activations.self_gated import gelu_with_slope, silu_with_slope
 from handgrad.rules.activations.smooth import sigmoids
-from handgrad.rules.rule import Rule
 
 __all__ = [
     "GegluResiduals",

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from handgrad.checks import check_array, check_choice, check_cotangent, check_positive, check_residuals
+from handgrad.rule import Rule
 from handgrad.rules._wide import wide
-from handgrad.rules.rule import Rule
 
 __all__ = [
     "EluResiduals",

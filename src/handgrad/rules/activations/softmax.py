@@ -6,9 +6,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from handgrad.checks import check_array, check_cotangent, check_residuals
+from handgrad.rule import Rule
 from handgrad.rules._softmax import rest_of
 from handgrad.rules._wide import wide
-from handgrad.rules.rule import Rule
 
 __all__ = [
     "LogSoftmaxResiduals",

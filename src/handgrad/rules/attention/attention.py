@@ -6,9 +6,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from handgrad.checks import check_cotangent, check_residuals
+from handgrad.rule import Rule
 from handgrad.rules.attention import _scores as shared
 from handgrad.rules.attention._scores import product
-from handgrad.rules.rule import Rule
 
 __all__ = ["AttentionResiduals", "attention", "attention_backward", "attention_forward"]
 

@@ -18,7 +18,7 @@ from handgrad.checks import (
     describe,
 )
 from handgrad.factors.base import accumulator
-from handgrad.rules.rule import Rule
+from handgrad.rule import Rule
 
 __all__ = ["RotaryResiduals", "rotary", "rotary_backward", "rotary_forward"]
 

@@ -9,9 +9,9 @@ from jaxtyping import Array, Float, Int
 from handgrad import meshes
 from handgrad.checks import check_cotangent, check_count, check_residuals
 from handgrad.factors.base import accumulator
+from handgrad.rule import Rule
 from handgrad.rules.attention import _scores as shared
 from handgrad.rules.attention._scores import product
-from handgrad.rules.rule import Rule
 
 __all__ = ["TiledAttentionResiduals", "tiled_attention", "tiled_attention_backward", "tiled_attention_forward"]
 

@@ -22,8 +22,8 @@ from handgrad.checks import (
 from handgrad.factors import Correlation, Total
 from handgrad.factors.base import accumulator
 from handgrad.factors.windows import Pairs, Window
+from handgrad.rule import Rule
 from handgrad.rules.images._windows import Padding, PerAxis, make_window
-from handgrad.rules.rule import Rule
 
 __all__ = ["ConvolutionResiduals", "convolution", "convolution_backward", "convolution_forward"]
 

@@ -6,8 +6,8 @@ from typing import NamedTuple
 from jaxtyping import Array, Float
 
 from handgrad.checks import check_array, check_cotangent, check_residuals
+from handgrad.rule import Rule
 from handgrad.rules._outline import outline, outlined
-from handgrad.rules.rule import Rule
 
 __all__ = ["FlattenResiduals", "flatten", "flatten_backward", "flatten_forward"]
 

@@ -8,8 +8,8 @@ from jaxtyping import Array, Float
 
 from handgrad.checks import InputError, check_array, check_cotangent, check_residuals, describe
 from handgrad.factors.base import accumulator
+from handgrad.rule import Rule
 from handgrad.rules._outline import outline, outlined
-from handgrad.rules.rule import Rule
 
 __all__ = [
     "GlobalAveragePoolResiduals",

@@ -12,9 +12,9 @@ from jaxtyping import Array, Float, UInt
 from handgrad.checks import InputError, check_array, check_choice, check_cotangent, check_residuals, describe
 from handgrad.factors.base import accumulator
 from handgrad.factors.windows import Pairs, Window, of_tap, padded
+from handgrad.rule import Rule
 from handgrad.rules._outline import outline, outlined
 from handgrad.rules.images._windows import Padding, PerAxis, make_window, to_tap
-from handgrad.rules.rule import Rule
 
 __all__ = [
     "AveragePoolResiduals",

@@ -10,8 +10,8 @@ from handgrad import meshes
 from handgrad.checks import InputError, check_array, check_cotangent, check_residuals
 from handgrad.factors import Contraction
 from handgrad.factors.base import accumulator
+from handgrad.rule import Rule
 from handgrad.rules.linear._subscripts import read, shape_of
-from handgrad.rules.rule import Rule
 
 __all__ = [
     "ContractionResiduals",

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 from handgrad import meshes
 from handgrad.checks import InputError, as_row, check_array, check_cotangent, check_residuals, check_shape, describe
 from handgrad.factors import Outer, Total
-from handgrad.rules.rule import Rule
+from handgrad.rule import Rule
 
 __all__ = ["LinearResiduals", "linear", "linear_backward", "linear_forward"]
 

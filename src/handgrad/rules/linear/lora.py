@@ -18,7 +18,7 @@ from handgrad.checks import (
 )
 from handgrad.factors import Outer, Total
 from handgrad.factors.base import accumulator
-from handgrad.rules.rule import Rule
+from handgrad.rule import Rule
 
 __all__ = ["LoraLinearResiduals", "lora_linear", "lora_linear_backward", "lora_linear_forward"]
 

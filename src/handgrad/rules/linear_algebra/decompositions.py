@@ -7,6 +7,7 @@ from jaxtyping import Array, Float
 
 from handgrad import meshes
 from handgrad.checks import check_cotangent, check_residuals
+from handgrad.rule import Rule
 from handgrad.rules._wide import wide
 from handgrad.rules.linear_algebra._matrices import (
     Like,
@@ -21,7 +22,6 @@ from handgrad.rules.linear_algebra._matrices import (
     substitute,
     symmetric,
 )
-from handgrad.rules.rule import Rule
 
 __all__ = [
     "CholeskyResiduals",

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 
 from handgrad import meshes
 from handgrad.checks import check_cotangent, check_residuals
+from handgrad.rule import Rule
 from handgrad.rules._wide import wide
 from handgrad.rules.linear_algebra._matrices import Square, check_square
-from handgrad.rules.rule import Rule
 
 __all__ = [
     "MatrixExponentialResiduals",

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from handgrad.checks import check_cotangent, check_residuals
+from handgrad.rule import Rule
 from handgrad.rules._wide import wide
 from handgrad.rules.linear_algebra._matrices import (
     Matrices,
@@ -16,7 +17,6 @@ from handgrad.rules.linear_algebra._matrices import (
     times_power,
     to_matrices,
 )
-from handgrad.rules.rule import Rule
 
 __all__ = [
     "FrobeniusNormResiduals",

@@ -8,6 +8,7 @@ from jaxtyping import Array, Float, Int
 
 from handgrad import meshes
 from handgrad.checks import as_row, check_cotangent, check_residuals
+from handgrad.rule import Rule
 from handgrad.rules._wide import wide
 from handgrad.rules.linear_algebra._matrices import (
     Like,
@@ -24,7 +25,6 @@ from handgrad.rules.linear_algebra._matrices import (
     times_power,
     to_matrices,
 )
-from handgrad.rules.rule import Rule
 
 __all__ = [
     "DeterminantResiduals",

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from handgrad.checks import check_residuals
+from handgrad.rule import Rule
 from handgrad.rules._wide import wide
 from handgrad.rules.linear_algebra._matrices import (
     Like,
@@ -20,7 +21,6 @@ from handgrad.rules.linear_algebra._matrices import (
     thin_svd,
     to_matrices,
 )
-from handgrad.rules.rule import Rule
 
 __all__ = [
     "SvdResiduals",

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from handgrad.checks import InputError, check_positive, check_residuals
+from handgrad.rule import Rule
 from handgrad.rules._wide import wide
 from handgrad.rules.activations.smooth import softplus_forward
 from handgrad.rules.losses._losses import (
@@ -21,7 +22,6 @@ from handgrad.rules.losses._losses import (
     target_cotangent,
     to_elements,
 )
-from handgrad.rules.rule import Rule
 
 __all__ = [
     "BinaryCrossEntropyResiduals",

@@ -9,9 +9,9 @@ from jaxtyping import Array, Bool, Float, Integer
 from handgrad import meshes
 from handgrad.checks import InputError, as_row, check_array, check_choice, check_residuals, describe
 from handgrad.factors.base import accumulator
+from handgrad.rule import Rule
 from handgrad.rules.activations.softmax import log_softmax_forward
 from handgrad.rules.losses._losses import Losses, check_losses_cotangent
-from handgrad.rules.rule import Rule
 
 __all__ = ["CtcLossResiduals", "ctc_loss", "ctc_loss_backward", "ctc_loss_forward"]
 

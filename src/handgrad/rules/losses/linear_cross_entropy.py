@@ -11,6 +11,7 @@ from handgrad import meshes
 from handgrad.checks import InputError, as_row, check_array, check_count, check_residuals, check_shape, describe
 from handgrad.factors import Outer, Recomputed, Total
 from handgrad.factors.base import accumulator, as_rows
+from handgrad.rule import Rule
 from handgrad.rules.linear.linear import LinearResiduals, linear_backward
 from handgrad.rules.losses._chunks import in_chunks, out_of_chunks
 from handgrad.rules.losses._losses import Losses, check_losses_cotangent, per_example
@@ -21,7 +22,6 @@ from handgrad.rules.losses.softmax_cross_entropy import (
     softmax_cross_entropy_backward,
     softmax_cross_entropy_forward,
 )
-from handgrad.rules.rule import Rule
 
 __all__ = [
     "LinearCrossEntropyResiduals",

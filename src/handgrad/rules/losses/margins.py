@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from handgrad.checks import check_residuals
+from handgrad.rule import Rule
 from handgrad.rules._wide import wide
 from handgrad.rules.losses._losses import (
     Losses,
@@ -17,7 +18,6 @@ from handgrad.rules.losses._losses import (
     target_cotangent,
     to_elements,
 )
-from handgrad.rules.rule import Rule
 
 __all__ = ["HingeLossResiduals", "hinge_loss", "hinge_loss_backward", "hinge_loss_forward"]
 

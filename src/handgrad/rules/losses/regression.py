@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from handgrad.checks import check_positive, check_residuals
+from handgrad.rule import Rule
 from handgrad.rules._wide import wide
 from handgrad.rules.losses._losses import (
     Losses,
@@ -20,7 +21,6 @@ from handgrad.rules.losses._losses import (
     target_cotangent,
     to_elements,
 )
-from handgrad.rules.rule import Rule
 
 __all__ = [
     "AbsoluteErrorResiduals",

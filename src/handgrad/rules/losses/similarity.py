@@ -18,6 +18,7 @@ from handgrad.checks import (
     describe,
 )
 from handgrad.factors.base import accumulator
+from handgrad.rule import Rule
 from handgrad.rules._wide import wide
 from handgrad.rules.activations.softmax import log_softmax_forward
 from handgrad.rules.losses._losses import (
@@ -28,7 +29,6 @@ from handgrad.rules.losses._losses import (
     target_cotangent,
     to_elements,
 )
-from handgrad.rules.rule import Rule
 
 __all__ = [
     "CosineDistanceResiduals",

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 
 from handgrad.checks import InputError, check_array, check_positive, check_residuals, check_shape
 from handgrad.factors.base import accumulator
+from handgrad.rule import Rule
 from handgrad.rules._softmax import chances, mismatch, rest_of, shifted
 from handgrad.rules.losses._losses import Losses, counted, per_example, pulled, target_cotangent, to_elements
 from handgrad.rules.losses._targets import (
@@ -21,7 +22,6 @@ from handgrad.rules.losses._targets import (
     of_others,
     weighted,
 )
-from handgrad.rules.rule import Rule
 
 __all__ = [
     "SoftmaxCrossEntropyResiduals",

@@ -7,6 +7,7 @@ from jaxtyping import Array, Float
 from handgrad.checks import as_row, check_array, check_cotangent, check_residuals, check_shape
 from handgrad.factors import Hadamard, Total
 from handgrad.factors.base import accumulator
+from handgrad.rule import Rule
 from handgrad.rules.normalization._norms import (
     Features,
     Policy,
@@ -22,7 +23,6 @@ from handgrad.rules.normalization._norms import (
     scaled,
     standardize,
 )
-from handgrad.rules.rule import Rule
 
 __all__ = [
     "BatchNormInferenceResiduals",

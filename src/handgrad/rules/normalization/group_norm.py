@@ -7,6 +7,7 @@ from jaxtyping import Array, Float
 
 from handgrad.checks import InputError, check_cotangent, check_count, check_residuals, describe
 from handgrad.factors import Hadamard, Total
+from handgrad.rule import Rule
 from handgrad.rules.normalization._norms import (
     Features,
     Policy,
@@ -21,7 +22,6 @@ from handgrad.rules.normalization._norms import (
     scaled,
     standardize,
 )
-from handgrad.rules.rule import Rule
 
 __all__ = [
     "GroupNormResiduals",

@@ -6,6 +6,7 @@ from jaxtyping import Array, Float
 
 from handgrad.checks import check_cotangent, check_residuals
 from handgrad.factors import Hadamard, Total
+from handgrad.rule import Rule
 from handgrad.rules.normalization._norms import (
     Features,
     Policy,
@@ -20,7 +21,6 @@ from handgrad.rules.normalization._norms import (
     scaled,
     standardize,
 )
-from handgrad.rules.rule import Rule
 
 __all__ = ["LayerNormResiduals", "layer_norm", "layer_norm_backward", "layer_norm_forward"]
 

@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 from handgrad.checks import check_cotangent, check_residuals
 from handgrad.factors import Hadamard
 from handgrad.factors.base import accumulator
+from handgrad.rule import Rule
 from handgrad.rules.normalization._norms import (
     Features,
     Policy,
@@ -21,7 +22,6 @@ from handgrad.rules.normalization._norms import (
     scaled,
     shrinking,
 )
-from handgrad.rules.rule import Rule
 
 __all__ = ["RmsNormResiduals", "rms_norm", "rms_norm_backward", "rms_norm_forward"]
 

@@ -9,7 +9,7 @@ from handgrad import meshes
 from handgrad.checks import InputError, check_array, check_cotangent, check_residuals, check_shape, describe
 from handgrad.factors import Outer, Scatter
 from handgrad.factors.scatter import named_rows
-from handgrad.rules.rule import Rule
+from handgrad.rule import Rule
 
 __all__ = [
     "EmbeddingResiduals",

@@ -10,7 +10,7 @@ from handgrad import meshes
 from handgrad.checks import as_row, check_array, check_choice, check_cotangent, check_residuals, check_shape
 from handgrad.factors import Outer, Total
 from handgrad.factors.base import accumulator
-from handgrad.rules.rule import Rule
+from handgrad.rule import Rule
 from handgrad.rules.sequences._recurrence import (
     Lengths,
     Mask,

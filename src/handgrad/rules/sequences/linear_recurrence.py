@@ -8,7 +8,7 @@ from jaxtyping import Array
 
 from handgrad.checks import InputError, check_array, check_cotangent, check_residuals, check_shape, describe
 from handgrad.factors.base import accumulator
-from handgrad.rules.rule import Rule
+from handgrad.rule import Rule
 from handgrad.rules.sequences._recurrence import State, Steps, check_scan, entering
 
 __all__ = ["LinearRecurrenceResiduals", "linear_recurrence", "linear_recurrence_backward", "linear_recurrence_forward"]

@@ -10,7 +10,7 @@ from handgrad import meshes
 from handgrad.checks import check_choice, check_cotangent, check_residuals
 from handgrad.factors import Outer, Total
 from handgrad.factors.base import accumulator
-from handgrad.rules.rule import Rule
+from handgrad.rule import Rule
 from handgrad.rules.sequences._recurrence import (
     Lengths,
     Mask,

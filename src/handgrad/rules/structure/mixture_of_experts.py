@@ -8,8 +8,8 @@ import jax.numpy as jnp
 
 from handgrad.checks import InputError, check_array, check_choice, check_cotangent, check_count, check_residuals
 from handgrad.factors.base import accumulator
+from handgrad.rule import Rule
 from handgrad.rules.activations.softmax import SoftmaxResiduals, softmax_backward, softmax_forward
-from handgrad.rules.rule import Rule
 
 __all__ = [
     "LoadBalancingLossResiduals",
