@@ -18,10 +18,11 @@ PAGES = [
     REPOSITORY / "README.md",
     *sorted(set((REPOSITORY / "docs").rglob("*.md")) - {REPOSITORY / "docs/changelog.md"}),
 ]
-# factors ← rule ← rules ← layers ← backprop ← folds ← models ← training ← cli: a part may import what stands before it. The
-# checker stands on factors alone, beside the rules, so that it can't borrow from what it checks; models and cli call
+# factors ← rule ← rules ← layers ← backprop ← folds ← models ← training ← cli: a part may import what stands before it.
+# The checker stands on factors alone, beside the rules, so that it can't borrow from what it checks; models and cli call
 # it. The cases know the rules alone, and are read by cli.
-FLOORS = "checks meshes factors rule rules layers backprop folds models training cases cli".split()
+GROUND = ["checks", "meshes", "factors"]
+FLOORS = [*GROUND, "rule", "rules", "layers", "backprop", "folds", "models", "training", "cases", "cli"]
 CHECKED = ("models", "cli")
 
 
