@@ -33,7 +33,7 @@ def compiled(function, arguments):
     """Compiling is the whole price here; where a version of XLA doesn't know the option, its own defaults do."""
     lowered = jax.jit(function).lower(*arguments)
     try:
-        return lowered.compile({**QUICK_TO_COMPILE, "xla_backend_optimization_level": 3})
+        return lowered.compile(QUICK_TO_COMPILE)
     except jax.errors.JaxRuntimeError:
         return lowered.compile()
 
