@@ -14,9 +14,9 @@ from handgrad.crosscheck.problem import Problem
 # A check runs each program a few times, so compiling is its price: XLA's older code generator for CPUs takes two thirds
 # of the time. Where a version of XLA doesn't know the name, its own defaults do. (Optimization level 0 would be quicker
 # still, but XLA's code is then wrong: NaN, or 14 % off, in the autodiff half of one random network in a hundred.)
-QUICK_TO_COMPILE: dict[str, bool | int | str] = {
+QUICK_TO_COMPILE: dict[str, bool | str] = {
     "xla_cpu_use_fusion_emitters": False,
-    "xla_backend_optimization_level": 3,  # whatever XLA_FLAGS says
+    "xla_backend_optimization_level": "3",  # whatever XLA_FLAGS says
 }
 
 
