@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import handgrad as hg
 
@@ -100,3 +101,37 @@ def assert_layers(rows: dict[str, tuple[hg.Layer, Any]], x: Any) -> None:
 
     for found, expected in both(x, {name: rng.standard_normal(shape) for name, shape in shapes.items()}).values():
         assert_same(found, expected)
+
+
+def drawn(layer: hg.Layer, x: Any, scale: float = 1.0) -> Any:
+    """Parameters of a layer, none of them 0 or 1: drawn by NumPy, since an eager init compiles a program a shape."""
+    rng = np.random.default_rng(1)
+    like = jax.eval_shape(lambda: layer.init(jax.random.key(0), x))
+    return jax.tree.map(lambda p: jnp.asarray((scale * rng.standard_normal(p.shape)).astype(p.dtype)), like)
+
+
+def both_gradients(model: hg.Layer, loss: hg.Loss, argnums: Any = (0, 1)) -> Callable[..., Any]:
+    """One program: value and gradients by hand, and those of the same objective by autodiff."""
+    by_hand = hg.value_and_grad(model, loss, argnums=argnums)
+    by_autodiff = jax.value_and_grad(hg.objective(model, loss), argnums=argnums)
+    return jax.jit(lambda *arguments: (by_hand(*arguments), by_autodiff(*arguments)))
+
+
+def both_passes(layer: hg.Layer, reference: Callable[..., Any]) -> Callable[..., Any]:
+    """One program: y and the cotangents of (params, x) by hand, and those of a plain function by jax.vjp."""
+
+    @jax.jit
+    def run(params, x, dy):
+        y, residuals = layer.forward(params, x)
+        dx, dparams = layer.backward(residuals, dy)
+        expected, vjp = jax.vjp(reference, params, x)
+        return (y, (hg.materialize(dparams), dx)), (expected, vjp(dy))
+
+    return run
+
+
+def assert_refused(rows: dict[str, Callable[[], Any]]) -> None:
+    """Each call is refused in this whole sentence, a pattern; JAX may add a note below it."""
+    for sentence, call in rows.items():
+        with pytest.raises(hg.InputError, match=f"^{sentence}(\n|$)"):
+            call()
