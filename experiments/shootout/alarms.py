@@ -14,11 +14,11 @@ from jaxtyping import Array
 from handgrad import layers, models
 from handgrad.cases import Case
 from handgrad.cases.case import Arrays, normal
-from handgrad.crosscheck import judge
-from handgrad.crosscheck.evidence import collect
-from handgrad.crosscheck.examine import Settings, look
-from handgrad.crosscheck.problem import from_model
-from handgrad.crosscheck.programs import Programs
+from handgrad.crosscheck.course import Settings, look
+from handgrad.crosscheck.evidence.evidence import collect
+from handgrad.crosscheck.subject.problem import from_model
+from handgrad.crosscheck.subject.programs import Programs
+from handgrad.crosscheck.verdict import judge
 from handgrad.rules import Rule
 from shootout.subjects import arguments, problem_of, subject, subjects
 

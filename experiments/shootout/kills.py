@@ -10,12 +10,14 @@ import jax
 import numpy as np
 
 from handgrad.cases import Case
-from handgrad.crosscheck import judge, mutation, oracle
-from handgrad.crosscheck.arguments import is_inexact, largest
-from handgrad.crosscheck.evidence import Evidence, collect
-from handgrad.crosscheck.mutation import Mutant
-from handgrad.crosscheck.mutation.outputs import same_array
-from handgrad.crosscheck.programs import Programs, precise
+from handgrad.crosscheck.errors import mutation
+from handgrad.crosscheck.errors.mutation import Mutant
+from handgrad.crosscheck.errors.mutation.outputs import same_array
+from handgrad.crosscheck.evidence import oracle
+from handgrad.crosscheck.evidence.evidence import Evidence, collect
+from handgrad.crosscheck.subject.arguments import is_inexact, largest
+from handgrad.crosscheck.subject.programs import Programs, precise
+from handgrad.crosscheck.verdict import judge
 from shootout.signatures import SIGNATURES, expected
 from shootout.subjects import arguments, problem_of, subject
 

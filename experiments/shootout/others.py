@@ -14,13 +14,14 @@ import jax.numpy as jnp
 import jax.test_util
 import numpy as np
 
-from handgrad.crosscheck import judge, mutation
-from handgrad.crosscheck.arguments import Leaves, put
-from handgrad.crosscheck.evidence import Evidence
-from handgrad.crosscheck.examine import Settings, look
-from handgrad.crosscheck.mutation import Mutant
-from handgrad.crosscheck.problem import Problem
-from handgrad.crosscheck.programs import Programs, precise
+from handgrad.crosscheck.course import Settings, look
+from handgrad.crosscheck.errors import mutation
+from handgrad.crosscheck.errors.mutation import Mutant
+from handgrad.crosscheck.evidence.evidence import Evidence
+from handgrad.crosscheck.subject.arguments import Leaves, put
+from handgrad.crosscheck.subject.problem import Problem
+from handgrad.crosscheck.subject.programs import Programs, precise
+from handgrad.crosscheck.verdict import judge
 from shootout.kills import BAR, evidence_of, levels
 from shootout.subjects import arguments, problem_of, subject
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 
-from handgrad.crosscheck.mutation import Mutant
+from handgrad.crosscheck.errors.mutation import Mutant
 
 Expected = Callable[[str], str]
 

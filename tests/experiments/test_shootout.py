@@ -10,7 +10,7 @@ from shootout import alarms, kills, others, signatures, subjects
 
 from handgrad import InputError
 from handgrad.cases import CASES
-from handgrad.crosscheck.mutation import Mutant
+from handgrad.crosscheck.errors.mutation import Mutant
 
 pytestmark = pytest.mark.xdist_group("shootout")  # one process makes the figures
 

@@ -6,7 +6,7 @@ import pytest
 from helpers import assert_same
 
 import handgrad as hg
-from handgrad.crosscheck.programs import QUICK_TO_COMPILE
+from handgrad.crosscheck.subject.programs import QUICK_TO_COMPILE
 from handgrad.models import random_network
 from handgrad.models.random_network import ACTIVATIONS, PROBABILITY_LOSSES, REGRESSION_LOSSES
 

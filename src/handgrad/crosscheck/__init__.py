@@ -1,16 +1,17 @@
 """The checker: point it at any hand-written gradient. It knows JAX and factors, and no rule."""
 
 from handgrad.crosscheck.check import check_custom_vjp, check_function, check_layer, check_rule
-from handgrad.crosscheck.examine import Settings
+from handgrad.crosscheck.course import Settings
 from handgrad.crosscheck.model import check_model
 from handgrad.crosscheck.networks import Network, check_networks
-from handgrad.crosscheck.report import CheckFailed, Contract, Control, Report, Row
+from handgrad.crosscheck.report.report import CheckFailed, Contract, Control, Repair, Report, Row
 
 __all__ = [
     "CheckFailed",
     "Contract",
     "Control",
     "Network",
+    "Repair",
     "Report",
     "Row",
     "Settings",

@@ -3,12 +3,12 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from handgrad.crosscheck import problem as problems
-from handgrad.crosscheck.arguments import ProblemError, label
-from handgrad.crosscheck.examine import Settings, examine, invalid
-from handgrad.crosscheck.problem import Problem
-from handgrad.crosscheck.report import Report
+from handgrad.crosscheck.course import Settings, examine, invalid
+from handgrad.crosscheck.report.report import Report
 from handgrad.crosscheck.search import search
+from handgrad.crosscheck.subject import problem as problems
+from handgrad.crosscheck.subject.arguments import ProblemError, label
+from handgrad.crosscheck.subject.problem import Problem
 
 
 def check_rule(

@@ -4,9 +4,9 @@ from dataclasses import replace
 from typing import Any
 
 from handgrad.crosscheck.check import check_layer, check_rule, run
-from handgrad.crosscheck.examine import Settings
-from handgrad.crosscheck.problem import from_model
-from handgrad.crosscheck.report import Report
+from handgrad.crosscheck.course import Settings
+from handgrad.crosscheck.report.report import Report
+from handgrad.crosscheck.subject.problem import from_model
 
 
 def check_model(

@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from handgrad.crosscheck import judge
-from handgrad.crosscheck.arguments import ProblemError
-from handgrad.crosscheck.evidence import collect
-from handgrad.crosscheck.problem import from_model
-from handgrad.crosscheck.programs import Programs
-from handgrad.crosscheck.report import Report, Row, Verdict
+from handgrad.crosscheck.evidence.evidence import collect
+from handgrad.crosscheck.report.report import Report, Row, Verdict
+from handgrad.crosscheck.subject.arguments import ProblemError
+from handgrad.crosscheck.subject.problem import from_model
+from handgrad.crosscheck.subject.programs import Programs
+from handgrad.crosscheck.verdict import judge
 
 
 class Network(NamedTuple):

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from handgrad.crosscheck.arguments import Leaves, ProblemError, is_inexact, wide
-from handgrad.crosscheck.examine import Settings, look
-from handgrad.crosscheck.problem import Problem
-from handgrad.crosscheck.programs import Programs
-from handgrad.crosscheck.report import Report
+from handgrad.crosscheck.course import Settings, look
+from handgrad.crosscheck.report.report import Report
+from handgrad.crosscheck.subject.arguments import Leaves, ProblemError, is_inexact, wide
+from handgrad.crosscheck.subject.problem import Problem
+from handgrad.crosscheck.subject.programs import Programs
 
 # What an argument may be that nobody thought of. Each takes a float64 array and a random generator.
 KINDS: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {

@@ -1,0 +1,1 @@
+"""The errors that gradients have: made on purpose, and recognized."""

@@ -1,0 +1,207 @@
+"""A gradient broken on purpose: the negative control of a check. A check that passes a mutant is too blunt."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from handgrad.crosscheck.errors.mutation.breakage import Gradient, broken, is_gradient, wide
+from handgrad.crosscheck.report.report import Control
+
+Cotangents = list[list[np.ndarray]]
+
+# Two orders of the same few operations differ by this many unit roundoffs of the largest number, and no more.
+ROUNDOFFS = 16
+
+# A right gradient may be off by as many as this: what is less than that isn't a gross error. (It matters for bfloat16,
+# where it is an eighth.)
+GROSS_ROUNDOFFS = 64
+
+
+class Mutant(NamedTuple):
+    """A gradient with one thing wrong.
+
+    Attributes:
+      kind: what sort of error, as "scale" or "dropped term".
+      leaf: the name of the one leaf that is wrong, "" where several may be.
+      description: the error in full, as "W: × 1.000000001".
+      cotangents: [draw][wanted leaf].
+      equivalent: whether the mutant is known to compute the same numbers as the gradient it was made from.
+    """
+
+    kind: str
+    leaf: str
+    description: str
+    cotangents: Cotangents
+    equivalent: bool = False
+
+
+def output_mutants(
+    cotangents: Sequence[Sequence[np.ndarray]],
+    names: Sequence[str],
+    values: Sequence[np.ndarray],
+    batch: int | None,
+    relative: float | None = None,
+) -> Iterator[Mutant]:
+    """The right cotangents with the numbers of one leaf (now and then of several) put wrong, in all the usual ways.
+
+    Nothing is drawn anew: the same cotangents give the same mutants. Leaves without elements, and of integers, are
+    left alone. Arithmetic is in float64 or complex128; mutants come in the leaf's own dtype.
+
+    Args:
+      cotangents: [draw][leaf], right ones: floating point or complex, of any precision.
+      names: of the leaves.
+      values: the arguments whose cotangents they are, of the same shapes.
+      batch: the number of examples, which leaves with that many rows are taken to hold one row of each; or None.
+      relative: None for gross errors (a mutant that turns out to be wrong by between 16 and 64 unit roundoffs of the
+        leaf's largest number is then left out). A number for the same kinds made small: the mutant M of a gradient G is
+        replaced by G + t (M − G), so that the largest error is `relative` × the leaf's largest |gradient| over all
+        draws. Kinds that can't be small (NaN, another shape or dtype) are then left out.
+    Raises:
+      ValueError: not as many names or values as leaves.
+    """
+    gradients: list[Gradient | None] = []
+    for position, (name, value) in enumerate(zip(names, values, strict=True)):
+        draws = [leaves[position] for leaves in cotangents]
+        usable = bool(draws) and is_gradient(draws[0])
+        gradients.append(Gradient(name, wide(np.stack(draws)), draws[0].dtype, np.asarray(value)) if usable else None)
+    if any(len(leaves) != len(gradients) for leaves in cotangents):
+        raise ValueError(f"{len(gradients)} names for {[len(leaves) for leaves in cotangents]} leaves")
+
+    def replaced(changed: dict[int, np.ndarray]) -> Cotangents:
+        return [
+            [changed[position][draw] if position in changed else leaf for position, leaf in enumerate(leaves)]
+            for draw, leaves in enumerate(cotangents)
+        ]
+
+    for position, gradient in enumerate(gradients):
+        if gradient is None:
+            continue
+        others = [(other.name, other.G) for other in gradients[position + 1 :] if other and _alike(gradient, other)]
+        for kind, words, M in broken(gradient, batch, others[:1], gross=relative is None):
+            dtype = M.dtype if kind == "dtype" else gradient.dtype
+            blended = _blend(gradient.G, M, relative)
+            if blended is None or (relative is None and _neither(gradient, blended)):
+                continue
+            description = f"{gradient.name}: {words}" + ("" if relative is None else f", by {relative:g}")
+            if relative is not None and kind == "scale":
+                description = f"{gradient.name}: × {_factor(gradient.G, blended):.16g}"
+            yield Mutant(kind, gradient.name, description, replaced({position: _cast(blended, dtype)}))
+    yield from _of_several(gradients, relative, replaced)
+
+
+def _of_several(
+    gradients: list[Gradient | None], relative: float | None, replaced: Callable[[dict[int, np.ndarray]], Cotangents]
+) -> Iterator[Mutant]:
+    """Mutants with more than one wrong leaf."""
+    suffix = "" if relative is None else f", by {relative:g}"
+    present = [(position, gradient) for position, gradient in enumerate(gradients) if gradient is not None]
+
+    def mutant(kind: str, words: str, wrong: list[tuple[int, Gradient, np.ndarray]]) -> Iterator[Mutant]:
+        blended = {position: (_blend(of.G, M, relative), of.dtype) for position, of, M in wrong}
+        changed = {position: _cast(M, dtype) for position, (M, dtype) in blended.items() if M is not None}
+        yield Mutant(kind, "", words + suffix, replaced(changed))
+
+    for (i, one), (j, two) in pairwise(present):
+        if _alike(one, two):
+            words = f"{one.name} and {two.name} exchanged"
+            yield from mutant("swapped leaves", words, [(i, one, two.G), (j, two, one.G)])
+    if len(present) > 1:
+        yield from mutant("scale of every leaf", "every leaf: × 2", [(i, of, 2 * of.G) for i, of in present])
+        yield from mutant("sign of every leaf", "every leaf: sign flipped", [(i, of, -of.G) for i, of in present])
+
+
+def _alike(one: Gradient, two: Gradient) -> bool:
+    return one.G.shape == two.G.shape and one.dtype == two.dtype
+
+
+def _blend(G: np.ndarray, M: np.ndarray, relative: float | None) -> np.ndarray | None:
+    """M, or as much of it as makes an error of `relative`; None where that can't be."""
+    if relative is None:
+        return M
+    finite = np.isfinite(G)
+    if M.shape != G.shape or M.dtype != G.dtype or not np.isfinite(M[finite]).all():
+        return None
+    error = np.zeros_like(G)
+    error[finite] = M[finite] - G[finite]
+    largest = np.max(np.abs(error), initial=0.0)
+    if largest == 0:
+        return G
+    return G + error / largest * (relative * np.max(np.abs(G[finite]), initial=0.0))
+
+
+def _neither(gradient: Gradient, M: np.ndarray) -> bool:
+    """Whether M is neither the same as the gradient nor so wrong that any check must see it."""
+    G, axes = gradient.G, tuple(range(1, gradient.G.ndim))
+    if M.shape != G.shape:
+        return False
+    finite = np.isfinite(G)
+    errors = np.max(np.abs(np.where(finite, M, 0) - np.where(finite, G, 0)), axis=axes)
+    roundoffs = _roundoff(gradient.dtype) * np.max(np.abs(np.where(finite, G, 0)), axis=axes)
+    return bool(np.any(errors > ROUNDOFFS * roundoffs) and np.max(errors) < GROSS_ROUNDOFFS * np.max(roundoffs))
+
+
+def _roundoff(dtype: np.dtype) -> float:
+    return float(jnp.finfo(dtype).eps) / 2
+
+
+def _factor(G: np.ndarray, M: np.ndarray) -> float:
+    index = np.unravel_index(np.argmax(np.nan_to_num(np.abs(G), posinf=0.0)), G.shape)
+    return float((M[index] / G[index]).real) if G[index] != 0 else 1.0
+
+
+def _cast(M: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    with np.errstate(all="ignore"):  # too large for the dtype is infinite, which is wrong enough
+        return M.astype(dtype)
+
+
+def control(
+    judge: Callable[[Cotangents], bool], cotangents: Sequence[Sequence[np.ndarray]], mutants: Iterable[Mutant]
+) -> Control:
+    """Put every mutant before the judge, and count.
+
+    Args:
+      judge: [draw][leaf] -> whether the check fails these cotangents.
+      cotangents: the gradient under test itself, [draw][leaf].
+      mutants: each is equivalent where it says so, or where it equals `cotangents` within 16 unit roundoffs of each
+        leaf's largest number, in every draw and leaf; those aren't judged.
+    """
+    killed: dict[str, int] = {}
+    survived: list[str] = []
+    equivalent = 0
+    for mutant in mutants:
+        if mutant.equivalent or same(mutant.cotangents, cotangents):
+            equivalent += 1
+        elif judge(mutant.cotangents):
+            killed[mutant.kind] = killed.get(mutant.kind, 0) + 1
+        else:
+            survived.append(mutant.description)
+    return Control(killed, tuple(survived), equivalent)
+
+
+def same(one: Sequence[Sequence[np.ndarray]], other: Sequence[Sequence[np.ndarray]]) -> bool:
+    """Whether two sets of cotangents, [draw][leaf], are equal within 16 unit roundoffs of each leaf's largest."""
+    pairs = zip(one, other, strict=True)
+    return all(same_array(a, b) for leaves in pairs for a, b in zip(*leaves, strict=True))
+
+
+def same_array(array: Any, reference: Any) -> bool:
+    """Whether two arrays of one shape and dtype are equal within 16 unit roundoffs of the reference's largest number.
+
+    What isn't finite must be the same in the same places.
+    """
+    if array is reference:
+        return True
+    if array.shape != reference.shape or array.dtype != reference.dtype:
+        return False
+    if not is_gradient(reference):
+        return np.array_equal(array, reference)
+    A, R = wide(array), wide(reference)
+    finite = np.isfinite(R)
+    if not np.array_equal(A[~finite], R[~finite], equal_nan=True) or not np.isfinite(A[finite]).all():
+        return False
+    largest = np.max(np.abs(R[finite]), initial=0.0)
+    tolerance = ROUNDOFFS * _roundoff(reference.dtype) * largest
+    return bool(np.max(np.abs(A[finite] - R[finite]), initial=0.0) <= tolerance)

@@ -1,0 +1,1 @@
+"""What the references say about a gradient, and how far rounding alone may lead."""

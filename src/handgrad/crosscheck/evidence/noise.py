@@ -1,0 +1,101 @@
+"""What rounding does: answers at neighboring inputs, and how the error by hand scatters among inputs nearby."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from handgrad.crosscheck.evidence import tolerance
+from handgrad.crosscheck.subject.arguments import Leaves, is_inexact, largest, wide
+from handgrad.crosscheck.subject.programs import Programs
+
+
+def neighbors(
+    programs: Programs, leaves: Leaves, dYs: list[Leaves], answers: list[Leaves], Ys: Leaves, seed: int
+) -> tuple[list[float], list[float]]:
+    """How far autodiff's answer moves when every number that it is given moves by at most one unit in its last place,
+    and when the cotangent is another multiple of itself, which draws every rounding on its way anew.
+
+    Returns:
+      for each wanted leaf, and for each leaf of the output, the root mean square over neighbors at the element where
+      it is largest.
+    """
+    rng, count = np.random.default_rng((seed, 1)), tolerance.NEIGHBORS
+    sums: list[Any] = [0.0] * len(answers[0])
+    Y_sums: list[Any] = [0.0] * len(Ys)
+    for s in range(count):
+        k = s % len(dYs)
+        c = rng.uniform(1, 2)
+        near = [nudged(int(rng.integers(2**32)), leaf) for leaf in leaves]
+        near_Ys, found = programs.by_autodiff(near, [_times(c, dY) for dY in dYs[k]])
+        with np.errstate(invalid="ignore", over="ignore"):
+            sums = [t + _squared(_wide(a) / c, b) for t, a, b in zip(sums, found, answers[k], strict=True)]
+            Y_sums = [t + _squared(a, b) for t, a, b in zip(Y_sums, near_Ys, Ys, strict=True)]
+    return [largest(np.sqrt(t / count)) for t in sums], [largest(np.sqrt(t / count)) for t in Y_sums]
+
+
+def nudged(seed: int, array: Any) -> Any:
+    """Each number as it is, or one unit in the last place up or down; 0 stays 0, integers stay.
+
+    Which of the three is a matter of the number and the seed alone: what is equal stays equal, so that a tie isn't
+    broken.
+    """
+    if not is_inexact(array):
+        return array
+    x = _wide(array)
+    if np.iscomplexobj(x):
+        real, imaginary = (nudged(seed, part.astype(np.finfo(array.dtype).dtype)) for part in (np.real(x), np.imag(x)))
+        return (real + 1j * imaginary).astype(array.dtype)
+    bits = np.ascontiguousarray(x).view(np.uint64)
+    mixed = (bits ^ np.uint64(seed + 1)) * np.uint64(0x9E3779B97F4A7C15)
+    way = (mixed >> np.uint64(61)).astype(np.int64).reshape(x.shape) % 3 - 1
+    _, exponent = np.frexp(x)
+    unit = np.ldexp(2 * tolerance.unit_roundoff(array.dtype), exponent - 1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        moved = (x + np.where(x == 0, 0, way * unit)).astype(array.dtype)
+    return np.where(np.isfinite(_wide(moved)), moved, array).astype(array.dtype)
+
+
+def scatter(programs: Programs, leaves: Leaves, dYs: list[Leaves], seed: int) -> list[float]:
+    """For each wanted leaf the largest second difference of its error by hand, e(x + δ) − 2 e(x) + e(x − δ), by √6.
+
+    Of a wrong formula's smooth error little is left of that, of independent rounding errors √6 of them.
+    """
+    rng = np.random.default_rng((seed, 8))
+    found = [0.0] * len(programs.problem.wanted)
+
+    def errors(leaves: Leaves, dYs: Leaves) -> Leaves:
+        hand, truth = programs.by_hand(leaves, dYs)[1], programs.in_float64(leaves, dYs)[1]
+        return [_wide(h) - t for h, t in zip(hand, truth, strict=True)]
+
+    for s in range(tolerance.NEARBY):
+        dY = dYs[s % len(dYs)]
+        here = errors(leaves, dY)
+        shaken = [_shaken(rng, leaf) for leaf in leaves]
+        above, below = (errors([pair[side] for pair in shaken], dY) for side in (0, 1))
+        with np.errstate(invalid="ignore"):
+            bent = [largest(a - 2 * e + b) / math.sqrt(6) for a, e, b in zip(above, here, below, strict=True)]
+        found = [max(pair) for pair in zip(found, bent, strict=True)]
+    return found
+
+
+def _shaken(rng: np.random.Generator, array: Any) -> tuple[Any, Any]:
+    """Each number moved up and down by at most a 64th of itself: near enough for the same formula, and far enough for
+    other roundings all the way through."""
+    if not is_inexact(array):
+        return array, array
+    share = tolerance.NEAR * rng.uniform(-1, 1, array.shape)
+    with np.errstate(over="ignore"):
+        return tuple((_wide(array) * (1 + side * share)).astype(array.dtype) for side in (1, -1))
+
+
+def _times(c: float, dY: Any) -> Any:
+    return (c * _wide(dY)).astype(dY.dtype)
+
+
+def _wide(array: Any) -> np.ndarray:
+    return np.asarray(array).astype(wide(array.dtype))
+
+
+def _squared(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.abs(a.astype(wide(a.dtype)) - b.astype(wide(b.dtype))) ** 2

@@ -1,0 +1,1 @@
+"""Finite differences and their extrapolation: NumPy alone."""

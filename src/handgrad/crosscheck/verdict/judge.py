@@ -1,0 +1,227 @@
+"""From numbers to a verdict: pure NumPy, so that thousands of gradients can be judged on the same evidence."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from handgrad.crosscheck.errors.diagnosis import Specimen, diagnose
+from handgrad.crosscheck.evidence import tolerance
+from handgrad.crosscheck.evidence.evidence import Evidence, LeafEvidence
+from handgrad.crosscheck.report.report import Row
+from handgrad.crosscheck.subject.arguments import Leaves, largest, wide
+
+CELLS = 64
+
+
+def stack(cotangents: Sequence[Leaves], i: int) -> np.ndarray | None:
+    """Leaf i's gradients over all draws, wide; None where they don't have one shape."""
+    arrays = [np.asarray(draw[i]) for draw in cotangents]
+    if len({a.shape for a in arrays}) > 1:
+        return None
+    return np.stack([a.astype(wide(a.dtype)) for a in arrays])
+
+
+def wrong(leaf: LeafEvidence, hand: np.ndarray | None) -> np.ndarray | None:
+    """Which elements are outside the tolerance: (draws, *shape) booleans; None where the shape is wrong already."""
+    if hand is None or hand.shape != leaf.truth.shape:
+        return None
+    bound = leaf.tolerance if leaf.slack is None else leaf.tolerance + leaf.slack
+    with np.errstate(invalid="ignore"):
+        known = np.isfinite(leaf.truth) | np.isfinite(leaf.autodiff)
+        return ~(np.abs(hand - leaf.truth) <= bound) & known & ~overflows(leaf, hand)
+
+
+def overflows(leaf: LeafEvidence, hand: np.ndarray) -> np.ndarray:
+    """Where neither the hand nor autodiff has a number in this dtype, though float64 has one."""
+    return ~np.isfinite(hand) & ~np.isfinite(leaf.autodiff) & ~leaf.trap
+
+
+def fails(evidence: Evidence, cotangents: Sequence[Leaves]) -> list[str]:
+    """The names of the leaves that are wrong."""
+    found = []
+    for i, leaf in enumerate(evidence.wanted):
+        bad = wrong(leaf, stack(cotangents, i))
+        if (
+            bad is None
+            or cotangents[0][i].dtype != leaf.value.dtype
+            or (bad.any() and not _excused(evidence, i, cotangents))
+        ):
+            found.append(leaf.name)
+    return found
+
+
+def rows(evidence: Evidence, cotangents: Sequence[Leaves], explain: bool = True) -> list[Row]:
+    """One row for each wanted leaf, worst first."""
+    return worst_first([_row(evidence, i, cotangents, explain) for i in range(len(evidence.wanted))])
+
+
+def worst_first(rows: list[Row]) -> list[Row]:
+    """Rows by status, and by how far beyond its tolerance each is."""
+    rank = {"FAIL": 0, "INCONCLUSIVE": 1, "PASS": 2, "SKIPPED": 3}
+
+    def badness(row: Row) -> tuple[float, float]:
+        excess = row.error / row.tolerance if row.tolerance > 0 else math.inf
+        return rank[row.status], -(math.inf if math.isnan(excess) else excess)
+
+    return sorted(rows, key=badness)
+
+
+def _row(evidence: Evidence, i: int, cotangents: Sequence[Leaves], explain: bool) -> Row:
+    leaf = evidence.wanted[i]
+    arrays = [np.asarray(draw[i]) for draw in cotangents]
+    hand, shape, dtype = stack(cotangents, i), leaf.value.shape, leaf.value.dtype
+    bad = wrong(leaf, hand)
+    scale = leaf.scale or 1.0
+    common: dict[str, Any] = {
+        "leaf": leaf.name,
+        "shape": tuple(shape),
+        "dtype": str(dtype),
+        "tolerance": leaf.tolerance / scale,
+        "power": leaf.floor / scale if leaf.blind and evidence.rtol is None and certain(leaf, hand) else leaf.power,
+    }
+    if bad is None or hand is None:
+        nothing: dict[str, Any] = {"rho": math.nan, "error": math.nan, "index": (), "bad": 1.0}
+        values: dict[str, Any] = {"by_hand": f"shape {arrays[0].shape}", "by_autodiff": f"shape {tuple(shape)}"}
+        rest: dict[str, Any] = {"by_float64": "-", "by_differences": "-"}
+        return Row(
+            status="FAIL", diagnosis=_diagnose(evidence, i, arrays, explain), **common, **nothing, **values, **rest
+        )
+    with np.errstate(invalid="ignore"):
+        off = np.abs(hand - leaf.truth)
+    if leaf.slack is not None:
+        off = np.where(np.isinf(leaf.slack), 0.0, off)  # on a kink: not compared
+    ranked = np.where(np.isfinite(off), off, np.where(bad, np.inf, -1.0))
+    ranked = np.where(bad.any() & ~bad, -1.0, ranked)
+    k, *index = np.unravel_index(int(np.argmax(ranked)), ranked.shape) if ranked.size else (0,)
+    at = (k, *index)
+    error = math.nan if bad.any() and not np.isfinite(off[bad]).all() else largest(off) / scale
+    reference_error = max(leaf.autodiff_error, leaf.noise)
+    status, reason = _status(evidence, i, cotangents, bool(bad.any()))
+    wrong_dtype = arrays[0].dtype != dtype
+    if wrong_dtype:
+        status, reason = "FAIL", ""
+    return Row(
+        status=status,
+        rho=error * scale / reference_error if reference_error > 0 else (0.0 if error == 0 else math.nan),
+        error=error,
+        index=tuple(int(j) for j in index),
+        by_hand=number(hand[at]) if hand.size else "-",
+        by_autodiff=number(leaf.autodiff[at]) if hand.size else "-",
+        by_float64=number(leaf.truth[at]) if hand.size else "-",
+        by_differences="-",
+        bad=float(np.mean(bad.any(0))) if bad.size else 0.0,
+        diagnosis=_diagnose(evidence, i, arrays, explain) if status == "FAIL" else "",
+        reason=reason,
+        draw=int(k),
+        heat=_heat(off / (leaf.tolerance or 1e-300)) if status == "FAIL" and explain else (),
+        **common,
+    )
+
+
+def _status(evidence: Evidence, i: int, cotangents: Sequence[Leaves], any_bad: bool) -> tuple[Any, str]:
+    leaf, hand = evidence.wanted[i], stack(cotangents, i)
+    if any_bad:
+        excuse = _excused(evidence, i, cotangents)
+        return ("INCONCLUSIVE", excuse) if excuse else ("FAIL", "")
+    if hand is not None and overflows(leaf, hand).any():
+        return "INCONCLUSIVE", f"it overflows: not finite in {leaf.value.dtype}, by autodiff neither"
+    unknown = int((~np.isfinite(leaf.truth)).any(0).sum())
+    if unknown:
+        return "INCONCLUSIVE", f"autodiff is not finite at {unknown} of {leaf.value.size} elements"
+    if leaf.truth.size == 0:
+        return "PASS", "empty: nothing to compare"
+    if leaf.scale == 0:
+        return "INCONCLUSIVE", "the reference is zero: a gradient that is always zero would pass"
+    if leaf.blind and evidence.rtol is None and certain(leaf, hand):
+        return "PASS", "the reference is less exact than this"
+    if leaf.blind:
+        if leaf.scale <= leaf.vanishing:
+            return "INCONCLUSIVE", "the reference all but vanishes: the function is constant or saturated here"
+        if leaf.own_noise > max(leaf.autodiff_error, leaf.noise):
+            return "INCONCLUSIVE", "ill-conditioned: its own rounding is as large as the gradient"
+        return "INCONCLUSIVE", "ill-conditioned: one unit in the last place of the input moves this gradient as much"
+    return "PASS", ""
+
+
+def certain(leaf: LeafEvidence, hand: np.ndarray | None) -> bool:
+    """Whether the gradient is within the floor itself: then it is right, however badly autodiff rounds."""
+    if hand is None or leaf.floor > tolerance.BLIND * leaf.scale:
+        return False
+    with np.errstate(invalid="ignore"):
+        return bool(np.all(np.abs(hand - leaf.truth) <= leaf.floor))
+
+
+def _excused(evidence: Evidence, i: int, cotangents: Sequence[Leaves]) -> str:
+    """Absolute slack: why a gradient outside the tolerance can't be called wrong; it isn't called right either."""
+    leaf, hand = evidence.wanted[i], stack(cotangents, i)
+    if hand is None or hand.shape != leaf.truth.shape:
+        return ""
+    with np.errstate(invalid="ignore"):
+        off = np.abs(hand - leaf.truth)
+    if not np.isfinite(off[np.isfinite(leaf.truth)]).all():
+        return ""
+    if evidence.atol > 0 and largest(off) <= leaf.tolerance + evidence.atol:
+        return f"within atol = {evidence.atol:g}, which excuses and certifies nothing"
+    if (leaf.blind or leaf.scale == 0) and leaf.scale <= leaf.vanishing and largest(off) <= leaf.vanishing:
+        return "the reference all but vanishes: the function is constant or saturated here"
+    return ""
+
+
+def _diagnose(evidence: Evidence, i: int, arrays: list[np.ndarray], explain: bool) -> str:
+    if not explain:
+        return ""
+    leaf, problem = evidence.wanted[i], evidence.programs.problem
+    if problem.wanted[i] in problem.zeros:
+        return "None, which JAX takes for zero"
+    n = evidence.random
+
+    def one(dYs: Leaves) -> np.ndarray:
+        return evidence.programs.in_float64(evidence.leaves, dYs)[1][i]
+
+    return diagnose(
+        Specimen(
+            leaf.name,
+            arrays[:n],
+            list(leaf.truth[:n]),
+            leaf.tolerance,
+            leaf.value,
+            evidence.dYs[:n],
+            sizes(evidence),
+            {other.name: list(other.truth[:n]) for j, other in enumerate(evidence.wanted) if j != i},
+            one,
+            leaf.value.dtype,
+        )
+    )
+
+
+def sizes(evidence: Evidence) -> dict[str, int]:
+    """What a missing or surplus factor may be: the batch, and the lengths of the output's axes."""
+    shapes = [Y[0].shape for Y in evidence.Ys] + [np.shape(leaf) for leaf in evidence.leaves]
+    named = {"batch": evidence.batch or 1, "elements of the output": math.prod(shapes[0])}
+    found = {name: size for name, size in named.items() if size > 1}
+    names = [*evidence.programs.output_names, *evidence.programs.problem.names]
+    for name, shape in zip(names, shapes, strict=True):
+        for axis, size in enumerate(shape):
+            if size > 1 and size not in found.values():
+                found[f"length of axis {axis} of {name}"] = size
+    return found
+
+
+def _heat(excess: np.ndarray) -> tuple[tuple[float, ...], ...]:
+    """The largest over draws, folded to two dimensions and to at most 64 × 64 cells."""
+    excess = np.where(np.isfinite(excess), excess, 1e300).max(0, initial=0.0)
+    if not excess.size:
+        return ()
+    flat = excess.reshape(-1, excess.shape[-1]) if excess.ndim else excess.reshape(1, 1)
+    for axis in (0, 1):
+        edges = np.linspace(0, flat.shape[axis], min(CELLS, flat.shape[axis]) + 1).astype(int)[:-1]
+        flat = np.maximum.reduceat(flat, edges, axis)
+    return tuple(tuple(float(f"{v:.3g}") for v in row) for row in flat)
+
+
+def number(value: Any) -> str:
+    """A value as a report shows it."""
+    return f"{value:.6g}" if not jnp.iscomplexobj(value) else f"{value:.4g}"

@@ -1,0 +1,279 @@
+"""A wrong gradient is called by its name; a right one, and noise, by none."""
+
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from crosscheck.errors.specimens import BATCH, KINDS, SHAPES, by_hand, noise, set_at, specimen
+
+from handgrad.crosscheck.errors.diagnosis import diagnose
+
+SPECIMENS = 200
+
+
+def said_of(kind, count, seed=0):
+    """(said, expected) for this many random specimens of a kind, of all shapes in turn."""
+    rng = np.random.default_rng([seed, *kind.encode()])
+    found = []
+    for i in range(20 * count):
+        s = specimen(rng, SHAPES[i % len(SHAPES)], draws=int(rng.integers(2, 5)))
+        broken = KINDS[kind](rng, noise(rng, s) if kind not in ("zero", "float32", "bfloat16", "dtype") else s)
+        if broken is not None:
+            found.append((diagnose(broken[0]), broken[1], s.value.shape))
+        if len(found) == count:
+            return found
+    raise AssertionError(f"{kind} never applies")
+
+
+def holds(said, expected):
+    return said == expected if isinstance(expected, str) else expected.match(said) is not None
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nine_in_ten_are_called_by_their_name(kind):
+    found = said_of(kind, SPECIMENS)
+    missed = [f"{shape}: {said!r} for {expected!r}" for said, expected, shape in found if not holds(said, expected)]
+    assert len(missed) <= SPECIMENS // 10, "\n".join(missed[:10])
+
+
+@pytest.mark.parametrize("size", [10.0, 0.1, 1e-3, 1e-9, 1e-12])
+def test_noise_is_nothing(size):
+    rng = np.random.default_rng(0)
+    for i in range(SPECIMENS):
+        s = specimen(rng, SHAPES[i % len(SHAPES)], draws=1 + i % 4)
+        assert diagnose(noise(rng, s, size)) == ""
+
+
+def test_a_right_gradient_is_nothing():
+    rng = np.random.default_rng(0)
+    for dtype in (np.float64, np.float32, jnp.bfloat16, np.complex128, np.complex64):
+        for shape in (*SHAPES, (), (1,), (0, 3)):
+            assert diagnose(specimen(rng, shape, dtype=dtype, terms=("b", "c"))) == ""
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.complex128, np.complex64, jnp.bfloat16])
+@pytest.mark.parametrize("kind", ["2", "batch", "sign", "zero", "transposed", "permuted", "reversed", "rolled", "NaN"])
+def test_in_every_dtype(kind, dtype):
+    rng = np.random.default_rng(0)
+    for i in range(40):
+        s = specimen(rng, SHAPES[i % len(SHAPES)], dtype=dtype)
+        broken = KINDS[kind](rng, s)
+        if broken is not None:
+            assert holds(diagnose(broken[0]), broken[1])
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (np.conj, "conjugate missing"),
+        (lambda H: np.swapaxes(H, -1, -2).conj(), "transposed and conjugate missing"),
+        (lambda H: H.real + 0j, "the real part only"),
+        (lambda H: 1j * H.imag, "the imaginary part only"),
+        (lambda H: 1j * H, "multiplied by i"),
+        (lambda H: -0.5j * H, "multiplied by −0.5i"),
+        (lambda H: H * np.conj(1j) * 1j + 3, "off by a constant: 3"),
+        (lambda H: H.astype(np.complex64), "dtype complex64 where complex128 came in"),
+        (lambda H: H / np.abs(H), "its sign instead of itself"),
+    ],
+)
+def test_complex(change, expected):
+    s = specimen(np.random.default_rng(0), (4, 4), dtype=np.complex128)
+    assert diagnose(by_hand(s, change)) == expected
+
+
+@pytest.mark.parametrize(
+    ("c", "expected"),
+    [
+        (2, "2 × too large"),
+        (1 / 3, "a third of what it should be"),
+        (1 / 4, "a quarter of what it should be"),
+        (2 / 3, "2/3 of what it should be"),
+        (4 / 3, "4/3 × too large"),
+        (1.01, "1.01 × too large"),
+        (0.1, "0.1 of what it should be"),
+        (1000, "1000 × too large"),
+        (1.23456789e-9 + 1, "1.000000001235 × too large"),
+        (3.0042386801, "3.004 × too large"),
+        (np.sqrt(32), "5.657 × too large (= √batch)"),
+        (32 / 31, "1.032 × too large (= batch / (batch − 1))"),
+        (np.log(2), "0.693 of what it should be (= ln 2)"),
+        (32.0, "sum instead of mean: factor 32 = batch"),
+        (1 / 7, "mean instead of sum: factor 1/7 = 1/n_out"),
+        (-1 / 32, "mean instead of sum: factor 1/32 = 1/batch and sign flipped"),
+        (1 / 224, "0.004464 of what it should be (= 1/(batch × n_out))"),
+    ],
+)
+def test_factors(c, expected):
+    s = specimen(np.random.default_rng(0), sizes={"batch": 32, "n_out": 7})
+    assert diagnose(by_hand(s, lambda H: c * H)) == expected
+
+
+def test_one_number_is_only_a_factor():
+    s = specimen(np.random.default_rng(0), (1,), draws=1, terms=())
+    for c, expected in ((2, "2 × too large"), (-1, "sign flipped"), (0, "zero"), (0.37, "0.37 of what it should be")):
+        assert diagnose(by_hand(s, lambda H, c=c: c * H)) == expected
+
+
+@pytest.mark.parametrize(
+    ("due", "change", "expected"),
+    [
+        ((3,), lambda h: np.stack([h / 5] * 5), "misses the sum over axis 0 (broadcast): shape (5, 3) for (3,)"),
+        ((3,), lambda h: np.stack([h] * 5), "misses the mean over axis 0 (broadcast): shape (5, 3) for (3,)"),
+        ((1, 3), lambda h: np.tile(h / 5, (5, 1)), "misses the sum over axis 0 (broadcast): shape (5, 3) for (1, 3)"),
+        (
+            (3,),
+            lambda h: np.tile(h / 20, (5, 4, 1)),
+            "misses the sum over axes 0 and 1 (broadcast): shape (5, 4, 3) for (3,)",
+        ),
+        ((2, 3), lambda h: h.T, "transposed: shape (3, 2) for (2, 3)"),
+        ((2, 3), lambda h: h.sum(0), "takes the sum over axis 0: shape (3,) for (2, 3)"),
+        ((3,), lambda h: h[None], "right but for axes of length 1: shape (1, 3) for (3,)"),
+        ((2, 3), lambda h: h.ravel(), "right but for its shape: shape (6,) for (2, 3)"),
+        ((2, 3), lambda h: h.T.ravel(), "the right numbers in another order: shape (6,) for (2, 3)"),
+        ((2, 3), lambda h: np.ones((4, 4)), "shape (4, 4) for (2, 3)"),
+        ((), lambda h: np.ones(2), "shape (2,) for ()"),
+    ],
+)
+def test_shapes(due, change, expected):
+    s = specimen(np.random.default_rng(0), due)
+    assert diagnose(s._replace(hand=[change(h) for h in s.hand])) == expected
+
+
+def test_the_gradient_of_a_leaf_of_another_shape():
+    rng = np.random.default_rng(0)
+    b = [rng.standard_normal(4) for _ in range(3)]
+    s = specimen(rng, (3, 4), others={"b": b}, hand=b)
+    assert diagnose(s) == "the gradient of b: shape (4,) for (3, 4)"
+
+
+def test_wrong_in_two_ways():
+    s = specimen(np.random.default_rng(0), (6, 6))
+    said = diagnose(by_hand(s, lambda H: (-3 * np.swapaxes(H, 1, 2)).astype(np.float32)))
+    assert said == "dtype float32 where float64 came in; 3 × too large and sign flipped and transposed"
+    assert diagnose(by_hand(s, lambda H: set_at(2 * H, (0, 0), lambda h: h * np.nan))) == (
+        "NaN in 1 of 36 elements (element (0, 0)), elsewhere 2 × too large"
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda H: H * np.nan, "NaN in every element"),
+        (lambda H: set_at(H, (2,), lambda h: h * np.nan), "NaN in 4 of 12 elements (row 2)"),
+        (lambda H: set_at(H, (2,), lambda h: h + np.inf), "infinite in 4 of 12 elements (row 2)"),
+    ],
+)
+def test_not_finite(change, expected):
+    assert diagnose(by_hand(specimen(np.random.default_rng(0)), change)) == expected
+
+
+def test_what_is_no_array_of_numbers():
+    s = specimen(np.random.default_rng(0))
+    assert diagnose(s._replace(hand=[np.zeros((3, 4), jax.dtypes.float0)] * 3)) == "dtype float0 where float64 came in"
+    assert (
+        diagnose(s._replace(hand=[np.ones((3, 4), int)] * 3)) == "dtype int64 where float64 came in; 1 in every element"
+    )
+    assert diagnose(s._replace(hand=[np.ones((2, 4)), *s.hand[1:]])) == "a shape that changes with the cotangent"
+
+
+def test_nan_at_zero():
+    s = specimen(np.random.default_rng(0))
+    s.value[1, :2] = 0
+    wrong = by_hand(s, lambda H: np.where(s.value == 0, np.nan, H))
+    assert diagnose(wrong) == "NaN in 2 of 12 elements (where x == 0)"
+
+
+@pytest.mark.parametrize(
+    ("mask", "expected"),
+    [
+        (lambda X: X == 0, "right but for elements where x == 0: 3 × too large there"),
+        (lambda X: X <= 0, "right but for elements where x <= 0: 3 × too large there"),
+        (lambda X: X > 1, "right but for elements where x > 1: 3 × too large there"),
+        (lambda X: np.triu(np.ones(X.shape), 1) > 0, "right on and below the diagonal only: 3 × too large elsewhere"),
+        (lambda X: np.eye(8) > 0, "right but for the diagonal: 3 × too large there"),
+        (lambda X: X.max(-1, keepdims=True) == X, "right but for the largest of each row: 3 × too large there"),
+        (lambda X: np.isin(np.indices(X.shape)[1], (2, 3, 4)), "right but for columns 2 to 4: 3 × too large there"),
+        (lambda X: np.indices(X.shape)[0] != 5, "right for row 5 only: 3 × too large elsewhere"),
+        (lambda X: np.indices(X.shape).max(0) < 3, "right but for [0:3, 0:3]: 3 × too large there"),
+    ],
+)
+def test_places(mask, expected):
+    rng = np.random.default_rng(0)
+    s = specimen(rng, (8, 8))
+    s.value[rng.random((8, 8)) < 0.1] = 0
+    assert diagnose(by_hand(s, lambda H: np.where(mask(s.value), 3 * H, H))) == expected
+
+
+@pytest.mark.parametrize(
+    ("weights", "expected"),
+    [
+        ([0, 0, 1, 0, 0], "only example 2: misses the sum over the batch"),
+        ([1, 1, 1, 1, 0], "misses example 4"),
+        ([2, 2, 2, 2, 0], "2 × too large and misses example 4"),
+        ([0, 1, 1, 0, 0], "only examples 1 and 2: misses the sum over the batch"),
+        ([1, 1, 3, 1, 1], "example 2: 3 × its part of the sum"),
+        ([1, 2, 3, 4, 5], "examples weighted: 1, 2, 3, 4, 5"),
+    ],
+)
+def test_examples_of_a_sum(weights, expected):
+    s = specimen(np.random.default_rng(0))
+    w = np.array(weights, float)[:, None, None]
+    assert diagnose(s._replace(hand=[s.one([w * draw[0]]) for draw in s.dYs])) == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (np.square, "takes the cotangent's square"),
+        (np.abs, "takes the cotangent's absolute value"),
+        (np.sign, "takes the cotangent's sign"),
+        (lambda dY: np.ones_like(dY) * 3, "3 × too large and ignores the cotangent: right for dY = 1"),
+    ],
+)
+def test_cotangents(change, expected):
+    s = specimen(np.random.default_rng(0))
+    assert diagnose(s._replace(hand=[s.one([change(draw[0])]) for draw in s.dYs])) == expected
+
+
+def test_without_asking_for_more_gradients():
+    rng = np.random.default_rng(0)
+    s = specimen(rng, one=None)
+    assert diagnose(s._replace(hand=[s.hand[0]] * len(s.hand))) == "the same for every cotangent"
+    assert diagnose(s._replace(hand=s.hand[1:] + s.hand[:1])) == ""
+
+
+def test_a_missing_skip():
+    s = specimen(np.random.default_rng(0), (BATCH, 3))
+    passed = np.stack([draw[0] for draw in s.dYs])
+    assert diagnose(by_hand(s, lambda H: H - passed)) == "the cotangent itself missing"
+    assert diagnose(s._replace(hand=list(passed))) == "the cotangent itself"
+
+
+def test_where_truth_is_zero_or_not_finite():
+    s = specimen(np.random.default_rng(0))
+    assert diagnose(s._replace(truth=[0 * t for t in s.truth])) == "not zero, as it should be"
+    truth = [set_at(t[None], (0, 0), lambda h: h * np.nan)[0] for t in s.truth]
+    assert diagnose(by_hand(s._replace(truth=truth), lambda H: 2 * H)) == "2 × too large"
+
+
+@pytest.mark.parametrize("shape", [(1000,), (40, 25)])
+def test_a_thousand_elements_take_milliseconds(shape):
+    rng = np.random.default_rng(0)
+    s = noise(rng, specimen(rng, shape, draws=4), 0.1)._replace(one=None)
+
+    def seconds():
+        start = time.perf_counter()
+        assert diagnose(s) == ""
+        return time.perf_counter() - start
+
+    assert min(seconds() for _ in range(20)) < 0.01  # 2 ms where nothing else runs
+
+
+def test_a_million_elements_take_a_moment():
+    rng = np.random.default_rng(0)
+    s = specimen(rng, (1000, 1000), draws=4)._replace(one=None)
+    start = time.perf_counter()
+    assert diagnose(by_hand(s, lambda H: set_at(H, (7,), lambda h: 0 * h))) == "right but for row 7: zero there"
+    assert time.perf_counter() - start < 10
