@@ -1,16 +1,20 @@
 """Every fold over whole models, against the gradients of each example that vmap(jax.grad) materializes."""
 
+import re
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_same
+from helpers import assert_refused, assert_same
 from whole_models import CLASSES, LOSS, MODELS, POINTS, made, normal_params, rows
 
 import handgrad as hg
 from handgrad import layers
 from handgrad.factors import Outer, PerExample, Scatter, Shared, Stacked, Total
 from handgrad.folds import per_example
+from handgrad.folds.per_example import project, sq_norms
 
 RNG = np.random.default_rng(1)
 
@@ -28,19 +32,19 @@ def test_folds(name):
 
     @jax.jit
     def folds(factors, P):
-        projected = per_example.project(factors, P)
+        projected = project(factors, P)
         return {
             "materialized": per_example.per_example_grads(factors),
-            "norms of leaves": per_example.sq_norms(factors, per_leaf=True),
-            "norms": per_example.sq_norms(factors),
-            "directly": per_example.sq_norms(factors, method="direct"),
-            "by gram": per_example.sq_norms(factors, method="gram"),
+            "norms of leaves": sq_norms(factors, per_leaf=True),
+            "norms": sq_norms(factors),
+            "directly": sq_norms(factors, method="direct"),
+            "by gram": sq_norms(factors, method="gram"),
             "moments": per_example.second_moment(factors),
             "variance": per_example.variance(factors),
             "of the batch": per_example.variance(factors, ddof=0),
             "gram": per_example.gram(factors),
             "projected": per_example.per_example_grads(projected),
-            "norms of projected": per_example.sq_norms(projected),
+            "norms of projected": sq_norms(projected),
             "sum of projected": hg.materialize(projected),
         }
 
@@ -50,13 +54,10 @@ def test_folds(name):
 
     of_P = jax.tree_util.tree_map_with_path(projected, g)
     G = rows(g)
-    norms = np.sum(G**2, axis=1)
     expected = {
         "materialized": g,
         "norms of leaves": jax.tree.map(lambda a: np.sum(a**2, axis=tuple(range(1, a.ndim))), g),
-        "norms": norms,
-        "directly": norms,
-        "by gram": norms,
+        **dict.fromkeys(("norms", "directly", "by gram"), np.sum(G**2, axis=1)),
         "moments": jax.tree.map(lambda a: np.sum(a**2, axis=0), g),
         "variance": jax.tree.map(lambda a: np.var(a, axis=0, ddof=1), g),
         "of the batch": jax.tree.map(lambda a: np.var(a, axis=0), g),
@@ -98,7 +99,7 @@ def test_norms_of_tokens():
         _, factors = hg.value_and_factors(model, LOSS)(params, x, target)
         rows, labels = x.reshape(-1, 1, 2), target.reshape(-1, 1)
         g = jax.vmap(lambda x, target: alone(params, x, target))(rows, labels)
-        norms = [per_example.sq_norms(factors, unit="token", per_leaf=leaf) for leaf in (False, True)]
+        norms = [sq_norms(factors, unit="token", per_leaf=leaf) for leaf in (False, True)]
         expected = jax.tree.map(lambda a: jnp.sum(a**2, axis=tuple(range(1, a.ndim))), g)
         return norms, [sum(jax.tree.leaves(expected)), expected]
 
@@ -144,76 +145,55 @@ ALONE = {"b": Total(np.ones((1, 4)))}
 P = {"a.W": np.ones((2, 1))}
 
 
-@pytest.mark.parametrize(
-    "fold", ["sq_norms", "per_example_grads", "second_moment", "variance", "gram", "noise_scale", "project"]
-)
-def test_a_gradient_that_is_summed_already(fold):
-    fold_of = getattr(per_example, fold)
-    with pytest.raises(hg.InputError) as raised:
-        fold_of(SUMMED, P) if fold == "project" else fold_of(SUMMED)
-    got = "got a gradient that is summed already, float64 (2, 4)"
-    assert str(raised.value) == f"{fold}: a.W must be a factor, {got}"
+def test_a_gradient_that_is_summed_already():
+    said = r": a.W must be a factor, got a gradient that is summed already, float64 \(2, 4\)$"
+    folds = "sq_norms", "per_example_grads", "second_moment", "variance", "gram", "noise_scale"
+    rows = {fold: partial(getattr(per_example, fold), SUMMED) for fold in folds}
+    assert_refused(*((f + said, call) for f, call in {**rows, "project": partial(project, SUMMED, P)}.items()))
 
 
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (lambda: per_example.noise_scale(ALONE), "noise_scale: the batch must have more than 1 example, got 1"),
-        (lambda: per_example.variance(ALONE), "variance: the batch must have more than 1 example, got 1"),
-        (lambda: per_example.variance(FACTORS, ddof=3), "variance: ddof must be 0 or 1, got 3"),
-        (lambda: per_example.sq_norms({}), "sq_norms: expected factors of a model with parameters, got none"),
-        (lambda: per_example.sq_norms(FACTORS, unit="word"), "sq_norms: unit must be 'example' or 'token', got 'word'"),
-        (
-            lambda: per_example.sq_norms(FACTORS, method="fast"),
-            "sq_norms: method must be 'auto', 'gram' or 'direct', got 'fast'",
-        ),
-        (
-            lambda: per_example.sq_norms({"g": PerExample(np.ones((2, 3)))}, unit="token"),
-            "PerExample.by_token: this gradient is not a sum over tokens",
-        ),
-        (
-            lambda: per_example.sq_norms({**FACTORS, "c": Total(np.ones((3, 2, 4)))}, unit="token"),
-            "sq_norms: every parameter must see the same tokens, 3 of them, got 6",
-        ),
-        (
-            lambda: per_example.project(FACTORS, {"a.W": np.ones((3, 1))}),
-            "Outer.project: P must have shape (2, r), got float64 (3, 1)",
-        ),
-        (
-            lambda: per_example.project(FACTORS, {"b": np.ones((4, 1))}),
-            "Total.project: expected a matrix's factor, got that of (4,)",
-        ),
-        (lambda: per_example.project(FACTORS, {"W": P["a.W"]}), "project: P must name parameters, as 'a.W', got 'W'"),
-    ],
-)
-def test_bad_input(call, message):
-    with pytest.raises(hg.InputError) as raised:
-        call()
-    assert str(raised.value) == message
+BAD_INPUT = {
+    "noise_scale: the batch must have more than 1 example, got 1": partial(per_example.noise_scale, ALONE),
+    "variance: the batch must have more than 1 example, got 1": partial(per_example.variance, ALONE),
+    "variance: ddof must be 0 or 1, got 3": partial(per_example.variance, FACTORS, ddof=3),
+    "sq_norms: expected factors of a model with parameters, got none": partial(sq_norms, {}),
+    "sq_norms: unit must be 'example' or 'token', got 'word'": partial(sq_norms, FACTORS, unit="word"),
+    "sq_norms: method must be 'auto', 'gram' or 'direct', got 'fast'": partial(sq_norms, FACTORS, method="fast"),
+    "PerExample.by_token: this gradient is not a sum over tokens": partial(
+        sq_norms, {"g": PerExample(np.ones((2, 3)))}, unit="token"
+    ),
+    "sq_norms: every parameter must see the same tokens, 3 of them, got 6": partial(
+        sq_norms, {**FACTORS, "c": Total(np.ones((3, 2, 4)))}, unit="token"
+    ),
+    "Outer.project: P must have shape (2, r), got float64 (3, 1)": partial(project, FACTORS, {"a.W": np.ones((3, 1))}),
+    "Total.project: expected a matrix's factor, got that of (4,)": partial(project, FACTORS, {"b": np.ones((4, 1))}),
+    "project: P must name parameters, as 'a.W', got 'W'": partial(project, FACTORS, {"W": P["a.W"]}),
+}
+
+
+def test_bad_input():
+    assert_refused(*((re.escape(said) + "$", call) for said, call in BAD_INPUT.items()))
 
 
 def test_names_of_keys_with_dots():
     """Which of two parameters a name means: a key that holds a dot is quoted."""
     factors = {"a.b": FACTORS["b"], "a": {"b": FACTORS["a"]["W"]}}
     assert [row.path for row in hg.explain(factors)] == ["a.b", "'a.b'"]
-    projected = per_example.project(factors, {"a.b": np.ones((2, 1))})
+    projected = project(factors, {"a.b": np.ones((2, 1))})
     assert (projected["a"]["b"].shape, projected["a.b"].shape) == ((1, 4), (4,))
 
 
 def test_inference_does_not_couple():
     model = hg.chain(hg.linear(4), layers.batch_norm_inference(jnp.zeros(4), jnp.ones(4)), hg.linear(3))
-    params = jax.eval_shape(model.init, jax.random.key(0), POINTS)
-    norms = jax.eval_shape(
-        lambda *args: per_example.sq_norms(hg.value_and_factors(model, LOSS)(*args)[1]), params, POINTS, CLASSES
-    )
-    assert norms.shape == (5,)
+    _, factors = jax.eval_shape(hg.value_and_factors(model, LOSS), normal_params(model, POINTS), POINTS, CLASSES)
+    assert jax.eval_shape(sq_norms, factors).shape == (5,)
 
 
 def test_one_example_of_nans():
     """Its norm is NaN; the others' are right."""
     model, x, target = MODELS["mlp"]
     params = normal_params(model, x)
-    norms = jax.jit(lambda x: per_example.sq_norms(hg.value_and_factors(model, LOSS)(params, x, target)[1]))
+    norms = jax.jit(lambda x: sq_norms(hg.value_and_factors(model, LOSS)(params, x, target)[1]))
     good, bad = np.asarray(norms(x)), np.asarray(norms(np.where(np.arange(5)[:, None] == 2, np.nan, x)))
     assert np.isnan(bad).tolist() == [False, False, True, False, False]
     np.testing.assert_allclose(np.delete(bad, 2), np.delete(good, 2), rtol=1e-14)
@@ -222,11 +202,7 @@ def test_one_example_of_nans():
 # Every layer with parameters, and an input for it
 
 
-def drawn_like(*shape):
-    return np.random.default_rng(2).standard_normal(shape)
-
-
-ROWS, STEPS, PLANE = drawn_like(3, 4), drawn_like(3, 5, 4), drawn_like(3, 5, 5, 4)
+ROWS, STEPS, PLANE = (RNG.standard_normal((3, *shape)) for shape in ((4,), (5, 4), (5, 5, 4)))
 INDICES = np.array([[0, 2, 2], [1, 1, 1], [3, 0, 4]])
 HALF, WHOLE = (hg.chain(hg.linear(n), hg.tanh()) for n in (2, 4))
 LAYERS = {

@@ -1,26 +1,20 @@
 """Kronecker factors: their formulas token by token, and the networks for which they are exact."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_same
+from helpers import assert_refused, assert_same
+from whole_models import LOSS, MODELS, normal_params
 
 import handgrad as hg
 from handgrad.factors import Contraction, Correlation, Hadamard, Outer, Scatter, Shared, Stacked, Total
 from handgrad.factors.windows import Window
 from handgrad.folds.curvature import Diagonal, Kronecker, kfac_factors, kflr_factors, sampled_factors
 from handgrad.folds.curvature.blocks import is_block
-from handgrad.models import (
-    Gpt2Config,
-    LlamaConfig,
-    LstmLanguageModelConfig,
-    ResnetConfig,
-    gpt2,
-    llama,
-    lstm_language_model,
-    resnet,
-)
+from handgrad.models import ResnetConfig, resnet
 
 RNG = np.random.default_rng(0)
 KEY = jax.random.key(0)
@@ -31,16 +25,16 @@ def normal(*shape):
     return RNG.standard_normal(shape)
 
 
-def pair(A, Delta, mode):
-    """The formulas of the docstring, one example and one token at a time; A and Delta (batch, tokens, n)."""
-    batch, tokens = A.shape[:2]
-    if mode == "expand":
-        a = sum(np.outer(A[b, t], A[b, t]) for b in range(batch) for t in range(tokens)) / (batch * tokens)
-        g = sum(np.outer(Delta[b, t], Delta[b, t]) for b in range(batch) for t in range(tokens)) / batch
+def pair(A, Delta, mode, seen=None):
+    """The formulas of the docstring over the rows that count; A and Delta (batch, tokens, n)."""
+    seen = np.ones(np.shape(Delta)[:2], bool) if seen is None else seen
+    rows = [(a[s], d[s]) for a, d, s in zip(A, Delta, seen, strict=True)]
+    own = [a for a, _ in rows if len(a)]
+    if mode == "reduce":
+        a, d = [a.mean(0) for a in own], [d.sum(0) for _, d in rows]
     else:
-        a = sum(np.outer(A[b].mean(0), A[b].mean(0)) for b in range(batch)) / batch
-        g = sum(np.outer(Delta[b].sum(0), Delta[b].sum(0)) for b in range(batch)) / batch
-    return Kronecker(a, g)
+        a, d = np.concatenate(own), np.concatenate([d for _, d in rows])
+    return Kronecker(sum(np.outer(one, one) for one in a) / len(a), sum(np.outer(one, one) for one in d) / len(rows))
 
 
 def stacked(pairs, groups=1):
@@ -61,6 +55,9 @@ def patch(i, group=slice(None)):
     return np.concatenate([X[:, i + t, group] for t in range(2)], axis=-1)
 
 
+PATCHES = np.stack([patch(i) for i in range(3)], axis=1)
+
+
 def of_group(g):
     """Patches and cotangents of one of two groups: (batch, outputs, ...)."""
     return np.stack([patch(i, slice(2 * g, 2 * g + 2)) for i in range(3)], axis=1), OF_OUTPUTS[..., 3 * g : 3 * g + 3]
@@ -79,17 +76,14 @@ FACTORS = {
 
 def expected_pairs(mode):
     layers = [pair(a, d, mode) for a, d in zip(*LAYERED, strict=True)]
-    two_uses = [
-        pair(np.concatenate([a, b], axis=1), np.concatenate([d, e], axis=1), mode)
-        for a, d, b, e in zip(*LAYERED, *OTHERS, strict=True)
-    ]
+    uses = [np.concatenate(both, axis=2) for both in zip(LAYERED, OTHERS, strict=True)]
     return {
         "outer": pair(A, DELTA, mode),
         "one token": pair(A[:, :1], DELTA[:, :1], mode),
         "stacked": stacked(layers),
         "shared": pair(*BOTH, mode),
-        "shared stacked": stacked(two_uses),
-        "correlation": pair(np.stack([patch(i) for i in range(3)], axis=1), OF_OUTPUTS, mode),
+        "shared stacked": stacked([pair(a, d, mode) for a, d in zip(*uses, strict=True)]),
+        "correlation": pair(PATCHES, OF_OUTPUTS, mode),
         "correlation of groups": stacked([pair(*of_group(g), mode) for g in range(2)], groups=2),
     }
 
@@ -105,33 +99,20 @@ SEEN = np.array([[True, False, True], [True, True, True], [False, False, False],
 @pytest.mark.parametrize("mode", ["expand", "reduce"])
 def test_the_formulas_of_the_tokens_that_count(mode):
     """The others hold NaN on the left, and 0 on the right. The third example has none: it is left out of A's mean."""
-    left, right = np.where(SEEN[..., None], A, np.nan), np.where(SEEN[..., None], DELTA, 0)
-    outer = Outer(left, right, mask=SEEN)
-    kernel = Correlation(X, np.where(SEEN[..., None], OF_OUTPUTS, 0), WINDOW[1], mask=SEEN)
+    outer = Outer(np.where(SEEN[..., None], A, np.nan), np.where(SEEN[..., None], DELTA, 0), mask=SEEN)
     factors = {
         "outer": outer,
         "stacked": Stacked(jax.tree.map(lambda a: np.stack([a, 2 * a if a.dtype != bool else a]), outer)),
         "shared": Shared((outer, Outer(B, EPSILON))),
-        "correlation": kernel,
+        "correlation": Correlation(X, np.where(SEEN[..., None], OF_OUTPUTS, 0), WINDOW[1], mask=SEEN),
     }
-
-    def of(A, Delta, seen):
-        """The formulas, over the rows that count."""
-        rows = [(a[s], d[s]) for a, d, s in zip(*map(np.asarray, (A, Delta, seen)), strict=True)]
-        own = [a for a, _ in rows if len(a)]
-        a, d = (np.concatenate([row[i] for row in rows]) for i in range(2))
-        if mode == "reduce":
-            a, d = np.stack([a.mean(0) for a in own]), np.stack([d.sum(0) for _, d in rows])
-        return Kronecker(a.T @ a / len(a), d.T @ d / len(rows))
-
-    patches_ = np.stack([patch(i) for i in range(3)], axis=1)
-    of_outer, every = of(A, DELTA, SEEN), np.ones((BATCH, 2), bool)
+    of_outer, every = pair(A, DELTA, mode, SEEN), np.ones((BATCH, 2), bool)
     expected = {
         "outer": of_outer,
-        "stacked": stacked([of_outer, of(2 * A, 2 * DELTA, SEEN)]),
-        "shared": of(*BOTH, np.concatenate([SEEN, every], axis=1)),
-        "correlation": of(patches_, OF_OUTPUTS, SEEN),
-        "by token": of(A.reshape(-1, 1, 3), DELTA.reshape(-1, 1, 2), SEEN.reshape(-1, 1)),
+        "stacked": stacked([of_outer, pair(2 * A, 2 * DELTA, mode, SEEN)]),
+        "shared": pair(*BOTH, mode, np.concatenate([SEEN, every], axis=1)),
+        "correlation": pair(PATCHES, OF_OUTPUTS, mode, SEEN),
+        "by token": pair(A.reshape(-1, 1, 3), DELTA.reshape(-1, 1, 2), mode, SEEN.reshape(-1, 1)),
     }
 
     @jax.jit
@@ -171,11 +152,11 @@ def matrix(block, shape):
 def test_exact_for_a_batch_of_one():
     """1/1 g gᵀ = (a ⊗ δ)(a ⊗ δ)ᵀ = a aᵀ ⊗ δ δᵀ."""
     model, x = hg.chain(hg.linear(3), hg.tanh(), hg.linear(2, bias=False)), normal(1, 2)
-    params = jax.tree.map(lambda p: normal(*p.shape), jax.eval_shape(model.init, KEY, x))
+    params = normal_params(model, x)
 
     @jax.jit
     def both(params):
-        _, factors = hg.value_and_factors(model, hg.softmax_cross_entropy())(params, x, jnp.asarray([1]))
+        _, factors = hg.value_and_factors(model, LOSS)(params, x, jnp.asarray([1]))
         gs = [factors[i].W.sum().reshape(-1) for i in (0, 2)]
         blocks = kfac_factors(factors)
         return [matrix(blocks[i].W, params[i].W.shape) for i in (0, 2)], [jnp.outer(g, g) for g in gs]
@@ -202,11 +183,7 @@ EXACT = {
     "a loss for each token": (deep_linear(), (BATCH, TOKENS, 2), (BATCH, TOKENS, 2), ("expand",)),
     "tokens pooled": (deep_linear(mean_over_tokens()), (BATCH, TOKENS, 2), (BATCH, 2), ("reduce",)),
     "outputs pooled": (
-        hg.chain(
-            hg.layers.convolution(3, 2, bias=False),
-            hg.layers.convolution(2, 1, bias=False),
-            hg.layers.global_average_pool(),
-        ),
+        hg.chain(hg.convolution(3, 2, bias=False), hg.convolution(2, 1, bias=False), hg.layers.global_average_pool()),
         (BATCH, 3, 3, 2),
         (BATCH, 2),
         ("reduce",),
@@ -219,7 +196,7 @@ def test_exact_for_deep_linear_networks_and_squared_error(name):
     """Every δ is the same whatever the example: the GGN's blocks are Kronecker products (Eschenhagen et al. 2023)."""
     model, shape, outputs, modes = EXACT[name]
     x, target, loss = normal(*shape), normal(*outputs), hg.squared_error()
-    params = jax.tree.map(lambda p: normal(*p.shape), jax.eval_shape(model.init, KEY, x))
+    params = normal_params(model, x)
 
     @jax.jit
     def both(params):
@@ -227,18 +204,16 @@ def test_exact_for_deep_linear_networks_and_squared_error(name):
         flat = jax.tree.map(lambda j: j.reshape(len(j), -1), J)
         exact = jax.tree.map(lambda j: 2 * j.T @ j / BATCH, flat)
         blocks = [kflr_factors(model, loss, params, x, target, mode) for mode in modes]
-        return [
-            jax.tree.map(lambda block, p: matrix(block, p.shape), found, params, is_leaf=is_block) for found in blocks
-        ], [exact] * len(modes)
+        matrices = [jax.tree.map(lambda b, p: matrix(b, p.shape), found, params, is_leaf=is_block) for found in blocks]
+        return matrices, [exact] * len(modes)
 
     assert_same(*both(params), rtol=1e-11)
 
 
 def test_exact_for_one_layer_and_softmax_of_one_example():
     """The GGN of a linear layer, H ⊗ x xᵀ: any loss, as long as there is one x."""
-    model, x, loss = hg.linear(3, bias=False), normal(1, 2), hg.softmax_cross_entropy()
-    params = hg.LinearParams(normal(2, 3))
-    found = jax.jit(lambda params: matrix(kflr_factors(model, loss, params, x, np.array([1])).W, (2, 3)))(params)
+    model, x, params = hg.linear(3, bias=False), normal(1, 2), hg.LinearParams(normal(2, 3))
+    found = jax.jit(lambda params: matrix(kflr_factors(model, LOSS, params, x, np.array([1])).W, (2, 3)))(params)
     e = np.exp(x @ params.W)[0]
     p = e / e.sum()
     assert_same(found, np.kron(x.T @ x, np.diag(p) - np.outer(p, p)), rtol=1e-11)
@@ -246,32 +221,28 @@ def test_exact_for_one_layer_and_softmax_of_one_example():
 
 def test_estimates_of_kflr():
     """With samples, it is the mean of as many `kfac_factors(sampled_factors)`."""
-    model, loss = (
-        hg.chain(hg.linear(3), hg.repeat(hg.residual(hg.linear(3)), 2), hg.linear(2)),
-        hg.softmax_cross_entropy(),
-    )
+    model = hg.chain(hg.linear(3), hg.repeat(hg.residual(hg.linear(3)), 2), hg.linear(2))
     x, labels = normal(BATCH, TOKENS, 2), RNG.integers(0, 2, (BATCH, TOKENS))
-    params = jax.tree.map(lambda p: normal(*p.shape), jax.eval_shape(model.init, KEY, x))
 
     @jax.jit
     def both(params):
-        keys = jax.random.split(KEY, 3)
-        each = [kfac_factors(sampled_factors(model, loss)(params, x, labels, key), "reduce") for key in keys]
-        estimate = kflr_factors(model, loss, params, x, labels, "reduce", KEY, 3)
+        draw = sampled_factors(model, LOSS)
+        each = [kfac_factors(draw(params, x, labels, key), "reduce") for key in jax.random.split(KEY, 3)]
+        estimate = kflr_factors(model, LOSS, params, x, labels, "reduce", KEY, 3)
         return estimate, jax.tree.map(lambda *blocks: sum(blocks) / 3, *each)
 
-    assert_same(*both(params))
+    assert_same(*both(normal_params(model, x)))
 
 
 def test_estimates_tend_to_the_exact_one():
     """G of 4,000 draws, within 5 standard errors."""
-    model, loss, x, labels = hg.linear(3), hg.softmax_cross_entropy(), normal(BATCH, 2), np.arange(BATCH) % 3
+    model, x, labels = hg.linear(3), normal(BATCH, 2), np.arange(BATCH) % 3
 
     @jax.jit
     def both(params):
-        draw = sampled_factors(model, loss)
+        draw = sampled_factors(model, LOSS)
         each = jax.vmap(lambda key: kfac_factors(draw(params, x, labels, key)))(jax.random.split(KEY, 4000))
-        return each, kflr_factors(model, loss, params, x, labels)
+        return each, kflr_factors(model, LOSS, params, x, labels)
 
     each, exact = jax.tree.map(np.asarray, both(hg.LinearParams(normal(2, 3), normal(3))))
     assert_same(each.W.A[0], exact.W.A)
@@ -281,17 +252,12 @@ def test_estimates_tend_to_the_exact_one():
         assert np.all(np.abs(np.mean(draws, axis=0) - expected) <= 5 * error)
 
 
-IDS = np.zeros((2, 5), np.int32)
-WHOLE = {
-    "gpt2": (gpt2(Gpt2Config(vocabulary=11, tokens=6, width=8, blocks=2, heads=2)), IDS, IDS),
-    "llama": (llama(LlamaConfig(vocabulary=11, width=8, hidden=12, blocks=2, heads=4, kv_heads=2)), IDS, IDS),
-    "lstm": (lstm_language_model(LstmLanguageModelConfig(vocabulary=11, width=4)), IDS, IDS),
-    "resnet": (
-        resnet(ResnetConfig(widths=(4, 8), blocks=(1, 1), groups=2)),
-        np.zeros((2, 8, 8, 1)),
-        np.zeros(2, np.int32),
-    ),
-}
+WHOLE = {name: MODELS[name] for name in ("gpt2", "llama", "lstm")}
+WHOLE["resnet"] = (
+    resnet(ResnetConfig(widths=(4, 8), blocks=(1, 1), groups=2)),
+    np.zeros((2, 8, 8, 1)),
+    np.zeros(2, np.int32),
+)
 
 
 @pytest.mark.parametrize("name", WHOLE)
@@ -301,7 +267,7 @@ def test_every_parameter_of_a_whole_model(name):
     params = jax.eval_shape(model.init, KEY, x)
 
     def products(params):
-        _, factors = hg.value_and_factors(model, hg.softmax_cross_entropy())(params, x, target)
+        _, factors = hg.value_and_factors(model, LOSS)(params, x, target)
         blocks = kfac_factors(factors)
         return jax.tree.map(lambda block, p: block.inverse(1e-3).times(p), blocks, params, is_leaf=is_block), blocks
 
@@ -321,28 +287,24 @@ def test_sums_run_in_float32(dtype):
     assert (found[0].A.item(), found[0].G.item()) == (1, 100)
 
 
-def test_a_gradient_summed_already():
-    factors = {"body": (Total(DELTA), hg.LinearParams(Outer(A, DELTA), jnp.ones(3)))}
-    with pytest.raises(
-        hg.InputError, match=r"^kfac_factors: body.1.b must be a factor, got a gradient that is summed already, "
-    ):
-        kfac_factors(factors)
-
-
-def test_batch_norm_has_no_gradient_of_an_example():
-    """From factors, from columns of the root and from draws."""
-    model, loss = hg.chain(hg.linear(3), hg.layers.batch_norm(), hg.linear(2)), hg.softmax_cross_entropy()
+def test_refusals():
+    """Of a gradient that is summed already; where examples interact: of factors, of the root and of draws."""
+    summed = {"body": (Total(DELTA), hg.LinearParams(Outer(A, DELTA), jnp.ones(3)))}
+    model = hg.chain(hg.linear(3), hg.layers.batch_norm(), hg.linear(2))
     x, labels = RNG.standard_normal((4, 2)), np.array([0, 1, 1, 0])
     params = jax.eval_shape(model.init, KEY, x)
-    for call in (
-        lambda p: kfac_factors(hg.value_and_factors(model, loss)(p, x, labels)[1]),
-        lambda p: hg.empirical_fisher_diagonal(hg.value_and_factors(model, loss)(p, x, labels)[1]),
-        lambda p: kflr_factors(model, loss, p, x, labels),
-        lambda p: kfac_factors(hg.sampled_factors(model, loss)(p, x, labels, KEY)),
-        lambda p: hg.ggn_diagonal(model, loss, p, x, labels, KEY, 2),
-    ):
-        with pytest.raises(
-            hg.InputError,
-            match=r": 0\.W must have a gradient of each example, but in layer 1: batch_norm couples the examples",
-        ):
-            jax.eval_shape(call, params)
+    coupled = r".*: 0\.W must have a gradient of each example, but in layer 1: batch_norm couples the examples"
+    calls = (
+        lambda p: kfac_factors(hg.value_and_factors(model, LOSS)(p, x, labels)[1]),
+        lambda p: hg.empirical_fisher_diagonal(hg.value_and_factors(model, LOSS)(p, x, labels)[1]),
+        lambda p: kflr_factors(model, LOSS, p, x, labels),
+        lambda p: kfac_factors(hg.sampled_factors(model, LOSS)(p, x, labels, KEY)),
+        lambda p: hg.ggn_diagonal(model, LOSS, p, x, labels, KEY, 2),
+    )
+    assert_refused(
+        (
+            "kfac_factors: body.1.b must be a factor, got a gradient that is summed already, ",
+            partial(kfac_factors, summed),
+        ),
+        *((coupled, partial(jax.eval_shape, call, params)) for call in calls),
+    )
