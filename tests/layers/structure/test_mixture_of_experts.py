@@ -2,21 +2,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_same, noise
+from helpers import assert_refused, assert_same, both_gradients, both_passes, drawn, noise
 
 import handgrad as hg
 from handgrad import layers
+from handgrad.layers import mixture_of_experts
 
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
 X, TARGET = jnp.asarray(RNG.standard_normal((4, 3, 6))), jnp.asarray(RNG.standard_normal((4, 3, 6)))
 N, K = 3, 2
-EXPERT = hg.chain(hg.linear(5), hg.gelu(), hg.linear(6))
-
-
-def drawn(layer, x=X):
-    rng = np.random.default_rng(1)
-    return jax.tree.map(lambda p: jnp.asarray(rng.standard_normal(p.shape)), jax.eval_shape(layer.init, KEY, x))
+EXPERT, LOSS = hg.chain(hg.linear(5), hg.gelu(), hg.linear(6)), hg.l2_loss()
+LAYER = mixture_of_experts(EXPERT, N, k=K)
+PARAMS = drawn(LAYER, X)
+each_count = pytest.mark.parametrize("counts", ["example", "batch"])
 
 
 def plain(params, x, softmax_over="chosen"):
@@ -36,29 +35,17 @@ def plain(params, x, softmax_over="chosen"):
 
 @pytest.mark.parametrize("softmax_over", ["chosen", "all"])
 def test_against_each_token_sent_to_its_experts(softmax_over):
-    layer = layers.mixture_of_experts(EXPERT, N, k=K, softmax_over=softmax_over)
-    params = drawn(layer)
-
-    @jax.jit
-    def both(params, x, dy):
-        y, residuals = layer.forward(params, x)
-        dx, factors = layer.backward(residuals, dy)
-        expected, pull_back = jax.vjp(lambda p, x: plain(p, x, softmax_over)[0], params, x)
-        return (y, (hg.materialize(factors), dx)), (expected, pull_back(dy))
-
-    assert_same(*both(params, X, TARGET))
+    layer = mixture_of_experts(EXPERT, N, k=K, softmax_over=softmax_over)
+    assert_same(*both_passes(layer, lambda params, x: plain(params, x, softmax_over)[0])(PARAMS, X, TARGET))
 
 
 def test_the_factors_are_each_examples_own():
-    layer = layers.mixture_of_experts(EXPERT, N, k=K)
-    params = drawn(layer)
-
     def one(params, x, target):
         return ((plain(params, x[None])[0] - target[None]) ** 2).sum() / 2
 
     @jax.jit
     def both(params):
-        _, factors = hg.value_and_factors(layer, hg.l2_loss())(params, X, TARGET)
+        _, factors = hg.value_and_factors(LAYER, LOSS)(params, X, TARGET)
         assert isinstance(factors.gate.W, hg.factors.Outer)
         assert isinstance(factors.experts[0].W, hg.factors.Stacked)
         assert factors.experts[0].W.shape == (N, 6, 5)
@@ -66,20 +53,20 @@ def test_the_factors_are_each_examples_own():
         g = jax.vmap(jax.grad(one), (None, 0, 0))(params, X, TARGET)
         return found, jax.tree.map(lambda g: (g, (g**2).reshape(4, -1).sum(1)), g)
 
-    assert_same(*both(params))
+    assert_same(*both(PARAMS))
 
 
-@pytest.mark.parametrize("counts", ["example", "batch"])
+@each_count
 def test_the_balance_is_part_of_the_objective(counts):
     """In a chain, past other layers and around them, against autodiff of our objective and of the plain formula."""
-    moe = layers.mixture_of_experts(EXPERT, N, k=K, balance=True, counts=counts)
+    moe = mixture_of_experts(EXPERT, N, k=K, balance=True, counts=counts)
     model = hg.chain(
         layers.begin_auxiliary(),
         layers.carry_auxiliary(moe, skip=True),
         layers.carry_auxiliary(hg.tanh()),
         layers.carry_auxiliary(moe),
     )
-    loss = layers.add_auxiliary(hg.l2_loss(), 0.3)
+    loss = layers.add_auxiliary(LOSS, 0.3)
 
     def by_formula(params, x):
         y, first, share, P = plain(params[1], x)
@@ -88,62 +75,48 @@ def test_the_balance_is_part_of_the_objective(counts):
             first, second = (N * (s.mean((0, 1)) * p.mean((0, 1))).sum() for s, p in ((share, P), (share2, P2)))
         return ((z - TARGET) ** 2).sum() / 2 / 4 + 0.3 * (jnp.mean(first) + jnp.mean(second))
 
-    @jax.jit
-    def three_ways(params, x):
-        by_hand = hg.value_and_grad(model, loss, argnums=(0, 1))(params, x, TARGET)
-        autodiff = jax.value_and_grad(hg.objective(model, loss), argnums=(0, 1))(params, x, TARGET)
-        return by_hand, autodiff, jax.value_and_grad(by_formula, argnums=(0, 1))(params, x)
-
-    by_hand, *others = three_ways(drawn(model), X)
-    for other in others:
-        assert_same(by_hand, other)
+    params = drawn(model, X)
+    by_hand, by_autodiff = both_gradients(model, loss)(params, X, TARGET)
+    assert_same(by_hand, by_autodiff)
+    assert_same(by_hand, jax.jit(jax.value_and_grad(by_formula, argnums=(0, 1)))(params, X))
 
 
-@pytest.mark.parametrize("counts", ["example", "batch"])
+@each_count
 def test_examples_meet_in_the_counts_alone(counts):
     """Another example changes mine by way of f only, and not at all where f is counted over my own tokens."""
-    layer = layers.mixture_of_experts(EXPERT, N, k=K, balance=True, counts=counts)
-    params, other = drawn(layer), np.array(X)
+    layer = mixture_of_experts(EXPERT, N, k=K, balance=True, counts=counts)
+    other = np.array(X)
     other[1] *= -1
-    forward = jax.jit(lambda params, x: layer.forward(params, x)[0])
-    (y, c), (other_y, other_c) = (jax.tree.map(np.asarray, forward(params, x)) for x in (X, other))
+    forward = jax.jit(lambda x: layer.forward(PARAMS, x)[0])
+    (y, c), (other_y, other_c) = (jax.tree.map(np.asarray, forward(x)) for x in (X, other))
     assert (y[0] == other_y[0]).all()
     assert bool(c[0] == other_c[0]) == (counts == "example")
 
 
 def test_keys():
-    layer = layers.mixture_of_experts(hg.chain(hg.linear(6), noise()), N, k=K)
-    params = drawn(layer)
+    layer = mixture_of_experts(hg.chain(hg.linear(6), noise()), N, k=K)
 
     @jax.jit
     def run(params):
         one, residuals = layer.forward(params, X, KEY)
         again, without = layer.forward(params, X, KEY)[0], layer.forward(params, X)[0]
-        by_hand, autodiff = hg.grad(layer, hg.l2_loss()), jax.grad(hg.objective(layer, hg.l2_loss()))
-        gradients = [grad(params, X, TARGET, None, KEY) for grad in (by_hand, autodiff)]
-        return (one, again, without, residuals.experts[1]), gradients
+        return (one, again, without, residuals.experts[1]), both_gradients(layer, LOSS)(params, X, TARGET, None, KEY)
 
-    arrays, gradients = run(params)
-    one, again, without, drawn_noise = map(np.asarray, arrays)
+    arrays, gradients = run(drawn(layer, X))
+    one, again, without, noises = map(np.asarray, arrays)
     assert (one == again).all()
     assert (one != without).any()
-    assert all((drawn_noise[i] != drawn_noise[j]).any() for i in range(N) for j in range(i))
+    assert all((noises[i] != noises[j]).any() for i in range(N) for j in range(i))
     assert_same(*gradients)
 
 
 def test_under_repeat():
-    model = hg.repeat(hg.residual(layers.mixture_of_experts(EXPERT, N, k=K)), 2)
-
-    @jax.jit
-    def both(params):
-        autodiff = jax.value_and_grad(hg.objective(model, hg.l2_loss()))
-        return hg.value_and_grad(model, hg.l2_loss())(params, X, TARGET), autodiff(params, X, TARGET)
-
-    assert_same(*both(drawn(model)))
+    model = hg.repeat(hg.residual(LAYER), 2)
+    assert_same(*both_gradients(model, LOSS, 0)(drawn(model, X), X, TARGET))
 
 
 def test_init():
-    init = layers.mixture_of_experts(hg.linear(5), N, k=K).init
+    init = mixture_of_experts(hg.linear(5), N, k=K).init
     params = jax.jit(lambda key: init(key, jax.ShapeDtypeStruct(X.shape, jnp.float32)))(KEY)
     assert isinstance(params, layers.MixtureOfExpertsParams)
     assert params.gate.W.shape == (6, N)
@@ -153,44 +126,37 @@ def test_init():
 
 
 def test_the_checker_finds_its_parts():
-    layer = layers.mixture_of_experts(EXPERT, N, k=K)
-
     def run(params):
-        parts = layer.parts(params, X)
+        parts = LAYER.parts(params, X)
         assert [part.name for part in parts] == ["gate", *(f"experts.{e}.{i}" for e in range(N) for i in range(3))]
         for _, part, own, x, key in parts:
             part.forward(own, x, key)
 
-    jax.eval_shape(run, drawn(layer))
+    jax.eval_shape(run, PARAMS)
 
 
 def test_refusals():
-    with pytest.raises(hg.InputError, match=r"^mixture_of_experts: expected a Layer, "):
-        layers.mixture_of_experts(hg.linear, 4, k=2)
-    with pytest.raises(hg.InputError, match=r"^mixture_of_experts: k must be at most n, 4, got 5$"):
-        layers.mixture_of_experts(EXPERT, 4, k=5)
-    for n, k, name in ((0, 1, "n"), (2, 0, "k"), (2.0, 1, "n")):
-        with pytest.raises(hg.InputError, match=rf"^mixture_of_experts: {name} must be a positive integer, got "):
-            layers.mixture_of_experts(EXPERT, n, k=k)
-    layer = layers.mixture_of_experts(EXPERT, N, k=K)
-    params = drawn(layer)
-    for wrong in ((), None, params.gate):
-        with pytest.raises(hg.InputError, match=r"^mixture_of_experts: params must be MixtureOfExpertsParams, got "):
-            layer.forward(wrong, X)
-    with pytest.raises(hg.InputError, match=r"^mixture_of_experts: params.experts must be stacked 3 times, got "):
-        layer.forward(drawn(layers.mixture_of_experts(EXPERT, 2, k=K)), X)
-    with pytest.raises(hg.InputError, match=r"^mixture_of_experts: residuals must be MixtureOfExpertsResiduals, got "):
-        layer.backward((), X)
-    for wrong in (layers.carry_auxiliary(hg.tanh()).forward, layers.add_auxiliary(hg.l2_loss(), 1.0).forward):
+    two = drawn(mixture_of_experts(EXPERT, 2, k=K), X)
+    rows = {
+        "expected a Layer, .*": lambda: mixture_of_experts(hg.linear, 4, k=2),
+        "k must be at most n, 4, got 5": lambda: mixture_of_experts(EXPERT, 4, k=5),
+        "n must be a positive integer, got 0": lambda: mixture_of_experts(EXPERT, 0, k=1),
+        "k must be a positive integer, got 0": lambda: mixture_of_experts(EXPERT, 2, k=0),
+        "n must be a positive integer, got 2.0": lambda: mixture_of_experts(EXPERT, 2.0, k=1),
+        "params must be MixtureOfExpertsParams, got tuple": lambda: LAYER.forward((), X),
+        "params must be MixtureOfExpertsParams, got NoneType": lambda: LAYER.forward(None, X),
+        "params must be MixtureOfExpertsParams, got LinearParams": lambda: LAYER.forward(PARAMS.gate, X),
+        "params.experts must be stacked 3 times, got .*": lambda: LAYER.forward(two, X),
+        "residuals must be MixtureOfExpertsResiduals, got .*": lambda: LAYER.backward((), X),
+    }
+    assert_refused({f"mixture_of_experts: {sentence}": call for sentence, call in rows.items()})
+    for wrong in (layers.carry_auxiliary(hg.tanh()).forward, layers.add_auxiliary(LOSS, 1.0).forward):
         with pytest.raises(hg.InputError, match=r"_auxiliary: \w+ must be a pair, \(array, auxiliary loss\), got "):
             wrong(X, X)
 
 
 def test_an_experts_kfac_is_that_of_its_own_tokens():
-    layer = layers.mixture_of_experts(EXPERT, N, k=K)
-    params = drawn(layer)
-    _, factors = jax.jit(hg.value_and_factors(layer, hg.squared_error()))(params, X, TARGET)
-    _, chosen = jax.lax.top_k(X @ params.gate.W, K)
-    rows = [X[np.any(chosen == e, axis=-1)] for e in range(N)]
-    found = hg.kfac_factors(factors).experts[0].W.A
-    assert_same(found, np.stack([a.T @ a / len(a) for a in map(np.asarray, rows)]))
+    _, factors = jax.jit(hg.value_and_factors(LAYER, hg.squared_error()))(PARAMS, X, TARGET)
+    _, chosen = jax.lax.top_k(X @ PARAMS.gate.W, K)
+    rows = [np.asarray(X[np.any(chosen == e, axis=-1)]) for e in range(N)]
+    assert_same(hg.kfac_factors(factors).experts[0].W.A, np.stack([a.T @ a / len(a) for a in rows]))

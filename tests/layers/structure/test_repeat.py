@@ -89,13 +89,13 @@ def test_keys():
         y, residuals = model.forward((), X, key)
         return y, residuals.kept, model.backward(residuals, DY)[0]
 
-    y, factors, dx = map(np.asarray, run(KEY))
+    y, noises, dx = map(np.asarray, run(KEY))
     assert (y == run(KEY)[0]).all()
     assert (y != run(jax.random.key(1))[0]).any()
-    assert factors.shape == (N, 4, 3)
-    assert all((factors[i] != factors[j]).all() for i in range(N) for j in range(i))
-    np.testing.assert_allclose(y, X * factors.prod(0), rtol=1e-12)
-    np.testing.assert_allclose(dx, DY * factors.prod(0), rtol=1e-12)
+    assert noises.shape == (N, 4, 3)
+    assert all((noises[i] != noises[j]).all() for i in range(N) for j in range(i))
+    np.testing.assert_allclose(y, X * noises.prod(0), rtol=1e-12)
+    np.testing.assert_allclose(dx, DY * noises.prod(0), rtol=1e-12)
 
 
 def test_keys_under_repeat_reach_the_gradient():

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers import assert_same, check_right
+from helpers import assert_refused, assert_same, both_gradients, check_right, drawn
 
 import handgrad as hg
 from handgrad import layers
@@ -20,70 +20,70 @@ LINEAR, LOSS = hg.linear(4), hg.l2_loss()
 
 def difference():
     """y₀ − y₁: what a siamese network compares its branches by."""
-    return hg.Layer(
-        lambda key, x: (), lambda params, x, key=None: (x[0] - x[1], ()), lambda residuals, dy: ((dy, -dy), ())
-    )
+    return hg.Layer(lambda key, x: (), lambda params, x, key=None: (x[0] - x[1], ()), lambda _, dy: ((dy, -dy), ()))
 
 
 def siamese(encoder):
     return hg.chain(twins=hg.shared(hg.branches(encoder, encoder), {"1": "0"}), compare=difference())
 
 
-MODELS = {
-    "behind": (hg.shared(hg.chain(LINEAR, hg.tanh(), LINEAR, hg.tanh(), LINEAR), {"2": "0", "4": "0"}), X),
-    "side by side": (siamese(hg.chain(hg.linear(3), hg.tanh(), hg.linear(4, bias=False))), (X, X[::-1])),
-    "an array of a layer": (hg.shared(hg.chain(a=LINEAR, tanh=hg.tanh(), b=LINEAR), {"b.W": "a.W"}), X),
-    "repeated": (hg.repeat(hg.shared(hg.chain(LINEAR, hg.tanh(), LINEAR), {"2": "0"}), 2), X),
-    "two repeats": (
-        hg.shared(
-            hg.chain(hg.repeat(hg.residual(LINEAR), 2), hg.tanh(), hg.repeat(hg.residual(LINEAR), 2)), {"2": "0"}
-        ),
-        X,
-    ),
-    "shared twice": (hg.shared(hg.shared(hg.chain(LINEAR, LINEAR, hg.tanh(), LINEAR), {"1": "0"}), {"3": "0"}), X),
-}
-
-
-def drawn(model, x):
-    rng = np.random.default_rng(1)
-    like = jax.eval_shape(lambda key: model.init(key, x), KEY)
-    return jax.tree.map(lambda p: jnp.asarray(rng.standard_normal(p.shape) / 2), like)
-
-
-def plain(name, params, x):
-    """One example through the network in plain jax.numpy, one weight for all its places."""
-    if name == "side by side":
-        ((W, b), _, (V, _)), _ = params["twins"]
-        one, other = (jnp.tanh(x @ W + b) @ V for x in x)
-        return one - other
-    if name == "an array of a layer":
-        (W, b), (_, c) = params["a"], params["b"]
-        return jnp.tanh(x @ W + b) @ W + c
+def plain_behind(params, x):
     (W, b), *_ = params
-    if name == "behind":
-        return jnp.tanh(jnp.tanh(x @ W + b) @ W + b) @ W + b
-    if name == "repeated":
-        for i in range(2):
-            x = jnp.tanh(x @ W[i] + b[i]) @ W[i] + b[i]
-        return x
-    if name == "two repeats":
-        for i in (0, 1):
-            x = x + x @ W[i] + b[i]
-        x = jnp.tanh(x)
-        for i in (0, 1):
-            x = x + x @ W[i] + b[i]
-        return x
+    return jnp.tanh(jnp.tanh(x @ W + b) @ W + b) @ W + b
+
+
+def plain_siamese(params, x):
+    ((W, b), _, (V, _)), _ = params["twins"]
+    one, other = (jnp.tanh(x @ W + b) @ V for x in x)
+    return one - other
+
+
+def plain_array(params, x):
+    (W, b), (_, c) = params["a"], params["b"]
+    return jnp.tanh(x @ W + b) @ W + c
+
+
+def plain_repeated(params, x):
+    (W, b), *_ = params
+    for i in range(2):
+        x = jnp.tanh(x @ W[i] + b[i]) @ W[i] + b[i]
+    return x
+
+
+def plain_repeats(params, x):
+    (W, b), *_ = params
+    for i in (0, 1, None, 0, 1):
+        x = jnp.tanh(x) if i is None else x + x @ W[i] + b[i]
+    return x
+
+
+def plain_twice(params, x):
+    (W, b), *_ = params
     return jnp.tanh((x @ W + b) @ W + b) @ W + b
+
+
+SIAMESE = siamese(hg.chain(hg.linear(3), hg.tanh(), hg.linear(4, bias=False)))
+BEHIND = hg.shared(hg.chain(LINEAR, hg.tanh(), LINEAR, hg.tanh(), LINEAR), {"2": "0", "4": "0"})
+SKIPS = hg.repeat(hg.residual(LINEAR), 2)
+TWICE = hg.shared(hg.shared(hg.chain(LINEAR, LINEAR, hg.tanh(), LINEAR), {"1": "0"}), {"3": "0"})
+# A model, its x, and one example through the network in plain jax.numpy, one weight for all its places.
+MODELS = {
+    "behind": (BEHIND, X, plain_behind),
+    "side by side": (SIAMESE, (X, X[::-1]), plain_siamese),
+    "an array of a layer": (hg.shared(hg.chain(a=LINEAR, tanh=hg.tanh(), b=LINEAR), {"b.W": "a.W"}), X, plain_array),
+    "repeated": (hg.repeat(hg.shared(hg.chain(LINEAR, hg.tanh(), LINEAR), {"2": "0"}), 2), X, plain_repeated),
+    "two repeats": (hg.shared(hg.chain(SKIPS, hg.tanh(), SKIPS), {"2": "0"}), X, plain_repeats),
+    "shared twice": (TWICE, X, plain_twice),
+}
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_gradients_and_norms(name):
     """Against jax.grad of the plain network, one example at a time: norms have the cross terms between the places."""
-    model, x = MODELS[name]
-    params = drawn(model, x)
+    model, x, plain = MODELS[name]
 
     def one(params, x, target):
-        return jnp.sum((plain(name, params, x) - target) ** 2) / 2
+        return jnp.sum((plain(params, x) - target) ** 2) / 2
 
     @jax.jit
     def both(params, x):
@@ -91,26 +91,20 @@ def test_gradients_and_norms(name):
         _, dx = hg.grad(model, LOSS, argnums=(0, 1))(params, x, TARGET, jnp.ones(5))
         value, (g, each_dx) = jax.vmap(jax.value_and_grad(one, (0, 1)), (None, 0, 0))(params, x, TARGET)
         squares = sum(jnp.sum(leaf.reshape(5, -1) ** 2, axis=1) for leaf in jax.tree.leaves(g))
-        return (losses, hg.materialize(factors), dx, hg.sq_norms(factors), hg.per_example_grads(factors)), (
-            value,
-            jax.tree.map(lambda leaf: leaf.sum(0), g),
-            each_dx,
-            squares,
-            g,
-        )
+        found = losses, hg.materialize(factors), dx, hg.sq_norms(factors), hg.per_example_grads(factors)
+        return found, (value, jax.tree.map(lambda leaf: leaf.sum(0), g), each_dx, squares, g)
 
-    assert_same(*both(params, x))
+    assert_same(*both(drawn(model, x, 0.5), x))
 
 
 def test_nothing_is_stored_twice():
-    model, x = MODELS["behind"]
-    params = jax.eval_shape(model.init, KEY, x)
+    params = jax.eval_shape(BEHIND.init, KEY, X)
     assert jax.tree.map(lambda p: p.shape, params) == (hg.LinearParams((4, 4), (4,)), (), (), (), ())
 
     def run(params):
-        _, residuals = model.forward(params, x)
+        _, residuals = BEHIND.forward(params, X)
         assert residuals[0].W is residuals[2].W is residuals[4].W is params[0].W
-        W = model.backward(residuals, TARGET)[1][0].W
+        W = BEHIND.backward(residuals, TARGET)[1][0].W
         assert [type(site) for site in W.sites] == [hg.factors.Outer] * 3
 
     jax.eval_shape(run, params)
@@ -119,14 +113,10 @@ def test_nothing_is_stored_twice():
 def test_gradients_that_are_sums_already_add_up():
     block = layers.reversible_sequence(hg.linear(2), hg.tanh(), 2)
     model = hg.shared(hg.chain(block, hg.tanh(), block), {"2": "0"})
-    params = drawn(model, X)
-
-    @jax.jit
-    def both(params):
-        assert not any(map(hg.factors.is_factor, jax.tree.leaves(model.backward(model.forward(params, X)[1], X)[1])))
-        return hg.grad(model, LOSS)(params, X, TARGET), jax.grad(hg.objective(model, LOSS))(params, X, TARGET)
-
-    assert_same(*both(params))
+    params = drawn(model, X, 0.5)
+    _, factors = jax.eval_shape(lambda params: model.backward(model.forward(params, X)[1], X), params)
+    assert not any(map(hg.factors.is_factor, jax.tree.leaves(factors, is_leaf=hg.factors.is_factor)))
+    assert_same(*both_gradients(model, LOSS)(params, X, TARGET))
 
 
 def test_what_couples_at_one_place_couples_the_sum():
@@ -144,68 +134,53 @@ def broken(layer):
 
 
 def test_the_checker():
-    model, x = MODELS["side by side"]
-    check_right(hg.check_model(model, LOSS, drawn(model, x), x, TARGET))
+    x = MODELS["side by side"][1]
+    check_right(hg.check_model(SIAMESE, LOSS, drawn(SIAMESE, x, 0.5), x, TARGET))
     model = siamese(hg.chain(LINEAR, broken(hg.tanh())))
-    report = hg.check_model(model, LOSS, drawn(model, x), x, TARGET, contracts=False, transforms=(), differences=False)
+    params = drawn(model, x, 0.5)
+    report = hg.check_model(model, LOSS, params, x, TARGET, contracts=False, transforms=(), differences=False)
     assert report.verdict == "FAIL"
     assert report.reason.startswith("the first wrong layer, from the loss backwards, is twins.1.1;")
 
 
 def test_clipping_and_two_phase_updates():
     """They take a shared parameter as one: clipped by an example's whole gradient, updated by all places'."""
-    model, x = MODELS["behind"]
-    params, optimizer = drawn(model, x), optax.adam(0.1)
+    optimizer = optax.adam(0.1)
 
     @jax.jit
     def run(params):
-        _, factors = hg.value_and_factors(model, LOSS)(params, x, TARGET)
+        _, factors = hg.value_and_factors(BEHIND, LOSS)(params, X, TARGET)
         norms, g = jnp.sqrt(hg.sq_norms(factors)), hg.per_example_grads(factors)
         clipped = jax.tree.map(lambda leaf: jnp.tensordot(jnp.minimum(1, 2 / norms), leaf, 1), g)
         state = optimizer.init(params)
         changes, _ = optimizer.update(hg.materialize(factors, jnp.full(5, 0.2)), state)
-        return (
-            hg.clipped_grad(model, LOSS, l2_clip_norm=2.0, normalize_by=1.0)(params, x, TARGET),
-            two_phase.update(factors, params, state, optimizer)[0],
-        ), (clipped, optax.apply_updates(params, changes))
+        found = hg.clipped_grad(BEHIND, LOSS, l2_clip_norm=2.0, normalize_by=1.0)(params, X, TARGET)
+        updated, _ = two_phase.update(factors, params, state, optimizer)
+        return (found, updated), (clipped, optax.apply_updates(params, changes))
 
-    assert_same(*run(params))
+    assert_same(*run(drawn(BEHIND, X, 0.5)))
 
 
-@pytest.mark.parametrize(
-    ("call", "sentence"),
-    [
-        (lambda: hg.shared(hg.linear, {"1": "0"}), "shared: expected a Layer, .*"),
-        (
-            lambda: hg.shared(LINEAR, {"1": "1.W"}),
-            "shared: places and sources must lie apart from each other, got '1' and '1.W'",
+def test_refusals():
+    own, two = drawn(LINEAR, X), hg.chain(a=LINEAR, b=LINEAR)
+    rows = {
+        "shared: expected a Layer, .*": lambda: hg.shared(hg.linear, {"1": "0"}),
+        "shared: places and sources must lie apart from each other, got '1' and '1.W'": (
+            lambda: hg.shared(LINEAR, {"1": "1.W"})
         ),
-        (
-            lambda: hg.shared(LINEAR, {"1": "0", "2": "1"}),
-            "shared: places and sources must lie apart from each other, got '1' and '1'",
+        "shared: places and sources must lie apart from each other, got '1' and '1'": (
+            lambda: hg.shared(LINEAR, {"1": "0", "2": "1"})
         ),
-        (
-            lambda: hg.shared(hg.chain(hg.linear(3), hg.linear(2)), {"1": "0"}).init(KEY, X),
-            r"shared: params.1.W must have the shape of params.0.W, \(4, 3\), got \(3, 2\)",
+        r"shared: params.1.W must have the shape of params.0.W, \(4, 3\), got \(3, 2\)": (
+            lambda: hg.shared(hg.chain(hg.linear(3), hg.linear(2)), {"1": "0"}).init(KEY, X)
         ),
-        (
-            lambda: hg.shared(hg.chain(hg.linear(4, bias=False), LINEAR), {"1": "0"}).init(KEY, X),
-            "shared: params.1 must have the structure of params.0, .*",
+        "shared: params.1 must have the structure of params.0, .*": (
+            lambda: hg.shared(hg.chain(hg.linear(4, bias=False), LINEAR), {"1": "0"}).init(KEY, X)
         ),
-        (
-            lambda: hg.shared(hg.chain(a=LINEAR, b=LINEAR), {"head": "a"}).init(KEY, X),
-            "shared: expected params with a place 'head', got a, b",
+        "shared: expected params with a place 'head', got a, b": lambda: hg.shared(two, {"head": "a"}).init(KEY, X),
+        r"shared: params.2 must be \(\), they are those of 0, got LinearParams": (
+            lambda: BEHIND.forward((own, (), own, (), ()), X)
         ),
-        (
-            lambda: MODELS["behind"][0].forward((LINEAR.init(KEY, X), (), LINEAR.init(KEY, X), (), ()), X),
-            r"shared: params.2 must be \(\), they are those of 0, got LinearParams",
-        ),
-        (
-            lambda: MODELS["behind"][0].forward((LINEAR.init(KEY, X), (), (), (), ()), X[:, :3]),
-            "in layer 0: linear_forward: X must have shape .*",
-        ),
-    ],
-)
-def test_bad_input(call, sentence):
-    with pytest.raises(hg.InputError, match=f"^{sentence}(\n|$)"):
-        jax.eval_shape(call)
+        "in layer 0: linear_forward: X must have shape .*": lambda: BEHIND.forward((own, (), (), (), ()), X[:, :3]),
+    }
+    assert_refused({sentence: lambda call=call: jax.eval_shape(call) for sentence, call in rows.items()})
