@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
 
 from handgrad.checks import InputError, check_array, check_choice, check_cotangent, check_count, check_residuals
 from handgrad.factors.base import accumulator
@@ -22,38 +23,35 @@ __all__ = [
     "top_k_gate_forward",
 ]
 
-Array = jax.Array
+Logits = Float[Array, "batch *rest experts"]
+Losses = Float[Array, " batch"]
 
 
 class TopKGateResiduals(NamedTuple):
     """Probabilities, and a bit for each of them where they are not 0 already.
 
     Attributes:
-      P: (batch, ..., experts) softmax over the chosen logits, which is G itself, or over all.
-      M: (batch, ..., experts) booleans, the chosen ones; None where P is G.
+      P: the softmax over the chosen logits, which is G itself, or over all.
+      M: true for the chosen experts; None where P is G.
     """
 
-    P: Array
-    M: Array | None
+    P: Logits
+    M: Bool[Array, "batch *rest experts"] | None
 
 
 def top_k_gate_forward(
-    Z: Array, *, k: int, softmax_over: Literal["chosen", "all"] = "chosen"
-) -> tuple[Array, TopKGateResiduals]:
+    Z: Logits, *, k: int, softmax_over: Literal["chosen", "all"] = "chosen"
+) -> tuple[Logits, TopKGateResiduals]:
     """G = softmax over each token's k largest logits, 0 for every other expert; Σ_e G_e E_e(x) mixes the experts.
 
-    The choice itself has no slope: it is constant but where two logits tie. Of equal logits the one of the lower index
-    is chosen, as jax.lax.top_k does.
+    The choice of experts is piecewise constant in Z, so its derivative is taken as 0. Ties go to the lower index, as
+    in jax.lax.top_k.
 
     Args:
-      Z: (batch, ..., experts) the gate's logits, floating point.
-      k: how many experts a token has.
-      softmax_over: "chosen" gives the k weights the sum 1 (Mixtral); "all" leaves them as they are among all experts
-        (Switch). With k = 1 a softmax over the chosen is 1, and the gate learns nothing: take "all".
-    Returns:
-      G like Z; residuals.
-    Raises:
-      InputError: Z is not floating point; k not in 1 … experts; softmax_over of another name.
+      Z: the gate's logits.
+      k: the number of experts per token, at most all of them.
+      softmax_over: "chosen" normalizes the k weights to sum 1 (Mixtral); "all" takes them from the softmax over all
+        experts (Switch). With k = 1 use "all": "chosen" gives a weight of 1 and no gradient for the gate.
     Derivation: docs/derivations/structure/mixture_of_experts.md (Shazeer et al., 2017; Jiang et al., 2024)
     """
     check_array("top_k_gate_forward", "the logits Z", Z, min_ndim=2)
@@ -67,20 +65,14 @@ def top_k_gate_forward(
 
 
 def top_k_gate_backward(
-    residuals: TopKGateResiduals, dG: Array, *, k: int, softmax_over: Literal["chosen", "all"] = "chosen"
-) -> tuple[Array]:
+    residuals: TopKGateResiduals, dG: Logits, *, k: int, softmax_over: Literal["chosen", "all"] = "chosen"
+) -> tuple[Logits]:
     """Pull dG back through G = M ∘ P, P = softmax of the chosen logits, or of all.
 
         dP = M ∘ dG      dZ = P ∘ (dP − ⟨P, dP⟩ 1ᵀ)
 
-    With "chosen", P is 0 for every other expert, with or without M, and so is dZ.
+    With "chosen", M can be left out: P is 0 for every other expert, and so is dZ.
 
-    Args:
-      residuals: TopKGateResiduals of top_k_gate_forward.
-      dG: (batch, ..., experts) cotangent of G.
-      k, softmax_over: the forward's; the residuals tell.
-    Returns:
-      dZ like Z.
     Derivation: docs/derivations/structure/mixture_of_experts.md (Shazeer et al., 2017; Jiang et al., 2024)
     """
     P, M = check_residuals("top_k_gate_backward", residuals, TopKGateResiduals)
@@ -95,32 +87,28 @@ class LoadBalancingLossResiduals(NamedTuple):
     """Probabilities, and one number for each expert.
 
     Attributes:
-      P: (batch, ..., experts) softmax of all logits.
-      F: (batch, experts) or (1, experts) share of the tokens that each expert was given, in float32 at least.
+      P: the softmax over all logits.
+      F: each expert's share of the tokens, in at least float32; one row with counts="batch".
     """
 
-    P: Array
-    F: Array
+    P: Logits
+    F: Float[Array, "#batch experts"]
 
 
 def load_balancing_loss_forward(
-    Z: Array, *, k: int, counts: Literal["example", "batch"] = "example"
-) -> tuple[Array, LoadBalancingLossResiduals]:
+    Z: Logits, *, k: int, counts: Literal["example", "batch"] = "example"
+) -> tuple[Losses, LoadBalancingLossResiduals]:
     """C_b = n Σ_e f_e p_be: n experts, f_e the share of tokens routed to e, p_be e's mean probability in example b.
 
-    It is 1 where all experts get the same, and up to n where one gets everything. f is a count and has no slope; the
-    gradient lowers the probability of the experts that are chosen often.
+    It is 1 for a balanced load, and up to n where one expert gets every token. f is a count, piecewise constant in Z;
+    the gradient lowers the probability of the experts that are chosen often.
 
     Args:
-      Z: (batch, ..., experts) the gate's logits, floating point.
-      k: how many experts a token has; a token counts 1 / k for each of them.
+      Z: the gate's logits.
+      k: the number of experts per token, at most all of them; a token counts 1 / k for each.
       counts: "example" counts f over the example's own tokens, so that examples don't interact. "batch" counts over all
-        tokens of the batch: the mean of C over the examples is then the Switch Transformer's loss of the batch, and
-        C_b depends on the other examples, by f alone: each gradient still is the example's own.
-    Returns:
-      C (batch,); residuals.
-    Raises:
-      InputError: Z is not floating point; k not in 1 … experts; counts of another name.
+        tokens of the batch: the mean of C over the examples is then the Switch Transformer's loss. C_b then depends
+        on the other examples, but only through f, so its gradient is still zero outside of example b.
     Derivation: docs/derivations/structure/mixture_of_experts.md (Fedus et al., 2021)
     """
     check_array("load_balancing_loss_forward", "the logits Z", Z, min_ndim=2)
@@ -136,18 +124,12 @@ def load_balancing_loss_forward(
 
 
 def load_balancing_loss_backward(
-    residuals: LoadBalancingLossResiduals, dC: Array, *, k: int, counts: Literal["example", "batch"] = "example"
-) -> tuple[Array]:
+    residuals: LoadBalancingLossResiduals, dC: Losses, *, k: int, counts: Literal["example", "batch"] = "example"
+) -> tuple[Logits]:
     """Pull dC back through C_b = n Σ_e f_e p_be, p_b the mean of P over the T tokens.
 
         dP = (n / T) dC f      dZ = P ∘ (dP − ⟨P, dP⟩ 1ᵀ)
 
-    Args:
-      residuals: LoadBalancingLossResiduals of load_balancing_loss_forward.
-      dC: (batch,) cotangent of C.
-      k, counts: the forward's; the residuals tell.
-    Returns:
-      dZ like Z.
     Derivation: docs/derivations/structure/mixture_of_experts.md (Fedus et al., 2021)
     """
     P, F = check_residuals("load_balancing_loss_backward", residuals, LoadBalancingLossResiduals)
@@ -161,8 +143,8 @@ def load_balancing_loss_backward(
 load_balancing_loss = Rule(load_balancing_loss_forward, load_balancing_loss_backward)
 
 
-def _chosen(where: str, Z: Array, k: int) -> Array:
-    """Which k experts each token is given to: booleans like Z."""
+def _chosen(where: str, Z: Logits, k: int) -> Bool[Array, "batch *rest experts"]:
+    """True for the k experts of each token."""
     check_count(where, "k", k)
     if k > Z.shape[-1]:
         raise InputError(f"{where}: k must be at most the number of experts, {Z.shape[-1]}, got {k}")
@@ -170,12 +152,12 @@ def _chosen(where: str, Z: Array, k: int) -> Array:
     return jnp.any(jax.nn.one_hot(experts, Z.shape[-1], dtype=bool), axis=-2)
 
 
-def _softmax(Z: Array) -> Array:
+def _softmax(Z: Logits) -> Logits:
     """Along the last axis, computed in at least float32."""
     return softmax_forward(Z.astype(accumulator(Z)))[0].astype(Z.dtype)
 
 
-def _softmax_cotangent(P: Array, dP: Array) -> Array:
+def _softmax_cotangent(P: Logits, dP: Logits) -> Logits:
     """P ∘ (dP − ⟨P, dP⟩ 1ᵀ), computed in at least float32."""
     dtype = accumulator(P)
     (dZ,) = softmax_backward(SoftmaxResiduals(P.astype(dtype)), dP.astype(dtype))
