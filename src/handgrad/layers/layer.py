@@ -201,6 +201,21 @@ def from_rule(rule: Rule[..., PyTree], *, couples: str | None = None, **options:
     return Layer(init, forward, backward, couples)
 
 
+def from_pair_rule(rule: Rule[..., Array], names: str) -> Layer:
+    """`from_rule` for a rule of two arrays: x is the pair of them, called `names` in errors, and so is dx."""
+
+    def forward(x: tuple[Array, Array]) -> tuple[Array, PyTree]:
+        if not (isinstance(x, tuple) and len(x) == 2):
+            raise InputError(f"{rule.__name__}_forward: x must be a pair {names}, got {describe(x)}")
+        return rule.forward(*x)
+
+    def backward(residuals: PyTree, dy: Array) -> tuple[tuple[Array, ...]]:
+        return (rule.backward(residuals, dy),)
+
+    forward.__name__ = f"{rule.__name__}_forward"
+    return from_rule(Rule(forward, backward))
+
+
 def loss_from_rule(rule: Rule[..., PyTree], *, couples: str | None = None, **options: object) -> Loss:
     """The loss whose forward and backward pass are this rule's; the target's cotangent is dropped.
 

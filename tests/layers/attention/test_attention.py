@@ -103,6 +103,16 @@ def test_gpt2s_c_attn_is_three_weights_side_by_side():
     assert_same(found, np.asarray(X) @ W + b)
 
 
+def test_a_checker_finds_its_parts():
+    layer = layers.multi_head_attention(4, dropout=0.5, rotary=1e4)
+    params = drawn(layer)
+    parts = layer.parts(params, X, KEY)
+    assert [part.name for part in parts] == ["query", "key", "value", "rotary.0", "rotary.1", "attention", "output"]
+    assert [part.key is KEY for part in parts] == [False] * 5 + [True, False]
+    last = parts[-1]
+    assert_same(last.layer.forward(last.params, last.x)[0], layer.forward(params, X, KEY)[0])
+
+
 def test_dropout_needs_a_key():
     plain, layer = layers.multi_head_attention(2), layers.multi_head_attention(2, dropout=0.5)
     params = drawn(plain)

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from handgrad import rules
 from handgrad.checks import InputError, check_array, check_choice, check_count, check_params, check_residuals, describe
-from handgrad.layers.layer import Layer, composed, from_rule, placed
+from handgrad.layers.layer import Layer, composed, from_pair_rule, from_rule, placed
 from handgrad.layers.linear.linear import LinearParams, linear
 from handgrad.rule import Rule
 
@@ -77,10 +77,10 @@ class GatedMlpParams(NamedTuple):
 class GatedMlpResiduals(NamedTuple):
     """gate, up, unit, down: what each of the four keeps. x, which two of them keep, is one array."""
 
-    gate: PyTree
-    up: PyTree
+    gate: rules.LinearResiduals
+    up: rules.LinearResiduals
     unit: PyTree
-    down: PyTree
+    down: rules.LinearResiduals
 
 
 def gated_mlp(
@@ -111,8 +111,9 @@ def gated_mlp(
         check_count("gated_mlp", "n_out", n_out)
     check_choice("gated_mlp", "gate", gate, tuple(GATES))
     check_choice("gated_mlp", "residuals", residuals, ("recompute", "save"))
-    opening, unit = linear(n_hidden, bias=bias, init_W=init_W), placed("unit", _unit(gate, residuals))
+    opening = linear(n_hidden, bias=bias, init_W=init_W)
     of_gate, of_up = placed("gate", opening), placed("up", opening)
+    unit = placed("unit", from_pair_rule(GATES[gate].with_options(residuals=residuals), "(U, V)"))
 
     def down(x: Array | jax.ShapeDtypeStruct) -> Layer:
         return placed("down", linear(n_out or x.shape[-1], bias=bias, init_W=init_W))
@@ -143,17 +144,3 @@ def gated_mlp(
         return dx_gate + dx_up, GatedMlpParams(dgate, dup, ddown)
 
     return composed(init, forward, backward)
-
-
-def _unit(gate: str, residuals: Policy) -> Layer:
-    """The gated unit as a layer of the pair (U, V)."""
-    rule = GATES[gate]
-
-    def forward(params: tuple[()], x: tuple[Rows, Rows], key: PRNGKeyArray | None = None) -> tuple[Rows, PyTree]:
-        return rule.forward(*x, residuals=residuals)
-
-    def backward(kept: PyTree, dy: Rows) -> tuple[tuple[Rows, Rows], tuple[()]]:
-        dU, dV = rule.backward(kept, dy)
-        return (dU, dV), ()
-
-    return Layer(lambda key, x: (), forward, backward)

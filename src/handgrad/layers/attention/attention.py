@@ -1,6 +1,6 @@
 """multi_head_attention: every token attends to the tokens that it may see."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,15 +15,17 @@ from handgrad.checks import (
     check_positive,
     check_residuals,
     describe,
-    inside,
 )
-from handgrad.layers.layer import Layer
+from handgrad.layers.layer import Layer, composed, from_rule, placed
 from handgrad.layers.linear.linear import Initializer, LinearParams, linear
+from handgrad.rule import Rule
 from handgrad.rules.attention._scores import check_options
 
 __all__ = ["MultiHeadAttentionParams", "multi_head_attention"]
 
 Tokens = Float[Array, "batch tokens n"]
+Heads = Float[Array, "batch tokens heads n"]
+AttentionResiduals = rules.AttentionResiduals | rules.TiledAttentionResiduals
 
 
 class MultiHeadAttentionParams(NamedTuple):
@@ -48,7 +50,7 @@ class MultiHeadAttentionResiduals(NamedTuple):
     key: rules.LinearResiduals
     value: rules.LinearResiduals
     rotated: tuple[rules.RotaryResiduals, rules.RotaryResiduals] | None
-    attention: rules.AttentionResiduals | rules.TiledAttentionResiduals
+    attention: AttentionResiduals
     output: rules.LinearResiduals
 
 
@@ -110,7 +112,8 @@ def multi_head_attention(
     check_options(where, 1, None, causal, window, softcap, dropout)
     rule = rules.attention if tile is None else rules.tiled_attention.with_options(tile=tile)
     rule = rule.with_options(causal=causal, window=window, softcap=softcap, dropout=dropout)
-    turn = None if rotary is None else rules.rotary.with_options(base=rotary)
+    attend = placed("attention", _of_heads(rule))
+    rotate = None if rotary is None else placed("rotary", _rotary(rotary))
 
     def projections(x: Tokens | jax.ShapeDtypeStruct) -> tuple[Projections, int]:
         """The four linear layers for an input like x, and the size of a head."""
@@ -122,11 +125,11 @@ def multi_head_attention(
             raise InputError(f"{where}: heads must divide the width of x, got {heads} heads for {describe(x)}")
         size = head_size or n_in // heads
 
-        def to(n: int, n_in: int) -> Layer:
-            return linear(n, n_in=n_in, bias=bias, init_W=init_W)
+        def to(name: str, n: int, n_in: int = n_in) -> Layer:
+            return placed(name, linear(n, n_in=n_in, bias=bias, init_W=init_W))
 
-        kv = to(kv_heads * size, n_in)
-        return Projections(to(heads * size, n_in), kv, kv, to(n_in, heads * size)), size
+        query, output = to("query", heads * size), to("output", n_in, heads * size)
+        return Projections(query, to("key", kv_heads * size), to("value", kv_heads * size), output), size
 
     def init(key: PRNGKeyArray, x: Tokens | jax.ShapeDtypeStruct) -> MultiHeadAttentionParams:
         layers, size = projections(x)
@@ -140,32 +143,52 @@ def multi_head_attention(
         check_params(where, params, MultiHeadAttentionParams)
         layers, size = projections(x)
 
-        def heads_of(name: str) -> tuple[Array, Any]:
-            with inside(name):
-                A, kept = getattr(layers, name).forward(getattr(params, name), x)
-            return A.reshape(*x.shape[:2], A.shape[2] // size, size), kept
-
-        (Q, query), (K, of_key), (V, value) = heads_of("query"), heads_of("key"), heads_of("value")
+        projected = zip(layers[:3], params[:3], strict=True)
+        (Q, query), (K, of_key), (V, value) = (layer.forward(p, x) for layer, p in projected)
+        Q, K, V = (A.reshape(*x.shape[:2], A.shape[2] // size, size) for A in (Q, K, V))
         rotated = None
-        if turn is not None:
-            positions = jnp.arange(x.shape[1])
-            (Q, rotated_Q), (K, rotated_K) = turn.forward(Q, positions), turn.forward(K, positions)
+        if rotate is not None:
+            (Q, rotated_Q), (K, rotated_K) = rotate.forward((), Q), rotate.forward((), K)
             rotated = rotated_Q, rotated_K
-        Y, attention = rule.forward(Q, K, V, key=key)
-        with inside("output"):
-            y, output = layers.output.forward(params.output, Y.reshape(*x.shape[:2], heads * size))
+        Y, attention = attend.forward((), (Q, K, V), key)
+        y, output = layers.output.forward(params.output, Y.reshape(*x.shape[:2], heads * size))
         return y, MultiHeadAttentionResiduals(query, of_key, value, rotated, attention, output)
 
     def backward(residuals: MultiHeadAttentionResiduals, dy: Tokens) -> tuple[Tokens, MultiHeadAttentionParams]:
         residuals = check_residuals(where, residuals, MultiHeadAttentionResiduals)
         layers, size = projections(residuals.query.X)
         dY, doutput = layers.output.backward(residuals.output, dy)
-        dQ, dK, dV, *_ = rule.backward(residuals.attention, dY.reshape(*dy.shape[:2], heads, size))
-        if turn is not None and residuals.rotated is not None:
-            (dQ, _), (dK, _) = (turn.backward(*pair) for pair in zip(residuals.rotated, (dQ, dK), strict=True))
+        (dQ, dK, dV), _ = attend.backward(residuals.attention, dY.reshape(*dy.shape[:2], heads, size))
+        if rotate is not None and residuals.rotated is not None:
+            (dQ, _), (dK, _) = (rotate.backward(*pair) for pair in zip(residuals.rotated, (dQ, dK), strict=True))
         dx_q, dquery = layers.query.backward(residuals.query, dQ.reshape(*dy.shape[:2], heads * size))
         dx_k, dkey = layers.key.backward(residuals.key, dK.reshape(*dy.shape[:2], kv_heads * size))
         dx_v, dvalue = layers.value.backward(residuals.value, dV.reshape(*dy.shape[:2], kv_heads * size))
         return dx_q + dx_k + dx_v, MultiHeadAttentionParams(dquery, dkey, dvalue, doutput)
 
-    return Layer(init, forward, backward)
+    return composed(init, forward, backward)
+
+
+def _of_heads(rule: Rule[..., Heads]) -> Layer:
+    """The attention of (Q, K, V) as a layer."""
+
+    def forward(
+        params: tuple[()], x: tuple[Heads, Heads, Heads], key: PRNGKeyArray | None = None
+    ) -> tuple[Heads, AttentionResiduals]:
+        return rule.forward(*x, key=key)
+
+    def backward(residuals: AttentionResiduals, dy: Heads) -> tuple[tuple[Heads, Heads, Heads], tuple[()]]:
+        dQ, dK, dV, *_ = rule.backward(residuals, dy)
+        return (dQ, dK, dV), ()
+
+    return Layer(lambda key, x: (), forward, backward)
+
+
+def _rotary(base: float) -> Layer:
+    """The rotation of queries or keys by their position in the sequence, as a layer."""
+    rule = rules.rotary.with_options(base=base)
+
+    def forward(X: Heads) -> tuple[Heads, rules.RotaryResiduals]:
+        return rule.forward(X, jnp.arange(X.shape[1]))
+
+    return from_rule(Rule(forward, lambda residuals, dY: rule.backward(residuals, dY)[:1]))

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
+from handgrad import rules
 from handgrad.checks import InputError, check_count, check_params, check_residuals
 from handgrad.factors.base import accumulator
 from handgrad.factors.coupled import coupled
@@ -16,14 +17,6 @@ from handgrad.layers.linear.linear import LinearParams, linear
 from handgrad.layers.observing import over_copies
 from handgrad.layers.structure.auxiliary import check_pair
 from handgrad.layers.structure.repeat import check_stacked
-from handgrad.rules.linear.einsum import einsum_backward, einsum_forward
-from handgrad.rules.structure.mixture_of_experts import (
-    TopKGateResiduals,
-    load_balancing_loss_backward,
-    load_balancing_loss_forward,
-    top_k_gate_backward,
-    top_k_gate_forward,
-)
 
 __all__ = ["MixtureOfExpertsParams", "mixture_of_experts"]
 
@@ -54,11 +47,11 @@ class MixtureOfExpertsResiduals(NamedTuple):
       mix: einsum's: G and every expert's output.
     """
 
-    gate: PyTree
-    route: TopKGateResiduals
-    balance: PyTree
+    gate: rules.LinearResiduals
+    route: rules.TopKGateResiduals
+    balance: rules.LoadBalancingLossResiduals | None
     experts: PyTree
-    mix: PyTree
+    mix: rules.EinsumResiduals
 
 
 def mixture_of_experts(
@@ -94,6 +87,8 @@ def mixture_of_experts(
     if k > n:
         raise InputError(f"mixture_of_experts: k must be at most n, {n}, got {k}")
     expert, gate = placed("experts", expert), placed("gate", linear(n, bias=False))
+    route = rules.top_k_gate.with_options(k=k, softmax_over=softmax_over)
+    even, mix = rules.load_balancing_loss.with_options(k=k, counts=counts), rules.einsum.with_options(subscripts=MIX)
     of_counts = COUPLING if balance and counts == "batch" else None
 
     def init(key, x):
@@ -106,11 +101,11 @@ def mixture_of_experts(
         check_stacked("mixture_of_experts", "params.experts", params.experts, n)
         keys = None if key is None else jax.random.split(key, n)
         Z, of_gate = gate.forward(params.gate, x)
-        G, of_route = top_k_gate_forward(Z, k=k, softmax_over=softmax_over)
+        G, of_route = route.forward(Z)
         each = over_copies(lambda p, key: expert.forward(p, x, key), n)
         H, of_experts = each(params.experts, keys)
-        y, of_mix = einsum_forward(G, H, subscripts=MIX)
-        C, of_balance = load_balancing_loss_forward(Z, k=k, counts=counts) if balance else (None, None)
+        y, of_mix = mix.forward(G, H)
+        C, of_balance = even.forward(Z) if balance else (None, None)
         residuals = MixtureOfExpertsResiduals(of_gate, of_route, of_balance, of_experts, of_mix)
         return (y, C) if balance else y, residuals
 
@@ -120,15 +115,13 @@ def mixture_of_experts(
 
     def backward(residuals, dy):
         residuals = check_residuals("mixture_of_experts", residuals, MixtureOfExpertsResiduals)
-        dC: PyTree = None
-        if balance:
-            dy, dC = check_pair("mixture_of_experts", "dy", dy)
-        dG, dH = einsum_backward(residuals.mix, dy, subscripts=MIX)
+        dy, dC = check_pair("mixture_of_experts", "dy", dy) if balance else (dy, None)
+        dG, dH = mix.backward(residuals.mix, dy)
         P, M = residuals.route
         dx, dexperts = jax.vmap(of_one)(residuals.experts, dH, jnp.moveaxis(P != 0 if M is None else M, -1, 0))
-        (dZ,) = top_k_gate_backward(residuals.route, dG, k=k, softmax_over=softmax_over)
+        (dZ,) = route.backward(residuals.route, dG)
         if balance:
-            (of_balance,) = load_balancing_loss_backward(residuals.balance, dC, k=k, counts=counts)
+            (of_balance,) = even.backward(residuals.balance, dC)
             dZ = dZ + of_balance
         dx_gate, dgate = gate.backward(residuals.gate, dZ)
         dx = dx_gate + jnp.sum(dx, axis=0, dtype=accumulator(dx))
