@@ -35,13 +35,6 @@ def assert_same(found: Any, expected: Any, rtol: float = 1e-12) -> None:
         np.testing.assert_allclose(one, two, rtol=0, atol=rtol * np.abs(two).max(initial=1e-300))
 
 
-def assert_refused(*rows: tuple[str, Callable[[], Any]]) -> None:
-    """(regular expression, call): the InputError's sentence begins like this."""
-    for sentence, call in rows:
-        with pytest.raises(hg.InputError, match=f"^{sentence}"):
-            call()
-
-
 def noise() -> hg.Layer:
     """y = x ∘ (1 + ε), ε normal: what a layer that uses its key looks like. Without a key, y = x."""
 

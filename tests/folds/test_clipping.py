@@ -70,8 +70,9 @@ def test_one_example_less_moves_the_sum_by_no_more_than_the_bound():
 def test_no_bound_where_examples_interact(model, loss, by):
     """Layers behind the coupling are refused too: their input changes with every example."""
     target = POINTS if by.startswith("info_nce") else CLASSES
-    said = f"clipped_grad: no example may enter another's gradient, but {by}"
-    assert_refused(*((said, lambda p=p: shapes(model, loss, POINTS, target, p)) for p in (None, np.arange(5) == 1)))
+    said = f"clipped_grad: no example may enter another's gradient, but {by}.*"
+    for padding in (None, np.arange(5) == 1):
+        assert_refused({said: lambda padding=padding: shapes(model, loss, POINTS, target, padding)})
 
 
 def shapes(model, loss, x, target, padding=None, **options):
@@ -263,6 +264,6 @@ def test_bad_input(options, message):
 def test_a_layer_that_sums_is_named():
     linear = hg.linear(3)
     summing = hg.Layer(linear.init, linear.forward, lambda kept, dy: hg.materialize(linear.backward(kept, dy)))
-    message = r"sq_norms: second\.W must be a factor, got a gradient that is summed already, float64 \(6, 3\)"
+    message = r"sq_norms: second\.W must be a factor, got a gradient that is summed already, float64 \(6, 3\).*"
     model = hg.chain(first=hg.linear(6), second=summing)
-    assert_refused((message, lambda: shapes(model, LOSS, X, LABELS)))
+    assert_refused({message: lambda: shapes(model, LOSS, X, LABELS)})

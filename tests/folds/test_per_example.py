@@ -146,10 +146,10 @@ P = {"a.W": np.ones((2, 1))}
 
 
 def test_a_gradient_that_is_summed_already():
-    said = r": a.W must be a factor, got a gradient that is summed already, float64 \(2, 4\)$"
+    said = r": a.W must be a factor, got a gradient that is summed already, float64 \(2, 4\)"
     folds = "sq_norms", "per_example_grads", "second_moment", "variance", "gram", "noise_scale"
     rows = {fold: partial(getattr(per_example, fold), SUMMED) for fold in folds}
-    assert_refused(*((f + said, call) for f, call in {**rows, "project": partial(project, SUMMED, P)}.items()))
+    assert_refused({f + said: call for f, call in {**rows, "project": partial(project, SUMMED, P)}.items()})
 
 
 BAD_INPUT = {
@@ -172,7 +172,7 @@ BAD_INPUT = {
 
 
 def test_bad_input():
-    assert_refused(*((re.escape(said) + "$", call) for said, call in BAD_INPUT.items()))
+    assert_refused({re.escape(said): call for said, call in BAD_INPUT.items()})
 
 
 def test_names_of_keys_with_dots():

@@ -293,7 +293,7 @@ def test_refusals():
     model = hg.chain(hg.linear(3), hg.layers.batch_norm(), hg.linear(2))
     x, labels = RNG.standard_normal((4, 2)), np.array([0, 1, 1, 0])
     params = jax.eval_shape(model.init, KEY, x)
-    coupled = r".*: 0\.W must have a gradient of each example, but in layer 1: batch_norm couples the examples"
+    coupled = r".*: 0\.W must have a gradient of each example, but in layer 1: batch_norm couples the examples.*"
     calls = (
         lambda p: kfac_factors(hg.value_and_factors(model, LOSS)(p, x, labels)[1]),
         lambda p: hg.empirical_fisher_diagonal(hg.value_and_factors(model, LOSS)(p, x, labels)[1]),
@@ -301,10 +301,7 @@ def test_refusals():
         lambda p: kfac_factors(hg.sampled_factors(model, LOSS)(p, x, labels, KEY)),
         lambda p: hg.ggn_diagonal(model, LOSS, p, x, labels, KEY, 2),
     )
-    assert_refused(
-        (
-            "kfac_factors: body.1.b must be a factor, got a gradient that is summed already, ",
-            partial(kfac_factors, summed),
-        ),
-        *((coupled, partial(jax.eval_shape, call, params)) for call in calls),
-    )
+    said = "kfac_factors: body.1.b must be a factor, got a gradient that is summed already, .*"
+    assert_refused({said: partial(kfac_factors, summed)})
+    for call in calls:
+        assert_refused({coupled: partial(jax.eval_shape, call, params)})
