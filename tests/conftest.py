@@ -47,3 +47,11 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs MNIST and Nielsen's figures in {folder.name}/ beside the repository")
     return folder
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """test_<stem>_in_torch.py needs a third party, PyTorch."""
+    for item in items:
+        if item.path.stem.endswith("_in_torch"):
+            item.add_marker(pytest.mark.third_party)

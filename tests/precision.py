@@ -8,9 +8,9 @@ PyTorch where it is installed. What misses both bars stands in EXCEPTIONS with i
 Subnormal numbers are left out: XLA flushes them to zero on most devices.
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
 from importlib.util import find_spec
 from typing import Any
 
@@ -192,7 +192,7 @@ def unflushed(op: str, name: str, dtype: Any, dense: int = 4001) -> np.ndarray:
 def activation(
     op: str,
     primal: Callable[..., Any],
-    of_torch: Callable[..., Any],
+    of_torch: str | Callable[..., Any],
     truth: Run | None = None,
     name: str = "grid",
     **options: Any,
@@ -227,21 +227,23 @@ def assert_known(rows: dict[str, tuple[Any, list[float], list[float], list[float
                 np.testing.assert_allclose(one, np.array(exact, dtype), rtol=rtol, atol=0, err_msg=name)
 
 
-every_dtype = pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
-
-
-def by_torch(function: Callable[..., Any]) -> dict[str, Run]:
-    """{"torch": PyTorch's autograd of function(torch, *inputs)}; empty where PyTorch isn't installed."""
+def by_torch(function: str | Callable[..., Any], **options: Any) -> dict[str, Run]:
+    """{"torch": PyTorch's autograd of function(torch, *inputs)}, or of a function of torch.nn.functional by name; empty
+    where PyTorch isn't installed."""
     if find_spec("torch") is None:
         return {}
 
     def run(*arguments):
         import torch
 
+        of_inputs = functools.partial(
+            getattr(torch.nn.functional, function) if isinstance(function, str) else functools.partial(function, torch),
+            **options,
+        )
         name = np.dtype(arguments[0].dtype).name
         *inputs, dY = (torch.tensor(np.asarray(a, np.float64)).to(getattr(torch, name)) for a in arguments)
         leaves = [a.requires_grad_() for a in inputs]
-        Y = function(torch, *leaves)
+        Y = of_inputs(*leaves)
         found = (Y, *torch.autograd.grad(Y, leaves, dY, allow_unused=True))
         return tuple(a if a is None else a.detach().double().numpy().astype(arguments[0].dtype) for a in found)
 
@@ -265,7 +267,7 @@ def ulps(found: Any, truth: np.ndarray) -> np.ndarray:
     return np.where((np.abs(found) <= 64 * tiny) & (np.abs(truth) <= 64 * tiny), 0, error)
 
 
-@lru_cache(maxsize=1)
+@functools.lru_cache(maxsize=1)
 def in_float64(subject: Subject, dtype: Any) -> tuple[list[np.ndarray], tuple[Any, ...]]:
     """The inputs, and the truth of them."""
     inputs = [np.asarray(a, np.float64) for a in subject.inputs(dtype)]
@@ -315,3 +317,17 @@ def assert_precise(subject: Subject, dtype: Any) -> None:
                 f"{subject} in {np.dtype(dtype).name}: {output} misses by {ours.ravel()[k]:.3g} ulps at {at}, "
                 f"where {most.ravel()[k]:.3g} are allowed; {wrong.sum()} of {wrong.size} miss"
             )
+
+
+every_dtype = pytest.mark.parametrize("dtype", [np.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
+
+
+def over_the_whole_range(subjects: list[Subject]) -> Callable[..., None]:
+    """A test of each subject in float32 and in bfloat16."""
+
+    @every_dtype
+    @pytest.mark.parametrize("subject", subjects, ids=str)
+    def test(subject, dtype):
+        assert_precise(subject, dtype)
+
+    return test

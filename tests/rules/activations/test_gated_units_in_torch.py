@@ -2,16 +2,11 @@
 
 import numpy as np
 import pytest
-from helpers import assert_same, optimized_jit
-from in_torch import assert_rules_agree, in_torch
+from helpers import assert_same, optimized_jit, passes
+from in_torch import F, assert_rules_agree, in_torch, torch
 
 import handgrad as hg
 from handgrad import layers, rules
-
-torch = pytest.importorskip("torch", reason="PyTorch, the optional third party, is not installed")
-F = torch.nn.functional
-
-pytestmark = pytest.mark.third_party
 
 RNG = np.random.default_rng(0)
 U, V, DY = RNG.standard_normal((3, 5, 2, 4)) * 2
@@ -40,14 +35,8 @@ def test_gated_units():
 
 @pytest.mark.parametrize("policy", ["recompute", "save"])
 def test_the_order_of_the_halves(policy):
-    layer = layers.glu(residuals=policy)
-
-    @optimized_jit
-    def by_hand(x, dy):
-        y, residuals = layer.forward((), x)
-        return y, layer.backward(residuals, dy)[0]
-
-    assert_same(by_hand(X, DY), in_torch(F.glu, X, dY=DY)[1])
+    y, (dx, _) = optimized_jit(lambda dy, x: passes(layers.glu(residuals=policy), dy, (), x))(DY, X)
+    assert_same((y, dx), in_torch(F.glu, X, dY=DY)[1])
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -56,14 +45,8 @@ def test_gated_mlp(bias):
     layer = layers.gated_mlp(6, bias=bias)
     gate, up, down = (torch.nn.Linear(n, m, bias=bias).double() for n, m in ((4, 6), (4, 6), (6, 4)))
     linears = [hg.LinearParams(*(p.detach().numpy().T for p in of.parameters())) for of in (gate, up, down)]
-
-    @optimized_jit
-    def by_hand(params, x, dy):
-        y, residuals = layer.forward(params, x)
-        dx, factors = layer.backward(residuals, dy)
-        return y, dx, hg.materialize(factors)
-
-    y, dx, grads = by_hand(layers.GatedMlpParams(*linears), U, DY)
+    run = optimized_jit(lambda dy, *arguments: passes(layer, dy, *arguments))
+    y, (dx, grads) = run(DY, layers.GatedMlpParams(*linears), U)
     assert_same((y, dx), in_torch(lambda x: down(F.silu(gate(x)) * up(x)), U, dY=DY)[1])
     for found, linear in zip(grads, (gate, up, down), strict=True):
         assert_same([p for p in found if p is not None], [p.grad.numpy().T for p in linear.parameters()])

@@ -3,9 +3,8 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from helpers import optimized_jit
-from precision import Subject, assert_precise, autodiff, by_torch, cotangents, every_dtype, grid
+from precision import Subject, autodiff, by_torch, cotangents, grid, over_the_whole_range
 
 from handgrad import rules
 
@@ -104,9 +103,4 @@ SUBJECTS = [
         "logsumexp", lambda X: jax.nn.logsumexp(X, -1), lambda t, x: t.logsumexp(x, -1), of_logsumexp, reduced=True
     ),
 ]
-
-
-@every_dtype
-@pytest.mark.parametrize("subject", SUBJECTS, ids=str)
-def test_over_the_whole_range(subject, dtype):
-    assert_precise(subject, dtype)
+test_over_the_whole_range = over_the_whole_range(SUBJECTS)

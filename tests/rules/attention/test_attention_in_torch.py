@@ -7,14 +7,9 @@ import jax
 import numpy as np
 import pytest
 from helpers import optimized_jit, together
-from in_torch import assert_close
+from in_torch import F, assert_close, torch
 
 from handgrad import LinearParams, layers, materialize, rules
-
-torch = pytest.importorskip("torch", reason="PyTorch, the optional third party, is not installed")
-F = torch.nn.functional
-
-pytestmark = pytest.mark.third_party
 
 RNG = np.random.default_rng(0)
 Q, K, V = (RNG.standard_normal(shape) for shape in ((2, 5, 4, 3), (2, 6, 2, 3), (2, 6, 2, 2)))

@@ -1,15 +1,10 @@
 """The rotary position embedding in PyTorch's complex numbers."""
 
 import numpy as np
-import pytest
 from helpers import together
-from in_torch import assert_close, in_torch, normal
+from in_torch import assert_close, in_torch, normal, torch
 
 from handgrad import rules
-
-torch = pytest.importorskip("torch", reason="PyTorch, the optional third party, is not installed")
-
-pytestmark = pytest.mark.third_party
 
 
 def test_rotary():

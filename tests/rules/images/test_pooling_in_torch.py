@@ -6,14 +6,9 @@ PyTorch has features behind the batch: axes move, numbers don't.
 import numpy as np
 import pytest
 from helpers import together
-from in_torch import assert_close, in_torch, normal
+from in_torch import F, assert_close, in_torch, normal
 
 from handgrad import rules
-
-torch = pytest.importorskip("torch", reason="PyTorch, the optional third party, is not installed")
-F = torch.nn.functional
-
-pytestmark = pytest.mark.third_party
 
 
 def to_torch(X):

@@ -2,17 +2,11 @@
 
 import jax
 import numpy as np
-import pytest
 from helpers import assert_same
-from in_torch import assert_rules_agree
+from in_torch import F, assert_rules_agree, torch
 
 import handgrad as hg
 from handgrad import rules
-
-torch = pytest.importorskip("torch", reason="PyTorch, the optional third party, is not installed")
-F = torch.nn.functional
-
-pytestmark = pytest.mark.third_party
 
 RNG = np.random.default_rng(0)
 

@@ -2,12 +2,10 @@
 
 import jax
 import numpy as np
-import pytest
+from in_torch import torch
 from rules.linear_algebra.matrices import passes, run
 
 from handgrad import rules
-
-torch = pytest.importorskip("torch", reason="PyTorch, the optional third party, is not installed")
 
 RNG = np.random.default_rng(0)
 NORMAL = RNG.standard_normal((2, 3, 3))

@@ -1,9 +1,6 @@
 """Cholesky and QR against PyTorch."""
 
-import pytest
 from rules.linear_algebra.in_torch import NORMAL, SKEWED, TALL, WIDE, check_in_torch, torch
-
-pytestmark = pytest.mark.third_party
 
 
 def test_values_and_gradients():

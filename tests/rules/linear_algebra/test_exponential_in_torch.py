@@ -1,10 +1,7 @@
 """The matrix exponential against PyTorch."""
 
 import numpy as np
-import pytest
 from rules.linear_algebra.in_torch import NORMAL, check_in_torch, torch
-
-pytestmark = pytest.mark.third_party
 
 
 def test_values_and_gradients():

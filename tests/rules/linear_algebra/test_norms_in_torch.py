@@ -1,9 +1,6 @@
 """Norms of a matrix against PyTorch."""
 
-import pytest
 from rules.linear_algebra.in_torch import TALL, WIDE, check_in_torch, torch
-
-pytestmark = pytest.mark.third_party
 
 
 def nuclear(X):

@@ -1,11 +1,8 @@
 """Scalars of a matrix against PyTorch."""
 
 import numpy as np
-import pytest
 from rules.linear_algebra.in_torch import NORMAL, TALL, check_in_torch, torch
 from rules.linear_algebra.matrices import passes, run
-
-pytestmark = pytest.mark.third_party
 
 
 def test_values_and_gradients():

@@ -1,9 +1,6 @@
 """Inverse and linear systems against PyTorch."""
 
-import pytest
 from rules.linear_algebra.in_torch import NORMAL, REGULAR, SKEWED, B, check_in_torch, torch
-
-pytestmark = pytest.mark.third_party
 
 
 def triangular(**options):

@@ -1,9 +1,6 @@
 """Eigenvalues and singular values against PyTorch."""
 
-import pytest
 from rules.linear_algebra.in_torch import NORMAL, TALL, WIDE, check_in_torch, torch
-
-pytestmark = pytest.mark.third_party
 
 
 def svd(X):

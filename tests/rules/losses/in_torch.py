@@ -1,49 +1,26 @@
-"""What the tests of losses against PyTorch share: its autograd beside the rule, in float64."""
+"""What the tests of losses against PyTorch share: numbers, and its losses as one for each example."""
 
 from typing import Any
 
 import numpy as np
-import pytest
-from rules.losses.rows import outcomes
+from in_torch import LARGE as LARGE, F, assert_rules_agree, torch
 
-torch = pytest.importorskip("torch", reason="PyTorch, the optional third party, is not installed")
-F = torch.nn.functional
+from handgrad import rules
 
 RNG = np.random.default_rng(0)
 SHAPE = BATCH, TOKENS, N = 4, 3, 5
 Z, NUMBERS = RNG.standard_normal((2, *SHAPE)) * 2
-LARGE = np.array([[1e4, -1e4, 0.25, 9999.0], [-1e4, -1e4, -9999.5, -1e4], [1e4, 1e4, 1e4, 1e4]])
 PROBABILITIES = RNG.uniform(0, 1, SHAPE)
 BITS = RNG.integers(0, 2, SHAPE)
 DISTRIBUTIONS = RNG.dirichlet(np.ones(N), SHAPE[:2])
-DC = RNG.standard_normal(BATCH)
-
-
-def relative_error(found: Any, expected: Any) -> float:
-    found, expected = np.asarray(found), np.asarray(expected)
-    assert found.shape == expected.shape
-    return np.abs(found - expected).max() / np.abs(expected).max()
 
 
 def assert_torchs(*rows: Any, bar: float = 1e-12) -> None:
-    """C and the cotangent of each argument of numbers, no further apart than the bar.
-
-    Args:
-      *rows: (rule, the loss in PyTorch, *arguments), the rule's options last if it has any. An argument may be None.
-    """
-    dC = DC[: len(rows[0][2])]
-    for row, found in zip(rows, outcomes([(row[0], *row[2:]) for row in rows], dC), strict=True):
-        arguments = [a for a in row[2:] if not isinstance(a, dict)]
-        leaves = [None if a is None else torch.tensor(a, requires_grad=a.dtype == np.float64) for a in arguments]
-        expected = row[1](*leaves)
-        expected.backward(torch.tensor(dC))
-        assert np.isfinite(found[0]).all()
-        assert relative_error(found[0], expected.detach().numpy()) <= bar, row
-        for leaf, cotangent in zip(leaves, found[1:], strict=False):
-            if leaf is not None and leaf.requires_grad:
-                assert relative_error(cotangent, leaf.grad.numpy()) <= bar, row
-            else:
-                assert cotangent is None
+    """Rows of (rule, the loss in PyTorch, *arguments), the rule's options last if it has any."""
+    options = [row[-1] if isinstance(row[-1], dict) else {} for row in rows]
+    arguments = [[a for a in row[2:] if not isinstance(a, dict)] for row in rows]
+    each = [getattr(rules, op).with_options(**of) for (op, *_), of in zip(rows, options, strict=True)]
+    assert_rules_agree(list(zip(each, (row[1] for row in rows), arguments, strict=True)), bar)
 
 
 def summed(C: Any) -> Any:

@@ -1,10 +1,7 @@
 """PyTorch's losses for binary classification: values and all gradients, in float64."""
 
 import numpy as np
-import pytest
 from rules.losses.in_torch import BITS, LARGE, PROBABILITIES, F, Z, assert_torchs, elementwise, summed, torch
-
-pytestmark = pytest.mark.third_party
 
 
 def focal(gamma, alpha):

@@ -1,10 +1,7 @@
 """PyTorch's divergences: values and all gradients, in float64."""
 
 import numpy as np
-import pytest
 from rules.losses.in_torch import DISTRIBUTIONS, RNG, SHAPE, F, N, Z, assert_torchs, elementwise
-
-pytestmark = pytest.mark.third_party
 
 LOG_P, LOG_Q = np.log(RNG.dirichlet(np.ones(N), (2, *SHAPE[:2])))
 COUNTS = RNG.poisson(2, SHAPE) + 0.25  # none is 1, where Stirling's term begins

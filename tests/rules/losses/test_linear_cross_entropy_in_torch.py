@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 from rules.losses.in_torch import EXTRAS, RNG, SHAPE, F, N, Z, assert_torchs, with_extras
 
-pytestmark = pytest.mark.third_party
-
 CLASSES = RNG.integers(0, 7, SHAPE[:2])
 IGNORED = np.where([[True, False, False]], -100, CLASSES)
 W, B = RNG.standard_normal((N, 7)), RNG.standard_normal(7)

@@ -1,9 +1,6 @@
 """PyTorch's margin losses: values and all gradients, in float64."""
 
-import pytest
 from rules.losses.in_torch import BITS, SHAPE, F, Z, assert_torchs, summed, torch
-
-pytestmark = pytest.mark.third_party
 
 
 def two_classes(a, y):

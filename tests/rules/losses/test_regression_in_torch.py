@@ -1,9 +1,6 @@
 """PyTorch's losses of a difference: values and all gradients, in float64."""
 
-import pytest
 from rules.losses.in_torch import LARGE, NUMBERS, F, Z, assert_torchs, elementwise
-
-pytestmark = pytest.mark.third_party
 
 
 def test_regression_losses():

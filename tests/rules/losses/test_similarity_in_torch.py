@@ -1,9 +1,6 @@
 """PyTorch's similarity losses: values and all gradients, in float64."""
 
-import pytest
 from rules.losses.in_torch import BATCH, NUMBERS, F, Z, assert_torchs, summed, torch
-
-pytestmark = pytest.mark.third_party
 
 
 def info_nce(normalize):

@@ -20,8 +20,6 @@ from rules.losses.in_torch import (
 )
 from rules.losses.rows import outcomes
 
-pytestmark = pytest.mark.third_party
-
 OP = "softmax_cross_entropy"
 LABELS = RNG.integers(0, N, SHAPE[:2])
 IGNORED = np.where([[True, False, False]], -100, LABELS)

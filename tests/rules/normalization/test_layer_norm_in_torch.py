@@ -5,14 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import assert_same, optimized_jit
-from in_torch import assert_rules_agree, channels_first
+from in_torch import F, assert_rules_agree, channels_first, torch
 
 from handgrad import layers, rules
-
-torch = pytest.importorskip("torch", reason="PyTorch, the optional third party, is not installed")
-F = torch.nn.functional
-
-pytestmark = pytest.mark.third_party
 
 ROWS, TOKENS, IMAGES, VOLUMES = (5, 6), (3, 4, 6), (2, 3, 4, 6), (2, 2, 3, 2, 6)
 

@@ -3,16 +3,11 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from helpers import assert_same
+from in_torch import F, torch
 
 import handgrad as hg
 from handgrad import layers, rules
-
-torch = pytest.importorskip("torch", reason="PyTorch, the optional third party, is not installed")
-F = torch.nn.functional
-
-pytestmark = pytest.mark.third_party
 
 RNG = np.random.default_rng(0)
 TABLE, POSITIONS = RNG.standard_normal((7, 4)), RNG.standard_normal((6, 4))

@@ -5,14 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import together
-from in_torch import assert_close
+from in_torch import assert_close, torch
 
 from handgrad import layers, materialize, rules
 from handgrad.layers import Sequences
-
-torch = pytest.importorskip("torch", reason="PyTorch, the optional third party, is not installed")
-
-pytestmark = pytest.mark.third_party
 
 RNG = np.random.default_rng(0)
 BATCH, TIME, N_IN, N = 4, 6, 3, 5

@@ -4,14 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from in_torch import F, torch
 
 import handgrad as hg
 from handgrad import layers, rules
-
-torch = pytest.importorskip("torch", reason="PyTorch, the optional third party, is not installed")
-F = torch.nn.functional
-
-pytestmark = pytest.mark.third_party
 
 RNG = np.random.default_rng(0)
 
