@@ -14,8 +14,9 @@ from jaxtyping import Array
 from handgrad import layers, models
 from handgrad.cases import Case
 from handgrad.cases.case import Arrays, normal
-from handgrad.crosscheck.course import Settings, look
+from handgrad.crosscheck.course import look
 from handgrad.crosscheck.evidence.evidence import collect
+from handgrad.crosscheck.settings import Settings
 from handgrad.crosscheck.subject.problem import from_model
 from handgrad.crosscheck.subject.programs import Programs
 from handgrad.crosscheck.verdict import judge

@@ -14,10 +14,11 @@ import jax.numpy as jnp
 import jax.test_util
 import numpy as np
 
-from handgrad.crosscheck.course import Settings, look
+from handgrad.crosscheck.course import look
 from handgrad.crosscheck.errors import mutation
 from handgrad.crosscheck.errors.mutation import Mutant
 from handgrad.crosscheck.evidence.evidence import Evidence
+from handgrad.crosscheck.settings import Settings
 from handgrad.crosscheck.subject.arguments import Leaves, put
 from handgrad.crosscheck.subject.problem import Problem
 from handgrad.crosscheck.subject.programs import Programs, precise

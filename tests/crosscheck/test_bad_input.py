@@ -235,8 +235,3 @@ def test_a_model_or_a_loss_that_is_none():
     wrong_shape = check_model(model, loss, params, X, np.zeros((4, 3)))
     assert wrong_shape.verdict == "INVALID"
     assert "InputError" in wrong_shape.reason
-
-
-def test_a_negative_seed_is_refused():
-    with pytest.raises(ValueError, match="seed"):
-        check_rule(forward, backward, X, W, seed=-1, **QUICK)

@@ -26,6 +26,8 @@ product = hg.ggn_vector_product(model, loss, params, x, labels)(params)
 attended = hg.rules.attention(jnp.ones((1, 2, 3, 4)), jnp.ones((1, 2, 3, 4)), jnp.ones((1, 2, 3, 4)), causal=True)
 y = hg.custom_vjp(model)(params, x)
 hg.check_rule(hg.rules.tanh, x, reference=jnp.tanh).raise_if_failed()
+hg.check_rule(hg.rules.tanh, x, dtype="float32", draws=1, transforms=("jit", "vmap"), control=None, rtol=1e-3)
+hg.check_model(model, loss, params, x, labels, dtype=jnp.bfloat16, repair=False, nondeterminism_tolerance=0.0)
 
 optimizer = optax.adam(1e-3)
 state = hg.training.init_state(params, optimizer)

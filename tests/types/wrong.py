@@ -45,6 +45,13 @@ hg.rules.tahn(x)  # wrong: tanh
 hg.check_rule(hg.rules.tanh, x, reference=x)  # wrong: a function
 hg.Rule(lambda X: (X, X))  # wrong: no backward pass
 
+# Checks
+hg.check_rule(hg.rules.tanh, x, drawn=3)  # wrong: draws
+hg.check_rule(hg.rules.tanh, x, rtol="1e-3")  # wrong: a number
+hg.check_rule(hg.rules.tanh, x, transforms=("pmap",))  # wrong: not one of the transforms
+hg.check_layer(hg.linear(3), x, contract=False)  # wrong: contracts
+hg.check_model(model, loss, params, x, y, differences="no")  # wrong: False
+
 # Folds
 hg.clipped_grad(model, loss)  # wrong: no bound
 hg.clipped_grad(model, loss, l2_clip_norm=1.0, style="layers")  # wrong: layer

@@ -18,11 +18,12 @@ from rich.text import Text
 from handgrad.cases import CASES, Case, first_rows
 from handgrad.cli import output
 from handgrad.crosscheck import Report, check_rule
+from handgrad.crosscheck.settings import Transform
 from handgrad.models.random_check import check_random_networks
 
 RULE_DTYPES = ("float64", "float32", "bfloat16")
 NETWORK_DTYPES = ("float64", "float32")
-TRANSFORMS = ("jit", "vmap")
+TRANSFORMS: tuple[Transform, ...] = ("jit", "vmap")
 WORKERS = 2
 T = TypeVar("T")
 LIBRARY = [case for case in CASES if not case.tests_only]
@@ -97,7 +98,7 @@ def check_rules(plan: Plan, library: Sequence[Case], bar: Progress) -> list[Chec
         jobs += [(case, dtype, (), False) for dtype in others if leads]
     task = bar.add_task("rules", total=len(jobs))
 
-    def in_worker(job: tuple[Case, str, tuple[str, ...], bool]) -> Checked:
+    def in_worker(job: tuple[Case, str, tuple[Transform, ...], bool]) -> Checked:
         case, dtype, transforms, control = job
         start = time.perf_counter()
         report = check_rule(

@@ -1,10 +1,10 @@
 """The checker: point it at any hand-written gradient. It knows JAX and factors, and no rule."""
 
 from handgrad.crosscheck.check import check_custom_vjp, check_function, check_layer, check_rule
-from handgrad.crosscheck.course import Settings
 from handgrad.crosscheck.model import check_model
 from handgrad.crosscheck.networks import Network, check_networks
 from handgrad.crosscheck.report.report import CheckFailed, Contract, Control, Repair, Report, Row
+from handgrad.crosscheck.settings import Settings
 
 __all__ = [
     "CheckFailed",

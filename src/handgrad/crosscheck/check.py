@@ -1,18 +1,23 @@
 """The checker's front door: point it at a gradient."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Unpack
 
-from handgrad.crosscheck.course import Settings, examine, invalid
+from handgrad.crosscheck.course import examine, invalid
 from handgrad.crosscheck.report.report import Report
 from handgrad.crosscheck.search import search
+from handgrad.crosscheck.settings import Settings, SettingsOptions
 from handgrad.crosscheck.subject import problem as problems
 from handgrad.crosscheck.subject.arguments import ProblemError, label
 from handgrad.crosscheck.subject.problem import Problem
 
 
 def check_rule(
-    rule: Any, *args: Any, reference: Callable[..., Any] | None = None, name: str | None = None, **settings: Any
+    rule: Any,
+    *args: Any,
+    reference: Callable[..., Any] | None = None,
+    name: str | None = None,
+    **settings: Unpack[SettingsOptions],
 ) -> Report:
     """Check a forward pass and its backward pass: a Rule, or any pair of `custom_vjp`'s convention.
 
@@ -46,7 +51,7 @@ def check_custom_vjp(
     *args: Any,
     keywords: dict[str, Any] | None = None,
     name: str | None = None,
-    **settings: Any,
+    **settings: Unpack[SettingsOptions],
 ) -> Report:
     """Check a function that carries its own gradient: `jax.custom_vjp`, with or without nondiff_argnums.
 
@@ -68,7 +73,7 @@ def check_function(
     *args: Any,
     argnums: int | Sequence[int] = 0,
     name: str | None = None,
-    **settings: Any,
+    **settings: Unpack[SettingsOptions],
 ) -> Report:
     """Check a gradient of a scalar function, in place of jax.grad(f, argnums).
 
@@ -90,7 +95,7 @@ def check_layer(
     key: Any = None,
     reference: Callable[..., Any] | None = None,
     name: str = "layer",
-    **settings: Any,
+    **settings: Unpack[SettingsOptions],
 ) -> Report:
     """Check a layer: anything with `init(key, x)`, `forward(params, x, key)` and `backward(residuals, dy)`.
 

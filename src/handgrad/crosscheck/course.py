@@ -2,7 +2,6 @@
 
 import dataclasses
 import time
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -12,8 +11,9 @@ from handgrad.crosscheck.errors import mutation
 from handgrad.crosscheck.evidence import oracle, tolerance
 from handgrad.crosscheck.evidence.contracts import contracts
 from handgrad.crosscheck.evidence.evidence import Evidence, collect
-from handgrad.crosscheck.evidence.transforms import CHECKS, transforms
+from handgrad.crosscheck.evidence.transforms import transforms
 from handgrad.crosscheck.report.report import Contract, Control, Report, Row, Verdict
+from handgrad.crosscheck.settings import Settings
 from handgrad.crosscheck.subject.arguments import Leaves, ProblemError, is_inexact, wide
 from handgrad.crosscheck.subject.problem import Problem
 from handgrad.crosscheck.subject.programs import Programs, precise
@@ -21,45 +21,6 @@ from handgrad.crosscheck.verdict import judge
 
 KINKS = 8  # that a report spells out
 CHEAP = 20_000  # numbers, in and out, up to which the negative control runs unasked
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a check runs.
-
-    Attributes:
-      seed: of the cotangents and all else that is random.
-      draws: random cotangents; a small output's whole Jacobian comes on top.
-      dtype: what floating-point arguments are cast to first; None leaves them.
-      differences: whether finite differences hold the reference to account. False trusts autodiff of the reference, as
-        straight-through estimators need.
-      contracts: whether to look at the promises that need no oracle.
-      transforms: which of "jit", "vmap", "scan", "checkpoint", "shard" and "second_order" to look at.
-      control: whether to break the gradient on purpose and count how often that is seen; None: where it is cheap.
-      rtol: a tolerance of your own, as a share of each leaf's largest gradient, in place of the derived one.
-      atol: absolute slack. What only passes by it is INCONCLUSIVE: slack excuses and certifies nothing.
-      search: whether to look for inputs that make it fail.
-    """
-
-    seed: int = 0
-    draws: int = 3
-    dtype: Any = None
-    differences: bool = True
-    contracts: bool = True
-    transforms: tuple[str, ...] = ("jit",)
-    control: bool | None = None
-    rtol: float | None = None
-    atol: float = 0.0
-    search: bool = False
-
-    def __post_init__(self) -> None:
-        unknown = set(self.transforms) - set(CHECKS)
-        if unknown or isinstance(self.transforms, str):
-            raise ValueError(f"transforms must be a tuple of some of {', '.join(CHECKS)}, got {self.transforms!r}")
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int | np.integer) or self.seed < 0:
-            raise ValueError(f"seed must be a non-negative integer, got {self.seed!r}")
-        if self.draws < 1:
-            raise ValueError(f"draws must be 1 at least, got {self.draws!r}")
 
 
 def examine(problem: Problem, settings: Settings) -> Report:

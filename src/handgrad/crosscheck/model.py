@@ -1,11 +1,11 @@
 """Whole networks: the gradient of a model under a loss, and the first layer that is wrong."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Unpack
 
 from handgrad.crosscheck.check import check_layer, check_rule, run
-from handgrad.crosscheck.course import Settings
 from handgrad.crosscheck.report.report import Report
+from handgrad.crosscheck.settings import Settings, SettingsOptions
 from handgrad.crosscheck.subject.problem import from_model
 
 
@@ -19,7 +19,7 @@ def check_model(
     weights: Any = None,
     key: Any = None,
     name: str = "model",
-    **settings: Any,
+    **settings: Unpack[SettingsOptions],
 ) -> Report:
     """Check a network's gradient by params and x, and where it is wrong find the first wrong layer.
 
@@ -37,7 +37,8 @@ def check_model(
       that it sees.
     Derivation: docs/crosscheck.md
     """
-    given = Settings(**{"control": False, **settings})
+    settings.setdefault("control", False)
+    given = Settings(**settings)
     report = run(name, lambda: from_model(name, model, loss, (params, x, target, weights), key, given.dtype), given)
     if any(row.status == "FAIL" for row in report.rows):
         found = first_wrong(model, loss, params, x, target, key, given)
@@ -47,7 +48,13 @@ def check_model(
 
 def first_wrong(model: Any, loss: Any, params: Any, x: Any, target: Any, key: Any, settings: Settings) -> str:
     """One sentence: which layer's backward pass is wrong on its own, looking from the loss backwards."""
-    quick = {"seed": settings.seed, "dtype": settings.dtype, "control": False, "contracts": False, "transforms": ()}
+    quick: SettingsOptions = {
+        "seed": settings.seed,
+        "dtype": settings.dtype,
+        "control": False,
+        "contracts": False,
+        "transforms": (),
+    }
 
     def loss_backward(residuals: Any, dlosses: Any) -> tuple[Any]:
         return (loss.backward(residuals, dlosses),)

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from handgrad.crosscheck.course import Settings, look
+from handgrad.crosscheck.course import look
 from handgrad.crosscheck.report.report import Report
+from handgrad.crosscheck.settings import Settings
 from handgrad.crosscheck.subject.arguments import Leaves, ProblemError, is_inexact, wide
 from handgrad.crosscheck.subject.problem import Problem
 from handgrad.crosscheck.subject.programs import Programs
