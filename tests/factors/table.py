@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from handgrad import factors
 from handgrad.factors import Contraction, Correlation, Hadamard, Outer, PerExample, Scatter, Shared, Stacked, Total
 from handgrad.factors.windows import Window
 
@@ -18,6 +19,7 @@ jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 BATCH = 4
 LAYERS, OUTER_LAYERS = 3, 2
 WEIGHTS = np.array([0.5, -2.0, 0.0, 3.0])
+S = np.random.default_rng(0).standard_normal((5, 2))
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +86,15 @@ def two_outers(A, D, B, E):
     return Shared((Outer(A, D), Outer(B, E)))
 
 
+def recompute(rows, shared, weights, options):
+    """S ∘ Σ_b w_b A_bᵀ Δ_b, times the options' number."""
+    return options[0] * shared * Outer(*rows).accumulate(weights)
+
+
+def recomputed(A, Delta, dtype=np.dtype(float)):
+    return factors.Recomputed(2 * S * Outer(A, Delta).sum(), (A, Delta), S, recompute, (2.0,), dtype)
+
+
 def two_stacked_products(W, a, d, b, e):
     return stacked_product(W, a, d) + stacked_product(W, b, e)
 
@@ -112,6 +123,7 @@ ROWS = {
         lambda W, a, d: sum(stacked_product(W[i], a[i], d[i]) for i in range(OUTER_LAYERS)),
         2,
     ),
+    "recomputed": Row(S.shape, normal((3, 5), (3, 2)), recomputed, lambda W, a, d: product(2 * S * W, a, d)),
     "shared-outers": Row(
         (4, 3),
         normal((4,), (3,), (5, 4), (5, 3)),
@@ -172,6 +184,12 @@ def contraction(subscripts: str, primal: str) -> Row:
 
 
 ROWS |= {f"contraction-{name}": contraction(*terms) for name, terms in EINSUMS.items()}
+ROWS["shared-contraction-outer"] = Row(
+    (2, 3),
+    normal((3, 2), (3, 3)),
+    lambda A, D: Shared((Contraction(A, D, EINSUMS["tokens"][0]), Outer(A, D))),
+    lambda W, a, d: 2 * product(W, a, d),
+)
 
 
 def plane(size=(2, 2), strides=(1, 1), padding=((0, 0), (0, 0)), dilation=(1, 1), groups=1):

@@ -1,25 +1,16 @@
 """Every fold of every factor, against the gradients of each example that autodiff finds alone."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from factors.table import BATCH, ROWS, WEIGHTS, check_folds, dots, folds, jit, relative_error
+from factors.table import BATCH, ROWS, WEIGHTS, check_folds, dots, folds, jit, recomputed, relative_error
 from helpers import assert_same
 
-from handgrad.factors import (
-    Contraction,
-    Correlation,
-    Hadamard,
-    Outer,
-    PerExample,
-    Recomputed,
-    Scatter,
-    Shared,
-    Stacked,
-    Total,
-    is_factor,
-)
+import handgrad as hg
+from handgrad.factors import Contraction, Correlation, Hadamard, Outer, PerExample, Scatter, Shared, Stacked, Total
 from handgrad.factors.windows import Window
 
 every_row = pytest.mark.parametrize("row", ROWS.values(), ids=ROWS.keys())
@@ -59,8 +50,8 @@ def test_it_is_a_pytree_and_says_what_it_is(row):
         one = factor.examples(3, 1)
         assert type(one) is type(factor)
         assert (one.batch, one.shape) == (1, row.shape)
-        assert is_factor(factor)
-        assert not is_factor(factor.per_example())
+        assert hg.factors.is_factor(factor)
+        assert not hg.factors.is_factor(factor.per_example())
 
     jax.eval_shape(look, factor)
 
@@ -68,8 +59,8 @@ def test_it_is_a_pytree_and_says_what_it_is(row):
 @pytest.mark.parametrize(
     "name",
     [
-        *("outer", "outer-direct", "total-tokens", "hadamard", "per_example-scalar", "stacked-shared"),
-        *("correlation-plain", "correlation-gram-groups"),
+        *("outer", "outer-direct", "total-tokens", "hadamard", "per_example-scalar", "recomputed", "stacked-shared"),
+        *("contraction-tokens", "correlation-plain", "correlation-gram-groups"),
         *("scatter-tokens", "scatter-more-tokens-than-rows", "positions"),
     ],
 )
@@ -109,6 +100,10 @@ LOW = [
 ]
 
 
+def folds_and_gradients(rows, sides):
+    return {name: (folds(row.make(*sides[name])), row.gradients(sides[name])[0]) for name, row in rows.items()}
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_low_precision(dtype):
     """Sums come back in the parameter's dtype; every other fold in float32, where it was computed.
@@ -117,11 +112,7 @@ def test_low_precision(dtype):
     rounding of the sums alone: some ulps of float32, and one rounding to bfloat16 of each element at the end.
     """
     rows = {name: ROWS[name] for name in (LOW if dtype == "bfloat16" else ["outer-direct", "contraction-tokens"])}
-
-    @jit
-    def run(sides):
-        return {name: (folds(row.make(*sides[name])), row.gradients(sides[name])[0]) for name, row in rows.items()}
-
+    run = jit(partial(folds_and_gradients, rows))
     for found, g in jax.device_get(run({name: row.sides(0, dtype) for name, row in rows.items()})).values():
         check_folds(found, g, np.float32, jnp.dtype(dtype), 1e-6)
 
@@ -130,11 +121,7 @@ def test_low_precision(dtype):
 def test_a_large_and_a_small_side(dtype, size):
     """The gradients are about 1: no fold overflows or underflows on the way. The squares of a side must fit float32."""
     rows = {name: ROWS[name] for name in ("outer", "outer-gram", "outer-direct", "hadamard-tokens")}
-
-    @jax.jit
-    def run(sides):
-        return {name: (folds(row.make(*sides[name])), row.gradients(sides[name])[0]) for name, row in rows.items()}
-
+    run = jax.jit(partial(folds_and_gradients, rows))
     for scale in (size, 1 / size):
         sides = {name: row.sides(0) for name, row in rows.items()}
         sides = {name: ((scale * A).astype(dtype), (Delta / scale).astype(dtype)) for name, (A, Delta) in sides.items()}
@@ -248,13 +235,12 @@ PARTS = {
 def test_tokens_as_examples(name):
     factor, parts = PARTS[name]
 
-    def folds(tokens):
-        return tokens.per_example(), tokens.sq_norms(), tokens.sum(), tokens.gram()
-
     @jit
     def run(factor):
-        twice = jax.tree.map(lambda a: jnp.stack([a, 2 * a]) if a.dtype == float else jnp.stack([a, a]), factor)
-        return folds(factor.by_token()), Stacked(twice).by_token().sum(), Stacked(twice).sum()
+        tokens = factor.by_token()
+        twice = Stacked(jax.tree.map(lambda a: jnp.stack([a, 2 * a if a.dtype == float else a]), factor))
+        found = tokens.per_example(), tokens.sq_norms(), tokens.sum(), tokens.gram()
+        return found, twice.by_token().sum(), twice.sum()
 
     g = parts.reshape(-1, *parts.shape[2:])
     flat = g.reshape(len(g), -1)
@@ -277,10 +263,6 @@ def test_projections():
     assert_same(*both(factors))
 
 
-def recompute(rows, shared, weights, options):
-    return Outer(*rows).accumulate(weights)
-
-
 def test_an_empty_batch():
     """Sums are 0, folds over examples are empty."""
     empty = {
@@ -289,7 +271,7 @@ def test_an_empty_batch():
         "correlation": Correlation(np.zeros((0, 4, 2)), np.zeros((0, 3, 2)), Window((2,), (1,), ((0, 0),), (1,))),
         "correlation-groups": ROWS["correlation-gram-groups"].make(*ROWS["correlation-gram-groups"].sides(0, batch=0)),
         "contraction": Contraction(A[:0], DELTA[:0], "bti,bto->io"),
-        "recomputed": Recomputed(np.zeros((5, 2)), (A[:0], DELTA[:0]), (), recompute, (), np.dtype(float)),
+        "recomputed": recomputed(A[:0], DELTA[:0]),
     }
 
     @jit

@@ -1,14 +1,12 @@
-"""Contraction: the factors that it generalizes, stacks and ties of it, and what it refuses."""
+"""Contraction: the factors that it generalizes, and what it refuses."""
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from factors.table import ROWS, jit
 from helpers import assert_same
 
 import handgrad as hg
-from handgrad.factors import Contraction, Hadamard, Outer, Shared, Stacked
+from handgrad.factors import Contraction, Hadamard, Outer
 
 
 def test_it_generalizes_outer_and_hadamard():
@@ -21,20 +19,6 @@ def test_it_generalizes_outer_and_hadamard():
         return f.shape, f.sum(), f.sq_norms(), f.second_moment(), f.per_example(), f.inner(other)
 
     assert_same(*jit(lambda pairs: ([folds(f, g) for f, g in pairs], [folds(g, f) for f, g in pairs]))(pairs))
-
-
-def test_under_stacked_and_shared():
-    one = ROWS["contraction-tokens"].make(*ROWS["contraction-tokens"].sides(0))
-
-    @jit
-    def both(one):
-        stacked = Stacked(jax.tree.map(lambda a: jnp.stack([a, 2 * a]), one))
-        shared = Shared((one, Outer(one.A, one.Delta)))
-        total, sq_norms = one.sum(), one.sq_norms()
-        expected = jnp.stack([total, 4 * total]), 17 * sq_norms, 4 * sq_norms
-        return (stacked.sum(), stacked.sq_norms(), shared.sq_norms()), expected
-
-    assert_same(*both(one))
 
 
 @pytest.mark.parametrize(

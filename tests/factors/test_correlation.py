@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from factors.table import ROWS, WINDOWS, correlation, dots, jit, plane, relative_error
+from factors.table import ROWS, correlation, dots, jit, plane, relative_error
 
 from handgrad.factors import Correlation
 
@@ -43,12 +43,6 @@ def test_inner_of_one_kernel_under_two_windows():
 
     found, gradients = run(sides)
     assert relative_error(found, dots(*gradients)) <= 1e-12
-
-
-def test_its_window_is_static():
-    row = ROWS["correlation-solid"]
-    factor = jax.eval_shape(lambda factor: factor, row.make(*row.sides(0)))
-    assert factor.window == WINDOWS["solid"][0]
 
 
 def test_sq_norms_never_hold_every_gradient(monkeypatch):
