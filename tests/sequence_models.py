@@ -1,11 +1,11 @@
-"""What tests of layers of sequences share: inputs, parameters, and gradients against autodiff."""
+"""What tests of layers of sequences share: inputs, and gradients against autodiff."""
 
 import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from helpers import assert_same
+from helpers import assert_same, drawn
 
 import handgrad as hg
 from handgrad.layers import Sequences
@@ -19,13 +19,6 @@ STATE = jnp.asarray(RNG.standard_normal((3, 5)))
 
 def state_of(kind, scale=1.0):
     return (scale * STATE, -scale * STATE) if kind == "lstm" else scale * STATE
-
-
-def drawn(model, x):
-    """Parameters of the model, none of them zero."""
-    rng = np.random.default_rng(1)
-    like = jax.eval_shape(lambda key: model.init(key, x), KEY)
-    return jax.tree.map(lambda p: jnp.asarray(rng.standard_normal(p.shape).astype(p.dtype)), like)
 
 
 def assert_gradients(*rows):

@@ -3,16 +3,13 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
-from helpers import assert_same, noise
+from helpers import assert_refused, assert_same, both_gradients, drawn, noise
 
 import handgrad as hg
 from handgrad import layers
 
 KEY = jax.random.key(0)
-RNG = np.random.default_rng(0)
-IDS = jnp.asarray([[0, 4, 4], [2, 0, 2], [1, 1, 1]])
-LABELS = jnp.asarray([[4, 4, 2], [0, 2, 2], [1, 1, 0]])
+IDS, LABELS = jnp.asarray([[0, 4, 4], [2, 0, 2], [1, 1, 1]]), jnp.asarray([[4, 4, 2], [0, 2, 2], [1, 1, 0]])
 WEIGHTS = jnp.asarray([0.5, 1.0, 2.0])
 LOSS = hg.softmax_cross_entropy()
 MODEL = layers.tied_embedding(
@@ -20,12 +17,7 @@ MODEL = layers.tied_embedding(
 )
 
 
-def drawn(model):
-    like = jax.eval_shape(lambda key: model.init(key, IDS), KEY)
-    return jax.tree.map(lambda p: jnp.asarray(RNG.standard_normal(p.shape)), like)
-
-
-PARAMS = drawn(MODEL)
+PARAMS = drawn(MODEL, IDS)
 
 
 def reference(params, ids):
@@ -58,17 +50,14 @@ def test_logits_gradients_and_norms():
         g = jax.vmap(one, (None, 0, 0))(params, IDS, LABELS)["embedding"].table
         found = logits, (value, grads), shared.per_example(), shared.sq_norms()
         expected = reference(params, IDS), plain, g, jnp.einsum("brn,brn->b", g, g)
-        with_key = [gradient(params, IDS, LABELS, WEIGHTS, KEY) for gradient in GRADIENTS]
+        with_key = both_gradients(MODEL, LOSS, 0)(params, IDS, LABELS, WEIGHTS, KEY)
         return found, expected, sum(site.sq_norms() for site in shared.sites), with_key
 
     found, expected, apart, with_key = everything(PARAMS)
     assert_same(found, expected)
     assert_same(*with_key)
     assert (np.abs(np.asarray(apart) - expected[-1]) > 1e-3 * np.asarray(expected[-1])).all()
-    assert (np.abs(np.asarray(with_key[0]["embedding"].table) - expected[1][1]["embedding"].table) > 0).any()
-
-
-GRADIENTS = hg.grad(MODEL, LOSS), jax.grad(hg.objective(MODEL, LOSS))
+    assert (np.abs(np.asarray(with_key[0][1]["embedding"].table) - expected[1][1]["embedding"].table) > 0).any()
 
 
 def test_init():
@@ -89,35 +78,24 @@ def test_the_table_is_kept_once():
     jax.eval_shape(run, PARAMS)
 
 
-@pytest.mark.parametrize(
-    ("call", "sentence"),
-    [
-        (lambda: layers.tied_embedding(5, 0, hg.tanh()), "tied_embedding: n must be a positive integer, got 0"),
-        (lambda: layers.tied_embedding(5, 4, hg.tanh), "tied_embedding: expected a Layer, as .*, got function"),
-        (
-            lambda: MODEL.backward((), IDS),
-            "chain: residuals must be a tuple of 3, one for each layer, got a tuple of 0",
+def test_refusals():
+    """Others are those of chain, shared and the rules."""
+    wide = hg.linear(3)
+    params = PARAMS | {"body": drawn(wide, np.ones((3, 4)))}
+    rows = {
+        "tied_embedding: n must be a positive integer, got 0": lambda: layers.tied_embedding(5, 0, hg.tanh()),
+        "tied_embedding: expected a Layer, as .*, got function": lambda: layers.tied_embedding(5, 4, hg.tanh),
+        r"in layer body.0: position_embedding_forward: X must have at most 6 tokens, .*, got float64 \(1, 9, 4\)": (
+            lambda: MODEL.init(KEY, jnp.zeros((1, 9), int))
         ),
-        (
-            lambda: MODEL.init(KEY, jnp.zeros((1, 9), int)),
-            r"in layer body.0: position_embedding_forward: X must have at most 6 tokens, .*, got float64 \(1, 9, 4\)",
+        r"in layer embedding: embedding_forward: ids must be integers .*, got float64 \(5, 4\)": (
+            lambda: MODEL.forward(PARAMS, PARAMS["embedding"].table)
         ),
-        (
-            lambda: MODEL.forward(PARAMS, PARAMS["embedding"].table),
-            r"in layer embedding: embedding_forward: ids must be integers .*, got float64 \(5, 4\)",
+        r"shared: params.head.table must have the shape of params.embedding.table, \(5, 4\), got \(5, 3\)": (
+            lambda: layers.tied_embedding(5, 4, wide).init(KEY, IDS)
         ),
-        (
-            lambda: layers.tied_embedding(5, 4, hg.linear(3)).init(KEY, IDS),
-            r"shared: params.head.table must have the shape of params.embedding.table, \(5, 4\), got \(5, 3\)",
+        r"in layer head: tied_head_forward: X must have shape \(3, 3, 4\) to meet the table \(5, 4\), got .*": (
+            lambda: layers.tied_embedding(5, 4, wide).forward(params, IDS)
         ),
-        (
-            lambda: layers.tied_embedding(5, 4, hg.linear(3)).forward(
-                PARAMS | {"body": hg.LinearParams(jnp.ones((4, 3)), jnp.ones(3))}, IDS
-            ),
-            r"in layer head: tied_head_forward: X must have shape \(3, 3, 4\) to meet the table \(5, 4\), got .*",
-        ),
-    ],
-)
-def test_bad_input(call, sentence):
-    with pytest.raises(hg.InputError, match=f"^{sentence}(\n|$)"):
-        call()
+    }
+    assert_refused(rows)
