@@ -3,9 +3,8 @@
 import jax
 import numpy as np
 import pytest
-from helpers import assert_same
+from helpers import assert_same, both_gradients
 
-import handgrad as hg
 from handgrad.crosscheck.subject.programs import QUICK_TO_COMPILE
 from handgrad.models import random_network
 from handgrad.models.random_network import ACTIVATIONS, PROBABILITY_LOSSES, REGRESSION_LOSSES
@@ -21,17 +20,14 @@ def test_value_and_gradients_in_float64(first):
     dtypes."""
     for seed in range(first, first + PART):
         networks = [random_network(seed, draw=draw) for draw in range(DRAWS)]
-        model, loss = networks[0].model, networks[0].loss
-        by_hand = hg.value_and_grad(model, loss, argnums=(0, 1))
-        by_autodiff = jax.value_and_grad(hg.objective(model, loss), argnums=(0, 1))
-        both = compiled(lambda *a, f=by_hand, g=by_autodiff: (f(*a), g(*a)), networks[0].arguments)
+        both = compiled(both_gradients(networks[0].model, networks[0].loss), networks[0].arguments)
         for network in networks:
             assert_same(*both(*network.arguments))
 
 
 def compiled(function, arguments):
     """Compiling is the whole price here; where a version of XLA doesn't know the option, its own defaults do."""
-    lowered = jax.jit(function).lower(*arguments)
+    lowered = function.lower(*arguments)
     try:
         return lowered.compile(QUICK_TO_COMPILE)
     except jax.errors.JaxRuntimeError:
@@ -48,18 +44,13 @@ def test_every_part_takes_part():
     assert {type(n.arguments[0]) for n in networks} == {tuple, dict}
 
 
-def test_a_seed_is_a_network():
-    one, other = random_network(7), random_network(7)
-    assert one.name == other.name
-    assert jax.tree.all(jax.tree.map(np.array_equal, one.arguments, other.arguments))
-    assert random_network(8).name != one.name
-
-
-def test_a_draw_changes_the_numbers_alone():
-    one, other = random_network(7), random_network(7, draw=1)
-    assert one.name == other.name
-    assert jax.tree.map(np.shape, one.arguments) == jax.tree.map(np.shape, other.arguments)
-    assert not np.array_equal(one.arguments[1], other.arguments[1])
+def test_a_seed_is_a_network_and_a_draw_its_numbers():
+    one, same, other, drawn = random_network(7), random_network(7), random_network(8), random_network(7, draw=1)
+    assert one.name == same.name == drawn.name
+    assert other.name != one.name
+    assert jax.tree.all(jax.tree.map(np.array_equal, one.arguments, same.arguments))
+    assert jax.tree.map(np.shape, one.arguments) == jax.tree.map(np.shape, drawn.arguments)
+    assert not np.array_equal(one.arguments[1], drawn.arguments[1])
 
 
 def test_dtype():

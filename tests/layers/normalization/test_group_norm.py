@@ -1,12 +1,11 @@
 """What a group norm's layer refuses."""
 
-import pytest
+from helpers import assert_refused
 
-import handgrad as hg
-from handgrad import layers
+from handgrad.layers import group_norm
 
 
-@pytest.mark.parametrize("groups", [0, 2.0, None])
-def test_groups_is_a_positive_integer(groups):
-    with pytest.raises(hg.InputError, match=r"^group_norm: groups must be a positive integer, got "):
-        layers.group_norm(groups)
+def test_groups_is_a_positive_integer():
+    for groups in (0, 2.0, None):
+        sentence = f"group_norm: groups must be a positive integer, got {groups}"
+        assert_refused({sentence: lambda groups=groups: group_norm(groups)})
