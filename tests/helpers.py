@@ -103,9 +103,9 @@ def assert_layers(rows: dict[str, tuple[hg.Layer, Any]], x: Any) -> None:
         assert_same(found, expected)
 
 
-def drawn(layer: hg.Layer, x: Any, scale: float = 1.0) -> Any:
+def drawn(layer: hg.Layer, x: Any, scale: float = 1.0, seed: int = 1) -> Any:
     """Parameters of a layer, none of them 0 or 1: drawn by NumPy, since an eager init compiles a program a shape."""
-    rng = np.random.default_rng(1)
+    rng = np.random.default_rng(seed)
     like = jax.eval_shape(lambda: layer.init(jax.random.key(0), x))
     return jax.tree.map(lambda p: jnp.asarray((scale * rng.standard_normal(p.shape)).astype(p.dtype)), like)
 

@@ -5,36 +5,21 @@ import functools
 import jax
 import numpy as np
 
-from handgrad.models import (
-    GPT2_STATE,
-    LENET5_STATE,
-    LLAMA_STATE,
-    Gpt2Config,
-    LlamaConfig,
-    LstmLanguageModelConfig,
-    ResnetConfig,
-    gpt2,
-    lenet5,
-    llama,
-    lstm_language_model,
-    lstm_language_model_state,
-    resnet,
-    resnet_state,
-    to_state,
-)
+from handgrad import models
+from handgrad.models import GPT2_STATE, LENET5_STATE, LLAMA_STATE, lstm_language_model_state, resnet_state, to_state
 
 RNG = np.random.default_rng(0)
 IDS, LABELS = (RNG.integers(0, 7, (2, 5)) for _ in range(2))
-GPT2 = Gpt2Config(vocabulary=11, tokens=6, width=4, blocks=2, heads=2)
-LLAMA = LlamaConfig(vocabulary=11, width=8, hidden=6, blocks=2, heads=4, kv_heads=2, rotary_base=100.0)
-RESNET = ResnetConfig(classes=3, widths=(2, 4), blocks=(1, 2), norm="batch")
-LSTM = LstmLanguageModelConfig(vocabulary=7, width=3)
+GPT2 = models.Gpt2Config(vocabulary=11, tokens=6, width=4, blocks=2, heads=2)
+LLAMA = models.LlamaConfig(vocabulary=11, width=8, hidden=6, blocks=2, heads=4, kv_heads=2, rotary_base=100.0)
+RESNET = models.ResnetConfig(classes=3, widths=(2, 4), blocks=(1, 2), norm="batch")
+LSTM = models.LstmLanguageModelConfig(vocabulary=7, width=3)
 MODELS = {
-    "gpt2": (gpt2(GPT2), GPT2_STATE, IDS, LABELS),
-    "llama": (llama(LLAMA), LLAMA_STATE, IDS, LABELS),
-    "lenet5": (lenet5(), LENET5_STATE, RNG.standard_normal((3, 28, 28, 1)), np.array([0, 7, 2])),
-    "resnet": (resnet(RESNET), resnet_state(RESNET), RNG.standard_normal((4, 6, 6, 3)), np.array([0, 2, 1, 1])),
-    "lstm": (lstm_language_model(LSTM), lstm_language_model_state(LSTM), IDS, LABELS),
+    "gpt2": (models.gpt2(GPT2), GPT2_STATE, IDS, LABELS),
+    "llama": (models.llama(LLAMA), LLAMA_STATE, IDS, LABELS),
+    "lenet5": (models.lenet5(), LENET5_STATE, RNG.standard_normal((3, 28, 28, 1)), np.array([0, 7, 2])),
+    "resnet": (models.resnet(RESNET), resnet_state(RESNET), RNG.standard_normal((4, 6, 6, 3)), np.array([0, 2, 1, 1])),
+    "lstm": (models.lstm_language_model(LSTM), lstm_language_model_state(LSTM), IDS, LABELS),
 }
 
 
@@ -47,3 +32,7 @@ def made(name, dtype=np.float32):
     like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype), like)
     params = jax.tree.map(lambda leaf: np.asarray(rng.standard_normal(leaf.shape) / 2, leaf.dtype), like)
     return like, params, to_state(table, params)
+
+
+def check_same(found, expected):
+    jax.tree.map(np.testing.assert_array_equal, found, expected)

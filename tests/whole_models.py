@@ -2,6 +2,7 @@
 
 import functools
 
+import helpers
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,29 +14,21 @@ RNG = np.random.default_rng(0)
 IDS, LABELS = (RNG.integers(0, 7, (4, 5)) for _ in range(2))
 POINTS, CLASSES = RNG.standard_normal((5, 6)), RNG.integers(0, 3, 5)
 LOSS = hg.softmax_cross_entropy()
+BLOCKS = hg.repeat(hg.residual(hg.chain(hg.linear(4), hg.tanh())), 3)
+LLAMA = LlamaConfig(vocabulary=7, width=4, hidden=6, blocks=2, heads=2, kv_heads=1, rotary_base=10.0)
 MODELS = {
     "mlp": (hg.mlp((6, 5, 3), hg.tanh()), POINTS, CLASSES),
-    "repeat": (
-        hg.chain(hg.linear(4), hg.repeat(hg.residual(hg.chain(hg.linear(4), hg.tanh())), 3), hg.linear(3)),
-        POINTS,
-        CLASSES,
-    ),
+    "repeat": (hg.chain(hg.linear(4), BLOCKS, hg.linear(3)), POINTS, CLASSES),
     "convnet": (lenet5(), RNG.standard_normal((3, 28, 28, 1)), RNG.integers(0, 10, 3)),
     "lstm": (lstm_language_model(LstmLanguageModelConfig(7, width=3, layers=2)), IDS, LABELS),
     "gpt2": (gpt2(Gpt2Config(vocabulary=7, tokens=5, width=4, blocks=2, heads=2)), IDS, LABELS),
-    "llama": (
-        llama(LlamaConfig(vocabulary=7, width=4, hidden=6, blocks=2, heads=2, kv_heads=1, rotary_base=10.0)),
-        IDS,
-        LABELS,
-    ),
+    "llama": (llama(LLAMA), IDS, LABELS),
 }
 
 
 def normal_params(model, x, seed=1):
     """Parameters none of which is 0 or 1."""
-    rng = np.random.default_rng(seed)
-    like = jax.eval_shape(model.init, jax.random.key(0), x)
-    return jax.tree.map(lambda p: jnp.asarray(rng.standard_normal(p.shape) / 2), like)
+    return helpers.drawn(model, x, 0.5, seed)
 
 
 def drawn(name):

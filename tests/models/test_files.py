@@ -4,19 +4,14 @@ import json
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
-from published_models import MODELS, made
+from published_models import MODELS, check_same, made
 
 import handgrad as hg
 from handgrad.checks import path_name
 from handgrad.models import GPT2_STATE, load, save
 
 flax = pytest.importorskip("safetensors.flax")
-
-
-def check_same(found, expected):
-    jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
 @pytest.mark.parametrize("name", MODELS)
