@@ -88,8 +88,8 @@ def test_gpt2s_c_attn_is_three_weights_side_by_side():
 
 
 def test_a_checker_finds_its_parts():
-    layer = layers.multi_head_attention(4, dropout=0.5, rotary=1e4)
-    params = drawn(layer)
+    layer = multi_head_attention(4, dropout=0.5, rotary=1e4)
+    params = drawn(layer, X)
     parts = layer.parts(params, X, KEY)
     assert [part.name for part in parts] == ["query", "key", "value", "rotary.0", "rotary.1", "attention", "output"]
     assert [part.key is KEY for part in parts] == [False] * 5 + [True, False]
