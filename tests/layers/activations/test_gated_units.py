@@ -85,15 +85,13 @@ def test_x_is_kept_once():
     assert residuals.gate.X is residuals.up.X is X
 
 
-def test_the_checker_finds_the_wrong_part():
+def test_a_checker_finds_its_parts():
     params = drawn(MLP, X)
     parts = list(MLP.parts(params, X))
-    assert [name for name, *_ in parts] == ["gate", "up", "unit", "down"]
+    assert [part.name for part in parts] == ["gate", "up", "unit", "down"]
     for name, part, own, seen, key in parts:
-        report = hg.check_layer(part, seen, params=own, key=key, name=name, control=False, transforms=())
-        report.raise_if_failed()
-    _, down, own, seen, _ = parts[-1]
-    assert_same(down.forward(own, seen)[0], MLP.forward(params, X)[0])
+        hg.check_layer(part, seen, params=own, key=key, name=name, control=False, transforms=()).raise_if_failed()
+    assert_same(parts[-1].layer.forward(parts[-1].params, parts[-1].x)[0], MLP.forward(params, X)[0])
 
 
 def test_refusals():

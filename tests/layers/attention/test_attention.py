@@ -76,17 +76,6 @@ def test_heads_are_attentions_side_by_side():
     assert_same(*both(drawn(TWO, X, 0.4)))
 
 
-def test_gpt2s_c_attn_is_three_weights_side_by_side():
-    """One product with the published (n, 3 n) weight, split, is three products with its thirds."""
-    W, b = np.random.default_rng(2).standard_normal((8, 24)), np.arange(24.0)
-    pairs = zip(np.split(W, 3, axis=1), np.split(b, 3), strict=True)
-    thirds = [hg.LinearParams(*map(jnp.asarray, pair)) for pair in pairs]
-    params = drawn(TWO, X, 0.4)._replace(query=thirds[0], key=thirds[1], value=thirds[2])
-    attention = jax.jit(lambda params: TWO.forward(params, X)[1].attention)(params)
-    found = np.concatenate([A.reshape(3, 5, 8) for A in (attention.Q, attention.K, attention.V)], axis=2)
-    assert_same(found, np.asarray(X) @ W + b)
-
-
 def test_a_checker_finds_its_parts():
     layer = multi_head_attention(4, dropout=0.5, rotary=1e4)
     params = drawn(layer, X)
