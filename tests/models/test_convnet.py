@@ -68,8 +68,6 @@ def test_refusals():
         r"resnet: blocks must be one number for each of \(16, 32, 64\).*": lambda: resnet(ResnetConfig(blocks=(1, 1))),
         "resnet: blocks must be a positive integer, got 0": lambda: resnet(ResnetConfig(blocks=(1, 0, 1))),
         "resnet: norm must be 'group' or 'batch', got 'layer'": lambda: resnet(ResnetConfig(norm="layer")),
-        "in layer conv2: convolution_forward: the window must fit.*": (
-            lambda: jax.eval_shape(lenet5().init, KEY, small)
-        ),
+        "in layer conv2: convolution_forward: the window must fit.*": lambda: jax.eval_shape(lenet5().init, KEY, small),
     }
     assert_refused(rows)

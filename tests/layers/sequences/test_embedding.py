@@ -71,24 +71,21 @@ def test_the_checker_takes_ids():
 
 
 def test_refusals():
-    five = EmbeddingParams(jnp.ones((5, 4)))
+    layer, five = embedding(5, 4), EmbeddingParams(jnp.ones((5, 4)))
+    two, four = position_embedding(2), EmbeddingParams(jnp.ones((4, 5)))
+    behind = hg.chain(hg.tanh(), layer)
+    tokens = r"must have at most 2 tokens, the table's rows, got float64 \(2, 3, 4\)"
+    ids = r"ids must be integers of shape \(batch, \.\.\.\), got float64 \(2, 3, 4\)"
+    shape = r"must have shape \(5, 4\) \(rows, n\), got float64 \(4, 5\)"
     rows = {
         "embedding: rows must be a positive integer, got 0": lambda: embedding(0, 4),
         "embedding: n must be a positive integer, got 2.0": lambda: embedding(5, 2.0),
         "position_embedding: max_tokens must be a positive integer, got -1": lambda: position_embedding(-1),
         "tied_head: rows must be a positive integer, got True": lambda: tied_head(True),
-        "embedding: params must be EmbeddingParams, got LinearParams": (
-            lambda: embedding(5, 4).forward(hg.LinearParams(X), IDS)
-        ),
-        r"embedding: params.table must have shape \(5, 4\) \(rows, n\), got float64 \(4, 5\)": (
-            lambda: embedding(5, 4).forward(EmbeddingParams(jnp.ones((4, 5))), IDS)
-        ),
-        r"position_embedding_forward: X must have at most 2 tokens, the table's rows, got float64 \(2, 3, 4\)": (
-            lambda: position_embedding(2).forward(EmbeddingParams(jnp.ones((2, 4))), X)
-        ),
+        "embedding: params must be EmbeddingParams, got LinearParams": lambda: layer.forward(hg.LinearParams(X), IDS),
+        f"embedding: params.table {shape}": lambda: layer.forward(four, IDS),
+        f"position_embedding_forward: X {tokens}": lambda: two.forward(drawn(two, X[:, :2]), X),
         r"tied_head: x must have a floating-point dtype, got int64 \(2, 3\)": lambda: tied_head(2).init(KEY, IDS),
-        r"in layer 1: embedding_forward: ids must be integers of shape \(batch, \.\.\.\), got float64 \(2, 3, 4\)": (
-            lambda: hg.chain(hg.tanh(), embedding(5, 4)).forward(((), five), X)
-        ),
+        f"in layer 1: embedding_forward: {ids}": lambda: behind.forward(((), five), X),
     }
     assert_refused(rows)

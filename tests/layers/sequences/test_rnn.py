@@ -80,9 +80,10 @@ def test_repeat():
 
 @every_layer
 def test_refusals(kind):
-    make, params = MAKERS[kind], drawn(MAKERS[kind](5), X)
-    wrong = next(name for name in MAKERS if name != kind)
-    model, both = make(5), make(5, returns="both")
+    make = MAKERS[kind]
+    model, both, wrong = make(5), make(5, returns="both"), MAKERS["gru" if kind == "rnn" else "rnn"](5)
+    params, narrow = drawn(model, X), drawn(make(4), X)
+    _, residuals = both.forward(params, X)
     states = (STATE, STATE, STATE) if kind == "lstm" else STATE[:2]
     sentence = ": x.state must be a pair.*" if kind == "lstm" else r"_forward: H0 must have shape \(3, 5\).*"
     rows = {
@@ -90,14 +91,10 @@ def test_refusals(kind):
         ": returns must be 'sequence', 'last' or 'both', got 'all'": lambda: make(5, returns="all"),
         r": x must have shape \(batch, time, n_in\), got float64 \(4, 2\)": lambda: model.init(KEY, X[0]),
         sentence: lambda: model.forward(params, Sequences(X, None, states)),
-        ": dy must be a pair, of the sequence and of the last state, got .*": (
-            lambda: both.backward(both.forward(params, X)[1], X)
-        ),
-        r": params.U must have shape \(5, \d+\) \(n, its gates side by side\).*": (
-            lambda: model.forward(drawn(make(4), X), X)
-        ),
+        ": dy must be a pair, of the sequence and of the last state, got .*": lambda: both.backward(residuals, X),
+        r": params.U must have shape \(5, \d+\) \(n, its gates side by side\).*": lambda: model.forward(narrow, X),
     }
     assert_refused({kind + sentence: call for sentence, call in rows.items()})
-    for another in (drawn(MAKERS[wrong](5), X), (), tuple(params), None):
+    for another in (drawn(wrong, X), (), tuple(params), None):
         sentence = f"{kind}: params must be {PARAMS[kind].__name__}, got .*"
         assert_refused({sentence: lambda another=another: model.forward(another, X)})

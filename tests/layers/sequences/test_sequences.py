@@ -95,24 +95,20 @@ def test_each_step():
 
 def test_refusals():
     two, both = stacked(rnn(5), rnn(5)), bidirectional(rnn(5), rnn(5))
-    unlike = bidirectional(rnn(5), rnn(5, returns="last"))
+    mixed, unlike = stacked(rnn(5, returns="both"), rnn(5)), bidirectional(rnn(5), rnn(5, returns="last"))
     params, of_both = drawn(two, X), drawn(both, X)
+    alike, states = r"both layers must return alike, got float64 \(3, 4, 5\) and.*", (STATE, STATE[:1])
+    H0 = r"H0 must have shape \(3, 5\).*"
     rows = {
         "stacked: expected at least one layer, got none": lambda: stacked(),
-        r"bidirectional: both layers must return alike, got float64 \(3, 4, 5\) and.*": (
-            lambda: unlike.forward(of_both, X)
-        ),
-        'stacked: layers must all return "both" or none of them, got some of each': (
-            lambda: stacked(rnn(5, returns="both"), rnn(5)).forward(params, X)
-        ),
+        'stacked: layers must all return "both" or none of them, got some of each': lambda: mixed.forward(params, X),
         "stacked: x.state must be a tuple of 2, one state for each layer, got .*": (
             lambda: two.forward(params, Sequences(X, None, STATE))
         ),
         "stacked: params must be a tuple of 2, one for each layer, got .*": lambda: two.forward(params[:1], X),
         "in layer 1: rnn: params must be RnnParams, got .*": lambda: two.forward((params[0], ()), X),
-        r"in layer backwards: rnn_forward: H0 must have shape \(3, 5\).*": (
-            lambda: both.forward(of_both, Sequences(X, None, (STATE, STATE[:1])))
-        ),
+        f"bidirectional: {alike}": lambda: unlike.forward(of_both, X),
+        f"in layer backwards: rnn_forward: {H0}": lambda: both.forward(of_both, Sequences(X, None, states)),
     }
     assert_refused(rows)
     for combine in (stacked, each_step, lambda layer: bidirectional(layer, lstm(3))):

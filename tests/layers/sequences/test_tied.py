@@ -63,9 +63,9 @@ def test_logits_gradients_and_norms():
 def test_init():
     params = jax.eval_shape(MODEL.init, KEY, IDS)
     assert list(params) == ["body", "embedding", "head"]
-    leaves = jax.tree_util.tree_leaves_with_path(params)
-    paths = {jax.tree_util.keystr(path, simple=True, separator="."): leaf.shape for path, leaf in leaves}
-    assert paths == {"embedding.table": (5, 4), "body.0.table": (6, 4), "body.1.0.W": (4, 4), "body.1.0.b": (4,)}
+    (positions, (linear, _), _), embedding, head = params.values()
+    assert (embedding.table.shape, positions.table.shape, linear.W.shape) == ((5, 4), (6, 4), (4, 4))
+    assert head == ()
     low = jax.eval_shape(layers.tied_embedding(5, 4, hg.linear(4), dtype=jnp.bfloat16).init, KEY, IDS)
     assert {p.dtype for p in jax.tree.leaves(low)} == {jnp.dtype(jnp.bfloat16)}
 
@@ -80,22 +80,20 @@ def test_the_table_is_kept_once():
 
 def test_refusals():
     """Others are those of chain, shared and the rules."""
-    wide = hg.linear(3)
-    params = PARAMS | {"body": drawn(wide, np.ones((3, 4)))}
+    wide = layers.tied_embedding(5, 4, hg.linear(3))
+    params = PARAMS | {"body": drawn(hg.linear(3), np.ones((3, 4)))}
+    long, tokens = jnp.zeros((1, 9), int), r"must have at most 6 tokens, .*, got float64 \(1, 9, 4\)"
+    ids = r"must be integers .*, got float64 \(5, 4\)"
+    shape, meet = (
+        r"of params.embedding.table, \(5, 4\), got \(5, 3\)",
+        r"\(3, 3, 4\) to meet the table \(5, 4\), got .*",
+    )
     rows = {
         "tied_embedding: n must be a positive integer, got 0": lambda: layers.tied_embedding(5, 0, hg.tanh()),
         "tied_embedding: expected a Layer, as .*, got function": lambda: layers.tied_embedding(5, 4, hg.tanh),
-        r"in layer body.0: position_embedding_forward: X must have at most 6 tokens, .*, got float64 \(1, 9, 4\)": (
-            lambda: MODEL.init(KEY, jnp.zeros((1, 9), int))
-        ),
-        r"in layer embedding: embedding_forward: ids must be integers .*, got float64 \(5, 4\)": (
-            lambda: MODEL.forward(PARAMS, PARAMS["embedding"].table)
-        ),
-        r"shared: params.head.table must have the shape of params.embedding.table, \(5, 4\), got \(5, 3\)": (
-            lambda: layers.tied_embedding(5, 4, wide).init(KEY, IDS)
-        ),
-        r"in layer head: tied_head_forward: X must have shape \(3, 3, 4\) to meet the table \(5, 4\), got .*": (
-            lambda: layers.tied_embedding(5, 4, wide).forward(params, IDS)
-        ),
+        f"in layer body.0: position_embedding_forward: X {tokens}": lambda: MODEL.init(KEY, long),
+        f"in layer embedding: embedding_forward: ids {ids}": lambda: MODEL.forward(PARAMS, PARAMS["embedding"].table),
+        f"shared: params.head.table must have the shape {shape}": lambda: wide.init(KEY, IDS),
+        f"in layer head: tied_head_forward: X must have shape {meet}": lambda: wide.forward(params, IDS),
     }
     assert_refused(rows)

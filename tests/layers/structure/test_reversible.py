@@ -161,15 +161,14 @@ def test_the_checker_finds_its_parts(layer):
 def test_refusals():
     layer, narrow, sequence = reversible(F, G), reversible(hg.linear(2), G), reversible_sequence(F, G, N)
     params, of_narrow, of_two = drawn(layer, X), drawn(narrow, X), drawn(reversible_sequence(F, G, 2), X)
+    _, residuals = layer.forward(params, X)
     rows = {
         r"x must have an even number of features, got float64 \(4, 3\)": lambda: layer.init(KEY, X[:, 0, :3]),
         r"x must have an even number of features, got float64 \(4, 3, 5\)": lambda: layer.forward(params, X[..., :5]),
         "params must be ReversibleParams, got tuple": lambda: layer.forward((params.f, params.g), X),
         "params must be ReversibleParams, got NoneType": lambda: layer.forward(None, X),
         "residuals must be ReversibleResiduals, got tuple": lambda: layer.backward((), X),
-        r"dy must have shape \(4, 3, 6\) like y, got float64 \(4, 3\)": (
-            lambda: layer.backward(layer.forward(params, X)[1], X[..., 0])
-        ),
+        r"dy must have shape \(4, 3, 6\) like y, got float64 \(4, 3\)": lambda: layer.backward(residuals, X[..., 0]),
         "residuals must be 'recompute' or 'save', got 'keep'": lambda: reversible(F, G, residuals="keep"),
     }
     of_sequence = {
@@ -182,15 +181,10 @@ def test_refusals():
     assert_refused({f"reversible: {sentence}": call for sentence, call in rows.items()})
     assert_refused({f"reversible_sequence: {sentence}": call for sentence, call in of_sequence.items()})
 
-    def weighted(params):
-        return hg.materialize(hg.value_and_factors(sequence, LOSS)(params, X, DY)[1], jnp.ones(4))
+    def weighted():
+        return hg.materialize(hg.value_and_factors(sequence, LOSS)(drawn(sequence, X), X, DY)[1], jnp.ones(4))
 
     like = r"F\(X2\) must be like X1, float64 \(4, 3, 3\), got float64 \(4, 3, 2\)"
-    assert_refused(
-        {
-            f"couple: {like}": lambda: narrow.forward(of_narrow, X),
-            "materialize: weights need a factor, got a summed gradient.*": (
-                lambda: jax.eval_shape(weighted, drawn(sequence, X))
-            ),
-        }
-    )
+    summed = "weights need a factor, got a summed gradient.*"
+    assert_refused({f"couple: {like}": lambda: narrow.forward(of_narrow, X)})
+    assert_refused({f"materialize: {summed}": lambda: jax.eval_shape(weighted)})

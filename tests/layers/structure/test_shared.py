@@ -162,24 +162,19 @@ def test_clipping_and_two_phase_updates():
 
 
 def test_refusals():
-    own, two = drawn(LINEAR, X), hg.chain(a=LINEAR, b=LINEAR)
+    own, apart = drawn(LINEAR, X), "places and sources must lie apart from each other, got"
+    named = hg.shared(hg.chain(a=LINEAR, b=LINEAR), {"head": "a"})
+    narrow = hg.shared(hg.chain(hg.linear(3), hg.linear(2)), {"1": "0"})
+    unlike = hg.shared(hg.chain(hg.linear(4, bias=False), LINEAR), {"1": "0"})
     rows = {
         "shared: expected a Layer, .*": lambda: hg.shared(hg.linear, {"1": "0"}),
-        "shared: places and sources must lie apart from each other, got '1' and '1.W'": (
-            lambda: hg.shared(LINEAR, {"1": "1.W"})
-        ),
-        "shared: places and sources must lie apart from each other, got '1' and '1'": (
-            lambda: hg.shared(LINEAR, {"1": "0", "2": "1"})
-        ),
-        r"shared: params.1.W must have the shape of params.0.W, \(4, 3\), got \(3, 2\)": (
-            lambda: hg.shared(hg.chain(hg.linear(3), hg.linear(2)), {"1": "0"}).init(KEY, X)
-        ),
-        "shared: params.1 must have the structure of params.0, .*": (
-            lambda: hg.shared(hg.chain(hg.linear(4, bias=False), LINEAR), {"1": "0"}).init(KEY, X)
-        ),
-        "shared: expected params with a place 'head', got a, b": lambda: hg.shared(two, {"head": "a"}).init(KEY, X),
-        r"shared: params.2 must be \(\), they are those of 0, got LinearParams": (
-            lambda: BEHIND.forward((own, (), own, (), ()), X)
+        f"shared: {apart} '1' and '1.W'": lambda: hg.shared(LINEAR, {"1": "1.W"}),
+        f"shared: {apart} '1' and '1'": lambda: hg.shared(LINEAR, {"1": "0", "2": "1"}),
+        r"shared: params.1.W must have the shape of params.0.W, \(4, 3\), got \(3, 2\)": lambda: narrow.init(KEY, X),
+        "shared: params.1 must have the structure of params.0, .*": lambda: unlike.init(KEY, X),
+        "shared: expected params with a place 'head', got a, b": lambda: named.init(KEY, X),
+        r"shared: params.2 must be \(\), they are those of 0, got LinearParams": lambda: BEHIND.forward(
+            (own, (), own, (), ()), X
         ),
         "in layer 0: linear_forward: X must have shape .*": lambda: BEHIND.forward((own, (), (), (), ()), X[:, :3]),
     }
