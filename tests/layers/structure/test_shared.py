@@ -162,7 +162,9 @@ def test_clipping_and_two_phase_updates():
 
 
 def test_refusals():
-    own, apart = drawn(LINEAR, X), "places and sources must lie apart from each other, got"
+    own = drawn(LINEAR, X)
+    once, twice = (own, (), (), (), ()), (own, (), own, (), ())
+    apart = "places and sources must lie apart from each other, got"
     named = hg.shared(hg.chain(a=LINEAR, b=LINEAR), {"head": "a"})
     narrow = hg.shared(hg.chain(hg.linear(3), hg.linear(2)), {"1": "0"})
     unlike = hg.shared(hg.chain(hg.linear(4, bias=False), LINEAR), {"1": "0"})
@@ -173,9 +175,7 @@ def test_refusals():
         r"shared: params.1.W must have the shape of params.0.W, \(4, 3\), got \(3, 2\)": lambda: narrow.init(KEY, X),
         "shared: params.1 must have the structure of params.0, .*": lambda: unlike.init(KEY, X),
         "shared: expected params with a place 'head', got a, b": lambda: named.init(KEY, X),
-        r"shared: params.2 must be \(\), they are those of 0, got LinearParams": lambda: BEHIND.forward(
-            (own, (), own, (), ()), X
-        ),
-        "in layer 0: linear_forward: X must have shape .*": lambda: BEHIND.forward((own, (), (), (), ()), X[:, :3]),
+        r"shared: params.2 must be \(\), they are those of 0, got LinearParams": lambda: BEHIND.forward(twice, X),
+        "in layer 0: linear_forward: X must have shape .*": lambda: BEHIND.forward(once, X[:, :3]),
     }
     assert_refused({sentence: lambda call=call: jax.eval_shape(call) for sentence, call in rows.items()})
