@@ -1,11 +1,13 @@
 """The rotary position embedding: what rotating must keep, and what it refuses."""
 
+import functools
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import assert_same, optimized_jit, passes
+from rules.refusals import refuses
 
-import handgrad as hg
 from handgrad import rules
 
 RNG = np.random.default_rng(0)
@@ -67,19 +69,13 @@ def test_angles_are_exact_in_reduced_dtypes():
     np.testing.assert_allclose(np.asarray(Y, np.float64).ravel(), [np.cos(257.0), np.sin(257.0)], atol=2**-8)
 
 
-REFUSED = {
-    "odd": (X[..., :5], POSITIONS, {}, r"X must have shape .* with an even n, got float64 \(2, 3, 2, 5\)"),
-    "rank": (X[0], POSITIONS, {}, r"X must have shape \(batch, tokens, heads, n\)"),
-    "floats": (X, POSITIONS * 1.0, {}, r"positions must be integers, got float64 \(3,\)"),
-    "a list": (X, [0, 1, 2], {}, "positions must be integers, got list"),
-    "too few": (X, POSITIONS[:2], {}, r"positions must have shape \(3,\) or \(2, 3\) to meet X, got int64 \(2,\)"),
-    "broadcasts": (X, POSITIONS[None], {}, r"positions must have shape \(3,\) or \(2, 3\) to meet X"),
-    "base": (X, POSITIONS, {"base": 0}, "base must be a positive number, got 0"),
-    "form": (X, POSITIONS, {"form": "paper"}, "form must be 'half' or 'interleaved', got 'paper'"),
-}
-
-
-@pytest.mark.parametrize(("X", "positions", "options", "sentence"), REFUSED.values(), ids=REFUSED)
-def test_refuses(X, positions, options, sentence):
-    with pytest.raises(hg.InputError, match=f"^rotary_forward: {sentence}"):
-        rules.rotary_forward(X, positions, **options)
+def test_bad_input():
+    refuse = functools.partial(refuses, rules.rotary)
+    refuse("X must have shape …with an even n, got float64 (2, 3, 2, 5)", X[..., :5], POSITIONS)
+    refuse("X must have shape (batch, tokens, heads, n)…", X[0], POSITIONS)
+    refuse("positions must be integers, got float64 (3,)", X, POSITIONS * 1.0)
+    refuse("positions must be integers, got list", X, [0, 1, 2])
+    refuse("positions must have shape (3,) or (2, 3) to meet X, got int64 (2,)", X, POSITIONS[:2])
+    refuse("positions must have shape (3,) or (2, 3) to meet X, got int64 (1, 3)", X, POSITIONS[None])
+    refuse("base must be a positive number, got 0", X, POSITIONS, base=0)
+    refuse("form must be 'half' or 'interleaved', got 'paper'", X, POSITIONS, form="paper")

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 from helpers import passes
+from rules.refusals import refuses
 
 import handgrad as hg
 from handgrad import rules
@@ -26,8 +27,7 @@ def test_memory_grows_linearly_in_tiles():
 
 def test_refuses_a_tile_of_nothing():
     Q, K, V = (np.ones((2, 7, heads, 3)) for heads in (4, 2, 2))
-    with pytest.raises(hg.InputError, match=r"^tiled_attention_forward: tile must be a positive integer, got 0$"):
-        rules.tiled_attention_forward(Q, K, V, tile=0)
+    refuses(rules.tiled_attention, "tile must be a positive integer, got 0", Q, K, V, tile=0)
     Y, residuals = jax.eval_shape(rules.tiled_attention_forward, Q, K, V)
     with pytest.raises(hg.InputError, match=r"^tiled_attention_backward: tile must be a positive integer, got 2.0$"):
         rules.tiled_attention_backward(residuals, Y, tile=2.0)

@@ -3,10 +3,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from helpers import assert_same, passes
+from rules.refusals import refuses
 
-from handgrad import InputError, rules
+from handgrad import rules
 
 
 def test_they_are_pools_of_one_window():
@@ -45,7 +45,6 @@ def test_a_mean_keeps_nothing():
 
 
 def test_bad_input():
-    for op in ("global_max_pool", "global_average_pool"):
+    for rule in (rules.global_max_pool, rules.global_average_pool):
         for shape in ((2, 3), (2, 0, 3)):
-            with pytest.raises(InputError, match=rf"^{op}_forward: X must have shape .* not empty, got float64 \(2, "):
-                getattr(rules, op).forward(np.ones(shape))
+            refuses(rule, f"X must have shape …not empty, got float64 {shape}", np.ones(shape))

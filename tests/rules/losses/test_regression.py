@@ -1,9 +1,7 @@
 """Losses of the error: every digit over the whole range of float32 and bfloat16, and at the edges."""
 
-import jax.numpy as jnp
 import numpy as np
-import pytest
-from precision import assert_precise
+from precision import over_the_whole_range
 from rules.losses.rows import assert_edges, assert_rounded_once, subject
 
 OPS = ("squared_error", "l2_loss", "absolute_error", "huber_loss")
@@ -30,12 +28,7 @@ SUBJECTS = [
         delta=0.75,
     ),
 ]
-
-
-@pytest.mark.parametrize("dtype", [np.float32, jnp.bfloat16])
-@pytest.mark.parametrize("subject", SUBJECTS, ids=str)
-def test_over_the_whole_range(subject, dtype):
-    assert_precise(subject, dtype)
+test_over_the_whole_range = over_the_whole_range(SUBJECTS)
 
 
 def test_edges():

@@ -3,10 +3,9 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from helpers import assert_same, passes
+from rules.refusals import refuses
 
-import handgrad as hg
 from handgrad import rules
 
 
@@ -45,14 +44,8 @@ def test_a_running_sum():
     assert dH0 is None
 
 
-@pytest.mark.parametrize(
-    ("shapes", "sentence"),
-    [
-        (((2, 3), (2, 3), (2, 3)), r"A must have shape \(batch, time, n\), got float64 \(2, 3\)$"),
-        (((2, 3, 4), (2, 3, 1), (2, 4)), r"B must have shape \(2, 3, 4\) like A, got float64 \(2, 3, 1\)$"),
-        (((2, 3, 4), (2, 3, 4), (1, 4)), r"H0 must have shape \(2, 4\) \(one state .*\), got float64 \(1, 4\)$"),
-    ],
-)
-def test_linear_recurrence_of_the_wrong_shape(shapes, sentence):
-    with pytest.raises(hg.InputError, match=f"^linear_recurrence_forward: {sentence}"):
-        rules.linear_recurrence_forward(*map(np.ones, shapes))
+def test_linear_recurrence_of_the_wrong_shape():
+    ones, rule = np.ones((2, 3, 4)), rules.linear_recurrence
+    refuses(rule, "A must have shape (batch, time, n), got float64 (3, 4)", ones[0], ones[0], ones[0])
+    refuses(rule, "B must have shape (2, 3, 4) like A, got float64 (2, 3, 1)", ones, ones[..., :1], ones[:, 0])
+    refuses(rule, "H0 must have shape (2, 4) (one state …), got float64 (1, 4)", ones, ones, ones[:1, 0])
