@@ -79,17 +79,6 @@ def test_causal_and_window_are_masks(rule):
 
 
 @both_forms
-def test_a_group_shares_its_keys_and_values(rule):
-    """As many key heads as heads, repeated: same output, and a shared head's gradient is the sum of its copies'."""
-    rule = rule.with_options(causal=True)
-    calls = (rule, DY, (Q, K, V)), (rule, DY, (Q, np.repeat(K, 2, 2), np.repeat(V, 2, 2)))
-    (Y, (dQ, dK, dV, *_)), (expected, (its_dQ, its_dK, its_dV, *_)) = arrays(together(calls))
-    assert_same((Y, dQ), (expected, its_dQ))
-    for found, copies in ((dK, its_dK), (dV, its_dV)):
-        assert_same(found, copies.reshape(2, 7, 2, 2, -1).sum(axis=3))
-
-
-@both_forms
 def test_a_bias_for_several(rule):
     """Its gradient is the whole one's, summed along the axes of 1."""
     whole = optimized_jit(functools.partial(passes, rule))

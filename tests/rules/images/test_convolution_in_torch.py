@@ -3,32 +3,12 @@
 PyTorch has features behind the batch and kernels as (n_out, n_in / groups, *size): axes move, numbers don't.
 """
 
-import numpy as np
 import pytest
-from helpers import together
-from in_torch import F, assert_close, in_torch, normal
+from in_torch import F, assert_rules_agree, channels_first, normal
 
 from handgrad import rules
 
-
-def to_torch(X):
-    """(batch, *space, n) -> (batch, n, *space)."""
-    return np.ascontiguousarray(np.moveaxis(X, -1, 1))
-
-
-def from_torch(X):
-    return np.moveaxis(X, 1, -1)
-
-
-def kernel_to_torch(K):
-    """(*size, one, other) -> (other, one, *size): a convolution's kernel and a transposed one's alike."""
-    return np.ascontiguousarray(np.moveaxis(K, (-1, -2), (0, 1)))
-
-
-def kernel_from_torch(K):
-    return np.moveaxis(K, (0, 1), (-1, -2))
-
-
+EVERYTHING = {"padding": (1, 0, 2), "stride": (2, 1, 3), "dilation": (1, 3, 2)}
 CONVOLUTIONS = {
     # space, n_in, n_out, size, options
     "1d": ((7,), 3, 2, (3,), {}),
@@ -47,16 +27,8 @@ CONVOLUTIONS = {
     "2d-same": ((5, 4), 2, 2, (2, 3), {"padding": "same"}),
     "2d-valid": ((5, 4), 2, 2, (2, 3), {"padding": "valid"}),
     "3d": ((3, 4, 3), 2, 2, (2, 3, 2), {}),
-    "3d-everything": (
-        (5, 4, 5),
-        4,
-        4,
-        (2, 2, 3),
-        {"groups": 4, "padding": (1, 0, 2), "stride": (2, 1, 3), "dilation": (1, 3, 2)},
-    ),
+    "3d-everything": ((5, 4, 5), 4, 4, (2, 2, 3), {"groups": 4, **EVERYTHING}),
 }
-
-
 TRANSPOSED = {
     "1d": ((4,), 3, 2, (3,), {}),
     "1d-output padding": ((4,), 2, 3, (4,), {"stride": 3, "padding": 2, "output_padding": 2}),
@@ -66,13 +38,7 @@ TRANSPOSED = {
     "2d-dilation": ((3, 4), 2, 2, (3, 2), {"dilation": (2, 3), "padding": (3, 0)}),
     "2d-depthwise": ((3, 3), 3, 3, (3, 3), {"groups": 3, "padding": 1, "stride": 2}),
     "2d-strides beyond the window": ((3, 2), 2, 1, (2, 1), {"stride": (4, 3), "output_padding": (3, 0)}),
-    "3d-everything": (
-        (2, 3, 2),
-        4,
-        2,
-        (2, 2, 3),
-        {"groups": 2, "padding": (1, 0, 2), "stride": (2, 1, 3), "dilation": (1, 3, 2), "output_padding": (1, 0, 2)},
-    ),
+    "3d-everything": ((2, 3, 2), 4, 2, (2, 2, 3), {"groups": 2, "output_padding": (1, 0, 2), **EVERYTHING}),
 }
 
 
@@ -85,23 +51,28 @@ def as_ours(axes, stride=1, padding=0, dilation=1, groups=1, **others):
     return {"strides": stride, "padding": padding, "dilation": dilation, "groups": groups, **others}
 
 
+def in_torch(function, options):
+    """Of a kernel (*size, one, other), transposed or not: (other, one, *size) in torch."""
+
+    def run(X, K, b=None):
+        return channels_first(lambda x: function(x, K.movedim((-1, -2), (0, 1)).contiguous(), b, **options))(X)
+
+    return run
+
+
 def compare(rule, functions, table, kernel_shape, axes):
     """Every row of so many axes of space, the plainest without a bias as well."""
-    calls, truths, names = [], [], []
+    rows = {}
     for name, (space, n_in, n_out, size, options) in table.items():
-        if len(space) != axes:
-            continue
-        ours = as_ours(axes, **options)
-        X, b = normal(2, *space, n_in), normal(n_out)
-        K = normal(*size, *kernel_shape(n_in, n_out, ours["groups"]))
-        for bias in ((b,), ()) if name == f"{axes}d" else ((b,),):
-            function = lambda X, K, b=None, options=options: functions[axes - 1](X, K, b, **options)  # noqa: E731
-            dY, (Y, dX, dK, *db) = in_torch(function, to_torch(X), kernel_to_torch(K), *bias)
-            calls.append((rule.with_options(**ours), from_torch(dY), (X, K, *bias)))
-            truths.append((from_torch(Y), from_torch(dX), kernel_from_torch(dK), *db))
-            names.append(f"{name}, {'a' if bias else 'no'} bias")
-    for found, truth, name in zip(together(calls), truths, names, strict=True):
-        assert_close(found, truth, name)
+        if len(space) == axes:
+            ours = as_ours(axes, **options)
+            X, b = normal(2, *space, n_in), normal(n_out)
+            K = normal(*size, *kernel_shape(n_in, n_out, ours["groups"]))
+            row = rule.with_options(**ours), in_torch(functions[axes - 1], options)
+            rows[name] = *row, (X, K, b)
+            if name == f"{axes}d":
+                rows[f"{name}, no bias"] = *row, (X, K)
+    assert_rules_agree(rows)
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel:UserWarning")
@@ -114,6 +85,5 @@ def test_convolution(axes):
 @pytest.mark.parametrize("axes", [1, 2, 3])
 def test_transposed_convolution(axes):
     functions = F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d
-    compare(
-        rules.transposed_convolution, functions, TRANSPOSED, lambda n_in, n_out, groups: (n_out // groups, n_in), axes
-    )
+    shape = lambda n_in, n_out, groups: (n_out // groups, n_in)  # noqa: E731
+    compare(rules.transposed_convolution, functions, TRANSPOSED, shape, axes)

@@ -2,8 +2,8 @@
 
 import jax
 import numpy as np
-from in_torch import torch
-from rules.linear_algebra.matrices import passes, run
+from helpers import together
+from in_torch import assert_close, torch
 
 from handgrad import rules
 
@@ -21,37 +21,19 @@ def check_in_torch(*rows):
 
     A vector's sign is arbitrary: where PyTorch's is the other, its cotangent changes sign too.
     """
-
-    def cotangent(op, options, _, arguments):
-        Y, _ = jax.eval_shape(lambda *a: getattr(rules, op).forward(*a, **options), *arguments)
-        return jax.tree.map(lambda y: RNG.standard_normal(y.shape), Y)
-
-    dYs = [cotangent(*row) for row in rows]
-    arguments = [row[3] for row in rows]
-    found = run(
-        lambda dYs, arguments: [
-            passes(op, dY, *a, **options) for (op, options, *_), dY, a in zip(rows, dYs, arguments, strict=True)
-        ],
-        dYs,
-        arguments,
-    )
-    for (op, options, function, given), dY, (Y, *cotangents) in zip(rows, dYs, found, strict=True):
+    each = [getattr(rules, op).with_options(**options) for op, options, *_ in rows]
+    calls = []
+    for rule, (*_, arguments) in zip(each, rows, strict=True):
+        Y = jax.eval_shape(lambda *a, rule=rule: rule.forward(*a)[0], *arguments)
+        calls.append((rule, jax.tree.map(lambda y: RNG.standard_normal(y.shape), Y), arguments))
+    found = jax.tree.map(np.asarray, together(calls))
+    for (op, _, function, given), (_, dY, _), (Y, cotangents) in zip(rows, calls, found, strict=True):
         leaves = [torch.tensor(a, requires_grad=True) for a in given]
-        theirs = function(*leaves)
-        total = 0
-        for mine, expected, dy in zip(
-            jax.tree.leaves(Y), theirs if isinstance(theirs, tuple) else [theirs], jax.tree.leaves(dY), strict=True
-        ):
-            signs = 1
-            if op in ("svd", "qr", "symmetric_eigen"):
-                signs = np.sign(mine * expected.detach().numpy()) + (mine == 0)
-            _assert_close(mine, signs * expected.detach().numpy(), (op, options))
-            total = total + (torch.tensor(signs * dy) * expected).sum()
-        total.backward()
-        for mine, leaf in zip(cotangents, leaves, strict=True):
-            _assert_close(mine, leaf.grad.numpy(), (op, options))
-
-
-def _assert_close(found, expected, row):
-    assert found.shape == expected.shape, row
-    assert np.abs(found - expected).max() <= 1e-10 * np.abs(expected).max(), row
+        theirs = jax.tree.leaves(function(*leaves))
+        values = [value.detach().numpy() for value in theirs]
+        mine, dYs = jax.tree.leaves(Y), jax.tree.leaves(dY)
+        signed = op in ("svd", "qr", "symmetric_eigen")
+        signs = [np.sign(one * two) + (one == 0) if signed else 1 for one, two in zip(mine, values, strict=True)]
+        torch.autograd.backward(theirs, [torch.tensor(s * dy) for s, dy in zip(signs, dYs, strict=True)])
+        expected = [s * value for s, value in zip(signs, values, strict=True)], [leaf.grad for leaf in leaves]
+        assert_close((mine, cotangents), expected, op, rtol=1e-10)
