@@ -29,11 +29,12 @@ def check_in_torch(*rows):
     found = jax.tree.map(np.asarray, together(calls))
     for (op, _, function, given), (_, dY, _), (Y, cotangents) in zip(rows, calls, found, strict=True):
         leaves = [torch.tensor(a, requires_grad=True) for a in given]
-        theirs = jax.tree.leaves(function(*leaves))
+        theirs = function(*leaves)
+        theirs = theirs if isinstance(theirs, tuple) else (theirs,)
         values = [value.detach().numpy() for value in theirs]
         mine, dYs = jax.tree.leaves(Y), jax.tree.leaves(dY)
         signed = op in ("svd", "qr", "symmetric_eigen")
         signs = [np.sign(one * two) + (one == 0) if signed else 1 for one, two in zip(mine, values, strict=True)]
-        torch.autograd.backward(theirs, [torch.tensor(s * dy) for s, dy in zip(signs, dYs, strict=True)])
+        sum((torch.tensor(s * dy) * Y).sum() for s, dy, Y in zip(signs, dYs, theirs, strict=True)).backward()
         expected = [s * value for s, value in zip(signs, values, strict=True)], [leaf.grad for leaf in leaves]
         assert_close((mine, cotangents), expected, op, rtol=1e-10)

@@ -6,7 +6,6 @@ import numpy as np
 from helpers import optimized_jit, passes
 from rules.refusals import refuses
 
-import handgrad as hg
 from handgrad import rules
 
 RNG = np.random.default_rng(0)
@@ -17,20 +16,21 @@ GAMMA, BETA = RNG.standard_normal((2, 6))
 def test_statistics_textbook_form_inference_and_coupling():
     @optimized_jit
     def everything(X, gamma, beta, dY):
-        Y, kept = rules.batch_norm_forward(X, gamma, beta)
-        _, recomputed = rules.batch_norm_forward(X, gamma, beta, residuals="recompute")
-        again, given = rules.batch_norm_inference_forward(X, gamma, beta, kept.mean, kept.variance)
+        (_, kept), (_, recomputed) = (
+            rules.batch_norm.with_options(residuals=policy).forward(X, gamma, beta) for policy in ("save", "recompute")
+        )
+        training, given = (X, gamma, beta), (X, gamma, beta, kept.mean, kept.variance)
         first = dY.at[1:].set(0)
-        row, of_row = rules.batch_norm_forward(X[:1, 0], gamma, beta)
+        row, (of_row, *_) = passes(rules.batch_norm, dY[:1, 0], X[:1, 0], gamma, beta)
         return {
             "statistics": [(one.mean, one.variance) for one in (kept, recomputed)],
-            "training": (Y, hg.materialize(rules.batch_norm_backward(kept, dY))),
-            "inference": (again, hg.materialize(rules.batch_norm_inference_backward(given, dY))),
-            "of one cotangent": (
-                rules.batch_norm_backward(kept, first)[0],
-                rules.batch_norm_inference_backward(given, first)[0],
-            ),
-            "one row": (row, rules.batch_norm_backward(of_row, dY[:1, 0])[0]),
+            "training": passes(rules.batch_norm, dY, *training),
+            "inference": passes(rules.batch_norm_inference, dY, *given),
+            "of one cotangent": [
+                passes(rule, first, *of)[1][0]
+                for rule, of in ((rules.batch_norm, training), (rules.batch_norm_inference, given))
+            ],
+            "one row": (row, of_row),
         }
 
     found = jax.tree.map(np.asarray, everything(X, GAMMA, BETA, DY))

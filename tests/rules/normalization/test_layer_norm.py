@@ -101,7 +101,7 @@ def test_both_policies_give_the_same_numbers(op):
     dtypes = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
     given = {name: [a.astype(dtype) for a in (X, DY, *parameters_of(op))] for name, dtype in dtypes.items()}
     for one, two in optimized_jit(both)(given).values():
-        assert all((np.asarray(a) == b).all() for a, b in zip(*map(jax.tree.leaves, (one, two)), strict=True))
+        jax.tree.map(np.testing.assert_array_equal, one, two)
 
 
 @every_norm
@@ -126,8 +126,7 @@ def test_numpys_float64_where_float64_is_off(op):
     """JAX computes with it as float32, and nothing warns."""
     with jax.enable_x64(False):
         for policy in ("save", "recompute"):
-            rule = RULES[op].with_options(residuals=policy)
-            dY = jnp.asarray(DY, jnp.float32)
+            rule, dY = RULES[op].with_options(residuals=policy), DY.astype(np.float32)
             Y, _, (dX, *_) = jax.eval_shape(lambda rule=rule, dY=dY: run(rule, X, dY, *parameters_of(op)))
             assert Y.dtype == dX.dtype == jnp.float32
 
@@ -178,21 +177,13 @@ def test_a_large_mean_costs_no_digits():
     """1000 + normal in float32, where plain two passes lose three digits: see the derivation."""
     rng = np.random.default_rng(0)
     given = 1e3 + rng.standard_normal((16, 64)), *rng.standard_normal((2, 64)), rng.standard_normal((16, 64))
-    given = [a.astype(np.float32) for a in given]
-
-    @optimized_jit
-    def outcome(given, in_float64):
-        def of(function, *args):
-            *args, dY = args
-            Y, pullback = jax.vjp(function, *args)
-            return Y, *pullback(dY)
-
-        return of(rules.layer_norm, *given), of(plain, *given), of(plain, *in_float64)
-
-    *found, truth = jax.tree.map(np.asarray, outcome(given, [a.astype(np.float64) for a in given]))
-    ours, theirs = ([np.abs(a - b).max() / np.abs(b).max() for a, b in zip(of, truth, strict=True)] for of in found)
+    narrow, wide = ([a.astype(np.float32).astype(dtype) for a in given] for dtype in (np.float32, np.float64))
+    truth = autodiff(plain)(*wide)
+    ours, (Y, dX, dgamma, _) = (
+        [np.abs(np.asarray(a) - b).max() / np.abs(b).max() for a, b in zip(function(*narrow), truth, strict=True)]
+        for function in (autodiff(rules.layer_norm), autodiff(plain))
+    )
     assert max(ours) < 4e-7
-    Y, dX, dgamma, _ = theirs
     assert min(Y, dgamma) > 1e-5
     assert dX > 1e-6
 
@@ -200,6 +191,7 @@ def test_a_large_mean_costs_no_digits():
 # Precision: a few ulps, or twice the best of jax.grad's and PyTorch's, for rows of any size and any offset.
 
 WIDTH = 8
+TRAINING = {"running_mean": None, "running_var": None, "training": True}
 # Neither X̂ nor dX has a small element, which would be rounded to the size of the others.
 PATTERN = np.array([1.0, -2.0, 3.0, -1.5, 2.5, -0.7, 1.8, -2.6])
 COTANGENT = np.array([1.0, 0.5, -0.3, -1.7, -0.6, -1.1, 1.9, -1.5])
@@ -217,15 +209,10 @@ def rows(dtype):
 def standardized(axes, eps=1e-5):
     """X̂ as a JAX user would write it."""
 
-    def function(X):
-        mean = jnp.mean(X, axes, keepdims=True)
-        variance = jnp.var(X, axes, keepdims=True)
-        return (X - mean) / jnp.sqrt(variance + eps)
-
-    return function
+    return lambda X: (X - jnp.mean(X, axes, keepdims=True)) / jnp.sqrt(jnp.var(X, axes, keepdims=True) + eps)
 
 
-def subject(op, primal, of_torch, shape=lambda X: X, **options):
+def subject(op, primal, in_torch, shape=lambda X: X, **options):
     """The rows in the shape that makes each of them one set of the norm."""
 
     def inputs(dtype):
@@ -233,37 +220,30 @@ def subject(op, primal, of_torch, shape=lambda X: X, **options):
         dY = (COTANGENT * np.random.default_rng(1).uniform(0.9, 1.1, X.shape)).astype(dtype)
         return shape(X), shape(dY)
 
-    rivals = {"jax.grad": autodiff(primal), **by_torch(of_torch)}
+    rivals = {"jax.grad": autodiff(primal), **in_torch}
     # An element is rounded to the size of its set's largest.
     return Subject(op, "rows", ("Y", "dX"), inputs, autodiff(primal), None, rivals, options, {"Y": 8, "dX": 32})
 
 
+def root_mean_square(X):
+    return X / jnp.sqrt(jnp.mean(X**2, -1, keepdims=True) + 1e-6)
+
+
+def in_channels(name, *options):
+    """A norm of torch's, whose channels are at axis 1."""
+    return lambda t, x: getattr(t.nn.functional, name)(x.transpose(1, 2), *options).transpose(1, 2)
+
+
+def in_pairs(X):
+    return X.reshape(len(X), WIDTH // 2, 2)
+
+
 SUBJECTS = [
-    subject("layer_norm", standardized(-1), lambda t, x: t.nn.functional.layer_norm(x, (WIDTH,))),
-    subject(
-        "rms_norm",
-        lambda X: X / jnp.sqrt(jnp.mean(X**2, -1, keepdims=True) + 1e-6),
-        lambda t, x: t.nn.functional.rms_norm(x, (WIDTH,), eps=1e-6),
-    ),
-    subject(
-        "group_norm",
-        standardized((1, 2)),
-        lambda t, x: t.nn.functional.group_norm(x.transpose(1, 2), 1).transpose(1, 2),
-        lambda X: X.reshape(len(X), WIDTH // 2, 2),
-        groups=1,
-    ),
-    subject(
-        "instance_norm",
-        standardized(1),
-        lambda t, x: t.nn.functional.instance_norm(x.transpose(1, 2)).transpose(1, 2),
-        lambda X: X[..., None],
-    ),
-    subject(
-        "batch_norm",
-        standardized(0),
-        lambda t, x: t.nn.functional.batch_norm(x, None, None, training=True),
-        np.transpose,
-    ),
+    subject("layer_norm", standardized(-1), by_torch("layer_norm", normalized_shape=(WIDTH,))),
+    subject("rms_norm", root_mean_square, by_torch("rms_norm", normalized_shape=(WIDTH,), eps=1e-6)),
+    subject("group_norm", standardized((1, 2)), by_torch(in_channels("group_norm", 1)), in_pairs, groups=1),
+    subject("instance_norm", standardized(1), by_torch(in_channels("instance_norm")), lambda X: X[..., None]),
+    subject("batch_norm", standardized(0), by_torch("batch_norm", **TRAINING), np.transpose),
 ]
 test_over_the_whole_range = over_the_whole_range(SUBJECTS)
 
@@ -271,10 +251,8 @@ test_over_the_whole_range = over_the_whole_range(SUBJECTS)
 @pytest.mark.parametrize("subject", SUBJECTS, ids=str)
 def test_large_rows(subject):
     """Where a square overflows in X's dtype: no rival sets the bar, and dX is of the size of 1 / X."""
-    all_rows = subject.inputs(np.float64)[0]
-    examples = all_rows.shape[1] if subject.op == "batch_norm" else len(all_rows)
-    one = examples - 10  # of size 1, with an offset of 1
-    row = all_rows[:, one : one + 1] if subject.op == "batch_norm" else all_rows[one : one + 1]
+    # The tenth from the end is of size 1, with an offset of 1.
+    row = np.take(subject.inputs(np.float64)[0], [-10], axis=1 if subject.op == "batch_norm" else 0)
     given = {}
     for dtype, size in ((np.float32, 1e30), (np.float16, 2e4)):
         x = np.asarray(size * row, dtype)
