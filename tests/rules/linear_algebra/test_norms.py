@@ -9,13 +9,11 @@ from rules.linear_algebra.matrices import X, orthogonal, passes, run
 def test_the_frobenius_norm_at_zero():
     """0, where jax.grad gives NaN; the other examples are unaffected."""
     M = np.stack([0 * X[0], X[1]])
-    (Y, dX), of_jax = run(
-        lambda M: (passes("frobenius_norm", np.array([2.0, 3.0]), M), jax.grad(jnp.linalg.norm)(M[0])), M
-    )
+    Y, dX = run(lambda M: passes("frobenius_norm", np.array([2.0, 3.0]), M), M)
     assert Y[0] == 0
     assert (dX[0] == 0).all()
     np.testing.assert_allclose(dX[1], 3 * X[1] / np.linalg.norm(X[1]), rtol=1e-14)
-    assert np.isnan(of_jax).all()
+    assert np.isnan(run(jax.grad(jnp.linalg.norm), M[0])).all()
 
 
 def test_the_frobenius_norm_of_any_size():

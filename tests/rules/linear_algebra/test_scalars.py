@@ -11,11 +11,9 @@ from handgrad import rules
 
 def minors(M):
     """The cofactor matrix, each element from its own determinant."""
-    n = len(M)
-    rest = [[j for j in range(n) if j != i] for i in range(n)]
-    return np.array(
-        [[(-1) ** (i + j) * np.linalg.det(M[np.ix_(rest[i], rest[j])]) for j in range(n)] for i in range(n)]
-    )
+    without = lambda i, j: np.delete(np.delete(M, i, 0), j, 1)  # noqa: E731
+    n = range(len(M))
+    return np.array([[(-1) ** (i + j) * np.linalg.det(without(i, j)) for j in n] for i in n])
 
 
 def test_the_oracle_of_cofactors():
@@ -23,19 +21,16 @@ def test_the_oracle_of_cofactors():
     M = RNG.standard_normal((3, 3))
 
     def leibniz(M):
-        return sum(
-            np.linalg.det(np.eye(3)[list(p)]) * M[0, p[0]] * M[1, p[1]] * M[2, p[2]]
-            for p in itertools.permutations(range(3))
-        )
+        orders = [[*p] for p in itertools.permutations(range(3))]
+        return sum(np.linalg.det(np.eye(3)[p]) * M[0, p[0]] * M[1, p[1]] * M[2, p[2]] for p in orders)
 
     np.testing.assert_allclose(run(jax.grad(leibniz), M), minors(M), rtol=1e-12)
 
 
 def test_a_determinants_gradient_at_any_rank():
     """And at rank 3 where an LU has no first pivot: one cofactor is −1, and jax.grad gives 0."""
-    of_rank = [
-        orthogonal(4) @ np.diag([3.0, -2.0, 1.5, 0.5][:rank] + [0.0] * (4 - rank)) @ orthogonal(4) for rank in range(5)
-    ]
+    values = np.tril(np.tile([3.0, -2.0, 1.5, 0.5], (5, 1)), -1)  # none, one, …, four of them
+    of_rank = [orthogonal(4) @ np.diag(some) @ orthogonal(4) for some in values]
     no_pivot, cofactors = np.diag(np.ones(3), 1), np.zeros((4, 4))
     cofactors[3, 0] = -1
     np.testing.assert_allclose(minors(no_pivot), cofactors, atol=1e-15)
@@ -49,11 +44,8 @@ def test_a_determinants_gradient_at_any_rank():
 def test_determinant_of_rows_of_any_size():
     """Products of some of the pivots overflow, the determinant and some cofactors do not."""
     sizes = 10.0 ** np.array([25, 25, -25, -24, 0])
-    rows = [
-        size[:, None] * np.random.default_rng(0).standard_normal((2, len(size), len(size)))
-        for size in (sizes[[0, 1, 3]], sizes)
-    ]
-    Xs = [X.astype(np.float32) for X in rows]
+    normal = lambda n: np.random.default_rng(0).standard_normal((2, n, n))  # noqa: E731
+    Xs = [(size[:, None] * normal(len(size))).astype(np.float32) for size in (sizes[[0, 1, 3]], sizes)]
     found = run(lambda Xs: [passes("determinant", np.ones(2, np.float32), X) for X in Xs], Xs)
     for X, (Y, dX) in zip(Xs, found, strict=True):
         exact = X.astype(np.float64)
@@ -66,14 +58,8 @@ def test_determinant_of_rows_of_any_size():
 
 def test_a_log_determinant_neither_overflows_nor_hides_a_singular_matrix():
     large, singular, ones = 1e6 * np.eye(60)[None], np.array([[[1.0, 2.0], [2.0, 4.0]]]), (np.ones(1), np.ones(1))
-    determinant, ((S, Y), dX), ((S0, Y0), dX0) = run(
-        lambda large, singular: (
-            rules.determinant_forward(large)[0],
-            passes("log_determinant", ones, large),
-            passes("log_determinant", ones, singular),
-        ),
-        *(large, singular),
-    )
+    both = run(lambda *Xs: [passes("log_determinant", ones, X) for X in Xs], large, singular)
+    determinant, (((S, Y), dX), ((S0, Y0), dX0)) = run(rules.determinant, large), both
     assert np.isinf(determinant)
     assert S == 1
     np.testing.assert_allclose(Y[0], 60 * np.log(1e6), rtol=1e-14)

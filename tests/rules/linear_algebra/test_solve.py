@@ -9,15 +9,8 @@ from rules.linear_algebra.matrices import RNG, SPD, SYSTEMS, B, X, passes, run, 
 def test_an_inverse_is_a_solution():
     """X⁻¹ = solve(X, I), and a positive definite system is a system."""
     dY, ones = RNG.standard_normal((2, 3, 3)), np.broadcast_to(np.eye(3), (2, 3, 3))
-    (Y, dX), solved, positive, full = run(
-        lambda dY, ones, X, A: (
-            passes("inverse", dY, X),
-            passes("solve", dY, X, ones),
-            passes("positive_definite_solve", dY, A, ones),
-            passes("solve", dY, A, ones),
-        ),
-        *(dY, ones, X, SPD),
-    )
+    calls = ("inverse", X), ("solve", X, ones), ("positive_definite_solve", SPD, ones), ("solve", SPD, ones)
+    (Y, dX), solved, positive, full = run(lambda dY: [passes(op, dY, *of) for op, *of in calls], dY)
     assert_same((Y, dX), solved[:2], 1e-13)
     assert_same(positive, (full[0], symmetric(full[1]), full[2]), 1e-11)
 

@@ -42,31 +42,24 @@ def test_equal_eigenvalues_in_a_function_of_their_span():
     def function(S, V):
         return jnp.sum(C * (V[:, :2] @ V[:, :2].T))
 
-    def reference(M):
-        return jnp.sum(C * (jnp.eye(3) - matrix_sign((M + M.T) / 2 - 2 * jnp.eye(3))) / 2)
+    def every_way(M):
+        by_sign = jax.grad(lambda M: jnp.sum(C * (jnp.eye(3) - matrix_sign((M + M.T) / 2 - 2 * jnp.eye(3))) / 2))
+        of_jax = jax.grad(lambda M: function(*jnp.linalg.eigh(M)))(M[0])
+        return through("symmetric_eigen", function)(M), jax.vmap(by_sign)(M), of_jax
 
-    found, expected, of_jax = run(
-        lambda M: (
-            through("symmetric_eigen", function)(M),
-            jax.vmap(jax.grad(reference))(M),
-            jax.grad(lambda M: function(*jnp.linalg.eigh(M)))(M[0]),
-        ),
-        DEGENERATE,
-    )
+    found, expected, of_jax = run(every_way, DEGENERATE)
     assert (np.abs(expected).max((1, 2)) > 0.1).all()
     np.testing.assert_allclose(found, expected, atol=1e-13)
     assert np.isnan(of_jax).all()
 
 
-def of_both(S, V):
-    return jnp.sum(C * (V @ jnp.diag(S) @ V.T))
+of_both = through("symmetric_eigen", lambda S, V: jnp.sum(C * (V @ jnp.diag(S) @ V.T)))
 
 
 def test_equal_eigenvalues_in_a_function_that_separates_them():
     """⟨C, V h(S) Vᵀ⟩ needs the limit of (h(s_j) − h(s_i)) / (s_j − s_i), which no cotangent carries: within the group,
     that element is 0 where it should be C's."""
-    gradient = through("symmetric_eigen", of_both)
-    (_, Vs), found = run(lambda M: (rules.symmetric_eigen_forward(M)[0], gradient(M)), DEGENERATE)
+    (_, Vs), found = run(lambda M: (rules.symmetric_eigen_forward(M)[0], of_both(M)), DEGENERATE)
     for V, dX in zip(Vs, found, strict=True):
         expected = V.T @ symmetric(C) @ V
         assert abs(expected[0, 1]) > 0.01
@@ -77,7 +70,7 @@ def test_equal_eigenvalues_in_a_function_that_separates_them():
 def test_close_eigenvalues_are_not_equal():
     """A gap of 1e-9 is no rounding in float64: V diag(S) Vᵀ is X, and its gradient C, to the digits that are left."""
     M = TURNED @ np.diag([1.0, 1 + 1e-9, 2.5]) @ TURNED.T
-    found = run(through("symmetric_eigen", of_both), M[None])
+    found = run(of_both, M[None])
     np.testing.assert_allclose(found[0], symmetric(C), atol=1e-5)
 
 
@@ -91,36 +84,22 @@ def test_equal_singular_values(shape):
     def projector(M):
         return (jnp.eye(len(M)) + matrix_sign(M @ M.T - 3 * jnp.eye(len(M)))) / 2
 
-    def gradients(M):
-        by_hand = (
-            through("svd", lambda U, S, Vt: jnp.sum(S**2)),
-            through("svd", lambda U, S, Vt: jnp.sum(left * (U[:, :2] @ U[:, :2].T))),
-            through("svd", lambda U, S, Vt: jnp.sum(right * (Vt[:2].T @ Vt[:2]))),
-        )
-        references = (
-            lambda M: jnp.sum(M**2),
-            lambda M: jnp.sum(left * projector(M)),
-            lambda M: jnp.sum(right * projector(M.T)),
-        )
-        return [f(M[None])[0] for f in by_hand], [jax.grad(f)(M) for f in references]
-
-    (of_squares, *found), (twice, *expected) = run(gradients, M)
-    np.testing.assert_allclose(of_squares, twice, atol=1e-13)
-    np.testing.assert_allclose(found[0], expected[0], atol=1e-12)
-    np.testing.assert_allclose(found[1], expected[1], atol=1e-12)
+    rows = [  # a function of the factors, the same of the matrix
+        (lambda U, S, Vt: jnp.sum(S**2), lambda M: jnp.sum(M**2)),
+        (lambda U, S, Vt: jnp.sum(left * (U[:, :2] @ U[:, :2].T)), lambda M: jnp.sum(left * projector(M))),
+        (lambda U, S, Vt: jnp.sum(right * (Vt[:2].T @ Vt[:2])), lambda M: jnp.sum(right * projector(M.T))),
+    ]
+    outcomes = run(lambda M: [(through("svd", f)(M[None])[0], jax.grad(g)(M)) for f, g in rows], M)
+    for (found, expected), atol in zip(outcomes, (1e-13, 1e-12, 1e-12), strict=True):
+        np.testing.assert_allclose(found, expected, atol=atol)
 
 
 def test_singular_values_of_zero():
     """A function of the others has its gradient; at the vectors of a 0 the gradient is finite."""
     U, V = orthogonal(4)[:, :3], orthogonal(3)
     M = np.stack([U @ np.diag([2.0, 1.0, 0.0]) @ V.T, np.zeros((4, 3))])
-    of_values, of_vectors = run(
-        lambda M: (
-            through("svd", lambda U, S, Vt: jnp.sum(S[:2]))(M),
-            through("svd", lambda U, S, Vt: jnp.sum(U + U**3) + jnp.sum(Vt**3))(M),
-        ),
-        M,
-    )
+    functions = lambda U, S, Vt: jnp.sum(S[:2]), lambda U, S, Vt: jnp.sum(U + U**3) + jnp.sum(Vt**3)
+    of_values, of_vectors = run(lambda M: [through("svd", function)(M) for function in functions], M)
     np.testing.assert_allclose(of_values[0], U[:, :2] @ V[:, :2].T, atol=1e-13)
     assert np.isfinite(of_vectors).all()
 
