@@ -42,14 +42,6 @@ def test_the_gradient_sees_the_noise_of_its_own_key(repeated):
     assert of_saved[0] != without_noise
 
 
-def test_every_layer_of_a_repeat_drops_its_own():
-    model = hg.repeat(dropout(0.5), 3)
-    _, residuals = model.forward((), jnp.ones((8, 8)), KEY)
-    first, second, third = np.asarray(residuals.kept.mask)
-    assert (first != second).any()
-    assert (second != third).any()
-
-
 def test_custom_vjp_takes_the_key():
     f = hg.custom_vjp(dropout(0.5))
 

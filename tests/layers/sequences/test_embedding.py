@@ -31,19 +31,13 @@ def test_init():
 
 def test_a_chain_from_ids():
     """embedding, positions, a body and a head of its own, against jax.grad of the objective; dx is None."""
-    model = hg.chain(
-        read=embedding(5, 4),
-        positions=position_embedding(6),
-        body=hg.residual(hg.chain(hg.linear(4), hg.tanh())),
-        head=tied_head(2),
-    )
-
+    body = hg.residual(hg.chain(hg.linear(4), hg.tanh()))
+    model = hg.chain(read=embedding(5, 4), positions=position_embedding(6), body=body, head=tied_head(2))
     params = drawn(model, IDS)
     found, expected = both_gradients(model, LOSS, 0)(params, IDS, TARGET, WEIGHTS)
     assert_same(found, expected)
     assert (np.asarray(found[1]["positions"].table)[3:] == 0).all()
-    both = jax.eval_shape(hg.grad(model, LOSS, argnums=(0, 1)), params, IDS, TARGET)
-    assert [jax.tree.structure(part) for part in both] == [jax.tree.structure(part) for part in (params, None)]
+    assert jax.eval_shape(hg.grad(model, LOSS, argnums=1), params, IDS, TARGET) is None
 
 
 def test_custom_vjp():
