@@ -11,12 +11,12 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from handgrad.crosscheck.report.report import Contract, Control, Report, Row
+from handgrad.crosscheck.report.report import Contract, Control, Repair, Report, Row
 
 pytest.importorskip("jinja2", reason="the extra `report` isn't installed")
 image = pytest.importorskip("matplotlib.image", reason="the extra `report` isn't installed")
 
-from handgrad.crosscheck.report.html import axis_names, picture, render_page  # noqa: E402 (after what it needs)
+from handgrad.crosscheck.report.html import axis_names, picture, render, source_lines  # noqa: E402 (after what it needs)
 
 HEAT = ((0.0, 0.5), (1e3, math.nan), (math.inf, 1e6))
 BAD = Row(
@@ -36,7 +36,7 @@ REPORT = Report(
     settings={"seed": 0, "<key>": {"jax": "<0.10>"}},
     reproduce="check(f, '<x>')",
 )
-VOID = {"meta", "img", "br", "link", "input", "hr"}
+VOID = {"meta", "img", "br", "link", "input", "hr", "wbr"}
 
 
 class Page(HTMLParser):
@@ -81,7 +81,7 @@ def share(picture: np.ndarray, color: tuple[float, float, float]) -> float:
 
 
 def test_all_of_the_report_is_there():
-    page = Page(render_page(REPORT))
+    page = Page(render(REPORT))
     assert {"d<X> is wrong", "Culprit: hand", "a <kink>", "a <note>", "X: <survivor>", "check(f, '<x>')"} <= set(
         page.texts
     )
@@ -92,29 +92,30 @@ def test_all_of_the_report_is_there():
         "status",
         "leaf",
         "array",
-        "ρ",
         "error",
-        "at",
         "tolerance",
+        "ρ",
+        "power",
         "by hand",
         "autodiff",
         "float64",
         "differences",
+        "at",
         "bad %",
-        "power",
     ]
-    numbers = ["2", "1.0e+00", "(2, 1)", "1.0e-15", "<1>", "2", "3", "4", "50", "2.0e-15"]
+    numbers = ["1.0e+00", "1.0e-15", "2", "2.0e-15", "<1>", "2", "3", "4", "(2, 1)", "50"]
     assert bad == ["FAIL", "<X>", "float64[3,2]", *numbers]
     assert says == ["", "a & b"]
-    assert good == ["PASS", "b", "float32[3]", "-", "0", "(2,)", "1.2e-07", "1", "1", "1", "-", "0", "∞"]
+    assert good == ["PASS", "b", "float32[3]", "0", "1.2e-07", "-", "∞", "1", "1", "1", "-", "(2,)", "0"]
     assert ["FAIL", "dtype <kept>", "float32 & not float64"] in page.cells
     assert ["<scale>", "4"] in page.cells
     assert "4 of 5 mutants killed (2 more compute the same numbers)." in page.texts
+    assert any(text.startswith("1 survived: they differ") for text in page.texts)
     assert page.texts[-4:] == ["seed", "0", "<key>", "jax=<0.10>"]
 
 
 def test_the_page_needs_nothing_beside_it():
-    text = render_page(REPORT)
+    text = render(REPORT)
     page = Page(text)
     assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in page.tags}
     sources = [value for _, attributes in page.tags for name, value in attributes.items() if name in ("src", "href")]
@@ -122,8 +123,31 @@ def test_the_page_needs_nothing_beside_it():
     assert not [word for word in ("url(", "@import", "http://", "https://") if word in text]
 
 
+def test_a_repair_among_its_lines(tmp_path):
+    """The line is marked between those around it, as the file has them; a file that changed shows nothing around."""
+    file = tmp_path / "mine.py"
+    file.write_text("".join(f"\tx{n} = {n} < 3\n" for n in range(1, 21)))
+    repair = Repair(str(file), 3, "x3 = 3 < 3", "<W> transposed")
+    assert source_lines(repair) == [(n, f"        x{n} = {n} < 3") for n in range(1, 8)]
+    assert [n for n, _ in source_lines(dataclasses.replace(repair, line=20, source="x20 = 20 < 3"))] == [
+        16,
+        17,
+        18,
+        19,
+        20,
+    ]
+    changed = dataclasses.replace(repair, source="y = 3")
+    assert source_lines(changed) == [(3, "y = 3")]
+    assert source_lines(dataclasses.replace(repair, file="<string>")) == [(3, repair.source)]
+    assert source_lines(dataclasses.replace(repair, file="<string>", source="")) == []
+    text = render(dataclasses.replace(REPORT, repair=(repair, changed)))
+    assert text.count("<mark>") == 2
+    assert "<mark>        x3 = 3 &lt; 3</mark>" in text
+    assert f"<code>{file}:3</code> is right with <strong>&lt;W&gt; transposed</strong>" in text
+
+
 def test_only_bad_leaves_have_a_section_and_a_picture():
-    page = Page(render_page(REPORT))
+    page = Page(render(REPORT))
     assert sum(tag == "section" for tag, _ in page.tags) == 1
     sources = [attributes["src"] for tag, attributes in page.tags if tag == "img"]
     assert sources == [f"data:image/png;base64,{picture(BAD)}"]
@@ -131,16 +155,16 @@ def test_only_bad_leaves_have_a_section_and_a_picture():
 
 def test_two_rows_alike_but_for_the_picture():
     other = dataclasses.replace(BAD, heat=((1e9, 1e9),) * 3)
-    page = Page(render_page(dataclasses.replace(REPORT, rows=(BAD, other))))
+    page = Page(render(dataclasses.replace(REPORT, rows=(BAD, other))))
     sources = [attributes["src"] for tag, attributes in page.tags if tag == "img"]
     assert sources == [f"data:image/png;base64,{picture(row)}" for row in (BAD, other)]
 
 
 def test_a_pass_has_no_more_than_it_needs():
-    page = Page(render_page(Report("f", "PASS", rows=(GOOD,))))
+    page = Page(render(Report("f", "PASS", rows=(GOOD,))))
     headings = [tag for tag, _ in page.tags if tag in ("h1", "h2", "h3")]
     assert headings == ["h1", "h2"]
-    assert Page(render_page(Report("f", "PASS"))).texts == ["PASS: f", "PASS", "f"]
+    assert Page(render(Report("f", "PASS"))).texts == ["PASS: f", "PASS", "f"]
 
 
 def test_colors_of_the_heat_map():
@@ -181,7 +205,7 @@ def test_where_there_is_nothing_to_draw():
         ((), ("", "")),
         ((5,), ("", "axis 0")),
         ((5, 3), ("axis 0", "axis 1")),
-        ((2, 5, 3), ("axes 0 to 1, as one", "axis 2")),
+        ((2, 5, 3), ("axes 0 to 1, flattened", "axis 2")),
     ],
 )
 def test_axis_names(shape, names):
@@ -192,7 +216,7 @@ def test_writing_it(tmp_path):
     path = tmp_path / "report.html"
     path.write_text("older")
     assert REPORT.to_html(str(path)) == path
-    assert path.read_text(encoding="utf-8") == render_page(REPORT)
+    assert path.read_text(encoding="utf-8") == render(REPORT)
 
 
 @pytest.mark.parametrize("where", ["missing/report.html", "."])
@@ -218,11 +242,11 @@ def test_pyplot_is_left_alone():
     """The caller's figures and backend are theirs; and importing the module brings in neither package."""
     program = (
         "import sys\n"
-        "from handgrad.crosscheck.report.html import render_page\n"
+        "from handgrad.crosscheck.report.html import render\n"
         "from handgrad.crosscheck.report.report import Report, Row\n"
         "print(sorted({'jinja2', 'matplotlib', 'rich'} & sys.modules.keys()))\n"
         "row = Row('W', 'FAIL', (2,), 'float32', 1., 1., 1., 1., (0,), '', '', '', '', 1., heat=((2., 3.),))\n"
-        "assert 'data:image/png' in render_page(Report('f', 'FAIL', rows=(row,)))\n"
+        "assert 'data:image/png' in render(Report('f', 'FAIL', rows=(row,)))\n"
         "print('matplotlib.pyplot' in sys.modules)"
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

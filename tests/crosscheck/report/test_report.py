@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from handgrad.crosscheck.report.report import SCHEMA, CheckFailed, Contract, Control, Report, Row
+from handgrad.crosscheck.report.report import SCHEMA, CheckFailed, Contract, Control, Repair, Report, Row
 
 ROW = Row(
     leaf="params.0.W",
@@ -49,6 +49,7 @@ FULL = Report(
         "nested": {"jax": "0.10.2", "shapes": ((4, 3), (), {"deep": (math.inf,)})},
     },
     reproduce="check_rule(f, b, *example(17))",
+    repair=(Repair("mine.py", 41, "s = jnp.mean(P * dP, -1)", "a sum instead of the mean"), Repair("b.py", 1, "", "W")),
 )
 
 
@@ -95,6 +96,8 @@ def test_json_is_of_the_standard():
         "survived": ["W: × 1.000000001"],
         "equivalent": 2,
     }
+    change = "a sum instead of the mean"
+    assert written["repair"][0] == {"file": "mine.py", "line": 41, "source": FULL.repair[0].source, "change": change}
 
 
 def test_what_json_has_no_type_for():

@@ -13,6 +13,7 @@ from handgrad.crosscheck.evidence.evidence import Evidence
 from handgrad.crosscheck.evidence.noise import nudged
 from handgrad.crosscheck.report.report import Contract
 from handgrad.crosscheck.subject.arguments import Leaves, largest, put, wide, widened
+from handgrad.crosscheck.subject.messages import in_short
 from handgrad.crosscheck.subject.programs import precise
 
 
@@ -32,7 +33,7 @@ def transforms(evidence: Evidence, names: tuple[str, ...]) -> list[Contract]:
             try:
                 status, detail = "PASS", check(evidence)
             except Exception as error:
-                found.append(Contract(words, "FAIL", f"raised {type(error).__name__}: {str(error).splitlines()[0]}"))
+                found.append(Contract(words, "FAIL", f"raised {type(error).__name__}: {in_short(error)}"))
                 continue
         if detail.startswith("skipped: "):
             status, detail = "SKIPPED", detail.removeprefix("skipped: ")

@@ -1,62 +1,64 @@
-"""A report as one page that needs nothing beside it: no network, no scripts, pictures inside."""
+"""A report as one self-contained page: no network, no scripts, pictures embedded."""
 
 import base64
 import io
+import linecache
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from handgrad.crosscheck.report.report import Report, Row
-from handgrad.crosscheck.report.text import LEFT, VALUES, cells, control_summary, explanation, inline
+from handgrad.crosscheck.report.report import Repair, Report, Row
+from handgrad.crosscheck.report.text import LEFT, SURVIVED, VALUES, cells, control_summary, explanation, inline, place
 
 TEMPLATE = "report.html.j2"
 NEEDED = ("jinja2", "matplotlib")
 
 
-def write(report: Report, path: Path) -> Path:
-    """Write the page to `path`, whose folder is there, and return `path`. An older page gives way to it.
-
-    Raises:
-      OSError: the file can't be written; the message names it.
-      ModuleNotFoundError: without the `report` extra.
-    """
-    page = render_page(report)  # before the file is opened: where this fails, an older page stays whole
-    try:
-        path.write_text(page, encoding="utf-8", errors="xmlcharrefreplace")
-    except OSError as error:
-        raise OSError(error.errno, f"to_html: the page can't be written ({error.strerror})", str(path)) from None
-    return path
-
-
-def render_page(report: Report) -> str:
-    """The page, as text.
+def render(report: Report) -> str:
+    """The page as HTML.
 
     Raises:
       ModuleNotFoundError: without the `report` extra.
     """
     jinja2 = _jinja2()
+    from markupsafe import Markup  # which jinja2 requires
+
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("handgrad.crosscheck", "templates"),
+        loader=jinja2.PackageLoader("handgrad.crosscheck.report", "templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters["inline"] = inline
+    # A leaf's path may be broken after a dot.
+    environment.filters["breakable"] = lambda path: Markup.escape(path).replace(".", Markup(".<wbr>"))
     return environment.get_template(TEMPLATE).render(
         report=report,
         rows=[(row, cells(row), explanation(row), picture(row)) for row in report.rows],
+        repairs=[(repair, place(repair), source_lines(repair)) for repair in report.repair],
         control=control_summary(report.control) if report.control else "",
+        survived=SURVIVED,
         left=LEFT,
         values=VALUES,
     )
 
 
+def source_lines(repair: Repair, around: int = 4) -> list[tuple[int, str]]:
+    """(number, text) of the repair's line and of `around` lines before and after it; its line alone where the file has
+    changed or can't be read."""
+    linecache.checkcache(repair.file)
+    if repair.source and linecache.getline(repair.file, repair.line).strip() == repair.source.strip():
+        numbers = range(max(1, repair.line - around), repair.line + around + 1)
+        lines = [(n, linecache.getline(repair.file, n)) for n in numbers]
+        return [(n, text.rstrip().expandtabs()) for n, text in lines if text]  # "" after the end of the file
+    return [(repair.line, repair.source)] if repair.source else []
+
+
 def picture(row: Row) -> str:
-    """The heat map of |error| / tolerance as a PNG in base64: cells within the tolerance are gray, the others colored
-    on a log scale, and those that are not finite black; "" where there is nothing to see, one cell at most."""
+    """The heat map of |error| / tolerance as a PNG in base64: gray within the tolerance, colors on a log scale above,
+    black where not finite; "" for fewer than two cells."""
     from matplotlib.colors import LogNorm
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -67,15 +69,15 @@ def picture(row: Row) -> str:
     finite = heat[np.isfinite(heat)]
     norm = LogNorm(1, max(10.0, float(finite.max(initial=1.0))))
 
-    # The picture grows with the cells, within what a page can show.
+    # The picture grows with the number of cells up to the width of a page.
     height, width = heat.shape
     side = min(0.5, 6 / width, 4.5 / height)
     size = (max(2.0, side * width) + 2.0, max(1.3, side * height) + 0.9)
-    # A Figure of its own, without pyplot, draws with Agg, and leaves the caller's figures and backend alone.
+    # A Figure made without pyplot draws with Agg and leaves the caller's figures and backend alone.
     figure = Figure(figsize=size, layout="constrained", facecolor="white")
     axes = figure.subplots()
     shown = axes.imshow(
-        np.ma.masked_invalid(np.maximum(heat, 0.5)),  # a zero has no logarithm, and would be taken for not finite
+        np.ma.masked_invalid(np.maximum(heat, 0.5)),  # zero has no logarithm: it would be masked
         norm=norm,
         cmap=_colors(),
         aspect="auto",
@@ -94,14 +96,14 @@ def picture(row: Row) -> str:
 
 
 def axis_names(shape: tuple[int, ...]) -> tuple[str, str]:
-    """What runs down and across a heat map: the last axis across, all others, as one, down; "" for none."""
+    """The labels down and across a heat map: the last axis is across, all others flattened are down; "" for none."""
     last = len(shape) - 1
-    down = "" if last < 1 else "axis 0" if last == 1 else f"axes 0 to {last - 1}, as one"
+    down = "" if last < 1 else "axis 0" if last == 1 else f"axes 0 to {last - 1}, flattened"
     return down, f"axis {last}" if shape else ""
 
 
 def _extent(row: Row) -> tuple[float, float, float, float]:
-    """The picture's edges in elements of the leaf: ticks are indices, however many elements a cell stands for."""
+    """The picture's edges in elements of the leaf, so that ticks are indices where a cell stands for several."""
     across = row.shape[-1] if row.shape else 1
     return -0.5, across - 0.5, math.prod(row.shape[:-1]) - 0.5, -0.5
 
@@ -113,7 +115,7 @@ def _colors() -> Any:
 
 
 def _jinja2() -> Any:
-    """Jinja2, once all that a page needs is known to be there."""
+    """The module jinja2, after checking that all of the extra is installed."""
     try:
         import jinja2
         import matplotlib as mpl  # noqa: F401

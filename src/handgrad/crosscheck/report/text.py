@@ -1,66 +1,71 @@
-"""A report as aligned text, for terminals and for the message of a failing test."""
+"""A report as text, for terminals and for the message of a failing test."""
 
-import io
 import math
+import os
+import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from handgrad.crosscheck.report.report import Contract, Control, Report, Row
+from handgrad.crosscheck.report.report import Contract, Control, Repair, Report, Row
 
-WIDTH = 120
-LEFT = ("status", "leaf", "array")
+TABLE = ("status", "leaf", "array", "error", "tolerance", "ρ", "power")
 VALUES = ("by hand", "autodiff", "float64", "differences")
-SHOWN = 20  # survivors named, at most; JSON and the page have them all
+LEFT = ("status", "leaf", "array")  # columns that are aligned left
+SHOWN = 20  # survivors listed, at most; JSON and HTML list all
+SURVIVED = (
+    "survived: they differ by no more than rounding at these inputs, so this run can't detect such errors. They don't "
+    "count against the gradient"
+)
 
 
 def render(report: Report, width: int | None = None) -> str:
-    """The whole report as text without colors.
-
-    Sentences keep to one line however long they are, so that they can be searched for and copied. The table of rows
-    keeps to the width: where its columns need more, the values at the worst element stand in a second one.
+    """The whole report as plain text.
 
     Args:
       report: any report.
-      width: columns that the tables may take; 120 where nothing is said.
+      width: columns to wrap to, between words; the line of `reproduce` is never wrapped, so that it can be copied. None
+        wraps nothing: each sentence is one line, which can be searched for.
     Returns:
       lines joined by newlines, without one at the end.
     """
     reason = f": {one_line(report.reason)}" if report.reason else ""
-    lines = [f"{report.verdict}  {one_line(report.name)}{reason}"]
-    lines += [f"culprit: {report.culprit}"] if report.culprit else []
-    if report.rows:
-        lines += ["", *_rows(report.rows, width or WIDTH)]
+    head = [f"{report.verdict}  {one_line(report.name)}{reason}"]
+    head += [f"culprit: {report.culprit}"] if report.culprit else []
     rest = [f"kink: {one_line(kink)}" for kink in report.kinks]
     rest += [*_contracts(report.contracts), *_control(report.control)]
     rest += [f"note: {one_line(note)}" for note in report.notes]
-    rest += [f"settings: {inline(report.settings)}"] if report.settings else []
-    rest += [f"reproduce: {report.reproduce}"] if report.reproduce else []
-    return "\n".join(line.rstrip() for line in [*lines, *([""] if rest else []), *rest])
+    settings = {key: value for key, value in report.settings.items() if value is not None}
+    rest += [f"settings: {inline(settings)}"] if settings else []
+    lines = [*_wrapped(head, width), *_repairs(report.repair, width)]
+    lines += ["", *_rows(report.rows, width)] if report.rows else []
+    lines += ["", *_wrapped(rest, width)] if rest else []
+    lines += [f"reproduce: {report.reproduce}"] if report.reproduce else []
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def cells(row: Row) -> dict[str, str]:
-    """The columns of a row's table, heading by heading."""
+    """{heading: text} of a row's figures."""
     texts = {
         "status": row.status,
         "leaf": row.leaf,
         "array": f"{row.dtype}[{','.join(map(str, row.shape))}]",
-        "ρ": "-" if math.isnan(row.rho) else figure(row.rho, ".3g"),
         "error": figure(row.error),
-        "at": str(tuple(map(int, row.index))),  # int: an index of NumPy's prints as np.int64(3)
         "tolerance": figure(row.tolerance),
+        "ρ": "-" if math.isnan(row.rho) else figure(row.rho, ".2g"),
+        "power": figure(row.power),
         "by hand": row.by_hand,
         "autodiff": row.by_autodiff,
         "float64": row.by_float64,
         "differences": row.by_differences,
+        "at": str(tuple(map(int, row.index))),  # int: NumPy's integers print as np.int64(3)
         "bad %": figure(100 * row.bad, ".3g"),
-        "power": figure(row.power),
     }
     return {heading: one_line(text) for heading, text in texts.items()}
 
 
 def figure(number: float, digits: str = ".1e") -> str:
-    """A number as short as a table wants it: 1.2e-07, 0, ∞, NaN."""
+    """A number in few characters: 1.2e-07, 0, ∞, NaN."""
     if math.isnan(number):
         return "NaN"
     if math.isinf(number):
@@ -69,8 +74,14 @@ def figure(number: float, digits: str = ".1e") -> str:
 
 
 def explanation(row: Row) -> str:
-    """What the row has to say beside its figures; "" where there is nothing."""
+    """The row's diagnosis and reason; "" where there is neither."""
     return "; ".join(one_line(part) for part in (row.diagnosis, row.reason) if part)
+
+
+def place(repair: Repair) -> str:
+    """A repair's "file:line", the file relative to the current folder where it is inside."""
+    file = os.path.relpath(repair.file) if repair.file.startswith(os.getcwd() + os.sep) else repair.file
+    return f"{file}:{repair.line}"
 
 
 def inline(value: Any) -> str:
@@ -86,105 +97,105 @@ def inline(value: Any) -> str:
 
 
 def one_line(text: str) -> str:
-    """The text with every run of white space made one space."""
+    """The text with each run of white space replaced by one space."""
     return " ".join(text.split())
-
-
-def _rows(rows: Sequence[Row], width: int) -> Iterator[str]:
-    table, below = [cells(row) for row in rows], [explanation(row) for row in rows]
-    headings = list(table[0])
-    for gap in (2, 1):
-        if _needed(table, headings, gap) <= width:
-            yield from _table(table, headings, gap, width, below)
-            return
-    figures = [heading for heading in headings if heading not in VALUES]
-    yield from _table(table, figures, 2 if _needed(table, figures, 2) <= width else 1, width, below)
-    yield ""
-    yield from _table(table, ["leaf", "at", *VALUES], 2, width, [""] * len(table))
-
-
-def _needed(table: Sequence[dict[str, str]], headings: Sequence[str], gap: int) -> int:
-    """The width of these columns with nothing folded."""
-    longest = [max(len(heading), *(len(row[heading]) for row in table)) for heading in headings]
-    return sum(longest) + gap * (len(longest) - 1)
-
-
-def _table(
-    table: Sequence[dict[str, str]], headings: Sequence[str], gap: int, width: int, below: Sequence[str]
-) -> Iterator[str]:
-    """Aligned lines, the heading first; a sentence `below` its row starts under the leaf's name."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    # Of all the columns, only the names of leaves know no bounds: they are folded to what the others leave.
-    longest = max(len(row["leaf"]) for row in table)
-    space = max(12, longest - max(0, _needed(table, headings, gap) - width))
-    names = [textwrap.wrap(row["leaf"], space) or [""] for row in table]
-
-    made = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0))
-    for heading in headings:
-        justify = "left" if heading in LEFT else "right"
-        made.add_column(Text(heading), justify=justify, no_wrap=True, overflow="crop")
-    for row, (first, *others) in zip(table, names, strict=True):
-        # Text, not str: rich would read "[0]" in the name of a leaf as markup.
-        made.add_row(*(Text(first if heading == "leaf" else row[heading]) for heading in headings))
-        for other in others:
-            made.add_row(*(Text(other if heading == "leaf" else "") for heading in headings))
-
-    # Wide enough that rich shortens nothing, and deaf to the notebook, the terminal and the colors it may run in.
-    out = io.StringIO()
-    console = Console(
-        file=out,
-        width=_needed(table, headings, gap) + gap * len(headings),
-        color_system=None,
-        force_terminal=False,
-        force_jupyter=False,
-        legacy_windows=False,
-    )
-    console.print(made)
-    lines = iter(out.getvalue().splitlines())
-    yield next(lines)
-    indent = max(len("status"), *(len(row["status"]) for row in table)) + gap
-    for name, sentence in zip(names, below, strict=True):
-        for _ in name:
-            yield next(lines)
-        if sentence:
-            yield " " * indent + sentence
-
-
-def _contracts(contracts: Sequence[Contract]) -> Iterator[str]:
-    if not contracts:
-        return
-    kept = [one_line(contract.name) for contract in contracts if contract.status == "PASS"]
-    skipped = [_named(contract) for contract in contracts if contract.status == "SKIPPED"]
-    others = [contract for contract in contracts if contract.status not in ("PASS", "SKIPPED")]
-    looked_at = len(contracts) - len(skipped)
-    count = f"{len(kept)} of {looked_at}" if others else str(len(kept))
-    line = f"contracts: {count} kept{': ' if kept else ''}{', '.join(kept)}"
-    yield line + (f"; {len(skipped)} skipped: {', '.join(skipped)}" if skipped else "")
-    for contract in others:
-        yield f"  {contract.status}  {one_line(contract.name)}" + (
-            f": {one_line(contract.detail)}" * bool(contract.detail)
-        )
-
-
-def _named(contract: Contract) -> str:
-    return one_line(contract.name) + (f" ({one_line(contract.detail)})" if contract.detail else "")
 
 
 def control_summary(control: Control) -> str:
     """How many mutants the check killed: "23 of 23 mutants killed"."""
     killed = sum(control.killed.values())
-    equivalent = f" ({control.equivalent} more compute the same numbers)" if control.equivalent else ""
+    same = control.equivalent
+    equivalent = f" ({same} more compute{'s' * (same == 1)} the same numbers)" if same else ""
     return f"{killed} of {killed + len(control.survived)} mutants killed{equivalent}"
+
+
+def _wrapped(lines: Sequence[str], width: int | None) -> Iterator[str]:
+    """Each line broken between words; what follows its first two spaces, or else two columns, is the indentation."""
+    for line in lines:
+        if width is None or len(line) <= width:
+            yield line
+            continue
+        lead = re.match(r" *\S+  ", line)
+        indent = " " * (len(lead[0]) if lead else len(line) - len(line.lstrip()) + 2)
+        yield from textwrap.wrap(line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+
+
+def _repairs(repairs: Sequence[Repair], width: int | None) -> Iterator[str]:
+    for repair in repairs:
+        where = f"repair: {place(repair)}" + f"  `{one_line(repair.source)}`" * bool(repair.source)
+        change = f"is right with {one_line(repair.change)}"
+        if width is None or len(where) + 2 + len(change) <= width:
+            yield f"{where}  {change}"
+        else:
+            yield where
+            yield from _wrapped([f"        {change}"], width)
+
+
+def _rows(rows: Sequence[Row], width: int | None) -> Iterator[str]:
+    """The table; under each row that does not pass, its diagnosis and the values at its worst element."""
+    table = [cells(row) for row in rows]
+    space = {heading: max(len(heading), *(len(row[heading]) for row in table)) for heading in TABLE}
+    if width is not None:
+        others = sum(space.values()) - space["leaf"] + 2 * (len(TABLE) - 1)
+        space["leaf"] = min(space["leaf"], max(12, width - others))
+    indent = " " * (space["status"] + 2)
+
+    def line(texts: dict[str, str]) -> str:
+        aligned = (texts[h].ljust(space[h]) if h in LEFT else texts[h].rjust(space[h]) for h in TABLE)
+        return "  ".join(aligned)
+
+    yield line({heading: heading for heading in TABLE})
+    for row, texts in zip(rows, table, strict=True):
+        first, *others = _folded(texts["leaf"], space["leaf"])
+        yield line(texts | {"leaf": first})
+        yield from (indent + other for other in others)
+        below = [explanation(row)] if explanation(row) else []
+        if row.status != "PASS":
+            below += [", ".join(f"{heading} {texts[heading]}" for heading in VALUES if texts[heading] != "-")]
+            if row.shape:
+                below += [f"at {texts['at']}, the worst element; {texts['bad %']} % are outside the tolerance"]
+        for sentence in below:
+            yield from textwrap.wrap(
+                sentence, width or 10**9, initial_indent=indent, subsequent_indent=indent, break_long_words=False
+            )
+
+
+def _folded(name: str, width: int) -> list[str]:
+    """A leaf's name in lines of at most `width`, broken after dots where it has them."""
+    lines = [""]
+    for piece in re.findall(r"[^. ]*[. ]?", name):
+        if lines[-1] and len(lines[-1]) + len(piece) > width:
+            lines.append("")
+        lines[-1] += piece
+        while len(lines[-1]) > width:
+            lines[-1:] = [lines[-1][:width], lines[-1][width:]]
+    return lines
+
+
+def _contracts(contracts: Sequence[Contract]) -> Iterator[str]:
+    if not contracts:
+        return
+    passed = [one_line(contract.name) for contract in contracts if contract.status == "PASS"]
+    skipped = [
+        one_line(contract.name) + f" ({one_line(contract.detail)})" * bool(contract.detail)
+        for contract in contracts
+        if contract.status == "SKIPPED"
+    ]
+    line = f"contracts: {len(passed)} of {len(contracts) - len(skipped)} passed{': ' * bool(passed)}{', '.join(passed)}"
+    yield line + (f"; {len(skipped)} skipped: {', '.join(skipped)}" if skipped else "")
+    for contract in contracts:
+        if contract.status not in ("PASS", "SKIPPED"):
+            detail = f": {one_line(contract.detail)}" if contract.detail else ""
+            yield f"  {contract.status}  {one_line(contract.name)}{detail}"
 
 
 def _control(control: Control | None) -> Iterator[str]:
     if control is None:
         return
-    yield f"control: {control_summary(control)}" + ("; survived:" if control.survived else "")
+    yield f"control: {control_summary(control)}"
+    if control.survived:
+        yield f"  {len(control.survived)} {SURVIVED}:"
     for description in control.survived[:SHOWN]:
-        yield f"  {one_line(description)}"
+        yield f"    {one_line(description)}"
     if len(control.survived) > SHOWN:
-        yield f"  and {len(control.survived) - SHOWN} more"
+        yield f"    and {len(control.survived) - SHOWN} more"

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from handgrad.crosscheck.subject.messages import in_short
 from handgrad.factors import is_factor
 
 Leaves = list[Any]  # arrays, one for each leaf of a pytree
@@ -203,8 +204,7 @@ def describe(value: Any) -> str:
 
 def first_line(error: Exception) -> str:
     """What a function under test raised, on one line."""
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__} while being checked: {lines[0]}"
+    return f"{type(error).__name__} while being checked: {in_short(error)}"
 
 
 def literal(value: Any) -> str:
