@@ -6,8 +6,8 @@ import numpy as np
 import optax
 import pytest
 from helpers import optimized_jit
-from precision import autodiff, by_torch, grid, over_the_whole_range
-from rules.losses.rows import CHANCES, assert_edges, in_dtype, outcomes, silent, subject
+from precision import autodiff, by_torch, grid, over_the_whole_range, sigma
+from rules.losses.rows import CHANCES, assert_edges, in_dtype, outcomes, subject
 from rules.refusals import refuses
 
 from handgrad import rules
@@ -15,40 +15,24 @@ from handgrad import rules
 every_dtype = pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32, jnp.float64])
 
 
-@silent
-def sigmoid(z):
-    e = np.exp(-np.abs(z))
-    return np.where(z >= 0, 1, e) / (1 + e)
-
-
-@silent
 def cross_entropy(z, y):
-    def softplus(z):
-        return np.maximum(z, 0) + np.log1p(np.exp(-np.abs(z)))
-
-    return y * softplus(-z) + (1 - y) * softplus(z)
+    return y * np.logaddexp(-z, 0) + (1 - y) * np.logaddexp(z, 0)
 
 
 def above(z, y):
     """σ(z) − y."""
-    return np.where(np.abs(z) < 1, np.tanh(z / 2) / 2 + (0.5 - y), (1 - y) * sigmoid(z) - y * sigmoid(-z))
-
-
-def of_torch(name):
-    return by_torch(lambda torch, a, y: getattr(torch.nn.functional, name)(a, y, reduction="none"))
+    return np.where(np.abs(z) < 1, np.tanh(z / 2) / 2 + (0.5 - y), (1 - y) * sigma(z) - y * sigma(-z))
 
 
 # σ(z) − y is a difference of inputs at a target between 0 and 1.
-MOVED = {"dZ": lambda z, y, d: np.abs(d * z) * sigmoid(z) * sigmoid(-z)}
+MOVED = {"dZ": lambda z, y, d: np.abs(d * z) * sigma(z) * sigma(-z)}
 
 
 def focal(gamma):
     def truth(z, y, d):
-        p, n = sigmoid(z), sigmoid(-z)
+        p, n = sigma(z), sigma(-z)
         doubt, c = y * n + (1 - y) * p, cross_entropy(z, y)
-        ratio = 1 / (
-            np.where(y == 0, 0, y / np.where(y == 0, 1, p)) + np.where(y == 1, 0, (1 - y) / np.where(y == 1, 1, n))
-        )
+        ratio = 1 / (np.where(y == 0, 0, y / p) + np.where(y == 1, 0, (1 - y) / n))
         slope = doubt**gamma * (above(z, y) + gamma * (1 - 2 * y) * ratio * c)
         less = np.where(doubt == 0, 0, doubt ** (gamma - 1))
         return doubt**gamma * c, d * slope, d * (-gamma * np.tanh(z / 2) * less * c - doubt**gamma * z)
@@ -57,10 +41,8 @@ def focal(gamma):
         p = jax.nn.sigmoid(z)
         return (1 - (p * y + (1 - p) * (1 - y))) ** gamma * optax.losses.sigmoid_binary_cross_entropy(z, y)
 
-    rivals, name, options = {"optax": autodiff(plain)}, f"{gamma:g}", {"gamma": gamma}
-    return subject(
-        "focal_loss", truth, CHANCES, name=name, outputs="C dZ dY", rivals=rivals, options=options, moved=MOVED
-    )
+    settings = {"name": f"{gamma:g}", "rivals": {"optax": autodiff(plain)}, "options": {"gamma": gamma}}
+    return subject("focal_loss", truth, CHANCES, outputs="C dZ dY", moved=MOVED, **settings)
 
 
 def inside(dtype):
@@ -74,16 +56,17 @@ def of_probabilities(a, y, d):
     return -(y * np.log(a) + (1 - y) * np.log1p(-a)), d * (a - y) / a / (1 - a), d * odds
 
 
+SIGMOID_RIVALS = {
+    "optax": autodiff(optax.losses.sigmoid_binary_cross_entropy),
+    **by_torch("binary_cross_entropy_with_logits", reduction="none"),
+}
 SUBJECTS = [
     subject(
         "sigmoid_cross_entropy",
         lambda z, y, d: (cross_entropy(z, y), d * above(z, y), -d * z),
         CHANCES,
         outputs="C dZ dY",
-        rivals={
-            "optax": autodiff(lambda z, y: optax.losses.sigmoid_binary_cross_entropy(z, y)),
-            **of_torch("binary_cross_entropy_with_logits"),
-        },
+        rivals=SIGMOID_RIVALS,
         moved=MOVED,
     ),
     focal(0.5),
@@ -93,7 +76,7 @@ SUBJECTS = [
         of_probabilities,
         CHANCES,
         numbers=inside,
-        rivals=of_torch("binary_cross_entropy"),
+        rivals=by_torch("binary_cross_entropy", reduction="none"),
         bars={"dA": 4, "dY": 4},
     ),
 ]
@@ -141,7 +124,7 @@ def test_sigmoid_then_binary_cross_entropy(dtype):
     C, dz, dy = (np.asarray(a, np.float64) for a in run(z, y))
     assert all(np.isfinite(a).all() for a in (C, dz, dy))
     z, eps = z.astype(np.float64), float(jnp.finfo(dtype).eps)
-    expected = sigmoid(z) - y.astype(np.float64)
+    expected = sigma(z) - y.astype(np.float64)
     assert (dz * expected >= 0).all()
     assert (np.abs(dz) <= np.abs(expected) * (1 + 8 * eps) + 8 * eps).all()
     inner = np.abs(z) < 2
@@ -169,10 +152,8 @@ def test_probabilities_of_zero_and_one(dtype):
         return C, *rules.binary_cross_entropy_backward(residuals, jnp.ones_like(C)), *scaled, ours
 
     C, dA, dY, scaled_dA, scaled_dY, of_ours = (np.asarray(a, np.float64) for a in run(a, y))
-    odds, slopes = (
-        [-np.log(least), np.log(half_step)] * 2,
-        [1, -1, -min(largest, 1 / least), min(largest, 1 / half_step)],
-    )
+    odds = [-np.log(least), np.log(half_step)] * 2
+    slopes = [1, -1, -min(largest, 1 / least), min(largest, 1 / half_step)]
     np.testing.assert_allclose(C[:4], [0, 0, -np.log(least), -np.log(half_step)], rtol=eps)
     np.testing.assert_allclose(dA[:4], slopes, rtol=eps)
     np.testing.assert_allclose(dY[:4], odds, rtol=eps)

@@ -1,5 +1,7 @@
 """PyTorch's losses for binary classification: values and all gradients, in float64."""
 
+import itertools
+
 import numpy as np
 from rules.losses.in_torch import BITS, LARGE, PROBABILITIES, F, Z, assert_torchs, elementwise, summed, torch
 
@@ -28,11 +30,6 @@ def test_cross_entropies():
 
 
 def test_focal_loss():
-    assert_torchs(
-        *(
-            ("focal_loss", focal(gamma, alpha), Z, target, {"gamma": gamma, "alpha": alpha})
-            for gamma in (0.0, 0.5, 2.0)
-            for alpha in (None, 0.25)
-            for target in (PROBABILITIES, BITS)
-        )
-    )
+    settings = itertools.product((0.0, 0.5, 2.0), (None, 0.25), (PROBABILITIES, BITS))
+    rows = [(focal(gamma, alpha), Z, target, {"gamma": gamma, "alpha": alpha}) for gamma, alpha, target in settings]
+    assert_torchs(*(("focal_loss", *row) for row in rows))

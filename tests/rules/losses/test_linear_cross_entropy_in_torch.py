@@ -16,17 +16,7 @@ def test_options(bias):
     def loss(x, weight, b, y, **extra):
         return with_extras(F.linear(x, weight.T, b), y, **extra)
 
-    assert_torchs(
-        *(
-            (
-                "linear_cross_entropy",
-                functools.partial(loss, **extra),
-                Z,
-                W,
-                B if bias else None,
-                IGNORED if "ignore_index" in extra else CLASSES,
-                {"chunk": 5, **extra},
-            )
-            for extra in EXTRAS
-        )
-    )
+    b = B if bias else None
+    each = [(extra, IGNORED if "ignore_index" in extra else CLASSES) for extra in EXTRAS]
+    rows = [(functools.partial(loss, **extra), Z, W, b, y, {"chunk": 5, **extra}) for extra, y in each]
+    assert_torchs(*(("linear_cross_entropy", *row) for row in rows))

@@ -1,5 +1,7 @@
 """PyTorch's similarity losses: values and all gradients, in float64."""
 
+import itertools
+
 from rules.losses.in_torch import BATCH, NUMBERS, F, Z, assert_torchs, summed, torch
 
 
@@ -26,12 +28,7 @@ def test_cosine_distance():
 
 
 def test_info_nce():
-    assert_torchs(
-        *(
-            ("info_nce", info_nce(normalize), Z[:, 0], NUMBERS[:, 0], options)
-            for normalize in (True, False)
-            for policy in ("save", "recompute")
-            for options in [{"temperature": 0.3, "normalize": normalize, "residuals": policy}]
-        ),
-        bar=1e-10,
-    )
+    every = itertools.product((True, False), ("save", "recompute"))
+    options = [{"normalize": normalize, "residuals": kept} for normalize, kept in every]
+    rows = [(info_nce(of["normalize"]), Z[:, 0], NUMBERS[:, 0], {"temperature": 0.3, **of}) for of in options]
+    assert_torchs(*(("info_nce", *row) for row in rows), bar=1e-10)

@@ -89,25 +89,17 @@ def optax_labels(Z, y, d):
     return autodiff(lambda Z: optax.losses.softmax_cross_entropy_with_integer_labels(Z, y.astype(int)))(Z, d)
 
 
-of_distributions = {
-    "optax": autodiff(lambda Z, Y: optax.losses.softmax_cross_entropy(Z, Y)),
-    **by_torch(lambda torch, Z, Y: torch.nn.functional.cross_entropy(Z, Y, reduction="none")),
-}
+of_optax = autodiff(lambda Z, Y: optax.losses.softmax_cross_entropy(Z, Y))
+of_distributions = {"optax": of_optax, **by_torch("cross_entropy", reduction="none")}
 w = np.array([0.5, 1.0, 2.0])
+weighted = lambda V: (0.75 * V + 0.25 / 3) * w  # noqa: E731
 SUBJECTS = [
     softmax_subject("", rows_with_distributions, lambda V: V, outputs=("C", "dZ", "dY"), rivals=of_distributions),
     softmax_subject("smoothed", rows_with_distributions, lambda V: 0.9 * V + 0.1 / 3, label_smoothing=0.1),
     softmax_subject("z_loss", rows_with_distributions, lambda V: V, z_loss=0.125),
     softmax_subject("labels", rows_with_labels, lambda V: V, wide=2, rivals={"optax": optax_labels}),
     softmax_subject("labels-smoothed", rows_with_labels, lambda V: 0.9 * V + 0.1 / 3, wide=2, label_smoothing=0.1),
-    softmax_subject(
-        "labels-weighted",
-        rows_with_labels,
-        lambda V: (0.75 * V + 0.25 / 3) * w,
-        wide=2,
-        weights=w,
-        label_smoothing=0.25,
-    ),
+    softmax_subject("labels-weighted", rows_with_labels, weighted, wide=2, weights=w, label_smoothing=0.25),
 ]
 test_over_the_whole_range = over_the_whole_range(SUBJECTS)
 
@@ -178,13 +170,9 @@ def test_labels_to_ignore():
 def test_options_that_change_nothing():
     """Operation by operation: programs that differ may round in different ways."""
     plain, capped = both(OP, Z, LABELS, dC=DC), both(OP, Z, LABELS, dC=DC, softcap=1e9)
-    for one in (
-        both(OP, Z, LABELS, np.ones(5), dC=DC),
-        both(OP, Z, LABELS, dC=DC, ignore_index=-1),
-        both(OP, Z, LABELS, dC=DC, z_loss=0),
-    ):
-        np.testing.assert_array_equal(one[0], plain[0])
-        np.testing.assert_array_equal(one[1], plain[1])
+    for more, options in ([np.ones(5)], {}), ([], {"ignore_index": -1}), ([], {"z_loss": 0}):
+        for one, other in zip(both(OP, Z, LABELS, *more, dC=DC, **options)[:2], plain, strict=False):
+            np.testing.assert_array_equal(one, other)
     np.testing.assert_allclose(capped[0], plain[0], rtol=1e-12)
     np.testing.assert_allclose(capped[1], plain[1], rtol=1e-12, atol=1e-14)
 
