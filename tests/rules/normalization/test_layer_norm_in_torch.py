@@ -10,9 +10,10 @@ from in_torch import F, assert_rules_agree, channels_first, torch
 from handgrad import layers, rules
 
 ROWS, TOKENS, IMAGES, VOLUMES = (5, 6), (3, 4, 6), (2, 3, 4, 6), (2, 2, 3, 2, 6)
+STATISTICS = np.random.default_rng(9).standard_normal(6), np.random.default_rng(10).uniform(0.1, 3, 6)
 
 
-def drawn(shape, affine):
+def drawn(shape, affine="scale and shift"):
     """X of another mean and variance for each example and feature, gamma and beta."""
     rng = np.random.default_rng(len(shape))
     sizes = rng.uniform(0.5, 3, shape[:1] + (1,) * (len(shape) - 1))
@@ -61,8 +62,7 @@ def test_norm(op):
         options = {"eps": eps} | ({"groups": groups} if op == "group_norm" else {})
         arguments = drawn(shape, affine)[: 2 if op == "rms_norm" else 3]
         if op == "batch_norm_inference":
-            rng = np.random.default_rng(9)
-            arguments += rng.standard_normal(6), rng.uniform(0.1, 3, 6)
+            arguments += STATISTICS
         for policy in [{}] if op == "batch_norm_inference" else [{"residuals": r} for r in ("save", "recompute")]:
             rule = getattr(rules, op).with_options(**options, **policy)
             rows[f"{shape} {affine} {policy}"] = rule, NORMS[op](**options), arguments
@@ -71,10 +71,7 @@ def test_norm(op):
 
 def test_settings_of_torchs_own():
     """normalized_shape of two axes, the eps that rms_norm has by default, and instance norm by running statistics."""
-    X, gamma, beta = drawn((3, 24), "scale and shift")
-    of_tokens = drawn(TOKENS, "scale and shift")
-    rng = np.random.default_rng(9)
-    statistics = rng.standard_normal(6), rng.uniform(0.1, 3, 6)
+    X, gamma, beta = drawn((3, 24))
 
     def two_axes(x, g, b):
         g, b = (None if a is None else a.reshape(4, 6) for a in (g, b))
@@ -86,15 +83,11 @@ def test_settings_of_torchs_own():
     rows = {
         "two axes": (rules.layer_norm, two_axes, (X, gamma, beta)),
         "two axes, neither": (rules.layer_norm, two_axes, (X, None, None)),
-        "eps": (
-            rules.rms_norm.with_options(eps=float(np.finfo(np.float64).eps)),
-            lambda x, g: F.rms_norm(x, (24,), g, None),
-            (X, gamma),
-        ),
-        "running statistics": (rules.batch_norm_inference, running, (*of_tokens, *statistics)),
+        "eps": (rules.rms_norm.with_options(eps=2.0**-52), lambda x, g: F.rms_norm(x, (24,), g, None), (X, gamma)),
+        "running statistics": (rules.batch_norm_inference, running, (*drawn(TOKENS), *STATISTICS)),
     }
     # Numbers around 1000, a constant row, a constant example and a constant feature.
-    X, gamma, beta = drawn(TOKENS, "scale and shift")
+    X, gamma, beta = drawn(TOKENS)
     X = X + 1e3
     X[0, 1], X[2], X[:, :, 3] = 2.0, 2.0, 2.0
     for op, options in (("layer_norm", {}), ("group_norm", {"groups": 2}), ("instance_norm", {}), ("batch_norm", {})):

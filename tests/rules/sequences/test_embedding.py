@@ -64,33 +64,24 @@ def test_ids_of_every_integer_dtype():
 
 def test_tables_are_linears():
     """An embedding is a linear of one-hot rows, without these; positions are an embedding of 0, 1, 2 …; a tied head is
-    a linear with the table transposed. Values, sums and per-example norms."""
+    a linear with the table transposed. Sums, per-example norms and products of the tables' factors."""
     X, dlogits = RNG.standard_normal((2, 4, 3)), RNG.standard_normal((2, 4, 5))
+
+    def factor(rule, dY, *arguments):
+        return rule.backward(rule.forward(*arguments)[1], dY)[1]
 
     @jax.jit
     def both(ids, table, dY, X, dlogits):
-        Y, residuals = rules.embedding_forward(ids, table)
-        dtable = rules.embedding_backward(residuals, dY)[1]
-        by_linear, residuals = rules.linear_forward(jax.nn.one_hot(ids, 5, dtype=float), table)
-        dW = rules.linear_backward(residuals, dY)[1]
-        found = [(Y, dtable.sum(), dtable.sq_norms(), dtable.inner(dW), dW.inner(dtable))]
-        expected = [(by_linear, dW.sum(), dW.sq_norms(), dW.sq_norms(), dW.sq_norms())]
-
-        X3 = X[:, :3]
-        Y, residuals = rules.position_embedding_forward(X3, table)
-        dX, dtable = rules.position_embedding_backward(residuals, dY)
-        rows, residuals = rules.embedding_forward(jnp.broadcast_to(jnp.arange(3)[None], (2, 3)), table)
-        dtable_too = rules.embedding_backward(residuals, dY)[1]
-        folds = [(d.sum(), d.sq_norms(), d.second_moment(), d.inner(dtable_too)) for d in (dtable, dtable_too)]
-        found.append((Y, dX, folds[0]))
-        expected.append((X3 + rows, dY, folds[1]))
-
-        Y, residuals = rules.tied_head_forward(X, table)
-        dX, dtable = rules.tied_head_backward(residuals, dlogits)
-        by_linear, residuals = rules.linear_forward(X, table.T)
-        dX_too, dW, _ = rules.linear_backward(residuals, dlogits)
-        found.append((Y, dX, dtable.sum().T, dtable.sq_norms()))
-        expected.append((by_linear, dX_too, dW.sum(), dW.sq_norms()))
+        of_ids, of_rows = (factor(rules.embedding, dY, some, table) for some in (ids, np.tile(np.arange(3), (2, 1))))
+        of_one_hot = factor(rules.linear, dY, jax.nn.one_hot(ids, 5, dtype=float), table)
+        of_positions = factor(rules.position_embedding, dY, X[:, :3], table)
+        of_head, of_linear = factor(rules.tied_head, dlogits, X, table), factor(rules.linear, dlogits, X, table.T)
+        found, expected = [], []
+        for one, other in ((of_ids, of_one_hot), (of_positions, of_rows)):
+            found.append((one.sum(), one.sq_norms(), one.second_moment(), one.inner(other), other.inner(one)))
+            expected.append((other.sum(), other.sq_norms(), other.second_moment(), *[other.sq_norms()] * 2))
+        found.append((of_head.sum().T, of_head.sq_norms()))
+        expected.append((of_linear.sum(), of_linear.sq_norms()))
         return found, expected
 
     assert_same(*both(IDS, TABLE, DY, X, dlogits))

@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import together
+from helpers import passes, together
 from in_torch import assert_close, torch
 
-from handgrad import layers, materialize, rules
+from handgrad import layers, rules
 from handgrad.layers import Sequences
 
 RNG = np.random.default_rng(0)
@@ -18,11 +18,8 @@ LENGTHS = np.array([6, 2, 1, 4])
 
 def torch_module(kind, activation="tanh", **options):
     torch.manual_seed(0)
-    module = {
-        "rnn": lambda: torch.nn.RNN(N_IN, N, nonlinearity=activation, batch_first=True, **options),
-        "lstm": lambda: torch.nn.LSTM(N_IN, N, batch_first=True, **options),
-        "gru": lambda: torch.nn.GRU(N_IN, N, batch_first=True, **options),
-    }[kind]().double()
+    options |= {"nonlinearity": activation} if kind == "rnn" else {}
+    module = getattr(torch.nn, kind.upper())(N_IN, N, batch_first=True, **options).double()
     for parameter in module.parameters():
         torch.nn.init.normal_(parameter, std=0.6)
     return module
@@ -38,11 +35,15 @@ def run(module, x, state, lengths):
     return output, last
 
 
-def params_of(module, kind, suffix, read=lambda p: p.detach().numpy()):
+def of_torch(module, suffix, read):
+    """Its two weights and two biases, or their gradients."""
+    parts = "weight_ih", "weight_hh", "bias_ih", "bias_hh"
+    return (read(getattr(module, f"{part}_{suffix}")).numpy() for part in parts)
+
+
+def params_of(module, kind, suffix):
     """W, U, b (and c) from torch's two weights and two biases."""
-    W, U, b, b_hh = (
-        read(getattr(module, f"{part}_{suffix}")) for part in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-    )
+    W, U, b, b_hh = of_torch(module, suffix, lambda p: p.detach())
     if kind == "gru":
         return W.T, U.T, b + np.where(np.arange(3 * N) < 2 * N, b_hh, 0), b_hh[2 * N :]
     return W.T, U.T, b + b_hh
@@ -50,9 +51,7 @@ def params_of(module, kind, suffix, read=lambda p: p.detach().numpy()):
 
 def gradients_of(module, kind, suffix):
     """torch's gradients in the order of W, U, b (and c): either bias has the gradient of the sum."""
-    W, U, b, b_hh = (
-        getattr(module, f"{part}_{suffix}").grad.numpy() for part in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-    )
+    W, U, b, b_hh = of_torch(module, suffix, lambda p: p.grad)
     return (W.T, U.T, b, b_hh[2 * N :]) if kind == "gru" else (W.T, U.T, b)
 
 
@@ -101,7 +100,7 @@ def test_two_layers_in_both_directions(kind, lengths):
         states = [tuple(a[i] for a in arrays) if kind == "lstm" else arrays[0][i] for i in range(4)]
         return (states[0], states[1]), (states[2], states[3])
 
-    make_params = {"rnn": layers.RnnParams, "lstm": layers.LstmParams, "gru": layers.GruParams}[kind]
+    make_params = getattr(layers, f"{kind.capitalize()}Params")
     params = tuple(
         layers.BidirectionalParams(*(make_params(*params_of(module, kind, f"l{i}{end}")) for end in ("", "_reverse")))
         for i in range(2)
@@ -109,15 +108,10 @@ def test_two_layers_in_both_directions(kind, lengths):
     given = Sequences(X, lengths, split([state.detach().numpy() for state in states]))
     given, dlast = jax.tree.map(jnp.asarray, (given, split(dlast)))
 
-    @jax.jit
-    def both_passes(params, x, dH, dlast):
-        y, residuals = model.forward(params, x)
-        return y, *materialize(model.backward(residuals, (Sequences(dH), dlast)))
-
-    (H, found_last), dx, dparams = both_passes(params, given, dH, dlast)
-    assert_close(H.X, output.detach().numpy())
+    run_both = jax.jit(lambda dY, *arguments: passes(model, dY, *arguments))
+    (H, found_last), (dx, dparams) = run_both((Sequences(jnp.asarray(dH)), dlast), params, given)
+    assert_close((H.X, dx.X), (output.detach(), x.grad))
     assert_close(found_last, split([part.detach().numpy() for part in as_tuple(last)]))
-    assert_close(dx.X, x.grad)
     assert_close(dx.state, split([state.grad.numpy() for state in states]))
     expected = [[gradients_of(module, kind, f"l{i}{end}") for end in ("", "_reverse")] for i in range(2)]
     assert_close(dparams, expected)
