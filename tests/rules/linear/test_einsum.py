@@ -1,13 +1,17 @@
 """einsum_backward against jax.vjp of jnp.einsum over many subscripts, and what it refuses."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import assert_same
+from rules.refusals import refuses
 
 import handgrad as hg
-from handgrad.rules import contraction_forward, einsum_backward, einsum_forward
+from handgrad import rules
+from handgrad.rules import einsum_backward, einsum_forward
 
 SIZES = {"i": 2, "j": 3, "k": 4, "l": 2, "m": 1}
 SUBSCRIPTS = [
@@ -107,13 +111,13 @@ A, B = np.ones((2, 3)), np.ones((3, 4))
     [
         ("ij->ij", "subscripts must name two operands, as 'ij,jk->ik', got 'ij->ij'"),
         ("ij,jk,kl->il", "subscripts must name two operands, as 'ij,jk->ik', got 'ij,jk,kl->il'"),
-        ("ij,jk->iz", "subscripts must give the output letters of the operands, "),
+        ("ij,jk->iz", "subscripts must give the output letters of the operands, …"),
         ("ij,jk->ii", "subscripts must give the output each letter once, got 'ij,jk->ii'"),
-        ("...ij,jk->ik", "subscripts must give the output letters of the operands, and '...' where they have it"),
-        ("i1,jk->ik", "subscripts must be of letters and at most one '...' for each operand, got "),
-        ("...i...,jk->...", "subscripts must be of letters and at most one '...' for each operand, got "),
-        ("ij,jk->i->k", "subscripts must be of letters and at most one '...' for each operand, got "),
-        ("ij..,jk->ik", "subscripts must be of letters and at most one '...' for each operand, got "),
+        ("...ij,jk->ik", "subscripts must give the output letters of the operands, and '...' where they have it…"),
+        ("i1,jk->ik", "subscripts must be of letters and at most one '...' for each operand, got …"),
+        ("...i...,jk->...", "subscripts must be of letters and at most one '...' for each operand, got …"),
+        ("ij,jk->i->k", "subscripts must be of letters and at most one '...' for each operand, got …"),
+        ("ij..,jk->ik", "subscripts must be of letters and at most one '...' for each operand, got …"),
         ("ij,ik->jk", "B must have 2 along axis 0 for 'ij,ik->jk', got float64 (3, 4)"),
         ("ii,jk->jk", "A must have 2 along axis 1 for 'ii,jk->jk', got float64 (2, 3)"),
         ("ijk,jk->i", "A must have 3 axes for 'ijk', got float64 (2, 3)"),
@@ -125,37 +129,24 @@ A, B = np.ones((2, 3)), np.ones((3, 4))
     ],
 )
 def test_subscripts_that_do_not_fit(subscripts, message):
-    for call in (
-        lambda: einsum_forward(A, B, subscripts=subscripts),
-        lambda: jax.eval_shape(lambda A, B: einsum_forward(A, B, subscripts=subscripts), A, B),
-    ):
-        with pytest.raises(hg.InputError) as raised:
-            call()
-        assert str(raised.value).startswith(f"einsum_forward: {message}")
+    refuses(rules.einsum, message, A, B, subscripts=subscripts)
+    with pytest.raises(hg.InputError, match="^" + re.escape(f"einsum_forward: {message.removesuffix('…')}")):
+        jax.eval_shape(lambda A, B: einsum_forward(A, B, subscripts=subscripts), A, B)
 
 
 def test_operands():
-    with pytest.raises(
-        hg.InputError, match=r"^einsum_forward: B must have a floating-point dtype, got int64 \(3, 4\)$"
-    ):
-        einsum_forward(A, B.astype(int), subscripts="ij,jk->ik")
-    with pytest.raises(hg.InputError, match=r"^einsum_forward: B must be an array, got list$"):
-        einsum_forward(A, [1.0], subscripts="ij,jk->ik")
+    product = {"subscripts": "ij,jk->ik"}
+    refuses(rules.einsum, "B must have a floating-point dtype, got int64 (3, 4)", A, B.astype(int), **product)
+    refuses(rules.einsum, "B must be an array, got list", A, [1.0], **product)
 
 
-@pytest.mark.parametrize("subscripts", ["bi,io->ob", "bi,bo->bi", "bb,bi->bi", ",i->i", "bi,ib->bi", "bi,io->o"])
-def test_a_contraction_keeps_the_example_in_front(subscripts):
-    shapes = [(4,) * len(term) for term in subscripts.split("->")[0].split(",")]
-    with pytest.raises(hg.InputError) as raised:
-        contraction_forward(*map(np.ones, shapes), subscripts=subscripts)
-    message = "contraction_forward: subscripts must begin X and Y with the batch letter, which W does not have, got "
-    assert str(raised.value).startswith(message)
-
-
-@pytest.mark.parametrize("subscripts", ["bi,ii->bi", "bi,ik->bi", "b...,...->b..."])
-def test_a_parameters_letters(subscripts):
-    X, W = np.ones((4, 4)), np.ones(4 if "..." in subscripts else (4, 4))
-    with pytest.raises(hg.InputError) as raised:
-        contraction_forward(X, W, subscripts=subscripts)
-    message = f"contraction_forward: subscripts must give W letters of X or Y, each once, got {subscripts!r}"
-    assert str(raised.value) == message
+def test_letters_of_a_contraction():
+    """The example stays in front; a parameter's letters are X's or Y's, each once."""
+    for subscripts in ("bi,io->ob", "bi,bo->bi", "bb,bi->bi", ",i->i", "bi,ib->bi", "bi,io->o"):
+        ones = [np.ones((4,) * len(term)) for term in subscripts.split("->")[0].split(",")]
+        sentence = "subscripts must begin X and Y with the batch letter, which W does not have, got …"
+        refuses(rules.contraction, sentence, *ones, subscripts=subscripts)
+    for subscripts in ("bi,ii->bi", "bi,ik->bi", "b...,...->b..."):
+        W = np.ones(4 if "..." in subscripts else (4, 4))
+        sentence = f"subscripts must give W letters of X or Y, each once, got {subscripts!r}"
+        refuses(rules.contraction, sentence, np.ones((4, 4)), W, subscripts=subscripts)
