@@ -11,16 +11,15 @@ import handgrad as hg
 from handgrad.layers import GruParams, LstmParams, RnnParams, Sequences, gru, lstm, rnn
 
 MAKERS = {"rnn": rnn, "lstm": lstm, "gru": gru}
-PARAMS = {"rnn": RnnParams, "lstm": LstmParams, "gru": GruParams}
-GATES = {"rnn": 1, "lstm": 4, "gru": 3}
+KINDS = {"rnn": (RnnParams, 1), "lstm": (LstmParams, 4), "gru": (GruParams, 3)}  # and the number of their gates
 every_layer = pytest.mark.parametrize("kind", MAKERS)
 
 
 @pytest.mark.parametrize(("kind", "dtype"), [("rnn", "bfloat16"), ("lstm", "float32"), ("gru", "float64")])
 def test_init(kind, dtype):
     params = MAKERS[kind](5).init(KEY, jax.ShapeDtypeStruct(X.shape, dtype))
-    gates = GATES[kind]
-    assert type(params) is PARAMS[kind]
+    of, gates = KINDS[kind]
+    assert type(params) is of
     assert [p.shape for p in params] == [(2, gates * 5), (5, gates * 5), (gates * 5,), (5,)][: len(params)]
     assert all(p.dtype == dtype for p in params)
     assert not any(np.asarray(p).any() for p in params[2:])
@@ -96,5 +95,5 @@ def test_refusals(kind):
     }
     assert_refused({kind + sentence: call for sentence, call in rows.items()})
     for another in (drawn(wrong, X), (), tuple(params), None):
-        sentence = f"{kind}: params must be {PARAMS[kind].__name__}, got .*"
+        sentence = f"{kind}: params must be {KINDS[kind][0].__name__}, got .*"
         assert_refused({sentence: lambda another=another: model.forward(another, X)})
