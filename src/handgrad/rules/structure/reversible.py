@@ -70,7 +70,7 @@ def pull_back_coupling(
     return (X1, X2), (dX1, dX2), (dparams_f, dparams_g)
 
 
-def _like(X: Stream, change: Stream, name: str, of: str) -> Stream:
+def _like(X: Stream, change: Array, name: str, of: str) -> Stream:
     """`change`, of X's shape and dtype: nothing is broadcast or promoted."""
     if change.shape != X.shape or change.dtype != X.dtype:
         raise InputError(f"couple: {name} must be like {of}, {describe(X)}, got {describe(change)}")
