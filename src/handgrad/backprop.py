@@ -7,7 +7,7 @@ enters the losses of the others. Without a key, layers draw no noise.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,7 @@ from handgrad.layers.layer import check_layer, check_loss, passed_back
 from handgrad.meshes import Types, gathered
 from handgrad.rule import Rule, differentiable
 
+T = TypeVar("T")
 R_co = TypeVar("R_co", covariant=True)
 Weights = Array | np.ndarray | None
 Key = PRNGKeyArray | None
@@ -190,7 +191,9 @@ def custom_vjp(layer: Layer) -> OfLayer:
     return f
 
 
-def custom_vjp_rule(forward: Callable[..., Any], backward: Callable[..., Any], **options: Any) -> Rule[..., Any]:
+def custom_vjp_rule(
+    forward: Callable[..., tuple[T, PyTree]], backward: Callable[..., tuple[PyTree, ...]], **options: object
+) -> Rule[..., T]:
     """`Rule(forward, backward).with_options(**options)`: a pair of passes as a function that any JAX program can
     differentiate."""
     return Rule(forward, backward).with_options(**options)

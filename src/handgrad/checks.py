@@ -7,7 +7,7 @@ anything is computed.
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TypeGuard, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -34,14 +34,19 @@ class InputError(ValueError):
         return f"in layer {'.'.join(map(quoted, self.path))}: {self.sentence}" if self.path else self.sentence
 
 
-def describe(value: Any) -> str:
+def is_array(value: object) -> TypeGuard[Array | jax.ShapeDtypeStruct]:
+    """Whether `value` has a shape and a dtype, as arrays, tracers and ShapeDtypeStructs do."""
+    return hasattr(value, "shape") and hasattr(value, "dtype")
+
+
+def describe(value: object) -> str:
     """`value` as an error message names it: `float32 (3, 4)` for an array, its type's name for anything else."""
-    if hasattr(value, "shape") and hasattr(value, "dtype"):
+    if is_array(value):
         return f"{value.dtype} {tuple(value.shape)}"
     return type(value).__name__
 
 
-def path_name(path: Any) -> str:
+def path_name(path: jax.tree_util.KeyPath) -> str:
     """A leaf's path in a pytree as "blocks.0.W"; two paths never have one name.
 
     A key that holds a dot itself is quoted: 'a.b'.W is not a.b.W.
@@ -54,9 +59,9 @@ def quoted(key: str) -> str:
     return repr(key) if not key or set(key) & set(".'\"") else key
 
 
-def check_array(where: str, name: str, value: Any, min_ndim: int = 0) -> None:
+def check_array(where: str, name: str, value: object, min_ndim: int = 0) -> None:
     """`value` has a shape, a floating-point dtype and at least `min_ndim` axes."""
-    if not (hasattr(value, "shape") and hasattr(value, "dtype")):
+    if not is_array(value):
         raise InputError(f"{where}: {name} must be an array, got {describe(value)}")
     if not jnp.issubdtype(value.dtype, jnp.floating):
         raise InputError(f"{where}: {name} must have a floating-point dtype, got {describe(value)}")
@@ -65,35 +70,36 @@ def check_array(where: str, name: str, value: Any, min_ndim: int = 0) -> None:
         raise InputError(f"{where}: {name} must have shape {axes}, got {describe(value)}")
 
 
-def check_shape(where: str, name: str, value: Any, shape: Sequence[int], why: str = "") -> None:
+def check_shape(where: str, name: str, value: object, shape: Sequence[int], why: str = "") -> None:
     """`value` has exactly this shape: nothing is broadcast."""
-    if not hasattr(value, "shape"):
+    found = getattr(value, "shape", None)
+    if found is None:
         raise InputError(f"{where}: {name} must be an array of shape {tuple(shape)}, got {describe(value)}")
-    if tuple(value.shape) != tuple(shape):
+    if tuple(found) != tuple(shape):
         reason = f" {why}" if why else ""
         raise InputError(f"{where}: {name} must have shape {tuple(shape)}{reason}, got {describe(value)}")
 
 
-def check_target(where: str, Y: Any, shape: Sequence[int], why: str) -> None:
+def check_target(where: str, Y: Array, shape: Sequence[int], why: str) -> None:
     """`Y` is a target of this shape, of real numbers or integers."""
     check_shape(where, "the target Y", Y, shape, why)
     if not (jnp.issubdtype(Y.dtype, jnp.floating) or jnp.issubdtype(Y.dtype, jnp.integer)):
         raise InputError(f"{where}: the target Y must be of real numbers or integers, got {describe(Y)}")
 
 
-def check_positive(where: str, name: str, value: Any) -> None:
+def check_positive(where: str, name: str, value: object) -> None:
     """`value` is a number above zero."""
     if isinstance(value, bool) or not (isinstance(value, int | float | np.number) and 0 < value < math.inf):
         raise InputError(f"{where}: {name} must be a positive number, got {value!r}")
 
 
-def check_count(where: str, name: str, value: Any) -> None:
+def check_count(where: str, name: str, value: object) -> None:
     """`value` is a whole number, 1 at least."""
     if isinstance(value, bool) or not (isinstance(value, int | np.integer) and value >= 1):
         raise InputError(f"{where}: {name} must be a positive integer, got {value!r}")
 
 
-def check_choice(where: str, name: str, value: Any, choices: Sequence[Any]) -> None:
+def check_choice(where: str, name: str, value: object, choices: Sequence[object]) -> None:
     """`value` is one of at least two choices."""
     if value not in choices:
         *others, last = map(repr, choices)
@@ -101,7 +107,7 @@ def check_choice(where: str, name: str, value: Any, choices: Sequence[Any]) -> N
 
 
 def check_cotangent(
-    where: str, dY: Any, shape: Sequence[int], dtype: DTypeLike | None, name: str = "dY", of: str = "Y"
+    where: str, dY: object, shape: Sequence[int], dtype: DTypeLike | None, name: str = "dY", of: str = "Y"
 ) -> None:
     """`dY` has the shape and dtype of the output whose cotangent it is; dtype=None accepts any floating-point dtype,
     for rules whose residuals don't have the output's."""
@@ -111,20 +117,20 @@ def check_cotangent(
             f"{where}: {name} must be the cotangent of {of}, of numbers {tuple(shape)}, got {describe(dY)}"
         )
     dtype = jax.dtypes.canonicalize_dtype(dtype)  # of a NumPy float64 that JAX computes with as float32
-    if not hasattr(dY, "dtype") or tuple(dY.shape) != tuple(shape) or dY.dtype != dtype:
+    if not is_array(dY) or tuple(dY.shape) != tuple(shape) or dY.dtype != dtype:
         raise InputError(
             f"{where}: {name} must be the cotangent of {of}, {np.dtype(dtype)} {tuple(shape)}, got {describe(dY)}"
         )
 
 
-def check_residuals(where: str, residuals: Any, expected: type[R]) -> R:
+def check_residuals(where: str, residuals: object, expected: type[R]) -> R:
     """`residuals` are of the type that this rule's forward pass returns."""
     if not isinstance(residuals, expected):
         raise InputError(f"{where}: residuals must be {expected.__name__}, got {describe(residuals)}")
     return residuals
 
 
-def check_params(where: str, params: Any, expected: type[R]) -> R:
+def check_params(where: str, params: object, expected: type[R]) -> R:
     """`params` are of this layer's type."""
     if not isinstance(params, expected):
         raise InputError(f"{where}: params must be {expected.__name__}, got {describe(params)}")

@@ -14,12 +14,15 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+from jax.core import ShapedArray
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 from jaxtyping import Array, Int, PyTree, Shaped
 
 MeshAxes = str | tuple[str, ...] | None  # that shard one axis of an array
 T = TypeVar("T")
+C = TypeVar("C")
+X = TypeVar("X")
 
 
 def einsum(subscripts: str, A: Array, B: Array, dtype: DTypeLike | None = None) -> Array:
@@ -43,9 +46,13 @@ def matmul(
     return jnp.matmul(A, B, preferred_element_type=dtype)
 
 
-def take_rows(table: Shaped[Array, "rows ..."], ids: Int[Array, "*shape"], **options: Any) -> Array:
-    """table[ids] along the first axis; `options` as those of `table.at[ids].get`."""
-    return along([*spec(ids), *spec(table)[1:]], lambda table, ids: table.at[ids].get(**options), table, ids)
+def take_rows(table: Shaped[Array, "rows ..."], ids: Int[Array, "*shape"], fill_value: float) -> Array:
+    """table[ids] along the first axis; out-of-bounds ids give rows of `fill_value`."""
+
+    def take(table: Array, ids: Array) -> Array:
+        return table.at[ids].get(mode="fill", fill_value=fill_value)
+
+    return along([*spec(ids), *spec(table)[1:]], take, table, ids)
 
 
 def segment_sum(Delta: Shaped[Array, "*shape n"], ids: Int[Array, "*shape"], rows: int) -> Shaped[Array, "{rows} n"]:
@@ -57,29 +64,34 @@ def segment_sum(Delta: Shaped[Array, "*shape n"], ids: Int[Array, "*shape"], row
     return along([None, spec(Delta)[-1]], add, Delta, ids)
 
 
-def along_batch(function: Callable[..., Any], *arrays: PyTree[Array]) -> Any:
+def along_batch(function: Callable[..., T], *arrays: PyTree[Array]) -> T:
     """function(*arrays), a function of each example alone; results are sharded along the batch as the arrays are."""
     return along([next((spec(a)[0] for a in jax.tree.leaves(arrays) if any(spec(a))), None)], function, *arrays)
 
 
-def along(axes: Sequence[MeshAxes], function: Callable[..., Any], *arrays: PyTree[Array]) -> Any:
+def along(axes: Sequence[MeshAxes], function: Callable[..., T], *arrays: PyTree[Array]) -> T:
     """function(*arrays), the result sharded over these mesh axes: for operations that can't infer this from the
     operands' Explicit axes, which are Auto inside."""
     out = placed(jax.tree.leaves(arrays), axes)
-    return function(*arrays) if out is None else jax.sharding.auto_axes(function, out_sharding=out)(*arrays)
+    if out is None:
+        return function(*arrays)
+    explicit: Any = jax.sharding.auto_axes(function, out_sharding=out)
+    return explicit(*arrays)
 
 
-def scan(body: Callable[..., Any], carry: Any, xs: Any, **options: Any) -> Any:
+def scan(
+    body: Callable[[C, X], tuple[C, T]], carry: C, xs: X, length: int | None = None, reverse: bool = False
+) -> tuple[C, T]:
     """jax.lax.scan; the initial carry gets the sharding, and the varying axes, of the carry that `body` returns."""
     if _is_placed((carry, xs)) and all(len(a) for a in jax.tree.leaves(xs)):
         carry = _settled(lambda carry: body(carry, jax.tree.map(lambda a: a[0], xs))[0], carry)
-    return jax.lax.scan(body, carry, xs, **options)
+    return jax.lax.scan(body, carry, xs, length, reverse)
 
 
-def fori_loop(count: int, body: Callable[[Any, T], T], carry: T, *closed_over: PyTree[Array]) -> T:
+def fori_loop(count: int, body: Callable[[Array, T], T], carry: T, *closed_over: PyTree[Array]) -> T:
     """jax.lax.fori_loop from 0, its carry as in `scan`; `closed_over` are the arrays that `body` closes over."""
     if _is_placed((carry, closed_over)):
-        carry = _settled(lambda carry: body(0, carry), carry)
+        carry = _settled(lambda carry: body(jnp.asarray(0), carry), carry)
     return jax.lax.fori_loop(0, count, body, carry)
 
 
@@ -146,8 +158,8 @@ def replicated(tree: PyTree[Array]) -> PyTree[Array]:
 class Types:
     """The types of a pytree's arrays, with their shardings; static, so that residuals may hold them."""
 
-    leaves: tuple[Any, ...]
-    structure: Any
+    leaves: tuple[ShapedArray, ...]
+    structure: Any  # a PyTreeDef
 
     @classmethod
     def of(cls, tree: PyTree[Array]) -> "Types":
@@ -206,7 +218,7 @@ def _settled(step: Callable[[T], T], carry: T) -> T:
     return carry
 
 
-def _as_type(value: Array, wanted: Any) -> Array:
+def _as_type(value: Array, wanted: ShapedArray) -> Array:
     if _has_explicit_axes(wanted) and wanted.sharding != jax.typeof(value).sharding:
         value = jax.sharding.reshard(value, wanted.sharding)
     return _vary(value, _varying(wanted))
@@ -217,7 +229,7 @@ def _vary(value: Array, axes: frozenset[str]) -> Array:
     return jax.lax.pcast(value, missing, to="varying") if missing else value
 
 
-def _varying(of: Any) -> frozenset[str]:
+def _varying(of: ShapedArray) -> frozenset[str]:
     """The axes of jax.shard_map that an array of this type varies along."""
     return of.manual_axis_type.varying
 
@@ -227,5 +239,5 @@ def _is_placed(tree: PyTree[Array]) -> bool:
     return any(_has_explicit_axes(of) or _varying(of) for of in types)
 
 
-def _has_explicit_axes(of: Any) -> bool:
+def _has_explicit_axes(of: ShapedArray) -> bool:
     return AxisType.Explicit in of.sharding.mesh.axis_types

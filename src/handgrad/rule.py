@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, Generic, ParamSpec, TypeVar
 
 import jax
+from jaxtyping import PyTree
 
 from handgrad.factors import materialize
 from handgrad.meshes import Types, varying_together
@@ -36,8 +37,8 @@ class Rule(Generic[P, Y]):
     """
 
     # Not a NamedTuple, though it unpacks like one: jax.jit refers to functions weakly, which no tuple allows.
-    forward: Callable[P, tuple[Y, Any]]
-    backward: Callable[..., tuple[Any, ...]]
+    forward: Callable[P, tuple[Y, PyTree]]
+    backward: Callable[..., tuple[PyTree, ...]]
 
     def __iter__(self) -> Iterator[Callable[..., Any]]:
         """`forward, backward = rule`."""
@@ -72,24 +73,26 @@ class Rule(Generic[P, Y]):
         return Rule(partial(self.forward, **options), partial(self.backward, **of_backward))
 
 
-def differentiable(forward: Callable[..., Any], backward: Callable[..., Any]) -> Callable[..., Any]:
+def differentiable(
+    forward: Callable[..., tuple[Y, PyTree]], backward: Callable[..., tuple[PyTree, ...]]
+) -> Callable[..., Y]:
     """The function of this forward pass, whose cotangents are the backward pass's, factors multiplied out."""
 
-    def value(*args: Any) -> Any:
+    def value(*args: PyTree) -> Y:
         return forward(*args)[0]
 
-    def forward_and_types(*args: Any) -> Any:
+    def forward_and_types(*args: PyTree) -> tuple[Y, tuple[PyTree, Types]]:
         out, residuals = forward(*args)
         return out, (residuals, Types.of(args))
 
-    def cotangents(kept: Any, dY: Any) -> Any:
+    def cotangents(kept: tuple[PyTree, Types], dY: PyTree) -> tuple[PyTree, ...]:
         residuals, types = kept
         return types.given_to(tuple(materialize(backward(residuals, dY))))
 
     primal = jax.custom_vjp(value)
     primal.defvjp(forward_and_types, cotangents)
 
-    def f(*args: Any) -> Any:
+    def f(*args: PyTree) -> Y:
         # Inside shard_map, parameters that are the same everywhere meet examples that are not. Said out here, outside
         # of the custom rule, JAX sums their cotangents as it does for any function.
         return primal(*varying_together(args))

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.typing import ArrayLike
+from jaxtyping import PyTree
 from rich.console import Console
 from rich.table import Table
 
@@ -82,7 +83,7 @@ def measure(model: Layer, sizes: tuple[int, ...], batch: int, options: Bench) ->
         compiled[way], seconds = compile_timed(function, arguments)
         figures[f"{way}_compile_s"] = seconds
         figures[f"{way}_temp_bytes"] = compiled[way].memory_analysis().temp_size_in_bytes
-    times = {way: [] for way in ways}
+    times: dict[str, list[float]] = {way: [] for way in ways}
     for _ in range(options.repeats + 2):
         for way, function in compiled.items():
             start = time.perf_counter()
@@ -110,7 +111,9 @@ def measure_repeat(n: int) -> dict[str, Any]:
     return {"n": n, "compile_s": seconds, "temp_bytes": temp_bytes, "parameter_bytes": parameter_bytes}
 
 
-def compile_timed(function: Callable[..., Any], arguments: tuple[Any, ...], repeats: int = 3) -> tuple[Any, float]:
+def compile_timed(
+    function: Callable[..., PyTree], arguments: tuple[PyTree, ...], repeats: int = 3
+) -> tuple[Any, float]:
     """The compiled function, and the median of the seconds it takes from tracing to machine code."""
     seconds, compiled = [], None
     for _ in range(repeats):

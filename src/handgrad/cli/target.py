@@ -93,7 +93,7 @@ def recognize(spec: str, with_reference: bool) -> tuple[str, tuple[Any, ...]]:
     raise InputError(f"check: the target must be {FORMS}, got {spec}: {describe(found)}{hint}")
 
 
-def load(option: str, spec: str, otherwise: Any = None) -> Any:
+def load(option: str, spec: str, otherwise: object = None) -> Any:
     """The object that "package.module:name" names; `otherwise` where the module has no such name, None for an error.
 
     Raises:
@@ -138,7 +138,7 @@ def from_function(request: Request) -> tuple[Any, ...]:
     return tuple(arguments)
 
 
-def from_shapes(request: Request) -> tuple[Any, ...]:
+def from_shapes(request: Request) -> tuple[np.ndarray, ...]:
     """Normal numbers, one array for each shape of "5,7;7,3;3"; nothing between two semicolons is a scalar.
 
     Raises:
@@ -169,7 +169,7 @@ def parse_shapes(text: str) -> list[tuple[int, ...]]:
     return shapes
 
 
-def _takes_one(function: Callable[..., Any]) -> bool:
+def _takes_one(function: Callable[..., object]) -> bool:
     """Whether the function has a parameter that must be given."""
     try:
         parameters = inspect.signature(function).parameters.values()

@@ -3,7 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, Self, TypeGuard
+from typing import Self, TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -199,7 +199,7 @@ def _chunks(*factors: Factor) -> Chunks:
     return Chunks.of_batch(batch, meshes.places(factors, batch), held, written)
 
 
-def is_factor(node: Any) -> TypeGuard[Factor]:
+def is_factor(node: object) -> TypeGuard[Factor]:
     """Whether `node` is a factor: the `is_leaf` of tree maps over factors."""
     return isinstance(node, Factor)
 
@@ -209,9 +209,8 @@ def accumulator(*values: Shaped[Array, "..."] | DTypeLike) -> np.dtype:
     return jnp.promote_types(jnp.result_type(*values), jnp.float32)
 
 
-def check_sides(factor: Any) -> None:
+def check_sides(factor: Factor, A: Array, Delta: Array) -> None:
     """Both sides of a product belong to the same examples and tokens: nothing is broadcast."""
-    A, Delta = factor.A, factor.Delta
     check_shape(type(factor).__name__, "Delta", Delta, (*A.shape[:-1], Delta.shape[-1]), "(A's examples and tokens)")
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NoReturn, TypeGuard
+from typing import NoReturn, TypeGuard
 
 import jax
 import numpy as np
@@ -95,5 +95,5 @@ def renamed(dparams: PyTree[Factor | Array], name: Callable[[str], str]) -> PyTr
     return dparams if coupling_in(dparams) is None else jax.tree.map(of_one, dparams, is_leaf=_is_coupled)
 
 
-def _is_coupled(node: Any) -> TypeGuard[Coupled]:
+def _is_coupled(node: object) -> TypeGuard[Coupled]:
     return isinstance(node, Coupled)

@@ -55,6 +55,6 @@ class Hadamard(Factor):
 
     def _total(self) -> Total:
         """A scale's gradient is a bias's gradient with A ∘ Δ in Δ's place."""
-        check_sides(self)
+        check_sides(self, self.A, self.Delta)
         dtype = accumulator(self.A, self.Delta)
         return Total(self.A.astype(dtype) * self.Delta.astype(dtype), self.dtype)

@@ -52,7 +52,7 @@ class Outer(Factor):
 
     def accumulate(self, weights: Weights = None) -> Gradient:
         """Σ_b w_b A_bᵀ Δ_b: ONE product over batch × tokens."""
-        check_sides(self)
+        check_sides(self, self.A, self.Delta)
         return _product(self.A, weighted(self.Delta, weights), accumulator(self.A, self.Delta))
 
     def per_example(self) -> Gradients:
@@ -89,7 +89,7 @@ class Outer(Factor):
         return _product(self.A.astype(dtype) ** 2, self.Delta.astype(dtype) ** 2, dtype)
 
     def by_token(self) -> "Outer":
-        check_sides(self)
+        check_sides(self, self.A, self.Delta)
         mask = None if self.mask is None else self.mask.reshape(-1)
         return Outer(as_rows(self.A), as_rows(self.Delta), self.param_dtype, mask)
 

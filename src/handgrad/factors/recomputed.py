@@ -1,8 +1,7 @@
 """Recomputed: a gradient whose sides are too large to keep, summed once and rematerialized for any other fold."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +24,7 @@ class Recomputed(Factor):
       rows: arrays, batch first, that each example's gradient is computed from.
       shared: arrays that all examples have in common.
       recompute: (rows, shared, weights or None, options) -> Σ_b w_b g_b like total, for any number of examples.
-      options: static options of `recompute`, hashable.
+      options: static options of `recompute`.
       sides: (rows, shared, options) -> the factor with its sides materialized; None where there is none.
     Derivation: docs/derivations/losses/linear_cross_entropy.md
     """
@@ -34,7 +33,7 @@ class Recomputed(Factor):
     rows: PyTree[Array]
     shared: PyTree[Array]
     recompute: Callable[..., Array] = field(metadata={"static": True})
-    options: Any = field(metadata={"static": True})
+    options: Hashable = field(metadata={"static": True})
     param_dtype: DTypeLike | None = field(metadata={"static": True})
     sides: Callable[..., Factor] | None = field(default=None, metadata={"static": True})
 

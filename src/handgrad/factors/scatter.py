@@ -84,7 +84,7 @@ class Scatter(Factor):
     def project(self, P: Float[Array, "n_in r"]) -> Outer:
         """Pᵀ Σ_t e_id δ_tᵀ = Σ_t p_id δ_tᵀ: the rows of P that the ids name, and Δ."""
         check_projection("Scatter", P, self.shape)
-        named = meshes.take_rows(P, self._named(), mode="fill", fill_value=0)
+        named = meshes.take_rows(P, self._named(), 0)
         Delta = jnp.where(jnp.expand_dims(self._named() < self.rows, 2), as_tokens(self.Delta), 0)
         return Outer(named, Delta, self.param_dtype)
 

@@ -3,7 +3,7 @@ factors, and clipping is a weight."""
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from handgrad.factors.coupled import coupling_in
 from handgrad.folds.per_example import map_factors
 from handgrad.layers import Layer, Loss
 
-Place = tuple[tuple[Any, ...], tuple[int, ...]]  # of a layer: its path, and the shape of its stack
+Place = tuple[jax.tree_util.KeyPath, tuple[int, ...]]  # of a layer: its path, and the shape of its stack
 
 
 class ClippedAux(NamedTuple):

@@ -11,7 +11,7 @@ behind such a layer can be folded by themselves: `sq_norms(factors[2])`.
 import functools
 import operator
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -116,7 +116,7 @@ def project(factors: PyTree[Factor], P: Mapping[str, Float[Array, "... n_in r"]]
         if name not in paths:
             raise InputError(f"project: P must name parameters, as {paths[0]!r}, got {name!r}")
 
-    def of_leaf(path: Any, factor: Factor) -> Factor:
+    def of_leaf(path: jax.tree_util.KeyPath, factor: Factor) -> Factor:
         return factor.project(P[path_name(path)]) if path_name(path) in P else factor
 
     return jax.tree_util.tree_map_with_path(of_leaf, factors, is_leaf=is_factor)

@@ -46,8 +46,8 @@ def from_state(
         weight = table[path]
         blocks = [_parameter(weight, name, state, found, leaf.dtype) for name in names_of(weight, leaf)]
         if is_stack(weight):
-            blocks = [leaf[i] if block is None else block for i, block in enumerate(blocks)]
-            params.append(jnp.stack(blocks).astype(leaf.dtype))
+            stack = jnp.stack([leaf[i] if block is None else block for i, block in enumerate(blocks)])
+            params.append(stack.astype(leaf.dtype))
         else:
             params.append(jnp.asarray(leaf) if blocks[0] is None else blocks[0].astype(leaf.dtype))
     return jax.tree.unflatten(structure, params)

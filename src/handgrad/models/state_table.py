@@ -17,6 +17,8 @@ KERNEL = (2, 3, 1, 0)  # of a convolution, (n_out, n_in, height, width) there
 
 # Prefixes of models that hold the published one: with a head, data parallelism, torch.compile.
 WRAPPERS = ("transformer.", "model.", "module.", "_orig_mod.")
+Leaf = Array | jax.ShapeDtypeStruct
+
 SHOWN = 16  # names in a sentence; the rest are counted
 
 
@@ -59,13 +61,13 @@ def is_stack(weight: Weight) -> bool:
     return "{block}" in weight.name
 
 
-def names_of(weight: Weight, leaf: Any) -> list[str]:
+def names_of(weight: Weight, leaf: Leaf) -> list[str]:
     """The published names of one parameter: one for each block of a stack."""
     return [weight.name.format(block=i) for i in range(leaf.shape[0])] if is_stack(weight) else [weight.name]
 
 
 def _find(
-    table: Mapping[str, Weight], leaves: Mapping[str, Any], state: Mapping[str, Any]
+    table: Mapping[str, Weight], leaves: Mapping[str, Leaf], state: Mapping[str, Any]
 ) -> tuple[dict[str, list[str]], list[str]]:
     """{published name: its names in this state}; and the names that belong to no parameter and no buffer."""
     weights = [table[path] for path in leaves]
@@ -93,7 +95,7 @@ def check_table(where: str, table: Mapping[str, Weight], leaves: Iterable[str]) 
 
 
 def check_state(
-    table: Mapping[str, Weight], leaves: Mapping[str, Any], state: Mapping[str, Any], strict: bool
+    table: Mapping[str, Weight], leaves: Mapping[str, Leaf], state: Mapping[str, Any], strict: bool
 ) -> dict[str, list[str]]:
     """The names that `_find` found; all that is wrong with the state is one InputError."""
     found, besides = _find(table, leaves, state)

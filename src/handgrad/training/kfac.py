@@ -10,14 +10,13 @@ from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 from handgrad.backprop import Weights, check_batches, factors_of, materialize, mean_weights, weighted_sum
 from handgrad.checks import InputError, check_choice, check_count, check_positive, describe
 from handgrad.folds.curvature import kfac_factors
-from handgrad.folds.curvature.blocks import is_block
+from handgrad.folds.curvature.blocks import Diagonal, Kronecker, is_block
 from handgrad.folds.curvature.roots import draw_of, through_logits
 from handgrad.layers import Layer, Loss
 from handgrad.layers.layer import check_layer, check_loss
 from handgrad.training.step import Scalar, TrainState
 
-# A pytree with a Kronecker or a Diagonal in each parameter's place, as `kfac_factors` returns it.
-Blocks = PyTree
+Block = Kronecker | Diagonal
 
 
 class KfacState(NamedTuple):
@@ -30,8 +29,8 @@ class KfacState(NamedTuple):
     """
 
     step: Int[Array, ""]
-    averages: Blocks
-    inverses: Blocks
+    averages: PyTree[Block]
+    inverses: PyTree[Block]
 
 
 class KfacStep(Protocol):
@@ -45,7 +44,7 @@ class KfacStep(Protocol):
 
 
 def scale_by_kfac(
-    like: Blocks,
+    like: PyTree[Block],
     *,
     damping: float = 1e-3,
     decay: float = 0.95,
@@ -152,7 +151,7 @@ def kfac_step(
     return step
 
 
-def _check_like(found: Blocks | None, like: Blocks) -> None:
+def _check_like(found: PyTree[Block] | None, like: PyTree[Block]) -> None:
     """The curvature of an update has the structure, shapes and dtypes that the state was made for."""
     if found is None:
         raise InputError("scale_by_kfac: kfac_factors must be given to update, got none")

@@ -6,7 +6,7 @@ gradient is computed. Where each of them is elementwise, it can run on a part of
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import optax
@@ -215,7 +215,7 @@ def _run(
     values |= dict(zip(equation.outvars, found if equation.primitive.multiple_results else [found], strict=True))
 
 
-def _read(atom: Atom, values: Values) -> Any:
+def _read(atom: Atom, values: Values) -> Array:
     return atom.val if isinstance(atom, core.Literal) else values[atom]
 
 

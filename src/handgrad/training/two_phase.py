@@ -144,8 +144,8 @@ def _update(
         for i, new in zip(places, stacks, strict=True):
             params[i], own[i] = new
     states = list(states)
-    for i, new in [(None, of_all), *enumerate(own)]:
-        for j, state in zip(program.states_of(i), new, strict=True):
+    for place, new in [(None, of_all), *enumerate(own)]:
+        for j, state in zip(program.states_of(place), new, strict=True):
             states[j] = state
     return params, states
 
@@ -164,8 +164,8 @@ def _sq_norm(parts: list[Parts | _Sum], weights: OfBatches, groups: dict[int, li
             total = meshes.fori_loop(layers, one_layer, total, [parts[i] for i in places])
         else:
             for i in places:
-                square = functools.partial(_sq_norm_of_one, parts[i], weights)
-                square = square() if isinstance(parts[i], _Sum) else _in_turn(total, square)
+                of_one = functools.partial(_sq_norm_of_one, parts[i], weights)
+                square = of_one() if isinstance(parts[i], _Sum) else _in_turn(total, of_one)
                 total = total + square.astype(dtype)
     return total
 
@@ -243,7 +243,7 @@ def _parts(factors: PyTree, params: PyTree) -> tuple[list[Parts], list[int]]:
     trees = factors.trees if isinstance(factors, MicroBatches) else (factors,)
     paths = jax.tree.leaves_with_path(params)
     parts: list[Parts] = [()] * len(paths)
-    batches = []
+    batches: list[int] = []
     for tree in trees:
         leaves = jax.tree.leaves(tree, is_leaf=is_factor)
         if jax.tree.structure(tree, is_leaf=is_factor) != jax.tree.structure(params):

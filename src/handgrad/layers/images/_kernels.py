@@ -1,10 +1,10 @@
 """What the layers of both convolutions share: their parameters, and the layer around either rule."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from handgrad.checks import InputError, check_array, check_count, check_params, check_shape, describe
 from handgrad.layers.layer import Layer
@@ -54,7 +54,7 @@ def kernel_layer(
         shape, dtype = kernel_shape(x), jax.dtypes.canonicalize_dtype(x.dtype)
         return ConvolutionParams(init_K(key_K, shape, dtype), init_b(key_b, (n_out,), dtype) if init_b else None)
 
-    def forward(params: ConvolutionParams, x: Images, key: PRNGKeyArray | None = None) -> tuple[Array, Any]:
+    def forward(params: ConvolutionParams, x: Images, key: PRNGKeyArray | None = None) -> tuple[Array, PyTree]:
         check_params(name, params, ConvolutionParams)
         check_array(name, "params.K", params.K)
         check_shape(name, "params.K", params.K, kernel_shape(x), f"to meet x {tuple(x.shape)}")
@@ -62,7 +62,7 @@ def kernel_layer(
             raise InputError(f"{name}: params.b must be {'an array' if init_b else 'None'}, got {describe(params.b)}")
         return rule.forward(x, params.K, params.b)
 
-    def backward(residuals: Any, dy: Array) -> tuple[Array, ConvolutionParams]:
+    def backward(residuals: PyTree, dy: Array) -> tuple[Array, ConvolutionParams]:
         dx, dK, db = rule.backward(residuals, dy)
         return dx, ConvolutionParams(dK, db)
 

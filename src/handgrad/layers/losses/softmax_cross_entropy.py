@@ -39,8 +39,7 @@ def softmax_cross_entropy(
         loss = loss._replace(counts=lambda residuals: ~is_ignored(residuals.Y, ignore_index))
     if z_loss or softcap is not None:
         return loss  # whose Hessian is another one, and need not be positive
-    target = {"label_smoothing": label_smoothing, "ignore_index": ignore_index}
     return loss._replace(
-        root=partial(rules.softmax_cross_entropy_root, **target),
-        draw=partial(rules.softmax_cross_entropy_draw, **target),
+        root=partial(rules.softmax_cross_entropy_root, label_smoothing=label_smoothing, ignore_index=ignore_index),
+        draw=partial(rules.softmax_cross_entropy_draw, label_smoothing=label_smoothing, ignore_index=ignore_index),
     )

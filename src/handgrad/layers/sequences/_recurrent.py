@@ -1,10 +1,10 @@
 """The layer around each of the recurrent rules rnn, lstm and gru."""
 
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from handgrad.checks import (
     InputError,
@@ -32,12 +32,12 @@ class RecurrentResiduals(NamedTuple):
     """x: the layer's input, for its form; kept: the rule's residuals. References, no copies."""
 
     x: Array | Sequences
-    kept: Any
+    kept: PyTree
 
 
 def recurrent(
-    rule: Rule[..., Any],
-    Params: type[Any],
+    rule: Rule[..., PyTree],
+    Params: type[PyTree],
     gates: int,
     n: int,
     inits: tuple[Initializer, Initializer, Initializer],
@@ -57,7 +57,7 @@ def recurrent(
     check_choice(name, "returns", returns, ("sequence", "last", "both"))
     init_W, init_U, init_b = inits
 
-    def init(key: PRNGKeyArray, x: Array | jax.ShapeDtypeStruct | Sequences) -> Any:
+    def init(key: PRNGKeyArray, x: Array | jax.ShapeDtypeStruct | Sequences) -> PyTree:
         X = as_sequences(x).X
         check_array(name, "x", X)
         if len(X.shape) != 3:
@@ -70,7 +70,9 @@ def recurrent(
         biases = init_b(key_b, (gates * n,), dtype), init_b(key_c, (n,), dtype)
         return Params(W, jnp.concatenate(parts, axis=1).astype(dtype), *biases[: count - 2])
 
-    def forward(params: Any, x: Array | Sequences, key: PRNGKeyArray | None = None) -> tuple[Any, RecurrentResiduals]:
+    def forward(
+        params: PyTree, x: Array | Sequences, key: PRNGKeyArray | None = None
+    ) -> tuple[PyTree, RecurrentResiduals]:
         check_params(name, params, Params)
         check_shape(name, "params.U", params.U, (n, gates * n), "(n, its gates side by side)")
         X, lengths, state = as_sequences(x)
@@ -86,9 +88,10 @@ def recurrent(
         y = {"sequence": sequence, "last": last[0] if pair else last, "both": (sequence, last)}[returns]
         return y, RecurrentResiduals(x, kept)
 
-    def backward(residuals: RecurrentResiduals, dy: Any) -> tuple[Array | Sequences, Any]:
+    def backward(residuals: RecurrentResiduals, dy: PyTree) -> tuple[Array | Sequences, PyTree]:
         x, kept = check_residuals(name, residuals, RecurrentResiduals)
-        dH, dlast = jnp.zeros_like(kept.H), jnp.zeros_like(kept.H0, dtype=kept.H.dtype)
+        dH = jnp.zeros_like(kept.H)
+        dlast: PyTree = jnp.zeros_like(kept.H0, dtype=kept.H.dtype)
         if returns == "both":
             if not (type(dy) is tuple and len(dy) == 2):
                 pair_of = "a pair, of the sequence and of the last state"
@@ -108,6 +111,6 @@ def recurrent(
     return Layer(init, forward, backward)
 
 
-def as_sequences(x: Any) -> Sequences:
+def as_sequences(x: Array | jax.ShapeDtypeStruct | Sequences) -> Sequences:
     """An X alone is all of time, from a state of zeros."""
     return x if isinstance(x, Sequences) else Sequences(x)

@@ -1,12 +1,12 @@
 """Tables as layers: looked up by id, added by position, and the head that compares with every row."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from handgrad import rules
 from handgrad.checks import check_array, check_count, check_params, check_shape
@@ -16,6 +16,7 @@ from handgrad.rule import Rule
 __all__ = ["EmbeddingParams", "embedding", "position_embedding", "tied_head"]
 
 Initializer = jax.nn.initializers.Initializer
+NewTable = Callable[[PRNGKeyArray, Array | jax.ShapeDtypeStruct], Array]
 SMALL = jax.nn.initializers.normal(0.02)  # as GPT-2 starts (Radford et al. 2019)
 
 
@@ -45,7 +46,7 @@ def embedding(rows: int, n: int, *, init_table: Initializer = SMALL, dtype: DTyp
     check_count("embedding", "rows", rows)
     check_count("embedding", "n", n)
 
-    def new_table(key: PRNGKeyArray, x: Any) -> Array:
+    def new_table(key: PRNGKeyArray, x: Array | jax.ShapeDtypeStruct) -> Array:
         return init_table(key, (rows, n), jnp.result_type(float) if dtype is None else dtype)
 
     return _around(rules.embedding, new_table, rows, n)
@@ -77,7 +78,7 @@ def tied_head(rows: int, *, init_table: Initializer = SMALL) -> Layer:
     return _around(rules.tied_head, _like_x("tied_head", init_table, rows), rows)
 
 
-def _like_x(name: str, init_table: Initializer, rows: int) -> Callable[[PRNGKeyArray, Any], Array]:
+def _like_x(name: str, init_table: Initializer, rows: int) -> NewTable:
     """How a table of x's features and dtype is initialized."""
 
     def new_table(key: PRNGKeyArray, x: Array | jax.ShapeDtypeStruct) -> Array:
@@ -87,22 +88,20 @@ def _like_x(name: str, init_table: Initializer, rows: int) -> Callable[[PRNGKeyA
     return new_table
 
 
-def _around(
-    rule: Rule[..., Array], new_table: Callable[[PRNGKeyArray, Any], Array], rows: int, n: int | None = None
-) -> Layer:
+def _around(rule: Rule[..., Array], new_table: NewTable, rows: int, n: int | None = None) -> Layer:
     """The layer around a rule of (x, table); n None is any number of features."""
     name = rule.__name__
 
     def init(key: PRNGKeyArray, x: Array | jax.ShapeDtypeStruct) -> EmbeddingParams:
         return EmbeddingParams(new_table(key, x))
 
-    def forward(params: EmbeddingParams, x: Array, key: PRNGKeyArray | None = None) -> tuple[Array, Any]:
+    def forward(params: EmbeddingParams, x: Array, key: PRNGKeyArray | None = None) -> tuple[Array, PyTree]:
         table = check_params(name, params, EmbeddingParams).table
         check_array(name, "params.table", table, min_ndim=2)
         check_shape(name, "params.table", table, (rows, n or table.shape[-1]), "(rows, n)")
         return rule.forward(x, table)
 
-    def backward(residuals: Any, dy: Array) -> tuple[Array | None, EmbeddingParams]:
+    def backward(residuals: PyTree, dy: Array) -> tuple[Array | None, EmbeddingParams]:
         dx, dtable = rule.backward(residuals, dy)
         return dx, EmbeddingParams(dtable)
 

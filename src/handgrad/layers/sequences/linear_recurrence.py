@@ -1,6 +1,6 @@
 """linear_recurrence: features that decay, each at its own learned rate."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -63,7 +63,6 @@ def linear_recurrence(
     def backward(residuals: DecayResiduals, dy: Array) -> tuple[Array, LinearRecurrenceParams]:
         decay, kept = check_residuals("linear_recurrence", residuals, DecayResiduals)
         dA, dX, _ = rule.backward(kept, dy)
-        ddecay: Any = Total(dA * kept.A * (1 - kept.A), decay.dtype)  # a factor in the array's place
-        return dX, LinearRecurrenceParams(ddecay)
+        return dX, LinearRecurrenceParams._make([Total(dA * kept.A * (1 - kept.A), decay.dtype)])
 
     return Layer(init, forward, backward)

@@ -149,7 +149,7 @@ def tiled_attention_backward(
     of_tiles = tiles(K, V, bias, mask, tile)
     dQ, (dK, dV, dB) = meshes.scan(one_tile, jnp.zeros(Q_.shape, accumulator(Q, K, V)), of_tiles)
     dK, dV = (joined(d, 1, keys).astype(A.dtype) for d, A in ((dK, K), (dV, V)))
-    dbias = None if bias is None else joined(dB, 3, keys).astype(bias.dtype)
+    dbias = None if bias is None or dB is None else joined(dB, 3, keys).astype(bias.dtype)
     return dQ.reshape(Q.shape).astype(Q.dtype), dK, dV, dbias, None, None
 
 

@@ -1,7 +1,6 @@
 """What the rules on matrices share: checks, factorizations, and products at full precision."""
 
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -39,7 +38,7 @@ def check_system(where: str, A: Array, B: Array) -> None:
     check_shape(where, "B", B, (*A.shape[:-1], B.shape[-1]), f"to match A {tuple(A.shape)}")
 
 
-def check_outputs(where: str, cotangents: Any, dtype: DTypeLike, /, **shapes: tuple[int, ...]) -> tuple[Array, ...]:
+def check_outputs(where: str, cotangents: object, dtype: DTypeLike, /, **shapes: tuple[int, ...]) -> tuple[Array, ...]:
     """`cotangents` is a tuple with a cotangent of each of these shapes, for a rule of several outputs."""
     if not (isinstance(cotangents, tuple) and len(cotangents) == len(shapes)):
         raise InputError(f"{where}: the cotangent must be a tuple ({', '.join(shapes)}), got {describe(cotangents)}")

@@ -54,7 +54,7 @@ def trace_forward(X: Square) -> tuple[Numbers, TraceResiduals]:
     Derivation: docs/derivations/linear_algebra/scalars.md (Giles 2008)
     """
     check_square("trace_forward", "X", X)
-    Y = jnp.trace(*wide(X), axis1=-2, axis2=-1).astype(X.dtype)
+    Y = jnp.trace(wide(X)[0], axis1=-2, axis2=-1).astype(X.dtype)
     return Y, TraceResiduals(no_columns(X))
 
 

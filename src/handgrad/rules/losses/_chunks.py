@@ -1,16 +1,13 @@
 """Tokens in chunks, so that what is large for a token exists for one chunk at a time."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, PyTree
 
 from handgrad import meshes
 
-Array = jax.Array
 
-
-def in_chunks(arrays: Any, Y: Array, chunk: int, mode: str = "edge") -> Any:
+def in_chunks(arrays: PyTree[Array], Y: Array, chunk: int, mode: str = "edge") -> PyTree[Array]:
     """(batch, ..., n) as (chunks, chunk, n), the axes of Y one long batch of tokens, of which every chunk has as many
     from each device; the last is filled up with the last token again, or with zeros."""
     places = meshes.places(Y, len(Y))
@@ -30,7 +27,7 @@ def in_chunks(arrays: Any, Y: Array, chunk: int, mode: str = "edge") -> Any:
     return jax.tree.map(one_long_batch, arrays)
 
 
-def out_of_chunks(arrays: Any, Y: Array) -> Any:
+def out_of_chunks(arrays: PyTree[Array], Y: Array) -> PyTree[Array]:
     """The same back: (chunks, chunk, n) as (batch, ..., n)."""
     places = meshes.places(Y, len(Y))
 

@@ -131,9 +131,10 @@ def linear_cross_entropy_backward(
     check_losses_cotangent(where, dC, X, _dtype(X, W, b))
     options = Options(chunk, label_smoothing, ignore_index, z_loss, softcap)
     rows, shared = (X, Y, *kept, dC), (W, b)
-    dX, dW, db = _walk(rows, shared, None, options)
-    dW = Recomputed(dW, rows, shared, _dW_again, options, W.dtype, _dW_sides)
-    return dX, dW, None if b is None else Recomputed(db, rows, shared, _db_again, options, b.dtype, _db_sides), None
+    dX, sum_W, sum_b = _walk(rows, shared, None, options)
+    dW = Recomputed(sum_W, rows, shared, _dW_again, options, W.dtype, _dW_sides)
+    db = None if b is None else Recomputed(sum_b, rows, shared, _db_again, options, b.dtype, _db_sides)
+    return dX, dW, db, None
 
 
 linear_cross_entropy = Rule(linear_cross_entropy_forward, linear_cross_entropy_backward)

@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from handgrad.checks import as_row, check_array, check_choice, check_positive, check_shape
@@ -117,7 +118,7 @@ def scaled(A: Rows, gamma: Features | None) -> Rows:
     return A if gamma is None else A * as_row(gamma, A.ndim)
 
 
-def promoted(*arrays: Float[Array, "..."] | None) -> Any:
+def promoted(*arrays: Float[Array, "..."] | None) -> np.dtype:
     """The promoted dtype of the arrays that are not None."""
     return jnp.result_type(*(a for a in arrays if a is not None))
 

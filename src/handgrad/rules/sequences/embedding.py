@@ -48,7 +48,7 @@ def embedding_forward(ids: Ids, table: Table) -> tuple[Float[Array, "batch ... n
     if not (hasattr(ids, "dtype") and jnp.issubdtype(ids.dtype, jnp.integer) and len(ids.shape) >= 1):
         raise InputError(f"embedding_forward: ids must be integers of shape (batch, ...), got {describe(ids)}")
     _check_table("embedding_forward", table)
-    Y = meshes.take_rows(jnp.asarray(table), named_rows(ids, table.shape[0]), mode="fill", fill_value=jnp.nan)
+    Y = meshes.take_rows(jnp.asarray(table), named_rows(ids, table.shape[0]), jnp.nan)
     return Y, EmbeddingResiduals(ids, table)
 
 
