@@ -39,6 +39,11 @@ def is_array(value: object) -> TypeGuard[Array | jax.ShapeDtypeStruct]:
     return hasattr(value, "shape") and hasattr(value, "dtype")
 
 
+def is_integer(value: object) -> TypeGuard[Array]:
+    """Whether `value` is an array of integers."""
+    return is_array(value) and jnp.issubdtype(value.dtype, jnp.integer)
+
+
 def describe(value: object) -> str:
     """`value` as an error message names it: `float32 (3, 4)` for an array, its type's name for anything else."""
     if is_array(value):
@@ -83,7 +88,7 @@ def check_shape(where: str, name: str, value: object, shape: Sequence[int], why:
 def check_target(where: str, Y: Array, shape: Sequence[int], why: str) -> None:
     """`Y` is a target of this shape, of real numbers or integers."""
     check_shape(where, "the target Y", Y, shape, why)
-    if not (jnp.issubdtype(Y.dtype, jnp.floating) or jnp.issubdtype(Y.dtype, jnp.integer)):
+    if not (jnp.issubdtype(Y.dtype, jnp.floating) or is_integer(Y)):
         raise InputError(f"{where}: the target Y must be of real numbers or integers, got {describe(Y)}")
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from handgrad.checks import InputError, describe
+from handgrad.checks import InputError, describe, is_array
 
 TRANSPOSED = (1, 0)  # weights, (n_out, n_in) there
 KERNEL = (2, 3, 1, 0)  # of a convolution, (n_out, n_in, height, width) there
@@ -136,7 +136,7 @@ def check_state(
 
 def _wrong(name: str, array: Any, shape: tuple[int, ...]) -> dict[str, str]:
     """{name: why it can't be a parameter of this shape}; nothing, where it can."""
-    if not (hasattr(array, "shape") and hasattr(array, "dtype")) or tuple(array.shape) != shape:
+    if not is_array(array) or tuple(array.shape) != shape:
         return {name: f"{name} must have shape {shape}, got {describe(array)}"}
     if not _is_floating(array):
         return {name: f"{name} must have a floating-point dtype, got {describe(array)}"}

@@ -16,6 +16,7 @@ from handgrad.checks import (
     check_positive,
     check_residuals,
     describe,
+    is_integer,
 )
 from handgrad.factors.base import accumulator
 from handgrad.rule import Rule
@@ -52,7 +53,7 @@ def rotary_forward(
     check_array(where, "X", X)
     if len(X.shape) != 4 or X.shape[3] % 2:
         raise InputError(f"{where}: X must have shape (batch, tokens, heads, n) with an even n, got {describe(X)}")
-    if not (hasattr(positions, "dtype") and jnp.issubdtype(positions.dtype, jnp.integer)):
+    if not is_integer(positions):
         raise InputError(f"{where}: positions must be integers, got {describe(positions)}")
     if positions.shape not in (X.shape[1:2], X.shape[:2]):
         raise InputError(

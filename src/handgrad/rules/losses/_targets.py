@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Integer
 
-from handgrad.checks import InputError, as_row, check_target, describe
+from handgrad.checks import InputError, as_row, check_target, describe, is_integer
 from handgrad.meshes import Types
 from handgrad.rules._softmax import rest_of, rest_of_label, sum_of_others
 from handgrad.rules.losses._losses import counted
@@ -15,7 +15,7 @@ Distributions = Float[Array, "batch *tokens n"]
 
 def check_labels_or_distributions(where: str, Y: Array, shape: tuple[int, ...], ignore_index: int | None) -> None:
     """Y is a target for logits of this shape."""
-    if hasattr(Y, "dtype") and jnp.issubdtype(Y.dtype, jnp.integer):
+    if is_integer(Y):
         check_target(where, Y, shape[:-1], "(one label for each row of logits)")
         return
     check_target(where, Y, shape, "(one probability for each logit)")
@@ -30,10 +30,10 @@ def loss_of_rows(
 
     ℓ = D − log(1 + rest), so that it is (Σ v) log(1 + rest) − Σ v D; all parts are positive where v is.
     """
-    if jnp.issubdtype(Y.dtype, jnp.integer) and (class_weights is None or not label_smoothing):
+    if is_integer(Y) and (class_weights is None or not label_smoothing):
         return _loss_of_labels(D, Y, class_weights, label_smoothing)
     V = weighted(as_distribution(Y, D.shape[-1], D.dtype, label_smoothing, ignore_index), class_weights)
-    rest = rest_of_label(D, is_label(Y, D.shape[-1])) if jnp.issubdtype(Y.dtype, jnp.integer) else rest_of(D)
+    rest = rest_of_label(D, is_label(Y, D.shape[-1])) if is_integer(Y) else rest_of(D)
     # 0 log 0 = 0: a logit of −∞ costs nothing where the target never happens.
     own = jnp.sum(V * counted(V, D), axis=-1, keepdims=True)
     return jnp.sum(V, axis=-1, keepdims=True) * jnp.log1p(rest) - own, rest
@@ -67,7 +67,7 @@ def of_others(Y: Array, V: Array, class_weights: Array | None, label_smoothing: 
 
 def as_distribution(Y: Array, n: int, dtype: np.dtype, label_smoothing: float, ignore_index: int | None) -> Array:
     """The target as distributions over n classes: NaN for a label that names no class, 0 for one to ignore."""
-    if not jnp.issubdtype(Y.dtype, jnp.integer):
+    if not is_integer(Y):
         return _smoothed(Y.astype(dtype), n, label_smoothing)
     Q = _smoothed(one_hot(Y, n, dtype), n, label_smoothing)
     return Q if ignore_index is None else jnp.where(ignored(Y, ignore_index), 0, Q)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Integer
 
 from handgrad import meshes
-from handgrad.checks import InputError, as_row, check_array, check_choice, check_residuals, describe
+from handgrad.checks import InputError, as_row, check_array, check_choice, check_residuals, describe, is_integer
 from handgrad.factors.base import accumulator
 from handgrad.rule import Rule
 from handgrad.rules.activations.softmax import log_softmax_forward
@@ -226,8 +226,7 @@ def _to_classes(gamma: Array, classes: Array, P: Array) -> Array:
 
 def _check_integers(where: str, name: str, value: Array, axes: str, batch: int) -> None:
     """`value` is an array of integers with these axes, the first of them the batch."""
-    integers = hasattr(value, "dtype") and jnp.issubdtype(value.dtype, jnp.integer)
-    if not (integers and value.ndim == len(axes.split()) and value.shape[0] == batch):
+    if not (is_integer(value) and value.ndim == len(axes.split()) and value.shape[0] == batch):
         raise InputError(f"{where}: {name} must be integers {axes} of batch {batch}, got {describe(value)}")
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from handgrad.checks import InputError, check_array, check_positive, check_residuals, check_shape
+from handgrad.checks import InputError, check_array, check_positive, check_residuals, check_shape, is_integer
 from handgrad.factors.base import accumulator
 from handgrad.rule import Rule
 from handgrad.rules._softmax import chances, mismatch, rest_of, shifted
@@ -126,10 +126,7 @@ def softmax_cross_entropy_backward(
     P, others = chances(D, rest)
     Q = as_distribution(Y, Z.shape[-1], M.dtype, label_smoothing, ignore_index)
     V = weighted(Q, class_weights)
-    if jnp.issubdtype(Y.dtype, jnp.integer):
-        slope = P * of_others(Y, V, class_weights, label_smoothing) - V * others
-    else:
-        slope = mismatch(P, V)
+    slope = P * of_others(Y, V, class_weights, label_smoothing) - V * others if is_integer(Y) else mismatch(P, V)
     if z_loss:
         slope = slope + 2 * z_loss * lse * P
     if softcap is not None:
@@ -209,7 +206,7 @@ def _slope_of_cap(T: Array) -> Array:
 
 def _dtype(Z: Array, Y: Array, class_weights: Array | None) -> np.dtype:
     """The loss's dtype; that of labels does not matter."""
-    numbers = [Z] if jnp.issubdtype(Y.dtype, jnp.integer) else [Z, Y]
+    numbers = [Z] if is_integer(Y) else [Z, Y]
     return jnp.result_type(*numbers, *([] if class_weights is None else [class_weights]))
 
 

@@ -9,7 +9,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int, Integer, Shaped
 
 from handgrad import meshes
-from handgrad.checks import InputError, as_row, check_array, check_count, check_shape, describe
+from handgrad.checks import InputError, as_row, check_array, check_count, check_shape, describe, is_integer
 from handgrad.factors.base import accumulator
 
 Steps = Float[Array, "batch time n"]
@@ -68,7 +68,7 @@ def check_pair(where: str, name: str, value: object, form: str) -> None:
 def _check_lengths(where: str, lengths: Array, batch: int, time: int) -> None:
     """One positive integer for each example, within the time axis as far as the numbers are known."""
     check_shape(where, "lengths", lengths, (batch,), "(one for each example)")
-    if not jnp.issubdtype(lengths.dtype, jnp.integer):
+    if not is_integer(lengths):
         raise InputError(f"{where}: lengths must be integers, got {describe(lengths)}")
     if not isinstance(lengths, Tracer):
         known = np.asarray(lengths)

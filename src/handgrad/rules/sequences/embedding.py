@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Integer
 
 from handgrad import meshes
-from handgrad.checks import InputError, check_array, check_cotangent, check_residuals, check_shape, describe
+from handgrad.checks import InputError, check_array, check_cotangent, check_residuals, check_shape, describe, is_integer
 from handgrad.factors import Outer, Scatter
 from handgrad.factors.scatter import named_rows
 from handgrad.rule import Rule
@@ -45,7 +45,7 @@ def embedding_forward(ids: Ids, table: Table) -> tuple[Float[Array, "batch ... n
 
     Derivation: docs/derivations/sequences/embedding.md
     """
-    if not (hasattr(ids, "dtype") and jnp.issubdtype(ids.dtype, jnp.integer) and len(ids.shape) >= 1):
+    if not (is_integer(ids) and len(ids.shape) >= 1):
         raise InputError(f"embedding_forward: ids must be integers of shape (batch, ...), got {describe(ids)}")
     _check_table("embedding_forward", table)
     Y = meshes.take_rows(jnp.asarray(table), named_rows(ids, table.shape[0]), jnp.nan)
