@@ -16,10 +16,7 @@ def test_kl_divergence():
 
 
 def test_poisson_loss():
-    rows = []
     for log_input, prediction in ((True, Z), (False, RATES)):
-        for full in (False, True):
-            options = {"log_input": log_input, "full": full}
-            loss = elementwise(F.poisson_nll_loss, eps=1e-8, **options)
-            rows.append(("poisson_loss", loss, prediction, COUNTS, {"epsilon": 1e-8, **options}))
-    assert_torchs(*rows)
+        options = [{"log_input": log_input, "full": full} for full in (False, True)]
+        pairs = [(elementwise(F.poisson_nll_loss, eps=1e-8, **of), {"epsilon": 1e-8, **of}) for of in options]
+        assert_torchs(*(("poisson_loss", loss, prediction, COUNTS, of) for loss, of in pairs))

@@ -113,14 +113,10 @@ def test_info_nce_is_the_cross_entropy_of_similarities(normalize):
     """By both policies, of which one keeps the batch × batch matrix; of one query there is nothing to tell apart."""
     U, V = (a / norm(a) if normalize else a for a in (A, Y))
     options = {"temperature": 0.5, "normalize": normalize}
-    rows = [
-        ("info_nce", A, Y, options),
-        ("info_nce", A, Y, {**options, "residuals": "recompute"}),
-        ("softmax_cross_entropy", U @ V.T / 0.5, np.arange(4)),
-    ]
-    (C, dA, dY), recomputed, (expected, dS, *_) = outcomes(rows, DC)
-    for one, other in zip((C, dA, dY), recomputed, strict=True):
-        np.testing.assert_array_equal(one, other)
+    both_policies = [("info_nce", A, Y, {**options, "residuals": policy}) for policy in ("save", "recompute")]
+    of_matrix = "softmax_cross_entropy", U @ V.T / 0.5, np.arange(4)
+    (C, dA, dY), recomputed, (expected, dS, *_) = outcomes([*both_policies, of_matrix], DC)
+    jax.tree.map(np.testing.assert_array_equal, (C, dA, dY), recomputed)
     np.testing.assert_allclose(C, expected, rtol=1e-13)
     if not normalize:
         np.testing.assert_allclose(dA, dS @ Y / 0.5, rtol=1e-12)
@@ -152,14 +148,12 @@ def test_info_nce_of_a_sure_query():
         others = jnp.where(jnp.eye(3, dtype=bool), -jnp.inf, S - jnp.diagonal(S)[:, None])
         return jnp.log1p(jnp.exp(others).sum(1))
 
-    @optimized_jit
-    def exact(A, Y):
-        return [autodiff(lambda A, Y, t=t: plain(A, Y, t))(A, Y, jnp.ones(3)) for t in (0.05, 0.02)]
-
-    found = outcomes([("info_nce", A, Y, {"temperature": t}) for t in (0.05, 0.02)])
-    truths = exact(A.astype(np.float64), Y.astype(np.float64))
-    for one, truth in zip(jax.tree.leaves(found), jax.tree.leaves(truths), strict=True):
-        assert np.abs(one.astype(np.float64) - truth).max() <= 1e-4 * np.abs(truth).max()
+    wide = A.astype(np.float64), Y.astype(np.float64), np.ones(3)
+    temperatures = 0.05, 0.02
+    outcome = outcomes([("info_nce", A, Y, {"temperature": t}) for t in temperatures])
+    for t, found in zip(temperatures, outcome, strict=True):
+        for one, truth in zip(found, autodiff(functools.partial(plain, temperature=t))(*wide), strict=True):
+            assert np.abs(one.astype(np.float64) - truth).max() <= 1e-4 * np.abs(truth).max()
 
 
 def test_bad_input():
