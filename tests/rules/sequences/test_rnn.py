@@ -11,8 +11,9 @@ from rules.refusals import refuses
 
 import handgrad as hg
 from handgrad import rules
-from handgrad.cases.sequences import recurrent
+from handgrad.cases.sequences import gru, lstm, recurrent, rnn
 
+REFERENCES = {"rnn": rnn, "lstm": lstm, "gru": gru}
 DRAWS = {"rnn": (1, 1, False), "lstm": (4, 2, False), "gru": (3, 1, True)}  # gates, states, a second bias
 every_rule = pytest.mark.parametrize("op", DRAWS)
 
@@ -123,6 +124,19 @@ def test_truncated_equals_pieces(op, k):
         return (dX, d[: len(params)]), (jnp.concatenate(dXs, axis=1), jax.tree.map(lambda *of: sum(of), *weights))
 
     assert_same(*both(dH, *arguments))
+
+
+@every_rule
+def test_truncated_with_lengths_equals_stop_gradient(op):
+    """Forward in time; the table of cases has it in reverse."""
+    arguments, lengths = drawn(op)[:-1], np.array([5, 2, 4])
+    reference = functools.partial(REFERENCES[op], lengths=lengths, truncate=2)
+
+    @jax.jit
+    def both(dY, *arguments):
+        return both_passes(op, truncate=2)(dY, *arguments, lengths)[1][:-1], jax.vjp(reference, *arguments)[1](dY)
+
+    assert_same(*both(cotangent(op, arguments), *arguments))
 
 
 @pytest.mark.parametrize("op", ["lstm", "gru"])
