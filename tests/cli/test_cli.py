@@ -9,56 +9,33 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from handgrad.cli import bench, check, demo, main, whole
+from handgrad.cli import bench, check, demo, whole
 from handgrad.crosscheck import Report
 
 
-def handgrad(*arguments, **options):
-    command = [sys.executable, "-c", "from handgrad.cli import main; main()", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, **options)
-
-
 def test_demo(tmp_path):
-    run = handgrad("demo", "--networks", 10, "--epochs", 1, "--out", tmp_path / "out")
+    arguments = "demo", "--networks", "10", "--epochs", "1", "--out", str(tmp_path / "out")
+    command = [sys.executable, "-c", "from handgrad.cli import main; main()", *arguments]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stderr
-    for expected in (
-        "handgrad on cpu",
-        "8.7893",
-        "50.099",
-        "10 random networks",
-        "float64",
-        "PASS",
-        "test accuracy",
-        "done in",
-    ):
-        assert expected in run.stdout
-    for name in ("metrics.jsonl", "learning_curve.png", "worst_digits.png"):
-        assert name in run.stdout
-        assert (tmp_path / "out" / name).stat().st_size > 0
+    files = "metrics.jsonl", "learning_curve.png", "worst_digits.png"
+    said = "handgrad on cpu", "8.7893", "50.099", "10 random networks", "float64", "PASS", "test accuracy", "done in"
+    assert all(expected in run.stdout for expected in (*said, *files)), run.stdout
+    assert all((tmp_path / "out" / name).stat().st_size > 0 for name in files)
 
 
-def in_process(monkeypatch, *arguments):
-    """The command in this process: its exit status."""
-    monkeypatch.setattr(sys, "argv", ["handgrad", *map(str, arguments)])
-    with pytest.raises(SystemExit) as leaving:
-        main()
-    return leaving.value.code
-
-
-def test_demo_says_at_once_that_it_cannot_write(tmp_path, monkeypatch, capsys):
+def test_demo_says_at_once_that_it_cannot_write(tmp_path, command_line):
     (tmp_path / "file").touch()
-    assert in_process(monkeypatch, "demo", "--out", tmp_path / "file") == 2
-    out, err = capsys.readouterr()
-    assert out == ""
+    status, out, err = command_line("demo", "--out", tmp_path / "file")
+    assert (status, out) == (2, "")
     assert err.startswith("handgrad: make_folder: the output folder must be one that can be written, got ")
     assert len(err.splitlines()) == 1
 
 
 @pytest.mark.parametrize("option", ["--networks", "--epochs"])
-def test_demo_starts_nothing_with_options_that_make_no_sense(option, tmp_path, monkeypatch, capsys):
-    assert in_process(monkeypatch, "demo", option, 0, "--out", tmp_path / "untouched") == 2
-    out, err = capsys.readouterr()
-    assert out == ""
+def test_demo_starts_nothing_with_options_that_make_no_sense(option, tmp_path, command_line):
+    status, out, err = command_line("demo", option, 0, "--out", tmp_path / "untouched")
+    assert (status, out) == (2, "")
     assert f"{option[2:]} must be a positive integer, got 0" in err
     assert not (tmp_path / "untouched").exists()
 
@@ -87,12 +64,13 @@ def test_demo_fails_where_a_gradient_is_wrong(monkeypatch):
         (("check", "--seed", -1), "handgrad: check: seed must be at least 0, got -1\n"),
         (("check", "--shapes", "3"), "handgrad: check: shapes is for a target, and there is none\n"),
         (("check", "--dtype", "complex64"), "handgrad: check: the library's rules are real, got complex64\n"),
+        (("explain", "--tokens", 0), "handgrad: handgrad explain: tokens must be a positive integer, got 0\n"),
         (("nonsense",), "nonsense"),
     ],
 )
-def test_usage(arguments, sentence, monkeypatch, capsys):
-    assert in_process(monkeypatch, *arguments) == 2
-    err = capsys.readouterr().err
+def test_usage(arguments, sentence, command_line):
+    status, _, err = command_line(*arguments)
+    assert status == 2
     assert err == sentence if sentence.endswith("\n") else sentence in err
 
 
@@ -130,12 +108,12 @@ def test_bench(tmp_path, monkeypatch):
     assert [r["n"] for r in figures["repeat"]] == [1, 2]
 
 
-def test_explain_gpt2(monkeypatch, capsys):
+def test_explain_gpt2(command_line):
     """124 million parameters, none of which is made: 768 × 768 changes the method between 256 and 512 tokens."""
     methods = []
     for tokens in (256, 512):
-        assert in_process(monkeypatch, "explain", "--tokens", tokens) == 0
-        out = capsys.readouterr().out
+        status, out, _ = command_line("explain", "--tokens", tokens)
+        assert status == 0
         assert "(50257, 768)" in out
         assert "FLOPs for an example's norm" in out
         methods.append("gram" in next(line for line in out.splitlines() if "attention.mix.query.W" in line))
@@ -145,11 +123,7 @@ def test_explain_gpt2(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("model", "shape"), [("lenet5", "(5, 5, 6, 16)"), ("llama", "Stacked(Outer)"), ("lstm_language_model", "(10000, ")]
 )
-def test_explain_every_model(model, shape, monkeypatch, capsys):
-    assert in_process(monkeypatch, "explain", "--model", model, "--batch", 2, "--tokens", 4) == 0
-    assert shape in capsys.readouterr().out
-
-
-def test_explain_bad_input(monkeypatch, capsys):
-    assert in_process(monkeypatch, "explain", "--tokens", 0) == 2
-    assert "handgrad: handgrad explain: tokens must be a positive integer, got 0" in capsys.readouterr().err
+def test_explain_every_model(model, shape, command_line):
+    status, out, _ = command_line("explain", "--model", model, "--batch", 2, "--tokens", 4)
+    assert status == 0
+    assert shape in out

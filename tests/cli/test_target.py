@@ -5,7 +5,6 @@ import sys
 
 import pytest
 
-import handgrad.cli
 from handgrad.checks import InputError
 from handgrad.cli import target
 from handgrad.cli.target import Request, check_target, parse_shapes
@@ -98,12 +97,12 @@ def test_what_the_checker_is_asked(folder, monkeypatch):
     import mine
 
     asked = []
+
+    def check_custom_vjp(f, reference, *args, **settings):
+        asked.append(((f, *args), {"reference": reference, **settings}))
+
     monkeypatch.setattr(target, "check_rule", lambda *args, **settings: asked.append((args, settings)))
-    monkeypatch.setattr(
-        target,
-        "check_custom_vjp",
-        lambda f, reference, *args, **s: asked.append(((f, *args), {"reference": reference, **s})),
-    )
+    monkeypatch.setattr(target, "check_custom_vjp", check_custom_vjp)
     for request in (
         Request("mine:soft", shapes="3,4", dtype="float64"),
         Request("mine:product", args="mine:drawn", dtype="float32", search=True),
@@ -115,15 +114,9 @@ def test_what_the_checker_is_asked(folder, monkeypatch):
         check_target(request)
         assert asked[-1][1]["name"] == request.target
         assert (asked[-1][1]["seed"], asked[-1][1]["search"]) == (request.seed, request.search)
-    parts = (mine.product_forward, mine.product_backward)
+    parts = [mine.product_forward, mine.product_backward]
     soft, product, pair, again, space, einsum = ([*args] for args, _ in asked)
-    assert (soft[0], product[:2], pair[:2], space[:2], einsum[0]) == (
-        mine.soft,
-        [*parts],
-        [*parts],
-        [*parts],
-        mine.einsum,
-    )
+    assert (soft[0], product[:2], pair[:2], space[:2], einsum[0]) == (mine.soft, parts, parts, parts, mine.einsum)
     dtypes = [[a.dtype.name for a in args if hasattr(a, "dtype")] for args, _ in asked]
     assert dtypes == [["float64"], ["float64"] * 2, *[["float32"] * 2] * 2, ["complex128"] * 2, ["float32"] * 2]
     assert [s["dtype"] for _, s in asked] == ["float64", "float32", None, None, "complex128", None]
@@ -172,23 +165,16 @@ def test_shapes():
     assert parse_shapes("0,2") == [(0, 2)]
 
 
-def handgrad_check(monkeypatch, *arguments):
-    """The command in this process: its exit status."""
-    monkeypatch.setattr(sys, "argv", ["handgrad", "check", *map(str, arguments)])
-    with pytest.raises(SystemExit) as leaving:
-        handgrad.cli.main()
-    return leaving.value.code
-
-
-def test_a_wrong_gradient_leaves_1_and_both_files(folder, monkeypatch, capsys):
-    files = ["--json", folder / "new" / "o.json", "--html", folder / "o.html"]
-    assert handgrad_check(monkeypatch, "mine:twice", "--shapes", "3,4", "--dtype", "float64", *files) == 1
-    printed = capsys.readouterr().out
+def test_a_wrong_gradient_leaves_1_and_both_files(folder, command_line):
+    json_file, page = folder / "new" / "o.json", folder / "o.html"
+    options = "--shapes", "3,4", "--dtype", "float64", "--json", json_file, "--html", page
+    status, printed, _ = command_line("check", "mine:twice", *options)
+    assert status == 1
     assert printed.startswith("FAIL  mine:twice: x: 2 × too large\n")
-    assert f"written: {folder / 'new' / 'o.json'}\nwritten: {folder / 'o.html'}\n" in printed
-    report = Report.from_json((folder / "new" / "o.json").read_text())
+    assert f"written: {json_file}\nwritten: {page}\n" in printed
+    report = Report.from_json(json_file.read_text())
     assert (report.verdict, report.rows[0].diagnosis) == ("FAIL", "2 × too large")
-    assert "2 × too large" in (folder / "o.html").read_text()
+    assert "2 × too large" in page.read_text()
 
 
 @pytest.mark.parametrize(
@@ -199,22 +185,20 @@ def test_a_wrong_gradient_leaves_1_and_both_files(folder, monkeypatch, capsys):
         (("mine:one_short", "--args", "mine:drawn"), 1, "INVALID"),
     ],
 )
-def test_exit_status(arguments, status, verdict, monkeypatch, capsys):
-    assert handgrad_check(monkeypatch, *arguments) == status
-    assert capsys.readouterr().out.startswith(f"{verdict}  {arguments[0]}")
+def test_exit_status(arguments, status, verdict, command_line):
+    found, out, _ = command_line("check", *arguments)
+    assert found == status
+    assert out.startswith(f"{verdict}  {arguments[0]}")
 
 
-def test_usage_leaves_2_and_one_sentence(monkeypatch, capsys):
-    assert handgrad_check(monkeypatch, "nowhere:f", "--shapes", "3") == 2
-    out, err = capsys.readouterr()
-    assert (out, err) == ("", "handgrad: check: target nowhere:f can't be imported: no module nowhere\n")
+def test_usage_leaves_2_and_one_sentence(command_line):
+    sentence = "handgrad: check: target nowhere:f can't be imported: no module nowhere\n"
+    assert command_line("check", "nowhere:f", "--shapes", "3") == (2, "", sentence)
 
 
-def test_an_output_that_cannot_be_written_is_told_first(folder, monkeypatch, capsys):
+def test_an_output_that_cannot_be_written_is_told_first(folder, command_line):
     (folder / "old.json").write_text(json.dumps("kept"))
-    status = handgrad_check(monkeypatch, "mine:soft", "--shapes", "3", "--json", "old.json", "--html", folder)
-    assert status == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err == f"handgrad: check: html must be a file that can be written, got {folder} (Is a directory)\n"
+    found = command_line("check", "mine:soft", "--shapes", "3", "--json", "old.json", "--html", folder)
+    sentence = f"handgrad: check: html must be a file that can be written, got {folder} (Is a directory)\n"
+    assert found == (2, "", sentence)
     assert json.loads((folder / "old.json").read_text()) == "kept"

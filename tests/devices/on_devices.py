@@ -21,10 +21,7 @@ def mesh_of(axes: str, *sizes: int) -> Mesh:
 def put(mesh: Mesh, value: Any, *names: Any) -> Any:
     """Every array of a pytree on the mesh, its leading axes sharded over these mesh axes."""
 
-    def place(a: Any) -> jax.Array:
-        return jax.device_put(a, NamedSharding(mesh, PartitionSpec(*names)))
-
-    return jax.tree.map(place, value)
+    return jax.tree.map(lambda a: jax.device_put(a, NamedSharding(mesh, PartitionSpec(*names))), value)
 
 
 def close(found: Any, expected: Any, rtol: float = 1e-12) -> None:
@@ -42,22 +39,19 @@ def gathered_bytes(text: str) -> int:
     """Bytes of the results of all-gathers in a compiled program."""
     sizes = {
         "f64": 8,
+        "s64": 8,
+        "u64": 8,
         "f32": 4,
         "s32": 4,
-        "s64": 8,
         "u32": 4,
-        "pred": 1,
         "bf16": 2,
         "f16": 2,
         "u8": 1,
         "s8": 1,
-        "u64": 8,
+        "pred": 1,
     }
     total = 0
-    for line in text.splitlines():
-        if " all-gather" not in line or "all-gather-done" in line:
-            continue
-        result = line.split(" all-gather")[0].split("=", 1)[1]
+    for result in re.findall(r"=(.*?) all-gather(?!-done)", text):
         for kind, dims in re.findall(r"(\w+)\[([\d,]*)\]", result):
             total += sizes[kind] * int(np.prod([int(n) for n in dims.split(",") if n]))
     return total

@@ -4,21 +4,15 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 from devices.on_devices import close, mesh_of, put
+from helpers import drawn as drawn_params
 from jax.sharding import PartitionSpec
 from layers.test_coupling import TABLE
 
 import handgrad as hg
 
-LAYERS = {name: row for name, row in TABLE.items() if isinstance(row[0], hg.Layer)}
-LOSSES = {name: row for name, row in TABLE.items() if isinstance(row[0], hg.Loss)}
 KEY = jax.random.key(0)
-
-
-def is_float(leaf):
-    return jnp.issubdtype(leaf.dtype, jnp.floating)
 
 
 def cotangent(y):
@@ -29,18 +23,14 @@ def cotangent(y):
 @functools.cache
 def drawn():
     """Parameters none of which is 0 or 1, inputs, and a cotangent for each output: all that a batch brings."""
-    rng = np.random.default_rng(0)
     found = {}
-    for name, (layer, x) in LAYERS.items():
-        x = jax.tree.map(jnp.asarray, x)
-        params = jax.tree.map(
-            lambda p: jnp.asarray(1 + 0.3 * rng.standard_normal(p.shape)), jax.eval_shape(layer.init, KEY, x)
-        )
-        y, _ = jax.eval_shape(layer.forward, params, x, KEY)
-        found[name] = params, x, cotangent(y)
-    for name, (loss, prediction, target) in LOSSES.items():
-        prediction, target = jax.tree.map(jnp.asarray, (prediction, target))
-        found[name] = (), (prediction, target), cotangent(jax.eval_shape(loss.forward, prediction, target)[0])
+    for name, (what, *inputs) in TABLE.items():
+        inputs = jax.tree.map(jnp.asarray, tuple(inputs))
+        if isinstance(what, hg.Loss):
+            found[name] = (), inputs, cotangent(jax.eval_shape(what.forward, *inputs)[0])
+        else:
+            params = jax.tree.map(lambda p: 1 + 0.3 * p, drawn_params(what, *inputs))
+            found[name] = params, *inputs, cotangent(jax.eval_shape(what.forward, params, *inputs, KEY)[0])
     return found
 
 
@@ -54,12 +44,13 @@ def run(arguments, names):
     found = {}
     for name in names:
         params, x, dy = arguments[name]
-        if name in LOSSES:
-            y, residuals = TABLE[name][0].forward(*x)
-            found[name] = y, TABLE[name][0].backward(residuals, dy)
+        what = TABLE[name][0]
+        if isinstance(what, hg.Loss):
+            y, residuals = what.forward(*x)
+            found[name] = y, what.backward(residuals, dy)
         else:
-            y, residuals = TABLE[name][0].forward(params, x, KEY)
-            dx, dparams = TABLE[name][0].backward(residuals, dy)
+            y, residuals = what.forward(params, x, KEY)
+            dx, dparams = what.backward(residuals, dy)
             found[name] = y, dx, hg.materialize(dparams)
     return found
 

@@ -12,6 +12,7 @@ import optax
 import pytest
 from devices.on_devices import close, gathered_bytes, mesh_of, put
 from jax.sharding import PartitionSpec
+from whole_models import LOSS, normal_params
 
 import handgrad as hg
 from handgrad.models import Gpt2Config, LlamaConfig, LstmLanguageModelConfig
@@ -20,7 +21,6 @@ from handgrad.training import init_state, two_phase_step
 RNG = np.random.default_rng(0)
 BATCH = 8
 IDS, LABELS = (RNG.integers(0, 7, (BATCH, 6)) for _ in range(2))
-LOSS = hg.softmax_cross_entropy()
 OPTIMIZER = optax.adam(0.01)
 MODELS = {
     # Layers of one shape: op by op, each operation is a program of its shapes.
@@ -45,16 +45,17 @@ def slow(name):
     return [] if name in ("mlp", "convnet") else [pytest.mark.slow]
 
 
-every_model = pytest.mark.parametrize("name", [pytest.param(name, marks=slow(name)) for name in MODELS])
+def each(names):
+    return pytest.mark.parametrize("name", [pytest.param(name, marks=slow(name)) for name in names])
+
+
+every_model = each(MODELS)
 
 
 @functools.cache
 def drawn(name):
     model, x, target = MODELS[name]
-    like = jax.eval_shape(model.init, jax.random.key(0), jnp.asarray(x))
-    rng = np.random.default_rng(1)
-    params = jax.tree.map(lambda p: jnp.asarray(rng.standard_normal(p.shape) / 2), like)
-    return params, jnp.asarray(x), jnp.asarray(target)
+    return normal_params(model, x), jnp.asarray(x), jnp.asarray(target)
 
 
 def of_model(name):
@@ -84,43 +85,41 @@ def on_one_device(name):
     return jax.device_get(jax.jit(of_model(name))(*drawn(name)))
 
 
+def sharded(mesh, name, layout="whole"):
+    """A model's parameters in a layout, and its batch over "data"."""
+    params, x, target = drawn(name)
+    return laid_out(mesh, params, layout), put(mesh, x, "data"), put(mesh, target, "data")
+
+
 @every_model
 @pytest.mark.parametrize("axes", ["explicit", "auto"])
 def test_a_sharded_batch(name, axes):
     mesh = mesh_of(axes, 4)
-    params, x, target = drawn(name)
-    arguments = put(mesh, params), put(mesh, x, "data"), put(mesh, target, "data")
+    arguments = sharded(mesh, name)
     with jax.set_mesh(mesh):
         program = jax.jit(of_model(name)).lower(*arguments).compile()
         close(program(*arguments), on_one_device(name))
-    assert gathered_bytes(program.as_text()) < x.nbytes
+    assert gathered_bytes(program.as_text()) < arguments[1].nbytes
 
 
 def test_op_by_op():
     """Without jit, every operation determines the sharding of its result."""
     mesh = mesh_of("explicit", 4)
-    params, x, target = drawn("mlp")
     with jax.set_mesh(mesh):
-        close(of_model("mlp")(put(mesh, params), put(mesh, x, "data"), put(mesh, target, "data")), on_one_device("mlp"))
+        close(of_model("mlp")(*sharded(mesh, "mlp")), on_one_device("mlp"))
 
 
 @every_model
 def test_inside_shard_map(name):
     """Local gradients, which the caller averages; and a function whose replicated parameters' cotangents JAX sums."""
-    model = MODELS[name][0]
-    mesh = mesh_of("auto", 4)
-    batch, whole = PartitionSpec("data"), PartitionSpec()
-    f = hg.custom_vjp(model)
+    model, mesh = MODELS[name][0], mesh_of("auto", 4)
+    batch, whole, f = PartitionSpec("data"), PartitionSpec(), hg.custom_vjp(model)
 
     def local(params, x, target):
-        mean = functools.partial(jax.lax.pmean, axis_name="data")
-        total = functools.partial(jax.lax.psum, axis_name="data")
         norms = hg.sq_norms(hg.value_and_factors(model, LOSS)(params, x, target)[1])
-        return (
-            jax.tree.map(mean, hg.value_and_grad(model, LOSS)(params, x, target)),
-            norms,
-            jax.tree.map(total, hg.clipped_grad(model, LOSS, l2_clip_norm=0.1)(params, x, target)),
-        )
+        clipped = hg.clipped_grad(model, LOSS, l2_clip_norm=0.1)(params, x, target)
+        mean = jax.lax.pmean(hg.value_and_grad(model, LOSS)(params, x, target), "data")
+        return mean, norms, jax.lax.psum(clipped, "data")
 
     def objective(params, x, target):
         losses, _ = LOSS.forward(f(params, x), target)
@@ -134,8 +133,8 @@ def test_inside_shard_map(name):
         by_custom_vjp = jax.grad(over(objective, out_specs=whole))(params, x, target)
         return {"value_and_grad": grads, "sq_norms": norms, "clipped_grad": clipped, "custom_vjp": by_custom_vjp}
 
-    expected = {key: on_one_device(name)[key] for key in ("value_and_grad", "sq_norms", "clipped_grad", "custom_vjp")}
-    close(run(*drawn(name)), expected)
+    found = run(*drawn(name))
+    close(found, {key: on_one_device(name)[key] for key in found})
 
 
 def laid_out(mesh, params, layout):
@@ -154,6 +153,12 @@ def collectives(program):
     return Counter(re.findall(rf" ({kinds})(?:-start)?\(", program.as_text()))
 
 
+def compiled_both(model, arguments):
+    """value_and_grad by hand and by autodiff."""
+    ways = hg.value_and_grad(model, LOSS), jax.value_and_grad(hg.objective(model, LOSS))
+    return [jax.jit(way).lower(*arguments).compile() for way in ways]
+
+
 LAYOUTS = [("whole", "explicit", name) for name in MODELS]
 LAYOUTS += [("whole", "auto", name) for name in MODELS]
 LAYOUTS += [("fully", "explicit", "mlp"), ("fully", "explicit", "llama"), ("tensor", "explicit", "mlp")]
@@ -161,14 +166,10 @@ LAYOUTS += [("fully", "explicit", "mlp"), ("fully", "explicit", "llama"), ("tens
 
 @pytest.mark.parametrize(("layout", "axes", "name"), [pytest.param(*row, marks=slow(row[-1])) for row in LAYOUTS])
 def test_no_more_collectives_than_autodiff(layout, axes, name):
-    mesh, model = mesh_of(axes, 4, 2), MODELS[name][0]
-    params, x, target = drawn(name)
-    arguments = laid_out(mesh, params, layout), put(mesh, x, "data"), put(mesh, target, "data")
+    mesh = mesh_of(axes, 4, 2)
+    arguments = sharded(mesh, name, layout)
     with jax.set_mesh(mesh):
-        ours, theirs = (
-            jax.jit(f).lower(*arguments).compile()
-            for f in (hg.value_and_grad(model, LOSS), jax.value_and_grad(hg.objective(model, LOSS)))
-        )
+        ours, theirs = compiled_both(MODELS[name][0], arguments)
         found = ours(*arguments)
     close({"value_and_grad": found}, {"value_and_grad": on_one_device(name)["value_and_grad"]})
     assert collectives(ours) <= collectives(theirs)
@@ -176,12 +177,9 @@ def test_no_more_collectives_than_autodiff(layout, axes, name):
         assert jax.tree.map(jax.typeof, found[1]) == jax.tree.map(jax.typeof, arguments[0])
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=slow(name)) for name in ("mlp", "convnet", "gpt2")])
+@each(("mlp", "convnet", "gpt2"))
 def test_tensor_parallel_under_auto_axes(name):
-    mesh, model = mesh_of("auto", 4, 2), MODELS[name][0]
-    params, x, target = drawn(name)
-    arguments = laid_out(mesh, params, "tensor"), put(mesh, x, "data"), put(mesh, target, "data")
-    found = jax.jit(hg.value_and_grad(model, LOSS))(*arguments)
+    found = jax.jit(hg.value_and_grad(MODELS[name][0], LOSS))(*sharded(mesh_of("auto", 4, 2), name, "tensor"))
     close({"value_and_grad": found}, {"value_and_grad": on_one_device(name)["value_and_grad"]})
 
 
@@ -198,11 +196,10 @@ FOLDS = {
 
 
 @pytest.mark.parametrize("axes", ["explicit", "auto"])
-@pytest.mark.parametrize("name", [pytest.param(name, marks=slow(name)) for name in ("mlp", "convnet", "lstm")])
+@each(("mlp", "convnet", "lstm"))
 def test_folds(name, axes):
     """A fold over examples needs no communication; only `gram` all-gathers."""
     mesh, model = mesh_of(axes, 4), MODELS[name][0]
-    params, x, target = drawn(name)
     folds = {key: fold for key, fold in FOLDS.items() if key != "sq_norms of tokens" or name == "mlp"}
 
     def run(params, x, target):
@@ -213,11 +210,11 @@ def test_folds(name, axes):
         found = run(params, x, target)
         return [found[key] for key in ("sq_norms", "per_example_grads")]
 
-    arguments = put(mesh, params), put(mesh, x, "data"), put(mesh, target, "data")
+    arguments = sharded(mesh, name)
     with jax.set_mesh(mesh):
         found = jax.jit(run)(*arguments)
         assert not collectives(jax.jit(local).lower(*arguments).compile())
-    close(found, jax.jit(run)(params, x, target))
+    close(found, jax.jit(run)(*drawn(name)))
 
 
 def test_groups_of_features_stay_apart_from_the_batch():
@@ -226,12 +223,8 @@ def test_groups_of_features_stay_apart_from_the_batch():
         hg.convolution(8, 3, groups=2), hg.tanh(), hg.convolution(8, 3, groups=8), hg.flatten(), hg.linear(3)
     )
     mesh, x, target = mesh_of("auto", 4), jnp.asarray(RNG.standard_normal((BATCH, 6, 6, 4))), jnp.arange(BATCH) % 3
-    params = jax.jit(model.init)(jax.random.key(0), x)
-    arguments = put(mesh, params), put(mesh, x, "data"), put(mesh, target, "data")
-    ours, theirs = (
-        jax.jit(f).lower(*arguments).compile()
-        for f in (hg.value_and_grad(model, LOSS), jax.value_and_grad(hg.objective(model, LOSS)))
-    )
+    arguments = put(mesh, normal_params(model, x)), put(mesh, x, "data"), put(mesh, target, "data")
+    ours, theirs = compiled_both(model, arguments)
     found, expected = ({"value_and_grad": f(*arguments)} for f in (ours, theirs))
     close(found, expected)
     assert collectives(ours) <= collectives(theirs)

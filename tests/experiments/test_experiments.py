@@ -2,13 +2,27 @@
 
 import json
 
+import attention_memory
+import curvature_cost
 import digits
+import gradient_noise
+import kfac_digits
+import linear_cross_entropy_memory
 import numpy as np
+import per_example_cost
+import private_digits
 import pytest
+import reversible_memory
 import single_weight
 import two_layer_chain
+import two_phase_convolution
+import two_phase_memory
 
 from handgrad.training.digits import Options
+
+
+def written(path):
+    return json.loads(path.read_text())
 
 
 def test_single_weight_prints_the_questions_digits(tmp_path, capsys):
@@ -57,3 +71,121 @@ def test_mnist(shared_data, tmp_path):
     options = Options(epochs=2, sizes=(100,))
     trained = digits.run(digits.Digits(options, data_dir=shared_data / "mnist", out=tmp_path), progress=False)
     assert trained.test_accuracy >= 0.92
+
+
+def test_attention_memory_of_twice_the_tokens(tmp_path, capsys):
+    out = tmp_path / "runs" / "memory.json"
+    options = attention_memory.Options(tokens=(64, 128), heads=2, features=8, tile=16, out=out)
+    small, large = attention_memory.run(options)
+    assert large["plain"] > 3.5 * small["plain"]
+    assert large["tiled"] < 2.2 * small["tiled"]
+    assert written(out)["rows"] == [small, large]
+    assert "plain / tiled" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_curvature_cost(tmp_path):
+    figures = curvature_cost.run(curvature_cost.Options(("mlp",), 8, 32, repeats=2, out=tmp_path / "cost.json"))
+    assert written(tmp_path / "cost.json")["figures"] == figures
+    assert figures["mlp"]["gradient"]["ratio"] == 1
+    assert all(row["milliseconds"] > 0 for row in figures["mlp"].values())
+    assert figures["mlp"]["GGN product"]["kept_bytes"] > 0
+
+
+def test_the_noise_scale_grows(tmp_path):
+    rows = gradient_noise.run(gradient_noise.Options(hidden=(16,), epochs=12, every=4, out=tmp_path))
+    assert [row["epoch"] for row in rows] == [4, 8, 12]
+    assert rows[-1]["cost"] < rows[0]["cost"] / 2
+    assert rows[-1]["test_accuracy"] > 0.85
+    assert rows[-1]["noise_scale"] > 1.3 * rows[0]["noise_scale"] > 30
+    assert all(row["noise_scale"] == row["trace"] / row["sq_norm"] for row in rows)
+    assert written(tmp_path / "figures.json")["rows"] == rows
+    assert (tmp_path / "noise_scale.png").stat().st_size > 10_000
+
+
+def test_kfac_digits(tmp_path):
+    """Both learn, K-FAC in fewer steps at these rates; the files are there."""
+    options = {"sizes": (16,), "epochs": 4, "adam_rates": (0.01,), "kfac_rates": (0.3,)}
+    runs = kfac_digits.run(kfac_digits.KfacDigits(**options, out=tmp_path, result=tmp_path / "result.json"))["runs"]
+    adam, kfac = runs["adam"][0.01], runs["kfac"][0.3]
+    assert kfac["train_loss"][-1] < adam["train_loss"][-1] < 2.3
+    assert kfac["steps"] == [11, 22, 33, 44]
+    assert kfac["seconds"] == sorted(kfac["seconds"])
+    assert written(tmp_path / "result.json")["best"] == {"adam": 0.01, "kfac": 0.3}
+    assert (tmp_path / "kfac_digits.png").stat().st_size > 0
+
+
+def test_memory_of_linear_cross_entropy_does_not_grow_with_the_tokens(tmp_path, capsys):
+    sizes = {"tokens": (64, 256), "classes": 512, "n_in": 4, "chunk": 32}
+    options = linear_cross_entropy_memory.Options(**sizes, repeats=1, out=tmp_path / "figures.json")
+    few, many = linear_cross_entropy_memory.run(options)
+    assert many["whole_temp_bytes"] > 3 * few["whole_temp_bytes"]
+    assert many["chunked_temp_bytes"] < 1.2 * few["chunked_temp_bytes"]
+    assert many["temp_ratio"] < 0.2
+    assert max(row["largest_error"] for row in (few, many)) < 1e-5
+    assert written(options.out)["rows"] == [few, many]
+    assert "memory ratio" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.slow
+def test_per_example_cost_of_every_way(tmp_path):
+    sizes = {"batch": 4, "width": 8, "block_batch": 2, "features": 8, "tokens": (2, 8)}
+    options = per_example_cost.Options(**sizes, repeats=1, out=tmp_path / "figures.json")
+    figures = per_example_cost.run(options)
+    assert written(options.out).items() >= figures.items()
+    for part in ("mlp", "block"):
+        assert {"gradient", "norms", "clipped", "norms, vmap(jax.grad)"} <= figures[part].keys()
+        assert all(way["ms"] > 0 and way["temp_bytes"] > 0 for way in figures[part].values())
+        assert figures[part]["gradient"]["ratio"] == 1
+    assert [(row["tokens"], row["chosen"]) for row in figures["tokens"]] == [(2, "gram"), (8, "direct")]
+
+
+@pytest.mark.slow
+def test_more_noise_in_private_training_is_less_accuracy(tmp_path, monkeypatch):
+    """ε in the accountant's place is 1 / σ: it is not installed everywhere."""
+    monkeypatch.setattr(private_digits, "spent", lambda options, examples: lambda sigma: 1 / sigma)
+    options = private_digits.Options(noise_multipliers=(40.0, 1.0), out=tmp_path, hidden=(16,), steps=40)
+    rows = private_digits.run(options)
+    noisy, clear, plain = (row["test_accuracy"] for row in rows)
+    assert noisy + 0.2 < clear < plain + 0.05
+    assert clear > 0.7
+    assert [row["epsilon"] for row in rows] == [1 / 40, 1.0, None]
+    assert written(tmp_path / "figures.json")["rows"] == rows
+    assert (tmp_path / "accuracy.png").stat().st_size > 10_000
+
+
+@pytest.mark.third_party
+def test_the_accountant_of_private_training():
+    """Against the Gaussian mechanism's own ε, without sampling: 4.377 at σ = 1, δ = 1e-5 (Balle and Wang 2018)."""
+    pytest.importorskip("dp_accounting", reason="dp-accounting, of the extra `privacy`, is not installed")
+    every, sampled = (
+        private_digits.spent(private_digits.Options(batch=batch, steps=1, delta=1e-5), 100)(1.0) for batch in (100, 10)
+    )
+    assert every == pytest.approx(4.377, abs=2e-3)
+    assert 0 < sampled < every
+
+
+@pytest.mark.slow
+def test_reversible_memory_is_the_same_at_any_depth_and_rounding_stays_near_the_plain_forms(tmp_path):
+    options = reversible_memory.Options(depths=(4, 16), width=16, batch=256, out=tmp_path / "figures.json")
+    four, sixteen = reversible_memory.run(options)
+    assert sixteen["sequence"]["temp_bytes"] < 1.05 * four["sequence"]["temp_bytes"]
+    assert sixteen["repeat"]["temp_bytes"] > 3 * four["repeat"]["temp_bytes"]
+    for row in (four, sixteen):
+        assert row["sequence"]["error"] < 10 * row["repeat"]["error"] < 1e-4
+    assert written(options.out)["rows"] == [four, sixteen]
+
+
+def test_two_phases_of_every_convolutional_network_are_measured(tmp_path):
+    options = two_phase_convolution.Options(width=4, size=4, batch=2, steps=2, out=tmp_path / "figures.json")
+    rows = two_phase_convolution.run(options)
+    assert [row["network"] for row in rows] == list(two_phase_convolution.networks(4))
+    assert written(options.out)["rows"] == rows
+
+
+def test_two_phases_of_a_deep_stack_take_a_part_of_the_memory_and_end_at_the_same_parameters(tmp_path):
+    options = two_phase_memory.Options(width=64, depth=24, batches=(4,), steps=3, out=tmp_path / "figures.json")
+    rows = two_phase_memory.run(options)
+    assert [row["optimizer"] for row in rows] == ["sgd", "adam"]
+    assert all(row["memory_ratio"] < 0.5 and row["distance"] < 1e-6 for row in rows)
+    assert written(options.out)["rows"] == rows

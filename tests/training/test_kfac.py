@@ -132,11 +132,11 @@ def test_layers_that_draw_noise_get_a_key_of_their_own():
     def values(key):
         _, value = kfac_step(model, hg.l2_loss(), optimizer)(init_state(params, optimizer), X, target, key)
         objective = hg.objective(model, hg.l2_loss())
-        drawn = objective(params, X, target, key=jax.random.split(key)[0])
-        return value, drawn, objective(params, X, target)
+        noisy = objective(params, X, target, key=jax.random.split(key)[0])
+        return value, noisy, objective(params, X, target)
 
-    value, drawn, without = values(KEY)
-    assert_same(value, drawn)
+    value, noisy, without = values(KEY)
+    assert_same(value, noisy)
     assert abs(value - without) > 1e-3
 
 

@@ -1,0 +1,85 @@
+"""The pages show the figures of the runs that docs/results keeps, and these meet their bars."""
+
+import json
+
+import kfac_digits
+import pytest
+import reversible_memory
+import two_phase_memory
+from conftest import REPOSITORY
+
+
+def curvature_cost(found):
+    mlp, block = found["figures"].values()
+    return [f"| {name} | {row['ratio']:.2f} | {block[name]['ratio']:.2f} |" for name, row in mlp.items()]
+
+
+def kfac(found):
+    for name, best in found["best"].items():
+        one = found["runs"][name][str(best)]
+        times = [kfac_digits.reached(one, threshold) for threshold in kfac_digits.THRESHOLDS]
+        cells = [f"{pair[0]} ({pair[1]:.2f} s)" if pair else "never" for pair in times]
+        yield f"{best:g} | {' | '.join(cells)} | {one['train_loss'][-1]:.1e} |"
+
+
+def linear_cross_entropy(found):
+    assert [row["tokens"] for row in found["rows"]] == [512, 1024, 2048, 4096]
+    for row in found["rows"]:
+        sizes = f"{row['whole_temp_bytes'] / 1e6:.1f} MB | {row['chunked_temp_bytes'] / 1e6:.1f} MB"
+        ratios = f"{row['temp_ratio']:.3f} | {row['time_ratio']:.2f} | {row['largest_error']:.1e}"
+        yield f"| {row['tokens']:,} | {sizes} | {ratios} |"
+
+
+def per_example_cost(found):
+    for part in ("mlp", "block"):
+        for name, way in found[part].items():
+            yield f"| {name} | {way['ratio']:.2f} | {way['temp_bytes']:,} |"
+    for row in found["tokens"]:
+        ratios = " | ".join(f"{row['ways'][way]['ratio']:.2f}" for way in ("gram", "direct", "vmap(jax.grad)"))
+        yield f"| {row['tokens']} | {row['chosen']} | {ratios} |"
+
+
+def reversible(found):
+    assert [row["depth"] for row in found["rows"]] == [4, 16, 64]
+    for row in found["rows"]:
+        ways = [row[way] for way in reversible_memory.WAYS]
+        yield f"| {row['depth']} | " + " | ".join(f"{way['temp_bytes']:,}" for way in ways) + " |"
+        yield f"| {row['depth']} | " + " | ".join(f"{way['error']:.1e}" for way in ways) + " |"
+
+
+def two_phase_convolution(found):
+    """At most a tenth more time than a plain step."""
+    for row in found["rows"]:
+        assert row["time_ratio"] <= 1.1
+        yield f"| {row['network']} | {row['time_ratio']:.2f} | {row['memory_ratio']:.2f} |"
+
+
+def two_phase(found):
+    """At 16 examples: a quarter of the memory, at most a tenth more time, the same parameters."""
+    for row in found["rows"]:
+        memory = " | ".join(f"{row[way]['temp_bytes']:,}" for way in two_phase_memory.WAYS)
+        figures = f"{row['memory_ratio']:.3f} | {row['time_ratio']:.2f} | {row['distance']:.1e}"
+        yield f"| {row['optimizer']} | {row['batch']} | {memory} | {figures} |"
+        if row["batch"] == 16:
+            assert row["memory_ratio"] <= 0.25
+            assert row["time_ratio"] <= 1.10
+            assert row["distance"] <= 1e-6
+
+
+@pytest.mark.parametrize(
+    ("page", "results", "lines"),
+    [
+        ("curvature", "curvature_cost", curvature_cost),
+        ("curvature", "kfac_digits", kfac),
+        ("derivations/losses/linear_cross_entropy", "linear_cross_entropy", linear_cross_entropy),
+        ("factors", "per_example_cost", per_example_cost),
+        ("derivations/structure/reversible", "reversible_memory", reversible),
+        ("two_phase", "two_phase_convolution", two_phase_convolution),
+        ("two_phase", "two_phase_memory", two_phase),
+    ],
+)
+def test_the_page_shows_the_figures_of_the_run(page, results, lines):
+    text = (REPOSITORY / f"docs/{page}.md").read_text()
+    shown = list(lines(json.loads((REPOSITORY / f"docs/results/{results}.json").read_text())))
+    assert shown
+    assert not [line for line in shown if line not in text]
