@@ -4,10 +4,9 @@ import jax
 import numpy as np
 import optax
 import pytest
-from helpers import assert_same
+from helpers import assert_refused, assert_same
 from whole_models import LOSS, drawn, made, rows
 
-import handgrad as hg
 from handgrad.folds import NoiseScale
 from handgrad.training import init_state, train_step
 
@@ -54,11 +53,12 @@ def test_bad_input():
     model, params, x, target = drawn("mlp")
 
     def noisy(*args):
-        return jax.eval_shape(
-            lambda: train_step(model, LOSS, OPTIMIZER, noise_scale=True)(init_state(params, OPTIMIZER), *args)
-        )
+        step = train_step(model, LOSS, OPTIMIZER, noise_scale=True)
+        return lambda: jax.eval_shape(lambda: step(init_state(params, OPTIMIZER), *args))
 
-    with pytest.raises(hg.InputError, match=r"^train_step: noise_scale takes every example alike, got weights float64"):
-        noisy(x, target, np.ones(5))
-    with pytest.raises(hg.InputError, match=r"^noise_scale: the batch must have more than 1 example, got 1"):
-        noisy(x[:1], target[:1])
+    assert_refused(
+        {
+            "train_step: noise_scale takes every example alike, got weights float64.*": noisy(x, target, np.ones(5)),
+            "noise_scale: the batch must have more than 1 example, got 1": noisy(x[:1], target[:1]),
+        }
+    )

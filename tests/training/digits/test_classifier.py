@@ -1,10 +1,12 @@
 """The classifier's options: what they build, and what they refuse."""
 
+from functools import partial
+
 import jax
 import numpy as np
 import pytest
+from helpers import assert_refused, drawn
 
-from handgrad import InputError
 from handgrad.training.digits import Options, Split, make_optimizer, train_classifier
 from handgrad.training.digits.classifier import build, targets
 
@@ -12,19 +14,21 @@ RNG = np.random.default_rng(0)
 
 
 def test_options_that_make_no_sense():
-    for name, value, must in [
-        ("learning_rate", 0.0, "be a positive number, got 0.0"),
-        ("learning_rate", -1.0, "be a positive number, got -1.0"),
-        ("learning_rate", float("nan"), "be a positive number, got nan"),
-        ("sizes", (8, 0), "be a positive integer, got 0"),
-        ("batch", 0, "be a positive integer, got 0"),
-        ("epochs", -1, "be a positive integer, got -1"),
-        ("seed", -1, "be at least 0, got -1"),
-        ("l2", -0.1, "be at least 0, got -0.1"),
-    ]:
-        with pytest.raises(InputError) as caught:
-            Options(**{name: value})
-        assert str(caught.value) == f"Options: {name} must {must}"
+    assert_refused(
+        {
+            f"Options: {name} must {must}": partial(Options, **{name: value})
+            for name, value, must in (
+                ("learning_rate", 0.0, "be a positive number, got 0.0"),
+                ("learning_rate", -1.0, "be a positive number, got -1.0"),
+                ("learning_rate", float("nan"), "be a positive number, got nan"),
+                ("sizes", (8, 0), "be a positive integer, got 0"),
+                ("batch", 0, "be a positive integer, got 0"),
+                ("epochs", -1, "be a positive integer, got -1"),
+                ("seed", -1, "be at least 0, got -1"),
+                ("l2", -0.1, "be at least 0, got -0.1"),
+            )
+        }
+    )
 
 
 @pytest.mark.parametrize("loss", ["softmax_cross_entropy", "sigmoid_cross_entropy", "binary_cross_entropy"])
@@ -41,10 +45,9 @@ def test_what_the_options_build():
     options = Options(sizes=(5, 4), loss="binary_cross_entropy", optimizer="sgd", learning_rate=0.5, l2=0.1)
     model, _ = build(options, 7, 3)
     x = np.ones((2, 7), np.float32)
-    like = jax.eval_shape(model.init, jax.random.key(0), x)
-    assert [p.W.shape for p in like["mlp"] if p] == [(7, 5), (5, 4), (4, 3)]
-    params, grads = (jax.tree.map(lambda leaf: RNG.standard_normal(leaf.shape), like) for _ in range(2))
-    optimizer = make_optimizer(options)
+    params, optimizer = drawn(model, x), make_optimizer(options)
+    assert [p.W.shape for p in params["mlp"] if p] == [(7, 5), (5, 4), (4, 3)]
+    grads = jax.tree.map(lambda p: RNG.standard_normal(p.shape), params)
 
     @jax.jit
     def both(params, grads):
