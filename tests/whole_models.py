@@ -2,10 +2,10 @@
 
 import functools
 
-import helpers
 import jax
 import jax.numpy as jnp
 import numpy as np
+from helpers import drawn as drawn_params
 
 import handgrad as hg
 from handgrad.models import Gpt2Config, LlamaConfig, LstmLanguageModelConfig, gpt2, lenet5, llama, lstm_language_model
@@ -14,6 +14,7 @@ RNG = np.random.default_rng(0)
 IDS, LABELS = (RNG.integers(0, 7, (4, 5)) for _ in range(2))
 POINTS, CLASSES = RNG.standard_normal((5, 6)), RNG.integers(0, 3, 5)
 LOSS = hg.softmax_cross_entropy()
+normal_params = functools.partial(drawn_params, scale=0.5)
 BLOCKS = hg.repeat(hg.residual(hg.chain(hg.linear(4), hg.tanh())), 3)
 LLAMA = LlamaConfig(vocabulary=7, width=4, hidden=6, blocks=2, heads=2, kv_heads=1, rotary_base=10.0)
 MODELS = {
@@ -24,11 +25,6 @@ MODELS = {
     "gpt2": (gpt2(Gpt2Config(vocabulary=7, tokens=5, width=4, blocks=2, heads=2)), IDS, LABELS),
     "llama": (llama(LLAMA), IDS, LABELS),
 }
-
-
-def normal_params(model, x, seed=1):
-    """Parameters none of which is 0 or 1."""
-    return helpers.drawn(model, x, 0.5, seed)
 
 
 def drawn(name):

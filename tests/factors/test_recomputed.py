@@ -3,11 +3,9 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from factors.table import BATCH, WEIGHTS, jit, recomputed
 from helpers import assert_same
 
-from handgrad import InputError
 from handgrad.factors import Outer, Recomputed
 
 RNG = np.random.default_rng(0)
@@ -43,11 +41,6 @@ def test_only_the_sum_is_rounded():
         recomputed(A, DELTA, np.dtype("float32")),
     )
     assert [fold.dtype for fold in found] == [np.float32, np.float32, np.float64, np.float64]
-
-
-def test_weights_of_a_wrong_length():
-    with pytest.raises(InputError, match=r"^Recomputed.sum: weights must have shape \(4,\) .*got float64 \(3,\)"):
-        recomputed(A, DELTA).sum(WEIGHTS[:3])
 
 
 def test_through_jit_twice_traces_once():

@@ -1,8 +1,11 @@
 """What factors refuse: nothing is broadcast, nothing is guessed."""
 
+import re
+
 import numpy as np
 import pytest
-from factors.table import ROWS, WINDOWS
+from factors.table import ROWS, WINDOWS, recomputed
+from helpers import assert_refused
 
 import handgrad as hg
 from handgrad.factors import Correlation, Hadamard, Outer, PerExample, Scatter, Shared, Stacked, Total
@@ -21,23 +24,21 @@ OUTER = Outer(A, DELTA)
         Stacked(Outer(np.ones((2, 4, 3)), np.ones((2, 4, 2)))),
         Shared((Total(np.ones((4, 3))), Total(np.ones((4, 3))))),
         Scatter(np.ones((4, 3), int), np.ones((4, 3, 2)), 2),
+        recomputed(np.ones((4, 3, 5)), np.ones((4, 3, 2))),
     ],
     ids=lambda factor: type(factor).__name__,
 )
 def test_weights_of_a_wrong_length(factor):
-    for weights, got in (
-        (np.ones(3), "float64 (3,)"),
-        (np.ones(1), "float64 (1,)"),
-        (np.ones((4, 1)), "float64 (4, 1)"),
-        (np.float64(2), "float64 ()"),
-        ([1.0, 1.0, 1.0, 1.0], "list"),
-    ):
-        with pytest.raises(hg.InputError) as raised:
-            factor.sum(weights)
-        message = str(raised.value)
-        assert message.startswith(f"{type(factor).__name__}.sum: weights must ")
-        assert "(4,)" in message
-        assert message.endswith(f"got {got}")
+    must = rf"{type(factor).__name__}.sum: weights must .*\(4,\).* got "
+    assert_refused(
+        {
+            must + r"float64 \(3,\)": lambda: factor.sum(np.ones(3)),
+            must + r"float64 \(1,\)": lambda: factor.sum(np.ones(1)),
+            must + r"float64 \(4, 1\)": lambda: factor.sum(np.ones((4, 1))),
+            must + r"float64 \(\)": lambda: factor.sum(np.float64(2)),
+            must + "list": lambda: factor.sum([1.0] * 4),
+        }
+    )
 
 
 @pytest.mark.parametrize(
@@ -84,29 +85,19 @@ SHAPES = {
 }
 
 
-@pytest.mark.parametrize(("make", "message"), SHAPES.values(), ids=SHAPES.keys())
-def test_sides_of_different_examples(make, message):
-    with pytest.raises(hg.InputError) as raised:
-        make().sum()
-    assert str(raised.value).startswith(message)
+def test_sides_of_different_examples():
+    assert_refused({re.escape(said) + ".*": lambda make=make: make().sum() for make, said in SHAPES.values()})
 
 
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (lambda: OUTER.sq_norms("fast"), "Outer.sq_norms: method must be 'auto', 'gram' or 'direct', got 'fast'"),
-        (
-            lambda: Stacked(Outer(A[None], DELTA[None])).project(np.ones((5, 2))),
-            "Stacked.project: P must have shape (1, 5, r), got float64 (5, 2)",
-        ),
-        (lambda: OUTER.project(np.ones(5)), "Outer.project: P must have shape (5, r), got float64 (5,)"),
-        (
-            lambda: PerExample(np.ones((2, 3))).project(np.ones((3, 1))),
-            "PerExample.project: expected a matrix's factor, got that of (3,)",
-        ),
-    ],
-)
-def test_methods_and_projections(call, message):
-    with pytest.raises(hg.InputError) as raised:
-        call()
-    assert str(raised.value) == message
+def test_methods_and_projections():
+    stacked, one = Stacked(Outer(A[None], DELTA[None])), PerExample(np.ones((2, 3)))
+    assert_refused(
+        {
+            "Outer.sq_norms: method must be 'auto', 'gram' or 'direct', got 'fast'": lambda: OUTER.sq_norms("fast"),
+            r"Outer.project: P must have shape \(5, r\), got float64 \(5,\)": lambda: OUTER.project(np.ones(5)),
+            r"Stacked.project: P must have shape \(1, 5, r\), got .* \(5, 2\)": lambda: stacked.project(
+                np.ones((5, 2))
+            ),
+            r"PerExample.project: expected a matrix's factor, got that of \(3,\)": lambda: one.project(np.ones((3, 1))),
+        }
+    )

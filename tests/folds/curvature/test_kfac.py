@@ -290,7 +290,6 @@ def test_refusals():
     params = jax.eval_shape(model.init, KEY, x)
     coupled = r".*: 0\.W must have a gradient of each example, but in layer 1: batch_norm couples the examples.*"
     calls = (
-        lambda p: kfac_factors(hg.value_and_factors(model, LOSS)(p, x, labels)[1]),
         lambda p: hg.empirical_fisher_diagonal(hg.value_and_factors(model, LOSS)(p, x, labels)[1]),
         lambda p: kflr_factors(model, LOSS, p, x, labels),
         lambda p: kfac_factors(hg.sampled_factors(model, LOSS)(p, x, labels, KEY)),
