@@ -1,4 +1,4 @@
-"""What the pages print is what their programs print, and their links lead somewhere."""
+"""What pages and docstrings print is what their programs print, and links lead somewhere."""
 
 import os
 import re
@@ -67,3 +67,25 @@ def test_the_exceptions_of_precision_are_those_of_the_page():
 
 def page(stem):
     return (REPOSITORY / f"docs/{stem}.md").read_text()
+
+
+DOCTESTS = """
+import doctest, importlib, pkgutil
+import handgrad
+
+attempted = 0
+for module in pkgutil.walk_packages(handgrad.__path__, "handgrad."):
+    if not module.name.startswith("handgrad.cli"):
+        result = doctest.testmod(importlib.import_module(module.name))
+        attempted += result.attempted
+        assert not result.failed, module.name
+print(attempted)
+"""
+
+
+def test_examples_in_docstrings():
+    """As a newcomer would run them: in float32, on one device."""
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    run = subprocess.run([sys.executable, "-c", DOCTESTS], capture_output=True, text=True, env=environment)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert int(run.stdout) > 0

@@ -5,16 +5,11 @@ import json
 import mnist_lenet
 import numpy as np
 import pytest
+from training.digits.test_data import idx
 
 from handgrad.training.digits.data import MNIST
 
 RNG = np.random.default_rng(0)
-
-
-def write_idx(path, array):
-    """An IDX file of unsigned bytes."""
-    header = bytes([0, 0, 8, array.ndim]) + b"".join(n.to_bytes(4, "big") for n in array.shape)
-    path.write_bytes(header + array.astype(np.uint8).tobytes())
 
 
 @pytest.fixture
@@ -23,8 +18,9 @@ def two_digits(tmp_path):
     for (images, labels), n in zip(MNIST.values(), (40, 20), strict=True):
         digits = np.arange(n) % 2
         bright = np.arange(28)[None, :, None] // 14 == digits[:, None, None]
-        write_idx(tmp_path / images, np.where(bright, 200, 20) + RNG.integers(0, 20, (n, 28, 28)))
-        write_idx(tmp_path / labels, digits)
+        pixels = np.where(bright, 200, 20) + RNG.integers(0, 20, (n, 28, 28))
+        (tmp_path / images).write_bytes(idx(pixels.astype(np.uint8)))
+        (tmp_path / labels).write_bytes(idx(digits.astype(np.uint8)))
     return tmp_path
 
 

@@ -132,34 +132,33 @@ def test_a_large_and_a_small_side(dtype, size):
 LINE = Window((1,), (1,), ((0, 0),), (1,))
 
 
-def test_sums_of_bfloat16_run_in_float32():
+def kinds(A, p=None):
+    """A factor of each kind of (batch, tokens, n), whose parameter has dtype p."""
+    return {
+        "outer": Outer(A[:, 0], A[:, 0], p),
+        "outer-tokens": Outer(A, A, p),
+        "total": Total(A, p),
+        "hadamard": Hadamard(A, A, p),
+        "stacked": Stacked(Outer(A[None], A[None], p)),
+        "shared": Shared((Outer(A, A, p), Outer(A, A, p))),
+        "contraction": Contraction(A, A, "bti,bto->io", p),
+        "correlation": Correlation(A, A, LINE, p),
+        "scatter": Scatter(jnp.zeros(A.shape[:2], int), A, 4, p),
+    }
+
+
+@pytest.mark.parametrize("shape", [(1000, 1, 1), (10, 100, 1)])
+def test_sums_of_bfloat16_run_in_float32(shape):
     """1,000 ones are 1,000; counted in bfloat16 they would stop at 256, because 256 + 1 rounds back to 256."""
 
-    def makes(ones):
-        column, tokens = ones[:, None], ones.reshape(10, 100, 1)
-        zeros = jnp.zeros((10, 100), int)
-        return {
-            "outer": Outer(column, column),
-            "outer-tokens": Outer(tokens, tokens),
-            "total": Total(column),
-            "total-tokens": Total(tokens),
-            "hadamard": Hadamard(column, column),
-            "per_example": PerExample(ones),
-            "stacked": Stacked(Outer(column[None], column[None])),
-            "shared": Shared((Total(column[:500]), Total(column[500:]))),
-            "contraction": Contraction(column, column, "bi,bo->io"),
-            "correlation": Correlation(tokens, tokens, LINE),
-            "scatter": Scatter(zeros, tokens, 1),
-            "positions": Scatter(None, ones.reshape(1000, 1, 1), 1),
-        }
+    def totals(A):
+        every = kinds(A) | {"per_example": PerExample(A[:, 0]), "positions": Scatter(None, A, A.shape[1])}
+        return {name: (f.sum(), f.sum(jnp.ones(f.batch, A.dtype))) for name, f in every.items()}
 
-    def totals(ones):
-        return {name: (f.sum(), f.sum(jnp.ones(f.batch, jnp.bfloat16))) for name, f in makes(ones).items()}
-
-    for name, found in jax.jit(totals)(np.ones(1000, jnp.bfloat16)).items():
-        for total in found:
-            assert total.dtype == jnp.bfloat16, name
-            assert np.asarray(total, np.float64).item() == 1000, name
+    found, exact = jax.jit(lambda *ones: [totals(A) for A in ones])(np.ones(shape, jnp.bfloat16), np.ones(shape))
+    assert exact["total"][0].item() == 1000
+    assert {total.dtype for total in jax.tree.leaves(found)} == {jnp.dtype("bfloat16")}
+    assert_same(jax.tree.map(np.float64, found), exact, rtol=0)
 
 
 DTYPES = [("bfloat16", "float32"), ("float32", "float64"), ("float64", "bfloat16")]
@@ -169,22 +168,9 @@ def test_param_dtype():
     """The parameter's dtype is what `sum` returns, whatever the sides are; the other folds keep their precision."""
     A = np.random.default_rng(0).standard_normal((3, 5, 2))
 
-    def makes(A, p):
-        return {
-            "outer": Outer(A[:, 0], A[:, 0], p),
-            "outer-tokens": Outer(A, A, p),
-            "total": Total(A, p),
-            "hadamard": Hadamard(A, A, p),
-            "stacked": Stacked(Outer(A[None], A[None], p)),
-            "shared": Shared((Outer(A, A, p), Outer(A, A, p))),
-            "contraction": Contraction(A, A, "bti,bto->io", p),
-            "correlation": Correlation(A, A, LINE, p),
-            "scatter": Scatter(jnp.zeros((3, 5), int), A, 4, p),
-        }
-
     def folded(A, dtype, p):
         out = {}
-        for name, f in makes(A.astype(dtype), p).items():
+        for name, f in kinds(A.astype(dtype), p).items():
             assert f.dtype == p
             out[name] = (f.sum(), f.sum(jnp.ones(3))), f.per_example(), f.sq_norms(), f.second_moment()
         return out

@@ -34,17 +34,17 @@ def of_matrices(params):
     return jax.tree.map(lambda p: p.ndim > 1, params)
 
 
-def kinds(params):
-    return {"W": "matrix", "b": "vector"}
-
-
 def before_the_third(step, **_):
     return step < 2
 
 
+def then_sgd(transformation):
+    return optax.chain(transformation, optax.sgd(0.1))
+
+
 # What is opened, or tells parameters apart.
 BRANCHES = {
-    "partition": optax.partition({"matrix": optax.adam(0.1), "vector": optax.sgd(0.1)}, kinds),
+    "partition": optax.partition({"matrix": optax.adam(0.1), "vector": optax.sgd(0.1)}, {"W": "matrix", "b": "vector"}),
     "MultiSteps": optax.MultiSteps(optax.adam(0.1), every_k_schedule=2).gradient_transformation(),
     "conditionally_transform": optax.conditionally_transform(optax.adam(0.1), before_the_third),
     "conditionally_mask": optax.conditionally_mask(optax.adam(0.1), before_the_third),
@@ -68,7 +68,7 @@ ELEMENTWISE = BRANCHES | {
     "sam": optax.contrib.sam(optax.sgd(0.1), optax.sgd(0.05), sync_period=2),
     "masked": optax.masked(optax.adam(0.1), of_matrices),
     "inject_hyperparams": optax.inject_hyperparams(optax.sgd)(learning_rate=optax.linear_schedule(0.1, 0.0, 3)),
-    "apply_every": optax.chain(optax.apply_every(2), optax.sgd(0.1)),
+    "apply_every": then_sgd(optax.apply_every(2)),
     "ema": optax.chain(optax.sgd(0.1), optax.ema(0.9)),
 }
 # What looks across a parameter: fine where that is one layer. With the reason why it is refused for a stack.
@@ -77,24 +77,18 @@ LAYERWISE = {
     "lars": (optax.lars(0.1), "reduce_sum in scale_by_trust_ratio"),
     "adafactor": (optax.adafactor(0.1), "reduce_sum in clip_by_block_rms"),
     "fromage": (optax.fromage(0.1), "reduce_sum in scale_by_trust_ratio"),
-    "adaptive_grad_clip": (
-        optax.chain(optax.adaptive_grad_clip(0.1), optax.sgd(0.1)),
-        "reduce_sum in adaptive_grad_clip",
-    ),
-    "centralize": (optax.chain(optax.centralize(), optax.sgd(0.1)), "reduce_sum in centralize"),
-    "add_noise": (
-        optax.chain(optax.add_noise(0.1, 0.5, jax.random.key(0)), optax.sgd(0.1)),
-        "random_split in add_noise",
-    ),
+    "adaptive_grad_clip": (then_sgd(optax.adaptive_grad_clip(0.1)), "reduce_sum in adaptive_grad_clip"),
+    "centralize": (then_sgd(optax.centralize()), "reduce_sum in centralize"),
+    "add_noise": (then_sgd(optax.add_noise(0.1, 0.5, jax.random.key(0))), "random_split in add_noise"),
     "novograd": (optax.novograd(0.1), "a state of shape ()"),
-    "zero_nans": (optax.chain(optax.zero_nans(), optax.sgd(0.1)), "a state of shape ()"),
+    "zero_nans": (then_sgd(optax.zero_nans()), "a state of shape ()"),
     "sm3": (optax.sm3(0.1), "a state of shape (2,)"),
     "muon": (optax.contrib.muon(0.1), "reshape in scale_by_muon"),
 }
 # What needs several parameters' gradients for one of them, and where they meet.
 TOGETHER = {
     "clip_by_global_norm": optax.chain(optax.clip_by_global_norm(1.0), optax.adam(0.1)),
-    "normalize_by_update_norm": optax.chain(optax.normalize_by_update_norm(), optax.sgd(0.1)),
+    "normalize_by_update_norm": then_sgd(optax.normalize_by_update_norm()),
     "apply_if_finite": optax.apply_if_finite(optax.sgd(0.1), 3),
     "MultiSteps": optax.MultiSteps(
         optax.sgd(0.1), 2, should_skip_update_fn=optax.skip_not_finite
@@ -135,10 +129,9 @@ def by_both(factors, params, optimizers):
 @pytest.mark.parametrize("kind", ["parameters", "stacks"])
 def test_the_numbers_are_optaxs(kind):
     """Three steps of each, with new gradients: MultiSteps emits in the second, the conditions end in the third."""
-    if kind == "parameters":
-        both = by_both(FLAT, PARAMS, BRANCHES | {name: optimizer for name, (optimizer, _) in LAYERWISE.items()})
-    else:
-        both = by_both(STACK, PARAMS_OF_STACK, ELEMENTWISE)
+    layerwise = {name: optimizer for name, (optimizer, _) in LAYERWISE.items()}
+    apart, stacked = (FLAT, PARAMS, BRANCHES | layerwise), (STACK, PARAMS_OF_STACK, ELEMENTWISE)
+    both = by_both(*(apart if kind == "parameters" else stacked))
     for name, pair in both.items():
         found, expected = ([numbers(leaf) for leaf in jax.tree.leaves(one)] for one in pair)
         for one, two in zip(found, expected, strict=True):
@@ -174,10 +167,8 @@ def test_what_looks_across_the_layers_of_a_stack(name):
 @pytest.mark.parametrize("name", TOGETHER)
 def test_what_needs_several_gradients(name):
     sentence = said(TOGETHER[name], FLAT, PARAMS)
-    must = (
-        "update: optimizer must update each parameter from its own gradient and state, got one that needs b too for W"
-    )
-    assert sentence.startswith(f"{must}: they meet in {name} (")
+    must = "update: optimizer must update each parameter from its own gradient and state"
+    assert sentence.startswith(f"{must}, got one that needs b too for W: they meet in {name} (")
     clips = sentence.endswith("; update itself clips the whole gradient, by clip_global_norm")
     assert clips == (name == "clip_by_global_norm")
     assert said(TOGETHER[name], STACK, PARAMS_OF_STACK) == sentence
@@ -193,9 +184,11 @@ def test_what_needs_more_than_gradients(name):
 
 def test_a_state_of_another_structure():
     """optax.monitor starts with an empty one."""
-    optimizer = optax.chain(optax.monitor({"norm": lambda updates, **_: optax.tree.norm(updates)}), optax.sgd(0.1))
-    sentence = said(optimizer, FLAT, PARAMS)
-    assert sentence == "update: optimizer must keep its state's structure, got 0 leaves before and 1 after"
+    optimizer = then_sgd(optax.monitor({"norm": lambda updates, **_: optax.tree.norm(updates)}))
+    assert (
+        said(optimizer, FLAT, PARAMS)
+        == "update: optimizer must keep its state's structure, got 0 leaves before and 1 after"
+    )
 
 
 def test_a_branch_with_an_effect_is_not_opened():
