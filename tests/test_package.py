@@ -20,9 +20,9 @@ PAGES = [
 ]
 # factors ← rule ← rules ← layers ← backprop ← folds ← models ← training ← cli: a part may import what stands before it.
 # The checker stands on factors alone, beside the rules, so that it can't borrow from what it checks; models and cli
-# call it. The cases know the rules alone, and are read by cli.
+# call it. The cases know the rules alone, and are read by conformance and cli.
 GROUND = ["checks", "meshes", "factors"]
-FLOORS = [*GROUND, "rule", "rules", "layers", "backprop", "folds", "models", "training", "cases", "cli"]
+FLOORS = [*GROUND, "rule", "rules", "layers", "backprop", "folds", "models", "training", "cases", "conformance", "cli"]
 CHECKED = ("models", "cli")
 
 
