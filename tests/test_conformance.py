@@ -70,7 +70,7 @@ def test_a_library(pytester, monkeypatch):
         for name in [str(row)[len(op) + 1 : -1] for row in conformance.rows({op: lambda *args, **options: None})]
     ]
     assert run.ret == pytest.ExitCode.TESTS_FAILED
-    run.stdout.fnmatch_lines(["FAIL  softmax[[]rows]: X: *", "culprit: hand", "contracts: *"])
+    run.stdout.fnmatch_lines(["FAIL  softmax[[]rows]: X: *", "culprit: hand", "settings: *"])
     assert "All traceback entries are hidden" not in run.stdout.str()
 
 
