@@ -58,17 +58,35 @@ def test_demo_fails_where_a_gradient_is_wrong(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("bench", "--repeats", 0), "handgrad: handgrad bench: repeats must be a positive integer, got 0\n"),
+        (("bench", "--repeats", 0), "handgrad: bench: repeats must be a positive integer, got 0\n"),
         (("check", "--count", 0), "handgrad: check: count must be a positive integer, got 0\n"),
         (("check", "--draws", 3), "handgrad: check: draws must divide count, got 3 and 64\n"),
-        (("check", "--seed", -1), "handgrad: check: seed must be at least 0, got -1\n"),
-        (("check", "--shapes", "3"), "handgrad: check: shapes is for a target, and there is none\n"),
+        (("check", "--seed", -1), "handgrad: check: seed must be at least 0 and below 2**32, got -1\n"),
+        (("check", "--seed", 2**32), "handgrad: check: seed must be at least 0 and below 2**32, got 4294967296\n"),
+        (("check", "--count", 10**9), "handgrad: check: count must be at most 1,000,000, got 1,000,000,000\n"),
+        (("check", "--draws", 2000), "handgrad: check: draws must be at most 1,000, got 2,000\n"),
+        (("check", "--max-depth", 10**6), "handgrad: check: max_depth must be at most 1,000, got 1,000,000\n"),
+        (("check", "--shapes", "3"), "handgrad: check: shapes is an option of a target, and none is given\n"),
+        (
+            ("check", "mine:f", "--shapes", "3", "--count", 5),
+            "handgrad: check: count is an option of the library, and a target is given\n",
+        ),
+        (
+            ("check", "--json", "both", "--html", "../cli/both"),
+            "handgrad: check: json and html must be two files, got both for both\n",
+        ),
+        (
+            ("bench", "--json", "/"),
+            "handgrad: bench: json must be a file that can be written, got / (Is a directory)\n",
+        ),
         (("check", "--dtype", "complex64"), "handgrad: check: the library's rules are real, got complex64\n"),
-        (("explain", "--tokens", 0), "handgrad: handgrad explain: tokens must be a positive integer, got 0\n"),
+        (("explain", "--tokens", 0), "handgrad: explain: tokens must be a positive integer, got 0\n"),
         (("nonsense",), "nonsense"),
     ],
 )
-def test_usage(arguments, sentence, command_line):
+def test_usage(arguments, sentence, command_line, monkeypatch, tmp_path):
+    (tmp_path / "cli").mkdir()
+    monkeypatch.chdir(tmp_path / "cli")
     status, _, err = command_line(*arguments)
     assert status == 2
     assert err == sentence if sentence.endswith("\n") else sentence in err
@@ -85,6 +103,26 @@ def test_check_without_a_target(monkeypatch, tmp_path, capsys):
     assert len(json.loads((tmp_path / "o.json").read_text())["reports"]) == 2
     assert check.main(check.Check()) == 3
     assert plans[1] == whole.Plan(("float64", "float32", "bfloat16"), ("float64", "float32"), 64, 4, 0, 8, False)
+
+
+def test_check_without_hypothesis_or_an_interrupted_one(command_line, monkeypatch):
+    monkeypatch.setattr(check.importlib.util, "find_spec", lambda name: None)
+    sentence = "handgrad: check: search needs hypothesis: pip install 'handgrad[search]'\n"
+    assert command_line("check", "--search") == (2, "", sentence)
+
+    def interrupted(plan, console):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(check, "check_library", interrupted)
+    assert command_line("check") == (130, "", "handgrad: interrupted\n")
+
+
+def test_help_fits_eighty_columns(command_line, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    for command in ("check", "demo", "bench"):
+        status, out, _ = command_line(command, "--help")
+        assert status == 0
+        assert max(map(len, out.splitlines())) <= 80, out
 
 
 @pytest.mark.parametrize(

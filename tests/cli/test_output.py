@@ -12,10 +12,20 @@ from handgrad.crosscheck import Report
 
 PASS, FAIL, INVALID, UNTOLD = (Report(v.lower(), v) for v in ("PASS", "FAIL", "INVALID", "INCONCLUSIVE"))
 
+REFERENCE = Report("reference", "INVALID", "the reference raised", "reference")
+
 
 @pytest.mark.parametrize(
     ("reports", "expected"),
-    [([PASS], 0), ([PASS, FAIL], 1), ([INVALID], 1), ([PASS, UNTOLD], 3), ([UNTOLD, FAIL, PASS], 1)],
+    [
+        ([PASS], 0),
+        ([REFERENCE], 3),
+        ([PASS, REFERENCE, INVALID], 1),
+        ([PASS, FAIL], 1),
+        ([INVALID], 1),
+        ([PASS, UNTOLD], 3),
+        ([UNTOLD, FAIL, PASS], 1),
+    ],
 )
 def test_status(reports, expected):
     assert output.status(reports) == expected
@@ -23,6 +33,14 @@ def test_status(reports, expected):
 
 def test_the_worst_first():
     assert output.worst_first([PASS, UNTOLD, FAIL]) == [FAIL, UNTOLD, PASS]
+
+
+def test_a_terminal_wraps_between_words_and_a_log_does_not():
+    report = Report("f", "FAIL", " ".join(["word"] * 50), notes=("a note",))
+    for terminal, lines in ((True, 7), (False, 3)):
+        console = Console(width=60, file=io.StringIO(), record=True, force_terminal=terminal)
+        output.show(console, report)
+        assert len(console.export_text().splitlines()) == lines
 
 
 def test_several_reports_in_one_file(tmp_path):

@@ -6,8 +6,9 @@ import sys
 import pytest
 
 from handgrad.checks import InputError
-from handgrad.cli import target
-from handgrad.cli.target import Request, check_target, parse_shapes
+from handgrad.cli import inputs, target
+from handgrad.cli.inputs import parse_shapes
+from handgrad.cli.target import Request, check_target
 from handgrad.crosscheck import Report
 
 MODULE = """
@@ -58,6 +59,30 @@ def array():
 
 def raising():
     raise RuntimeError("no data\\nat all")
+
+def leaving(*residuals):
+    raise SystemExit(0)
+
+left = (product_forward, leaving)
+
+def __getattr__(name):
+    raise KeyError(name) if name == "odd" else AttributeError(name)
+
+def outer_forward(x, y=None):
+    return jnp.outer(x, x), x
+
+outer_backward = outer_forward
+
+def of_numpy_forward(X):
+    return np.tanh(np.asarray(X)), np.asarray(X)
+
+of_numpy_backward = of_numpy_forward
+
+def many_forward(*X):
+    return sum(X), ("static", len(X))
+
+def many_backward(residuals, dY):
+    return (dY,) * residuals[1]
 """
 
 
@@ -138,8 +163,11 @@ def test_what_the_checker_is_asked(folder, monkeypatch):
         (Request("mine:pair.x", shapes="3"), "target mine:pair.x can't be imported: mine has no pair.x"),
         (Request("mine:number", shapes="3"), r"pair, got mine:number: int$"),
         (Request("mine:einsum", shapes="3"), r"pair, got mine:einsum: function, which needs a reference$"),
-        (Request("mine:soft"), "a target needs its inputs, by args or by shapes, and by one of them"),
-        (Request("mine:soft", "mine:constant", "3"), "by args or by shapes, and by one of them"),
+        (Request("mine.py:soft", shapes="3"), "target must be written as package.module:name, got 'mine.py:soft'"),
+        (Request("..mine:soft", shapes="3"), r"target \.\.mine:soft can't be imported: TypeError: "),
+        (Request("mine:odd", shapes="3"), "target mine:odd can't be imported: KeyError: 'odd'"),
+        (Request("mine:soft"), "a target needs either args or shapes"),
+        (Request("mine:soft", "mine:constant", "3"), "a target needs either args or shapes"),
         (Request("mine:soft", shapes="3", reference="mine:no"), "reference mine:no can't be imported: mine has no no"),
         (Request("mine:soft", shapes="3", reference="mine:number"), "reference must be a function, got int"),
         (Request("mine:soft", "mine:no"), "args mine:no can't be imported: mine has no no"),
@@ -148,7 +176,25 @@ def test_what_the_checker_is_asked(folder, monkeypatch):
         (Request("mine:soft", "mine:array"), r"must return a tuple of arguments, got float64 \(3,\)"),
         (Request("mine:soft", shapes="3,x"), "shapes must be whole numbers as in \"5,7;7,3;3\", got '3,x'"),
         (Request("mine:soft", shapes="3,-1"), "shapes must be whole numbers"),
-        (Request("mine:dense", shapes="5,4;3"), "a layer takes one input, x, got 2"),
+        (Request("mine:soft", "mine:leaving"), r"args mine:leaving raised SystemExit: 0$"),
+        (Request("mine:dense", shapes="5,4;3"), r"mine:dense takes 1 argument \(x\), got 2 by shapes 5,4;3$"),
+        (Request("mine:product", shapes="5,4"), r"mine:product takes 2 arguments \(X, W\), got 1 by shapes 5,4$"),
+        (Request("mine:product", "mine:constant"), r"takes 2 arguments \(X, W\), got 1 by args mine:constant$"),
+        (Request("mine:outer", shapes="3;3;3"), r"takes 1 to 2 arguments \(x, y\), got 3 by shapes 3;3;3$"),
+        (
+            Request("mine:product", shapes="5,7;8,3", dtype="float64"),
+            r"mine:product can't be called with float64 arrays of shapes \(5, 7\); \(8, 3\): TypeError: dot_general",
+        ),
+        (Request("mine:dense", shapes="3"), r"mine:dense can't be called with .* of shapes \(3,\): InputError: "),
+        (
+            Request("mine:leaving", shapes="3", reference="mine:einsum"),
+            r"mine:leaving can't be called with float32 arrays of shapes \(3,\): SystemExit: 0$",
+        ),
+        (
+            Request("mine:product", shapes="2000000,1000000;1,1"),
+            "shapes are 8,000,000,000,004 bytes of float32, and checking them takes about 300,000,000,000,150 bytes",
+        ),
+        (Request("mine:outer", shapes="3000000"), r"shapes are 12,000,000 bytes of float32, .* about [\d,]{17,} bytes"),
     ],
     ids=lambda value: value.target if isinstance(value, Request) else "",
 )
@@ -157,6 +203,24 @@ def test_a_sentence(request_, sentence):
         check_target(request_)
     assert str(caught.value).startswith("check: ")
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_shapes_of_functions_that_say_little_of_them(folder, monkeypatch):
+    """Of a NumPy function the outputs' shapes are unknown, and any number of arguments may be right."""
+    monkeypatch.syspath_prepend(folder)
+    import mine
+
+    assert [x.shape for x in inputs.draw("f", mine.of_numpy_forward, [(3, 4)], "float32", 0)] == [(3, 4)]
+    assert check_target(Request("mine:many", shapes="3;3;3")).ok
+    monkeypatch.delattr(inputs.os, "sysconf")
+    with pytest.raises(InputError, match=f"this machine has {inputs.OTHERWISE:,}$"):
+        inputs.draw("f", mine.of_numpy_forward, [(10**5, 10**5)], "float32", 0)
+
+
+def test_a_target_that_leaves_is_invalid():
+    report = check_target(Request("mine:left", args="mine:drawn"))
+    assert (report.verdict, report.culprit) == ("INVALID", "hand")
+    assert "raised SystemExit while being checked: 0" in report.reason
 
 
 def test_shapes():

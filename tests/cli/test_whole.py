@@ -38,7 +38,7 @@ def test_a_table_and_a_sentence():
     assert killed == made > 100
     sentence = " ".join(text.split("\n\n")[-1].split())
     assert sentence.startswith("PASS: every gradient is right; 2 rules on 2 inputs in float64, 2 random networks, ")
-    assert f" {killed} of {made} gradients broken on purpose caught; cpu (cpu), jax {jax.__version__}, " in sentence
+    assert f" {killed} of {made} mutants killed; cpu (cpu), jax {jax.__version__}, " in sentence
 
 
 def test_the_whole_report_of_a_wrong_rule():
@@ -72,4 +72,4 @@ def test_the_table_fits_eighty_columns():
     console = Console(width=80, file=io.StringIO(), record=True)
     console.print(whole.table([whole.Checked("softmax_cross_entropy", "rows", "bfloat16", report, 103.4)]))
     line = console.export_text().splitlines()[2]
-    assert " ".join(line.split()) == "softmax_cross_entropy bfloat16 PASS 1.25 3e-03 1e-01 2e-01 9/10 103"
+    assert " ".join(line.split()) == "softmax_cross_entropy bfloat16 PASS 1.2 3e-03 1e-01 2e-01 9/10 103"

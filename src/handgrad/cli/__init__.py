@@ -1,23 +1,37 @@
 """handgrad on the command line: demo, check, bench and explain."""
 
+import io
 import sys
+from typing import NoReturn
 
 
 def main() -> None:
-    """The entry point. Exit status 0: fine; 1: a wrong gradient; 2: usage; 3: inconclusive."""
+    """The entry point.
+
+    Exit status: 0, fine; 1, a wrong gradient; 2, invalid usage; 3, inconclusive; 130, interrupted.
+    """
     try:
         import tyro
 
         from handgrad.cli import bench, check, demo, explain
     except ModuleNotFoundError as error:
-        sys.exit(f"handgrad: the command line needs {error.name}: pip install 'handgrad[experiments]'")
+        _leave(2, f"handgrad: the command line needs {error.name}: pip install 'handgrad[experiments]'")
     from handgrad.checks import InputError
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # ρ and × on a terminal whose encoding lacks them
     commands = {"demo": demo, "check": check, "bench": bench, "explain": explain}
     options = {name: getattr(module, name.capitalize()) for name, module in commands.items()}
     given = tyro.extras.subcommand_cli_from_dict(options, prog="handgrad", description=__doc__)
     try:
         sys.exit(commands[type(given).__name__.lower()].main(given))
     except InputError as error:
-        print(f"handgrad: {error}", file=sys.stderr)
-        sys.exit(2)
+        _leave(2, f"handgrad: {error}")
+    except KeyboardInterrupt:
+        _leave(130, "handgrad: interrupted")
+
+
+def _leave(status: int, sentence: str) -> NoReturn:
+    print(sentence, file=sys.stderr)
+    sys.exit(status)

@@ -1,4 +1,4 @@
-"""handgrad bench: hand-written gradients against jax.grad, in turn and in one process."""
+"""handgrad bench: hand-written gradients against jax.grad, alternating in one process."""
 
 import json
 import time
@@ -16,10 +16,11 @@ from rich.table import Table
 
 from handgrad import layers
 from handgrad.backprop import objective, value_and_grad
-from handgrad.checks import InputError, check_count
+from handgrad.checks import check_count
+from handgrad.cli.output import check_writable
 from handgrad.layers import Layer
 from handgrad.models import mlp
-from handgrad.training import machine, make_folder
+from handgrad.training import machine
 
 # name: (sizes, activation, batch)
 MLPS = {
@@ -33,22 +34,20 @@ REPEATED = (4, 64)
 
 @dataclass(frozen=True)
 class Bench:
-    """Time hand-written gradients against jax.grad for a few mlps."""
+    """Time hand-written gradients against jax.grad on a few MLPs."""
 
     repeats: int = 100
-    """Pairs of runs, hand and jax.grad in turn."""
+    """Number of pairs of runs, one by hand and one by jax.grad."""
     json: Path | None = None
-    """A file for the figures."""
+    """A file to write the figures to, as JSON."""
 
 
 def main(options: Bench) -> int:
-    """The command: 0."""
+    """The command; its exit status is 0."""
     console = Console()
-    check_count("handgrad bench", "repeats", options.repeats)
-    if options.json and options.json.is_dir():
-        raise InputError(f"handgrad bench: json must be a file, got the folder {options.json}")
+    check_count("bench", "repeats", options.repeats)
     if options.json:
-        make_folder(options.json.parent)
+        check_writable("bench", "json", options.json)
     rows = []
     for name, (sizes, activation, batch) in MLPS.items():
         with console.status(name):
@@ -71,7 +70,7 @@ def main(options: Bench) -> int:
 
 
 def measure(model: Layer, sizes: tuple[int, ...], batch: int, options: Bench) -> dict[str, Any]:
-    """Both ways on one model: medians over pairs of runs, compile time, temp memory, and the largest difference."""
+    """Both gradients of one model: medians over pairs of runs, compile time, temporary memory, largest difference."""
     loss = layers.softmax_cross_entropy()
     rng = np.random.default_rng(0)
     x = rng.standard_normal((batch, sizes[0]), np.float32)

@@ -1,8 +1,9 @@
 """handgrad check: the library's own gradients, or yours."""
 
+import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 from rich.console import Console
@@ -13,63 +14,62 @@ from handgrad.cli.target import Request, check_target
 from handgrad.cli.whole import NETWORK_DTYPES, RULE_DTYPES, Plan, check_library
 
 Dtype = Literal["float64", "float32", "bfloat16", "float16", "complex64", "complex128"]
+Function = Annotated[str, tyro.conf.arg(metavar="MODULE:NAME", help_behavior_hint="")]
+File = Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")]
+LIMITS = {"count": 10**6, "draws": 10**3, "max_depth": 10**3}  # beyond which a run would not end, or run out of memory
+OF_A_TARGET, OF_THE_LIBRARY = ("args", "shapes", "reference"), tuple(LIMITS)
 
 
 @dataclass(frozen=True)
 class Check:
-    """Check hand-written gradients: every rule of the library and random networks, or a target of your own.
+    """Check hand-written gradients, yours or the library's own.
 
-    Exit status 0: right; 1: a wrong gradient; 2: usage; 3: inconclusive.
+    As in: handgrad check mine:softmax --shapes "5,7"
+
+    Exit status 0: every gradient is right.
+    1: one is wrong, or can't be checked.
+    2: invalid usage.
+    3: inconclusive, or the reference itself fails.
     """
 
-    target: tyro.conf.Positional[str] = ""
-    """package.module:name of a jax.custom_vjp function, a layer, or a (forward, backward) pair: a tuple of two, or
-    functions called name_forward and name_backward. Empty: the library itself."""
-    args: str = ""
-    """The target's arguments: module:function of no arguments, or of a NumPy random generator, that returns a tuple."""
-    shapes: str = ""
-    """The target's arguments: normal numbers of these shapes, as "5,7;7,3;3"."""
-    reference: str = ""
-    """module:function, written independently; empty: autodiff of the target's own forward pass."""
+    target: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="[TARGET]", help_behavior_hint="")]] = ""
+    """What to check, as package.module:name: a jax.custom_vjp function, a layer, or a (forward, backward) pair, which
+    may be two functions called name_forward and name_backward. The library's own rules if omitted."""
+    args: Function = ""
+    """A function that returns the target's arguments as a tuple. It may take a NumPy random generator."""
+    shapes: Annotated[str, tyro.conf.arg(metavar="SHAPES", help_behavior_hint="")] = ""
+    """Shapes of the target's arguments, as "5,7;7,3;3"; they are filled with normal random numbers."""
+    reference: Function = ""
+    """A function that computes the target's output independently. By default, autodiff of the target's own forward
+    pass."""
     dtype: Dtype | None = None
-    """The dtype of all floating-point inputs. None: for the library, float64, and float32 and bfloat16 for each rule's
-    first inputs; float32 for shapes, and args as they are returned."""
+    """The dtype of all floating-point inputs. By default, args keep theirs and shapes are float32; the library's rules
+    are checked in float64, and on their first inputs in float32 and bfloat16 too."""
     seed: int = 0
-    """Of inputs, cotangents and networks."""
+    """Seed of inputs, cotangents and networks."""
     search: bool = False
-    """Look for inputs that make it fail, and shrink what is found."""
-    json: Path | None = None
-    """A file for the report; of the library, for all of them."""
-    html: Path | None = None
-    """A file for the report as a page; of the library, for the worst one."""
+    """Search for inputs that make the gradient fail, and reduce them to the smallest."""
+    json: File = None
+    """A file to write the report to, as JSON; for the library, all reports."""
+    html: File = None
+    """A file to write the report to, as a page; for the library, the worst report."""
     count: int = 64
-    """Random networks in each dtype."""
+    """For the library: number of random networks in each dtype."""
     draws: int = 4
-    """How many of them share a structure, and its compilation, with different parameters and data."""
+    """For the library: number of random networks that share a structure, which is compiled once, with different
+    parameters and data."""
     max_depth: int = 8
-    """Linear layers in a random network, at most."""
+    """For the library: largest number of linear layers in a random network."""
 
 
 def main(options: Check) -> int:
-    """The command's exit status: 0 right, 1 wrong, 3 inconclusive. An invalid option is an InputError, before anything
-    is checked."""
+    """The command's exit status. An invalid option is an InputError, before anything is checked."""
     plan = _plan(options)
     output.check_outputs(options.json, options.html)
     console = Console()
     if options.target:
-        report = check_target(
-            Request(
-                options.target,
-                options.args,
-                options.shapes,
-                options.reference,
-                options.dtype,
-                options.seed,
-                options.search,
-            )
-        )
-        output.show(console, report)
-        reports = [report]
+        reports = [check_target(Request(*(getattr(options, name) for name in Request._fields)))]
+        output.show(console, reports[0])
     else:
         reports = check_library(plan, console)
     output.write(reports, options.json, options.html, console)
@@ -77,17 +77,23 @@ def main(options: Check) -> int:
 
 
 def _plan(options: Check) -> Plan:
-    for name in ("count", "draws", "max_depth"):
+    """The plan for the library, after checking all options."""
+    for name in OF_THE_LIBRARY if options.target else OF_A_TARGET:
+        if getattr(options, name) != getattr(Check, name):
+            where = "the library, and a target is given" if options.target else "a target, and none is given"
+            raise InputError(f"check: {name} is an option of {where}")
+    for name, most in LIMITS.items():
         check_count("check", name, getattr(options, name))
+        if getattr(options, name) > most:
+            raise InputError(f"check: {name} must be at most {most:,}, got {getattr(options, name):,}")
     if options.count % options.draws:
         raise InputError(f"check: draws must divide count, got {options.draws} and {options.count}")
-    if options.seed < 0:
-        raise InputError(f"check: seed must be at least 0, got {options.seed}")
-    for name in ("args", "shapes", "reference"):
-        if getattr(options, name) and not options.target:
-            raise InputError(f"check: {name} is for a target, and there is none")
+    if not 0 <= options.seed < 2**32:
+        raise InputError(f"check: seed must be at least 0 and below 2**32, got {options.seed}")
     if not options.target and options.dtype and options.dtype.startswith("complex"):
         raise InputError(f"check: the library's rules are real, got {options.dtype}")
+    if options.search and importlib.util.find_spec("hypothesis") is None:
+        raise InputError("check: search needs hypothesis: pip install 'handgrad[search]'")
     return Plan(
         (options.dtype,) if options.dtype else RULE_DTYPES,
         (options.dtype,) if options.dtype else NETWORK_DTYPES,

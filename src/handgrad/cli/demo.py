@@ -25,11 +25,11 @@ class Demo:
     """Answer the question, prove the gradients, and train on handwritten digits."""
 
     out: Path = Path("runs/demo")
-    """Where metrics and plots go."""
+    """A folder for metrics and plots."""
     networks: int = 200
-    """Random networks in the cross-check, ten to a structure."""
+    """Number of random networks in the cross-check, ten of each structure."""
     epochs: int = Options.epochs
-    """Passes over the digits."""
+    """Number of passes over the digits."""
 
 
 def main(options: Demo) -> int:

@@ -21,15 +21,15 @@ class Explain:
     model: Literal["lenet5", "lstm_language_model", "gpt2", "llama"] = "gpt2"
     """The model; only its shapes are computed."""
     batch: int = 8
-    """Examples."""
+    """Number of examples."""
     tokens: int = 64
-    """Tokens of each example, for language models."""
+    """Number of tokens of each example, for language models."""
 
 
 def main(options: Explain) -> int:
-    """The command: 0."""
+    """The command; its exit status is 0."""
     for name in ("batch", "tokens"):
-        check_count("handgrad explain", name, getattr(options, name))
+        check_count("explain", name, getattr(options, name))
     model, x, target = _made(options)
     params = jax.eval_shape(model.init, jax.random.key(0), x)
     _, factors = jax.eval_shape(value_and_factors(model, layers.softmax_cross_entropy()), params, x, target)
@@ -38,7 +38,9 @@ def main(options: Explain) -> int:
     console.print(str(table), soft_wrap=True, highlight=False)
     chosen = sum(row.costs[row.method].flops for row in table)
     direct = sum(row.costs["direct"].flops for row in table)
-    console.print(f"{chosen:,} FLOPs for an example's norm; {direct:,} by writing every gradient out", soft_wrap=True)
+    console.print(
+        f"{chosen:,} FLOPs for an example's norm; {direct:,} if every gradient were materialized", soft_wrap=True
+    )
     return 0
 
 

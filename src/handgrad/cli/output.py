@@ -1,4 +1,4 @@
-"""What a check returns: an exit status, a JSON file, a page."""
+"""The results of `handgrad check`: an exit status, a text, a JSON file, a page."""
 
 import importlib.util
 import json
@@ -11,20 +11,23 @@ from rich.text import Text
 
 from handgrad.checks import InputError
 from handgrad.crosscheck import Report
+from handgrad.crosscheck.report.text import render
 
 SCHEMA = "handgrad.check/1"
 PASS, WRONG, USAGE, UNKNOWN = 0, 1, 2, 3  # exit statuses
+STATUS = {"PASS": PASS, "FAIL": WRONG, "INVALID": WRONG, "INCONCLUSIVE": UNKNOWN}
 COLORS = {"PASS": "green", "FAIL": "red", "INVALID": "red", "INCONCLUSIVE": "yellow"}
 
 
 def status(reports: Sequence[Report]) -> int:
-    """0: all pass; 1: a gradient is wrong or invalid; 3: one is inconclusive."""
-    verdicts = {report.verdict for report in reports}
-    return WRONG if verdicts & {"FAIL", "INVALID"} else UNKNOWN if "INCONCLUSIVE" in verdicts else PASS
+    """0: all pass; 1: a gradient is wrong or could not be checked; 3: one is inconclusive, or its reference fails."""
+    failing = ("INVALID", "reference")
+    found = {UNKNOWN if (one.verdict, one.culprit) == failing else STATUS[one.verdict] for one in reports}
+    return WRONG if WRONG in found else UNKNOWN if UNKNOWN in found else PASS
 
 
 def worst_first(reports: Sequence[Report]) -> list[Report]:
-    """Wrong ones, then inconclusive ones, then by error / tolerance."""
+    """Wrong reports, then inconclusive ones, then by error / tolerance."""
     rank = {"INVALID": 0, "FAIL": 1, "INCONCLUSIVE": 2, "PASS": 3}
 
     def badness(report: Report) -> tuple[int, float]:
@@ -35,38 +38,42 @@ def worst_first(reports: Sequence[Report]) -> list[Report]:
 
 
 def show(console: Console, report: Report) -> None:
-    """The whole report, its verdict in color."""
-    text = Text(str(report))
+    """Print the whole report, its verdict in color; wrapped between words where it goes to a terminal."""
+    text = Text(render(report, console.width if console.is_terminal else None))
     text.stylize(f"bold {COLORS[report.verdict]}", 0, len(report.verdict))
     console.print(text, soft_wrap=True)
 
 
-def check_writable(path: Path, option: str) -> None:
-    """Refuse a file that can't be written, before minutes of work; its content stays."""
+def check_writable(command: str, option: str, path: Path) -> None:
+    """Raise an InputError for a file that can't be written, before minutes of work; its content is kept."""
     there = path.exists()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a"):
             pass
     except OSError as error:
-        raise InputError(f"check: {option} must be a file that can be written, got {path} ({error.strerror})") from None
+        raise InputError(
+            f"{command}: {option} must be a file that can be written, got {path} ({error.strerror})"
+        ) from None
     if not there:
         path.unlink()
 
 
 def check_outputs(to_json: Path | None, to_html: Path | None) -> None:
-    """Refuse files that can't be written, and a page without jinja2 and matplotlib."""
+    """Raise an InputError for files that can't be written, one file for both, or a page without what it needs."""
+    if to_json and to_html and to_json.resolve() == to_html.resolve():
+        raise InputError(f"check: json and html must be two files, got {to_json} for both")
     if to_json:
-        check_writable(to_json, "json")
+        check_writable("check", "json", to_json)
     if to_html:
-        check_writable(to_html, "html")
+        check_writable("check", "html", to_html)
         missing = [name for name in ("jinja2", "matplotlib") if importlib.util.find_spec(name) is None]
         if missing:
             raise InputError(f"check: html needs {missing[0]}: pip install 'handgrad[report]'")
 
 
 def write(reports: Sequence[Report], to_json: Path | None, to_html: Path | None, console: Console) -> None:
-    """One report as it is; of several, all in the JSON file and the worst one on the page."""
+    """Write one report, or of several all to the JSON file and the worst one to the page."""
     try:
         if to_json:
             to_json.write_text(as_json(reports) + "\n", encoding="utf-8")

@@ -1,7 +1,6 @@
 """handgrad check on a user's own code: from the names on the command line to a report."""
 
 import importlib
-import inspect
 import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -11,7 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from handgrad.checks import InputError, describe
+from handgrad.cli.inputs import check_arguments, draw, parse_shapes, required
 from handgrad.crosscheck import Report, check_custom_vjp, check_layer, check_rule
+from handgrad.crosscheck.settings import SettingsOptions
+from handgrad.crosscheck.subject.messages import in_short
 
 MISSING = object()
 FORMS = "a jax.custom_vjp function, a layer (init, forward, backward) or a rule: a (forward, backward) pair"
@@ -27,7 +29,7 @@ class Request(NamedTuple):
       reference: "module:function", or "".
       dtype: of floating-point arguments; None: as `args` returns them, float32 for `shapes`.
       seed: of all that is random.
-      search: whether to look for inputs that make it fail.
+      search: whether to search for inputs that make it fail.
     """
 
     target: str
@@ -39,56 +41,82 @@ class Request(NamedTuple):
     search: bool = False
 
 
+class Target(NamedTuple):
+    """What is checked: its form, and the functions it is made of.
+
+    Attributes:
+      form: "function" (f,), "layer" (layer,) or "pair" (forward, backward).
+      parts: as many as the form has.
+    """
+
+    form: str
+    parts: tuple[Any, ...]
+
+    @property
+    def forward(self) -> Callable[..., Any]:
+        """The forward pass as a function of the command line's arguments."""
+        (first, *_), layer = self.parts, self.form == "layer"
+        return (lambda x: first.forward(first.init(jax.random.key(0), x), x, None)) if layer else first
+
+
 def check_target(request: Request) -> Report:
-    """Import, draw the inputs, check.
+    """Import the target, make its inputs, and check it.
 
     Raises:
-      InputError: the command line is wrong; the sentence says where.
+      InputError: the command line is wrong.
     """
     if "" not in sys.path:
         sys.path.insert(0, "")  # the current directory, as `python -m` has it
-    form, parts = recognize(request.target, with_reference=bool(request.reference))
+    target = recognize(request.target, with_reference=bool(request.reference))
     reference = load("reference", request.reference) if request.reference else None
     if reference is not None and not callable(reference):
         raise InputError(f"check: reference must be a function, got {describe(reference)}")
     if bool(request.args) == bool(request.shapes):
-        raise InputError("check: a target needs its inputs, by args or by shapes, and by one of them")
-    arguments = from_function(request) if request.args else from_shapes(request)
-    settings: dict[str, Any] = {
-        "name": request.target,
+        raise InputError("check: a target needs either args or shapes")
+    if request.args:
+        arguments = from_function(request)
+        check_arguments(request.target, target.forward, len(arguments), f"args {request.args}")
+    else:
+        shapes = parse_shapes(request.shapes)
+        check_arguments(request.target, target.forward, len(shapes), f"shapes {request.shapes}")
+        arguments = draw(request.target, target.forward, shapes, request.dtype or "float32", request.seed)
+    settings: SettingsOptions = {
         "seed": request.seed,
         "dtype": None if request.dtype is None else jnp.dtype(request.dtype),
         "search": request.search,
         "transforms": ("jit", "vmap"),
     }
-    if form == "pair":
-        return check_rule(*parts, *arguments, reference=reference, **settings)
-    if form == "function":
-        return check_custom_vjp(parts[0], reference, *arguments, **settings)
-    if len(arguments) != 1:
-        raise InputError(f"check: a layer takes one input, x, got {len(arguments)}")
-    return check_layer(parts[0], arguments[0], reference=reference, **settings)
+    name, parts = request.target, target.parts
+    try:
+        if target.form == "pair":
+            return check_rule(*parts, *arguments, reference=reference, name=name, **settings)
+        if target.form == "function":
+            return check_custom_vjp(parts[0], reference, *arguments, name=name, **settings)
+        return check_layer(parts[0], arguments[0], reference=reference, name=name, **settings)
+    except SystemExit as error:  # its status is not the check's
+        return Report(name, "INVALID", f"{name} raised SystemExit while being checked: {error}", "hand")
 
 
-def recognize(spec: str, with_reference: bool) -> tuple[str, tuple[Any, ...]]:
-    """("function", (f,)), ("layer", (layer,)) or ("pair", (forward, backward)), as a Rule is.
+def recognize(spec: str, with_reference: bool) -> Target:
+    """The target that "package.module:name" names.
 
     Raises:
-      InputError: it can't be imported, or is none of these.
+      InputError: it can't be imported, or has none of the forms.
     """
     found = load("target", spec, otherwise=MISSING)
     if isinstance(found, tuple | list) and len(found) == 2 and all(callable(f) for f in found):
-        return "pair", tuple(found)
+        return Target("pair", tuple(found))
     parts = {name: getattr(found, name, None) for name in ("init", "forward", "backward")}
-    if not inspect.isclass(found) and callable(parts["forward"]) and callable(parts["backward"]):
-        return ("layer", (found,)) if callable(parts["init"]) else ("pair", (parts["forward"], parts["backward"]))
+    if not isinstance(found, type) and callable(parts["forward"]) and callable(parts["backward"]):
+        layer = callable(parts["init"])
+        return Target("layer", (found,)) if layer else Target("pair", (parts["forward"], parts["backward"]))
     if isinstance(found, jax.custom_vjp | jax.custom_jvp) or (callable(found) and with_reference):
-        return "function", (found,)
+        return Target("function", (found,))
     pair = tuple(load("target", f"{spec}_{half}", otherwise=MISSING) for half in ("forward", "backward"))
     if all(callable(half) for half in pair):
-        return "pair", pair
+        return Target("pair", pair)
     if found is MISSING:
-        load("target", spec)  # says what is missing
+        load("target", spec)  # raises the error that says what is missing
     hint = ", which needs a reference" if callable(found) else ""
     raise InputError(f"check: the target must be {FORMS}, got {spec}: {describe(found)}{hint}")
 
@@ -100,7 +128,7 @@ def load(option: str, spec: str, otherwise: object = None) -> Any:
       InputError: it can't be imported.
     """
     module_name, colon, path = spec.partition(":")
-    if not (module_name and colon and path):
+    if not (module_name and colon and path) or module_name.endswith(".py"):
         raise InputError(f"check: {option} must be written as package.module:name, got {spec!r}")
     try:
         found: Any = importlib.import_module(module_name)
@@ -109,7 +137,7 @@ def load(option: str, spec: str, otherwise: object = None) -> Any:
         why = "" if missing == module_name else f", because there is no module {missing}"
         raise InputError(f"check: {option} {spec} can't be imported: no module {module_name}{why}") from None
     except (Exception, SystemExit) as error:
-        raise InputError(f"check: {option} {spec} can't be imported: {_in_short(error)}") from None
+        raise InputError(f"check: {option} {spec} can't be imported: {_said(error)}") from None
     for name in path.split("."):
         try:
             found = getattr(found, name)
@@ -117,6 +145,8 @@ def load(option: str, spec: str, otherwise: object = None) -> Any:
             if otherwise is not None:
                 return otherwise
             raise InputError(f"check: {option} {spec} can't be imported: {module_name} has no {path}") from None
+        except (Exception, SystemExit) as error:
+            raise InputError(f"check: {option} {spec} can't be imported: {_said(error)}") from None
     return found
 
 
@@ -124,61 +154,21 @@ def from_function(request: Request) -> tuple[Any, ...]:
     """The arguments that the user's function returns; it may take a NumPy random generator.
 
     Raises:
-      InputError: it can't be imported, isn't a function, raises, or returns something else than a tuple.
+      InputError: it can't be imported, isn't a function, raises, or returns something other than a tuple.
     """
     function = load("args", request.args)
     if not callable(function):
         raise InputError(f"check: args must be a function that returns a tuple, got {describe(function)}")
     try:
-        arguments = function(np.random.default_rng(request.seed)) if _takes_one(function) else function()
-    except Exception as error:
-        raise InputError(f"check: args {request.args} raised {_in_short(error)}") from None
+        given = (np.random.default_rng(request.seed),) if required(function) else ()
+        arguments = function(*given)
+    except (Exception, SystemExit) as error:
+        raise InputError(f"check: args {request.args} raised {_said(error)}") from None
     if not isinstance(arguments, tuple | list):
         raise InputError(f"check: args {request.args} must return a tuple of arguments, got {describe(arguments)}")
     return tuple(arguments)
 
 
-def from_shapes(request: Request) -> tuple[np.ndarray, ...]:
-    """Normal numbers, one array for each shape of "5,7;7,3;3"; nothing between two semicolons is a scalar.
-
-    Raises:
-      InputError: not a list of shapes.
-    """
-    rng, dtype = np.random.default_rng(request.seed), jnp.dtype(request.dtype or "float32")
-    arguments = []
-    for shape in parse_shapes(request.shapes):
-        numbers = rng.standard_normal(shape)
-        if dtype.kind == "c":
-            numbers = numbers + 1j * rng.standard_normal(shape)
-        arguments.append(np.asarray(numbers).astype(dtype))
-    return tuple(arguments)
-
-
-def parse_shapes(text: str) -> list[tuple[int, ...]]:
-    """ "5,7;3" as [(5, 7), (3,)].
-
-    Raises:
-      InputError: anything else.
-    """
-    try:
-        shapes = [tuple(int(n) for n in part.strip(" ()").split(",") if n.strip()) for part in text.split(";")]
-    except ValueError:
-        shapes = [(-1,)]
-    if any(n < 0 for shape in shapes for n in shape):
-        raise InputError(f'check: shapes must be whole numbers as in "5,7;7,3;3", got {text!r}')
-    return shapes
-
-
-def _takes_one(function: Callable[..., object]) -> bool:
-    """Whether the function has a parameter that must be given."""
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):
-        return False
-    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return any(p.kind in positional and p.default is inspect.Parameter.empty for p in parameters)
-
-
-def _in_short(error: BaseException) -> str:
-    lines = str(error).splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+def _said(error: BaseException) -> str:
+    message = in_short(error)
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__

@@ -18,6 +18,7 @@ from rich.text import Text
 from handgrad.cases import CASES, Case, first_rows
 from handgrad.cli import output
 from handgrad.crosscheck import Report, check_rule
+from handgrad.crosscheck.report.text import figure
 from handgrad.crosscheck.settings import Transform
 from handgrad.models.random_check import check_random_networks
 
@@ -34,8 +35,8 @@ class Checked(NamedTuple):
 
     Attributes:
       rule: the rule, or how many networks.
-      inputs: the case, "" for networks.
-      seconds: how long it took.
+      inputs: the case; "" for networks.
+      seconds: the duration of the check.
     """
 
     rule: str
@@ -52,10 +53,10 @@ class Plan(NamedTuple):
       rule_dtypes: every case is checked in the first dtype, and each rule's first case in the others.
       network_dtypes: of the networks.
       networks: random ones in each dtype.
-      draws: how many of them share a structure.
+      draws: number of networks that share a structure.
       seed: of all that is random.
       max_depth: of the networks.
-      search: whether to look for inputs that make a rule fail.
+      search: whether to search for inputs that make a rule fail.
     """
 
     rule_dtypes: Sequence[str] = RULE_DTYPES
@@ -68,7 +69,7 @@ class Plan(NamedTuple):
 
 
 def check_library(plan: Plan, console: Console, library: Sequence[Case] = LIBRARY) -> list[Report]:
-    """Check; print the table, each report that isn't a PASS, and a summary; return the reports, worst first."""
+    """Check, and print the table, each report that isn't a PASS, and a summary; return the reports, worst first."""
     start = time.perf_counter()
     with progress_bar(console) as bar:
         checked = [*check_rules(plan, library, bar), *check_networks(plan, bar)]
@@ -79,15 +80,17 @@ def check_library(plan: Plan, console: Console, library: Sequence[Case] = LIBRAR
             console.print()
             output.show(console, report)
     console.print()
-    console.print(summary(plan, checked, time.perf_counter() - start), soft_wrap=True)
+    said = summary(plan, checked, time.perf_counter() - start)
+    console.print(said, soft_wrap=not console.is_terminal)  # a line of a log is kept whole
     return reports
 
 
 def check_rules(plan: Plan, library: Sequence[Case], bar: Progress) -> list[Checked]:
-    """Every case in the first dtype, with mutants of its gradient; each rule's first case in the others too, and under
+    """Every case in the first dtype, with the negative control; each rule's first case also in the others, and under
     transforms.
 
-    In threads: XLA compiles outside Python's lock. No mutants in bfloat16, whose three digits hide many of them.
+    Runs in threads, since XLA compiles outside Python's lock. bfloat16 has no negative control: its three digits hide
+    many of the errors.
     """
     first, *others = plan.rule_dtypes
     leading = first_rows(library).values()
@@ -140,13 +143,13 @@ def check_networks(plan: Plan, bar: Progress) -> list[Checked]:
 
 
 def progress_bar(console: Console) -> Progress:
-    """A bar that disappears when it is done."""
+    """A progress bar that disappears when it is done."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     return Progress(*columns, console=console, transient=True)
 
 
 def table(checked: Sequence[Checked]) -> Table:
-    """One line for each rule and dtype: its worst leaf on any of its inputs."""
+    """One line for each rule and dtype: the worst leaf on any of its inputs."""
     shown = Table(box=SIMPLE_HEAD, padding=0, show_edge=False)  # fits 80 columns
     for heading in ("rule", "dtype", "verdict", "ρ", "error", "tolerance", "power", "mutants", "s"):
         left = heading in ("rule", "dtype", "verdict")
@@ -170,7 +173,7 @@ def _cells(rule: str, dtype: str, group: Sequence[Checked]) -> list[str | Text]:
         return [rule, dtype, verdict, "-", "-", "-", "-", "-", seconds]
     row = worst.rows[0] if worst.rows else rows[0]
     figures = [f"{row.error:.0e}", f"{row.tolerance:.0e}", f"{max(one.power for one in rows):.0e}"]
-    return [rule, dtype, verdict, f"{row.rho:.2f}", *figures, _mutants([one.report for one in group]), seconds]
+    return [rule, dtype, verdict, figure(row.rho, ".2g"), *figures, _mutants([one.report for one in group]), seconds]
 
 
 def _mutants(reports: Sequence[Report]) -> str:
@@ -179,7 +182,7 @@ def _mutants(reports: Sequence[Report]) -> str:
 
 
 def mutants(reports: Sequence[Report]) -> tuple[int, int]:
-    """(mutants that were caught, mutants)."""
+    """(number of mutants detected, number of mutants)."""
     controls = [report.control for report in reports if report.control]
     killed = sum(sum(control.killed.values()) for control in controls)
     return killed, killed + sum(len(control.survived) for control in controls)
@@ -189,13 +192,13 @@ def summary(plan: Plan, checked: Sequence[Checked], seconds: float) -> Text:
     """The whole run in one sentence."""
     reports = [one.report for one in checked]
     wrong = sum(report.verdict in ("FAIL", "INVALID") for report in reports)
-    untold = sum(report.verdict == "INCONCLUSIVE" for report in reports)
+    inconclusive = sum(report.verdict == "INCONCLUSIVE" for report in reports)
     rules = [one for one in checked if one.inputs]
     networks = plan.networks * len(plan.network_dtypes)
-    verdict = "FAIL" if wrong else "INCONCLUSIVE" if untold else "PASS"
+    verdict = "FAIL" if wrong else "INCONCLUSIVE" if inconclusive else "PASS"
     outcome = {
         "PASS": "every gradient is right",
-        "INCONCLUSIVE": f"{untold} of {len(reports)} checks are inconclusive",
+        "INCONCLUSIVE": f"{inconclusive} of {len(reports)} checks are inconclusive",
         "FAIL": f"{wrong} of {len(reports)} checks found a wrong gradient",
     }[verdict]
     killed, made = mutants(reports)
@@ -205,7 +208,7 @@ def summary(plan: Plan, checked: Sequence[Checked], seconds: float) -> Text:
     device = jax.devices()[0]
     text = Text(
         f"{verdict}: {outcome}; {ops} rules on {inputs} inputs in {dtypes}, "
-        f"{networks} random networks, {killed:,} of {made:,} gradients broken on purpose caught; "
+        f"{networks} random networks, {killed:,} of {made:,} mutants killed; "
         f"{device.platform} ({device.device_kind}), jax {jax.__version__}, {math.ceil(seconds)} s"
     )
     text.stylize(f"bold {output.COLORS[verdict]}", 0, len(verdict))

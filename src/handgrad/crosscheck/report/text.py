@@ -29,8 +29,8 @@ def render(report: Report, width: int | None = None) -> str:
     Returns:
       lines joined by newlines, without one at the end.
     """
-    reason = f": {one_line(report.reason)}" if report.reason else ""
-    head = [f"{report.verdict}  {one_line(report.name)}{reason}"]
+    reason = report.reason.removeprefix(f"{report.name}: ")
+    head = [f"{report.verdict}  {one_line(report.name)}{': ' * bool(reason)}{one_line(reason)}"]
     head += [f"culprit: {report.culprit}"] if report.culprit else []
     rest = [f"kink: {one_line(kink)}" for kink in report.kinks]
     rest += [*_contracts(report.contracts), *_control(report.control)]
@@ -151,13 +151,13 @@ def _rows(rows: Sequence[Row], width: int | None) -> Iterator[str]:
         yield from (indent + other for other in others)
         below = [explanation(row)] if explanation(row) else []
         if row.status != "PASS":
-            below += [", ".join(f"{heading} {texts[heading]}" for heading in VALUES if texts[heading] != "-")]
+            # No break between a heading and its value.
+            below += [", ".join(f"{heading}\xa0{texts[heading]}" for heading in VALUES if texts[heading] != "-")]
             if row.shape:
                 below += [f"at {texts['at']}, the worst element; {texts['bad %']} % are outside the tolerance"]
         for sentence in below:
-            yield from textwrap.wrap(
-                sentence, width or 10**9, initial_indent=indent, subsequent_indent=indent, break_long_words=False
-            )
+            for part in textwrap.wrap(sentence, (width or 10**9) - len(indent), break_long_words=False):
+                yield indent + part.replace("\xa0", " ")
 
 
 def _folded(name: str, width: int) -> list[str]:
