@@ -15,9 +15,9 @@ from handgrad import layers, models
 from handgrad.cases import Case
 from handgrad.cases.case import Arrays, normal
 from handgrad.crosscheck.course import look
-from handgrad.crosscheck.evidence.evidence import collect
+from handgrad.crosscheck.evidence.collect import collect
 from handgrad.crosscheck.settings import Settings
-from handgrad.crosscheck.subject.problem import from_model
+from handgrad.crosscheck.subject.forms import from_model
 from handgrad.crosscheck.subject.programs import Programs
 from handgrad.crosscheck.verdict import judge
 from handgrad.rules import Rule

@@ -14,7 +14,8 @@ from handgrad.crosscheck.errors import mutation
 from handgrad.crosscheck.errors.mutation import Mutant
 from handgrad.crosscheck.errors.mutation.outputs import same_array
 from handgrad.crosscheck.evidence import oracle
-from handgrad.crosscheck.evidence.evidence import Evidence, collect
+from handgrad.crosscheck.evidence.collect import collect
+from handgrad.crosscheck.evidence.evidence import Evidence
 from handgrad.crosscheck.subject.arguments import is_inexact, largest
 from handgrad.crosscheck.subject.programs import Programs, precise
 from handgrad.crosscheck.verdict import judge

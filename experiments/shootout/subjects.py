@@ -13,7 +13,8 @@ from jaxtyping import Array
 from handgrad.cases import CASES, Case
 from handgrad.cases.case import Arrays, Draw, Rng, Shape, normal, with_target
 from handgrad.crosscheck.subject.arguments import is_inexact
-from handgrad.crosscheck.subject.problem import Problem, from_rule
+from handgrad.crosscheck.subject.forms import from_rule
+from handgrad.crosscheck.subject.problem import Problem
 from handgrad.rules import Rule
 
 SQUARE, MANY, ONE = (6, 6), (32, 5), (1, 6)  # a square; more outputs than a Jacobian is taken of; a single example

@@ -42,7 +42,7 @@ def test_a_right_rule_by_default():
     assert {row.leaf for row in report.rows} == {"X", "W", "b"}
     assert all(row.rho <= 3 and row.power < 1e-13 and row.bad == 0 and row.heat == () for row in report.rows)
     assert all(contract.status == "PASS" for contract in report.contracts)
-    assert len(report.contracts) == 10
+    assert len(report.contracts) == 11
     assert report.control is not None
     assert report.control.survived == ()
     assert sum(report.control.killed.values()) > 100

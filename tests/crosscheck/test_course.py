@@ -9,7 +9,7 @@ import pytest
 
 from handgrad.crosscheck import CheckFailed, Settings, check_rule
 from handgrad.crosscheck.course import look
-from handgrad.crosscheck.subject.problem import from_rule
+from handgrad.crosscheck.subject.forms import from_rule
 from handgrad.crosscheck.subject.programs import Programs
 
 QUICK = {"control": False, "contracts": False, "transforms": ()}

@@ -7,7 +7,7 @@ from handgrad.crosscheck.course import examine, invalid
 from handgrad.crosscheck.report.report import Report
 from handgrad.crosscheck.search import search
 from handgrad.crosscheck.settings import Settings, SettingsOptions
-from handgrad.crosscheck.subject import problem as problems
+from handgrad.crosscheck.subject import forms
 from handgrad.crosscheck.subject.arguments import ProblemError, label
 from handgrad.crosscheck.subject.problem import Problem
 
@@ -16,6 +16,7 @@ def check_rule(
     rule: Any,
     *args: Any,
     reference: Callable[..., Any] | None = None,
+    argnums: int | Sequence[int] | None = None,
     name: str | None = None,
     **settings: Unpack[SettingsOptions],
 ) -> Report:
@@ -30,6 +31,7 @@ def check_rule(
         and random keys pass through, whatever else is static.
       reference: (*args) -> output, written independently. None: autodiff of `forward` itself, which can't see an error
         in the forward pass.
+      argnums: the arguments whose gradient is checked; None: all floating-point ones.
       name: what the report calls it.
       **settings: the fields of `Settings`.
     Returns:
@@ -42,7 +44,7 @@ def check_rule(
     else:
         forward, backward, args = rule, args[0], args[1:]
     name = name or label(backward, "backward")
-    return run(name, lambda: problems.from_rule(name, forward, backward, args, reference, given.dtype), given)
+    return run(name, lambda: forms.from_rule(name, forward, backward, args, reference, given.dtype, argnums), given)
 
 
 def check_custom_vjp(
@@ -50,6 +52,7 @@ def check_custom_vjp(
     reference: Callable[..., Any] | None,
     *args: Any,
     keywords: dict[str, Any] | None = None,
+    argnums: int | Sequence[int] | None = None,
     name: str | None = None,
     **settings: Unpack[SettingsOptions],
 ) -> Report:
@@ -60,11 +63,16 @@ def check_custom_vjp(
       reference: the same in plain JAX; None: the function that `f` wraps.
       *args: as for `check_rule`; those of nondiff_argnums are passed on as they are.
       keywords: keyword arguments, passed on as they are.
+      argnums: as for `check_rule`.
       name, **settings: as for `check_rule`.
     """
     given = Settings(**settings)
     name = name or label(f, "f")
-    return run(name, lambda: problems.from_custom_vjp(name, f, reference, args, keywords or {}, given.dtype), given)
+
+    def build() -> Problem:
+        return forms.from_custom_vjp(name, f, reference, args, keywords or {}, given.dtype, argnums)
+
+    return run(name, build, given)
 
 
 def check_function(
@@ -84,7 +92,7 @@ def check_function(
     """
     given = Settings(**settings)
     name = name or label(grad_f, "grad_f")
-    return run(name, lambda: problems.from_function(name, f, grad_f, args, argnums, given.dtype), given)
+    return run(name, lambda: forms.from_function(name, f, grad_f, args, argnums, given.dtype), given)
 
 
 def check_layer(
@@ -110,7 +118,7 @@ def check_layer(
     given = Settings(**settings)
 
     def build() -> Problem:
-        return problems.from_layer(name, layer, x, params, key, reference, given.seed, given.dtype)
+        return forms.from_layer(name, layer, x, params, key, reference, given.seed, given.dtype)
 
     return run(name, build, given)
 

@@ -6,7 +6,7 @@ from typing import Any, Unpack
 from handgrad.crosscheck.check import check_layer, check_rule, run
 from handgrad.crosscheck.report.report import Report
 from handgrad.crosscheck.settings import Settings, SettingsOptions
-from handgrad.crosscheck.subject.problem import from_model
+from handgrad.crosscheck.subject.forms import from_model
 
 
 def check_model(

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from handgrad.crosscheck.evidence.evidence import collect
+from handgrad.crosscheck.evidence.collect import collect
 from handgrad.crosscheck.report.report import Report, Row, Verdict
 from handgrad.crosscheck.subject.arguments import ProblemError
-from handgrad.crosscheck.subject.problem import from_model
+from handgrad.crosscheck.subject.forms import from_model
 from handgrad.crosscheck.subject.programs import Programs
 from handgrad.crosscheck.verdict import judge
 

@@ -4,11 +4,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from handgrad.crosscheck.evidence.collect import collect
 from handgrad.crosscheck.evidence.draws import cotangents
-from handgrad.crosscheck.evidence.evidence import collect
 from handgrad.crosscheck.evidence.noise import neighbors, nudged
 from handgrad.crosscheck.subject.arguments import largest
-from handgrad.crosscheck.subject.problem import from_rule
+from handgrad.crosscheck.subject.forms import from_rule
 from handgrad.crosscheck.subject.programs import Programs
 
 rng = np.random.default_rng(0)
@@ -34,8 +34,8 @@ def outputs(**leaves):
 
 def test_another_leaf_rerolls_none_of_the_others():
     two, three = outputs(b=1.0, c=1.0), outputs(a=1.0, b=1.0, c=1.0)
-    (first, *_), _ = cotangents(two, 0, 3, [X])
-    (second, *_), _ = cotangents(three, 0, 3, [X])
+    (first, *_), *_ = cotangents(two, 0, 3, [X])
+    (second, *_), *_ = cotangents(three, 0, 3, [X])
     np.testing.assert_array_equal(first[0], second[1])
     np.testing.assert_array_equal(first[1], second[2])
     assert not np.array_equal(first[0], first[1])
@@ -43,29 +43,32 @@ def test_another_leaf_rerolls_none_of_the_others():
 
 def test_each_is_scaled_by_its_leaf_and_tried_alone():
     p = outputs(big=1e3, small=1e-3)
-    dYs, count = cotangents(p, 0, 3, [X])
+    dYs, count, groups = cotangents(p, 0, 3, [X])
     assert count == 3 + 2
     big, small = np.abs(dYs[0][0]).max(), np.abs(dYs[0][1]).max()
     assert 1e5 < small / big < 1e7
     alone = [[bool(dY.any()) for dY in draw] for draw in dYs[3:count]]
     assert alone == [[True, False], [False, True]]
+    rows = [tuple(range(5 + 12 * j, 17 + 12 * j)) for j in range(2)]
+    assert groups == ((0, 1, 2), (3, *rows[0]), (4, *rows[1]))
 
 
 def test_draws_and_seeds_differ():
     p = programs(*tanh(), X)
-    (one, two, *_), _ = cotangents(p, 0, 2, [X])
-    (other, *_), _ = cotangents(p, 1, 2, [X])
+    (one, two, *_), *_ = cotangents(p, 0, 2, [X])
+    (other, *_), *_ = cotangents(p, 1, 2, [X])
     assert len({a[0].tobytes() for a in (one, two, other)}) == 3
-    (again, *_), _ = cotangents(p, 0, 5, [X])
+    (again, *_), *_ = cotangents(p, 0, 5, [X])
     np.testing.assert_array_equal(one[0], again[0])
 
 
 @pytest.mark.parametrize(("size", "whole"), [(40, True), (41, False), (1, False)])
 def test_the_whole_jacobian_of_a_small_output(size, whole):
     p = programs(*tanh(), np.linspace(0.1, 1, size))
-    dYs, count = cotangents(p, 0, 3, p.problem.leaves)
+    dYs, count, groups = cotangents(p, 0, 3, p.problem.leaves)
     assert count == 3
     assert len(dYs) == 3 + (size if whole else 0)
+    assert groups == (tuple(range(len(dYs))),)
     if whole:
         np.testing.assert_array_equal(np.stack([dY[0] for dY in dYs[3:]]), np.eye(size))
 
@@ -73,10 +76,10 @@ def test_the_whole_jacobian_of_a_small_output(size, whole):
 def test_a_complex_output_has_two_rows_for_each_element():
     z = X + 1j
     p = programs(lambda z: (z * z, z), lambda z, dY: (2 * z * dY,), z)
-    dYs, count = cotangents(p, 0, 3, [z])
+    dYs, count, groups = cotangents(p, 0, 3, [z])
     assert len(dYs) == 3 + 24
     assert np.sum([dY[0] for dY in dYs[3:]]) == 12 * (1 + 1j)
-    assert count == 3
+    assert (count, groups) == (3, (tuple(range(27)),))
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16, jnp.bfloat16])
@@ -155,7 +158,7 @@ def test_cancellation_is_seen():
 def test_neighbors_of_a_linear_function():
     """Its gradient is one product of dY: one unit in the last place of dY, no more."""
     p = programs(lambda X: (2 * X, ()), lambda _, dY: (2 * dY,), X)
-    dYs, _ = cotangents(p, 0, 2, [X], basis=0)
+    dYs, *_ = cotangents(p, 0, 2, [X], basis=0)
     answers = [p.by_autodiff([X], dY)[1] for dY in dYs]
     Ys = p.by_autodiff([X], dYs[0])[0]
     noise, Y_noise = neighbors(p, [X], dYs, answers, Ys, 0)

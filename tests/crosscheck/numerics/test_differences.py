@@ -312,7 +312,7 @@ def test_complex_leaf():
     def primal(leaves):
         return [np.exp(leaves[0]), np.abs(leaves[0]) ** 2]
 
-    real, imaginary = coordinate(primal, [z], 0, (0,)), coordinate(primal, [z], 0, (0,), imaginary=True)
+    real, imaginary = coordinate(primal, [z], 0, (0,)), coordinate(primal, [z], 0, (0,), phase=1j)
     assert real.slope[0].dtype == np.complex128
     assert real.error[0].dtype == real.slope[1].dtype == np.float64
     for found, unit, square in ((real, 1, 2.0), (imaginary, 1j, 4.0)):
@@ -347,7 +347,7 @@ def test_bad_input(leaves, direction, message):
 
 def test_no_imaginary_part():
     with pytest.raises(ValueError, match="leaf 0 is float64 and has no imaginary part"):
-        coordinate(lambda leaves: leaves, [np.ones(2)], 0, (0,), imaginary=True)
+        coordinate(lambda leaves: leaves, [np.ones(2)], 0, (0,), phase=1j)
 
 
 def test_complex_step():

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 import handgrad as hg
-from handgrad.crosscheck.subject import problem as problems
+from handgrad.crosscheck.subject import forms
 from handgrad.crosscheck.subject.arguments import Arguments, ProblemError, label, parameter_names
+from handgrad.crosscheck.subject.problem import pullback
 
 X, W = np.random.default_rng(0).standard_normal((4, 3)), np.random.default_rng(1).standard_normal((3, 2))
 COTANGENT = np.random.default_rng(2).standard_normal((4, 2))
@@ -65,14 +66,14 @@ def test_labels():
 def same(problem, leaves, dYs):
     """By hand and by the reference: the same in every element."""
     Ys, mine = problem.run(leaves, dYs)
-    others, theirs = problem.pullback(leaves, dYs)
+    others, theirs = pullback(problem.primal, problem.wanted)(leaves, dYs)
     for one, two in zip((*Ys, *mine), (*others, *theirs), strict=True):
         np.testing.assert_allclose(one, two, rtol=1e-13, atol=1e-14)
     return mine
 
 
 def test_from_rule():
-    problem = problems.from_rule(
+    problem = forms.from_rule(
         None, lambda X, W: (X @ W, (X, W)), lambda r, dY: (dY @ r[1].T, r[0].T @ dY), (X, W), None
     )
     assert (problem.name, problem.reference) == ("backward", "autodiff of its own forward pass")
@@ -83,9 +84,9 @@ def test_from_rule():
 
 
 def test_from_function():
-    problem = problems.from_function(None, lambda x, w: jnp.sum((x @ w) ** 3), jax.grad(lambda x, w: 0.0), (X, W), 0)
+    problem = forms.from_function(None, lambda x, w: jnp.sum((x @ w) ** 3), jax.grad(lambda x, w: 0.0), (X, W), 0)
     assert problem.wanted_names == ["x"]
-    good = problems.from_function(
+    good = forms.from_function(
         None, lambda x, w: jnp.sum(x @ w), lambda x, w: (x.sum(0)[:, None] + 0 * w,), (X, W), (1,)
     )
     assert good.wanted_names == ["w"]
@@ -96,7 +97,7 @@ def test_from_function():
 def test_from_custom_vjp():
     f = jax.custom_vjp(lambda n, X: X**n, nondiff_argnums=(0,))
     f.defvjp(lambda n, X: (X**n, X), lambda n, X, dY: (n * X ** (n - 1) * dY,))
-    problem = problems.from_custom_vjp(None, f, None, (3, X), {})
+    problem = forms.from_custom_vjp(None, f, None, (3, X), {})
     assert (problem.wanted_names, problem.reference) == (["X"], "the function that it wraps")
     same(problem, [X], [X + 1])
 
@@ -105,7 +106,7 @@ def test_from_custom_vjp():
 def test_from_model(weights):
     model, loss = hg.chain(hg.linear(3), hg.gelu(), hg.linear(2)), hg.softmax_cross_entropy()
     params = jax.tree.map(lambda p: p + 0.1, model.init(jax.random.key(0), X))
-    problem = problems.from_model("net", model, loss, (params, X, np.array([0, 1, 1, 0]), weights))
+    problem = forms.from_model("net", model, loss, (params, X, np.array([0, 1, 1, 0]), weights))
     assert problem.wanted_names == ["params.0.W", "params.0.b", "params.2.W", "params.2.b", "x"]
     dlosses = np.array([1.0, -2.0, 0.5, 3.0])
     same(problem, problem.leaves, [dlosses])
@@ -114,14 +115,14 @@ def test_from_model(weights):
 def test_from_layer_needs_all_three():
     for part in ("init", "forward", "backward"):
         with pytest.raises(ProblemError, match=rf"without {part}"):
-            problems.from_layer("mine", hg.linear(2)._replace(**{part: None}), X, None, None, None)
+            forms.from_layer("mine", hg.linear(2)._replace(**{part: None}), X, None, None, None)
 
 
 def test_x64_is_what_the_author_sees():
     """A rule on float32 with 64-bit types off makes float32 zeros; with NumPy float64 given, float64 ones."""
 
     def build(dtype):
-        return problems.from_rule(None, lambda X: (X, ()), lambda _, dY: (dY,), (X.astype(dtype),), None)
+        return forms.from_rule(None, lambda X: (X, ()), lambda _, dY: (dY,), (X.astype(dtype),), None)
 
     with jax.enable_x64(False):
         assert not build(np.float32).x64
@@ -130,12 +131,12 @@ def test_x64_is_what_the_author_sees():
 
 
 def test_a_cotangent_of_none_is_zero_and_noted():
-    problem = problems.from_rule(None, lambda X, W: (X @ W, W), lambda W, dY: (dY @ W.T, None), (X, W), None)
+    problem = forms.from_rule(None, lambda X, W: (X @ W, W), lambda W, dY: (dY @ W.T, None), (X, W), None)
     _, (_, dW) = problem.run([X, W], [COTANGENT])
     assert not dW.any()
     assert problem.zeros == {1}
 
 
 def test_surplus_nones_are_forgiven():
-    problem = problems.from_rule(None, lambda X: (X, ()), lambda _, dY: (dY, None, None), (X,), None)
+    problem = forms.from_rule(None, lambda X: (X, ()), lambda _, dY: (dY, None, None), (X,), None)
     assert problem.run([X], [X])[1][0].shape == X.shape

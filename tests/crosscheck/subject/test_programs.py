@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from handgrad.crosscheck.subject.arguments import ProblemError
-from handgrad.crosscheck.subject.problem import from_rule
+from handgrad.crosscheck.subject.forms import from_rule
 from handgrad.crosscheck.subject.programs import Programs, precise
 
 X, W = np.random.default_rng(0).standard_normal((4, 3)), np.random.default_rng(1).standard_normal((3, 2))
@@ -54,9 +54,22 @@ def test_compiled_once_for_each_shape():
     traced.clear()
     for k in range(3):
         p.by_hand([X + k, W], [COTANGENT])
-    assert traced == [(4, 3)]
+        p.by_autodiff([X + k, W], [COTANGENT])
+    assert traced == 2 * [(4, 3)], "by hand and by autodiff, in one program"
     p.by_hand([X[:2], W], [COTANGENT[:2]])
-    assert traced == [(4, 3), (2, 3)]
+    assert traced[2:] == 2 * [(2, 3)]
+
+
+def test_the_empty_batch_is_not_compiled():
+    traced = []
+
+    def backward(r, dY):
+        traced.append(dY.shape)
+        return dY @ r[1].T, r[0].T @ dY
+
+    mine, theirs = programs(lambda X, W: (X @ W, (X, W)), backward).shapes([X[:0], W], [COTANGENT[:0]])
+    assert traced == [(0, 2)]
+    assert [a.shape for a in mine[1]] == [a.shape for a in theirs[1]] == [(0, 3), (3, 2)]
 
 
 def test_outputs_by_name():

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from handgrad.crosscheck.errors import mutation
-from handgrad.crosscheck.evidence.evidence import collect
-from handgrad.crosscheck.subject.problem import from_rule
+from handgrad.crosscheck.evidence.collect import collect
+from handgrad.crosscheck.subject.forms import from_rule
 from handgrad.crosscheck.subject.programs import Programs
 from handgrad.crosscheck.verdict import judge
 

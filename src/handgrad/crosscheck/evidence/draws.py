@@ -2,7 +2,7 @@
 
 import math
 import zlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,20 +12,34 @@ from handgrad.crosscheck.subject.programs import Programs
 BASIS = 40  # outputs up to so many elements: the whole Jacobian, one cotangent for each
 
 
-def cotangents(
-    programs: Programs, seed: int, draws: int, leaves: Leaves, basis: int = BASIS
-) -> tuple[list[Leaves], int]:
-    """The cotangents to try, and how many of them are random.
+class Draws(NamedTuple):
+    """Cotangents.
+
+    Attributes:
+      dYs: one list for each draw: the random ones first, then the Jacobian's rows.
+      random: how many are random.
+      groups: the draws that are judged together: all, or, of an output of several leaves, those that reach all of them
+        and those that reach one alone, so that a coarse or a large output hides nothing in another.
+    """
+
+    dYs: list[Leaves]
+    random: int
+    groups: tuple[tuple[int, ...], ...]
+
+
+def cotangents(programs: Programs, seed: int, draws: int, leaves: Leaves, basis: int = BASIS) -> Draws:
+    """The cotangents to try.
 
     Random ones first: normal numbers, drawn by seed and the output leaf's name, so that another leaf doesn't change
-    them. Where the output has several leaves, each is scaled by its own size and then also tried alone, so that a large
-    one doesn't drown a small one. A small output's unit vectors follow: the rows of the whole Jacobian.
+    them. Where the output has several leaves, each is scaled by its own size and then also tried alone. The unit
+    vectors of a small output follow: the rows of the whole Jacobian.
     """
     shapes, names = programs.outputs, programs.output_names
-    scales = _scales(programs, leaves) if len(shapes) > 1 else [1.0] * len(shapes)
-    alone = range(len(shapes)) if len(shapes) > 1 else ()
-    found = []
-    for k, only in enumerate([*[None] * draws, *alone]):
+    several = len(shapes) > 1
+    scales = _scales(programs, leaves) if several else [1.0] * len(shapes)
+    found: list[Leaves] = []
+    reaches: list[int | None] = [*[None] * draws, *(range(len(shapes)) if several else ())]
+    for k, only in enumerate(reaches):
         found.append(
             [
                 _normal((seed, zlib.crc32(name.encode()), k), y, scale if only in (None, j) else 0.0)
@@ -33,8 +47,7 @@ def cotangents(
             ]
         )
     count = len(found)
-    size = sum(math.prod(y.shape) for y in shapes)
-    if 1 < size <= basis:
+    if 1 < sum(math.prod(y.shape) for y in shapes) <= basis:
         for j, y in enumerate(shapes):
             units = (1, 1j) if np.dtype(wide(y.dtype)).kind == "c" else (1,)
             for flat in range(math.prod(y.shape)):
@@ -42,7 +55,9 @@ def cotangents(
                     dYs = [np.zeros(other.shape, other.dtype) for other in shapes]
                     dYs[j].reshape(-1)[flat] = unit * scales[j]
                     found.append(dYs)
-    return found, count
+                    reaches.append(j if several else None)
+    which = dict.fromkeys(reaches)
+    return Draws(found, count, tuple(tuple(k for k, only in enumerate(reaches) if only == j) for j in which))
 
 
 def _scales(programs: Programs, leaves: Leaves) -> list[float]:

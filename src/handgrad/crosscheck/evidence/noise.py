@@ -34,6 +34,19 @@ def neighbors(
     return [largest(np.sqrt(t / count)) for t in sums], [largest(np.sqrt(t / count)) for t in Y_sums]
 
 
+def conditioning(programs: Programs, leaves: Leaves, dYs: list[Leaves], truth: list[Leaves], seed: int) -> list[float]:
+    """How far the truth itself moves among the same neighbors: what no program in this dtype can help."""
+    rng = np.random.default_rng((seed, 1))
+    sums: list[Any] = [0.0] * len(truth[0])
+    for s in range(tolerance.NEIGHBORS):
+        k = s % len(dYs)
+        near = [nudged(int(rng.integers(2**32)), leaf) for leaf in leaves]
+        found = programs.in_float64(near, dYs[k])[1]
+        with np.errstate(invalid="ignore", over="ignore"):
+            sums = [t + _squared(a, b) for t, a, b in zip(sums, found, truth[k], strict=True)]
+    return [largest(np.sqrt(t / tolerance.NEIGHBORS)) for t in sums]
+
+
 def nudged(seed: int, array: Any) -> Any:
     """Each number as it is, or one unit in the last place up or down; 0 stays 0, integers stay.
 

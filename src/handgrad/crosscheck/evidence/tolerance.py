@@ -1,28 +1,27 @@
-"""How far apart two right gradients may be. Derivation: docs/crosscheck.md."""
+"""How far apart two right gradients may be: every constant and every bound. Derivation: docs/crosscheck.md.
+
+    T = 3 max(e_autodiff, e_noise, e_own) + γ̃_k max |Jᵀ| |dY|
+
+Everything here is a function of numbers; what the numbers are is measured in evidence.py and noise.py.
+"""
 
 import math
 from typing import Any
 
-import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.extend import core
 
-# Neither of these rounds: they move, choose or compare numbers, or change nothing but the sign.
-EXACT = frozenset(
-    """abs and argmax argmin broadcast_in_dim ceil clamp concatenate conj convert_element_type copy cummax cummin
-    dynamic_slice dynamic_update_slice eq floor gather ge gt imag iota is_finite le lt max min ne neg not or pad real
-    reduce_and reduce_max reduce_min reduce_or reduce_precision reshape rev round select_n sign slice sort split squeeze
-    stop_gradient transpose xor""".split()  # noqa: SIM905
-)
 LAMBDA = 4.0  # Higham and Mary (2019): √k roundings' worth of error, times λ, but for a probability of 2 e^(−λ²/2)
 RATIO = 3.0  # how much more than autodiff a hand-written pass may err
-NEIGHBORS = 8
 VANISHING = 4.0  # roundings of terms of natural size: a smaller gradient is what they leave
+CLOSE, CLOSEST = 1024.0, 1.0  # roundings, and a share: only a smaller error can be the function's own rounding
+BLIND = 0.5  # a run that doesn't detect half of the gradient missing has shown nothing
+SURE = 1e-5  # differences contradict autodiff only by more than this share of the leaf's largest gradient
+DOUBT = 10.0  # ... and by more than so many of their own error estimates
+SPREAD = 6.0  # standard deviations that a sum of independent errors stays within
+
+NEIGHBORS = 8  # inputs one unit in the last place away
 NEARBY = 24  # pairs of inputs nearby
 NEAR = 2**-6  # how far "nearby" is, as a share of each number
-CLOSE, CLOSEST = 1024.0, 1.0  # roundings, and a share: a larger error is looked at no further
-BLIND = 0.5  # a run that can't see half of the gradient missing has seen nothing
 
 
 def unit_roundoff(dtype: Any) -> float:
@@ -30,43 +29,9 @@ def unit_roundoff(dtype: Any) -> float:
     return float(jnp.finfo(dtype).eps) / 2
 
 
-def depth(jaxpr: Any) -> int:
-    """The roundings on the longest path through a program.
-
-    An operation that rounds counts one, a sum over n terms 1 + ⌈log₂ n⌉ (a tree of additions, the least that any order
-    needs), a loop as many times its body as it runs, a choice its longest branch.
-    """
-    jaxpr = jaxpr.jaxpr if isinstance(jaxpr, core.ClosedJaxpr) else jaxpr
-    reached: dict[Any, int] = {}
-    longest = 0
-    for equation in jaxpr.eqns:
-        # id: a literal isn't hashable
-        before = max((reached.get(id(v), 0) for v in equation.invars), default=0)
-        after = before + _roundings(equation)
-        longest = max(longest, after)
-        reached.update((id(v), after) for v in equation.outvars)
-    return longest
-
-
-def coarse_intermediates(jaxpr: Any) -> Any:
-    """The coarsest floating-point type below float64 that a program computes in; None where there is none."""
-    found = {dtype for dtype in _dtypes(jaxpr) if jnp.issubdtype(dtype, jnp.inexact) and unit_roundoff(dtype) > 1e-12}
-    return max(found, key=unit_roundoff, default=None)
-
-
 def coarser(*dtypes: Any) -> Any:
-    """The least precise of these; None among them counts for nothing."""
+    """The least precise of these; None among them is ignored."""
     return max((dtype for dtype in dtypes if dtype is not None), key=unit_roundoff)
-
-
-def _dtypes(jaxpr: Any) -> set[Any]:
-    jaxpr = jaxpr.jaxpr if isinstance(jaxpr, core.ClosedJaxpr) else jaxpr
-    found = set()
-    for equation in jaxpr.eqns:
-        found |= {v.aval.dtype for v in equation.outvars if hasattr(v.aval, "dtype")}
-        for inner in core.jaxprs_in_params(equation.params):
-            found |= _dtypes(inner)
-    return {dtype for dtype in found if not jnp.issubdtype(dtype, jax.dtypes.extended)}
 
 
 def floor(dtype: Any, roundings: int) -> float:
@@ -74,29 +39,60 @@ def floor(dtype: Any, roundings: int) -> float:
     return LAMBDA * math.sqrt(max(roundings, 1)) * unit_roundoff(dtype)
 
 
-def _roundings(equation: Any) -> int:
-    name = equation.primitive.name
-    inner = list(core.jaxprs_in_params(equation.params))
-    if inner:
-        times = equation.params.get("length", 1) if name == "scan" else 1
-        return times * max(depth(one) for one in inner)
-    if name in EXACT:
-        return 0
-    return 1 + math.ceil(math.log2(max(_terms(equation), 1)))
+def of_leaf(error: float, least: float) -> float:
+    """T of a leaf: `error` is the largest that was measured of a right program, `least` is γ̃_k on absolute values."""
+    return RATIO * error + least
 
 
-def _terms(equation: Any) -> int:
-    """How many terms one element of the result is a sum of."""
-    name = equation.primitive.name
-    shape = getattr(equation.invars[0].aval, "shape", ()) if equation.invars else ()
-    if name == "dot_general":
-        (contracted, _), _ = equation.params["dimension_numbers"]
-        return int(np.prod([shape[i] for i in contracted]))
-    if name in ("reduce_sum", "reduce_prod"):
-        return int(np.prod([shape[i] for i in equation.params["axes"]]))
-    if name == "conv_general_dilated":
-        kernel = equation.invars[1].aval.shape
-        return int(np.prod(kernel)) // max(kernel[equation.params["dimension_numbers"].rhs_spec[0]], 1)
-    if name.startswith(("cum", "scatter")):
-        return max(shape, default=1)
-    return 1
+def of_output(error: float, unit: float, relative: float, largest: float) -> float:
+    """The forward pass's: another function is meant, not another library's hundred units in the last place."""
+    return RATIO * error + max(relative, min(CLOSE * unit, CLOSEST / 16)) * largest
+
+
+def vanishing(unit: float, natural: float) -> float:
+    """What rounding leaves of terms of natural size that cancel."""
+    return VANISHING * unit * natural
+
+
+def close_call(unit: float, size: float) -> float:
+    """The largest error that may be the function's own rounding, and is worth a second look."""
+    return min(CLOSE * unit, CLOSEST) * size
+
+
+def of_differences(error: Any, largest: float, natural: float) -> Any:
+    """How far autodiff may be from differences of that error estimate before they contradict it."""
+    return DOUBT * error + SURE * largest + vanishing(2**-52, natural)
+
+
+def of_kink(error: float, least: float, low: Any, high: Any) -> Any:
+    """How far outside the two slopes a subgradient may round. Not T: of a neighbor on another side of the kink nothing
+    may count as noise."""
+    return RATIO * error + least + 1e-6 * (abs(low) + abs(high))
+
+
+# The contracts compare the gradient by hand with itself, so that each side may err by T.
+
+
+def of_linearity(T: float, unit: float, largest: float, least: float) -> float:
+    """⟨two parts of dY⟩ against the whole: three gradients, and the additions."""
+    return 3 * T + 4 * unit * largest + least
+
+
+def of_transform(T: float) -> float:
+    """Two ways to run the same function."""
+    return 2 * T
+
+
+def of_cut(T: float, scale: float, largest: float) -> float:
+    """A batch of one: T as a share, of the larger of the two gradients."""
+    return 4 * T / (scale or 1.0) * max(largest, scale)
+
+
+def of_adjoint(T: float, least: float, scale: float, largest_v: float, size: int) -> float:
+    """One leaf's share of |⟨dY, J v⟩ − ⟨Jᵀ dY, v⟩|: independent errors in `size` terms."""
+    return SPREAD * ((T + least) * largest_v * math.sqrt(size) + 1e-13 * scale * size * largest_v)
+
+
+def of_second_order(error: float, dtype: Any, roundings: int, largest: float) -> float:
+    """A gradient of a gradient: twice the roundings."""
+    return RATIO * error + floor(dtype, 2 * roundings) * largest

@@ -122,8 +122,9 @@ def second_order_equals_autodiff(evidence: Evidence) -> str:
         truth = twice(problem.primal)(*(_arrays(widened(part)) for part in (evidence.leaves, evidence.dYs[0], cast)))
     for leaf, one, two, true in zip(evidence.wanted, mine, theirs, truth, strict=True):
         one, two, true = (np.asarray(a).astype(wide(a.dtype)) for a in (one, two, true))
-        bound = tolerance.RATIO * largest(two - true)
-        bound += tolerance.floor(leaf.value.dtype, 2 * evidence.depth) * max(largest(true), leaf.scale)
+        bound = tolerance.of_second_order(
+            largest(two - true), leaf.value.dtype, evidence.depth, max(largest(true), leaf.scale)
+        )
         if largest(one - true) > bound:
             return f"{leaf.name}: {largest(one - true):.3g} off"
     return ""
@@ -174,7 +175,7 @@ def _apart(evidence: Evidence, one: Leaves, two: Leaves) -> str:
         a, b = (np.asarray(array).astype(wide(array.dtype)) for array in (a, b))
         with np.errstate(invalid="ignore"):
             off = largest(a - b)
-        if off > 2 * leaf.tolerance or not np.array_equal(np.isnan(a), np.isnan(b)):
+        if off > tolerance.of_transform(leaf.tolerance) or not np.array_equal(np.isnan(a), np.isnan(b)):
             return f"{leaf.name}: {off:.3g} apart"
     return ""
 

@@ -68,30 +68,30 @@ def along(primal: Primal, leaves: Sequence[np.ndarray], direction: Sequence[np.n
 
 
 def coordinate(
-    primal: Primal, leaves: Sequence[np.ndarray], leaf: int, index: tuple[int, ...], imaginary: bool = False
+    primal: Primal, leaves: Sequence[np.ndarray], leaf: int, index: tuple[int, ...], phase: complex = 1
 ) -> Difference:
     """The derivative of primal by one element of one leaf, with steps relative to that element.
 
     Args:
       primal, leaves: as for `along`.
       leaf, index: which element.
-      imaginary: move the imaginary part of a complex element.
+      phase: of modulus 1: the direction that a complex element moves in, 1j for its imaginary part.
     Returns:
       Difference, per unit of the element.
     Raises:
-      ValueError: the leaf is not float64 or complex128, or is real where imaginary is asked for.
+      ValueError: the leaf is not float64 or complex128, or is real where the phase isn't.
       IndexError: no such element.
     """
     x = leaves[leaf]
-    if imaginary and x.dtype.kind != "c":
+    if phase != 1 and x.dtype.kind != "c":
         raise ValueError(f"leaf {leaf} is {x.dtype} and has no imaginary part")
     direction: list[np.ndarray | None] = [None] * len(leaves)
     unit = np.zeros_like(x)
-    unit[index] = 1j if imaginary else 1
+    unit[index] = phase
     direction[leaf] = unit
     line = _Line(primal, leaves, direction, one_coordinate=True)
-    parts = np.atleast_1d(x[index]).astype(np.complex128).view(np.float64)
-    own = float(np.abs(parts[1 if imaginary else 0]))
+    z = complex(x[index])
+    own = {1: abs(z.real), 1j: abs(z.imag)}.get(phase, abs(z))
     own = own if np.isfinite(own) else 0.0
     return _difference(line, own or line.scale, max(line.scale, 1.0))
 

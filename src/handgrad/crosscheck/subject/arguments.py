@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,15 @@ Leaves = list[Any]  # arrays, one for each leaf of a pytree
 
 
 class ProblemError(Exception):
-    """Not a gradient at all, in one sentence; the cause, where there is one, is the function's own error."""
+    """Not a gradient at all, in one sentence; the cause, where there is one, is the function's own error.
+
+    Attributes:
+      culprit: "hand", or "reference" where that is what can't be used.
+    """
+
+    def __init__(self, message: str, culprit: Literal["hand", "reference"] = "hand"):
+        super().__init__(message)
+        self.culprit: Literal["hand", "reference"] = culprit
 
 
 class Arguments:
@@ -75,8 +83,14 @@ class Arguments:
         """The positions of the leaves that have a gradient."""
         return [i for i, leaf in enumerate(self.leaves) if is_inexact(leaf)]
 
-    def cotangents(self, where: str, returned: Sequence[Any], zeros: set[int]) -> dict[int, Any]:
-        """{position of a leaf: its cotangent}, factors multiplied out; a cotangent for each argument came.
+    def cotangents(self, where: str, args: Sequence[Any], returned: Any, zeros: set[int]) -> dict[int, Any]:
+        """{position of a leaf: its cotangent}, factors multiplied out.
+
+        Args:
+          where: the backward pass, as errors call it.
+          args: the arguments that the gradient is at.
+          returned: one cotangent for each.
+          zeros: is given the positions of the leaves whose cotangent is None.
 
         Raises:
           ProblemError: too few or too many, one of another structure than its argument, or one for an integer.
@@ -91,6 +105,7 @@ class Arguments:
                 f"{where} must return {counted(self.count, 'cotangent')}, one for each argument, got {len(returned)}"
             )
         found: dict[int, Any] = {}
+        given = self.leaves_of(args)
         for i, cotangent in enumerate(returned[: self.count]):
             mine = [(value if kind == "leaf" else None) for kind, value in self.parts[i]]
             if cotangent is None:
@@ -107,11 +122,12 @@ class Arguments:
             for position, leaf in zip(mine, leaves, strict=True):
                 if position is None:
                     continue
-                self._take(where, position, leaf, found, zeros)
+                self._take(where, position, given[position], leaf, found, zeros)
         return found
 
-    def _take(self, where: str, position: int, cotangent: Any, found: dict[int, Any], zeros: set[int]) -> None:
-        leaf = self.leaves[position]
+    def _take(
+        self, where: str, position: int, leaf: Any, cotangent: Any, found: dict[int, Any], zeros: set[int]
+    ) -> None:
         if not is_inexact(leaf):
             if cotangent is not None and getattr(cotangent, "dtype", None) != jax.dtypes.float0:
                 raise ProblemError(
@@ -120,7 +136,7 @@ class Arguments:
                 )
         elif cotangent is None:
             zeros.add(position)
-            found[position] = jnp.zeros(leaf.shape, leaf.dtype)
+            found[position] = jnp.zeros(jnp.shape(leaf), jnp.result_type(leaf))
         else:
             found[position] = jnp.asarray(cotangent)
 
@@ -130,9 +146,19 @@ def differentiable(Y: Any) -> Leaves:
     return [jnp.asarray(y) for y in jax.tree.leaves(Y) if is_inexact(y)]
 
 
-def cotangent_like(Y: Any, dYs: Leaves) -> Any:
-    """The cotangent in Y's structure; the output's integers have none."""
+def cotangent_like(where: str, Y: Any, dYs: Leaves) -> Any:
+    """The cotangent in Y's structure; the output's integers have none.
+
+    Raises:
+      ProblemError: Y has other leaves than the output that the cotangents are for.
+    """
     flat, treedef = jax.tree.flatten(Y)
+    count = sum(is_inexact(y) for y in flat)
+    if count != len(dYs):
+        raise ProblemError(
+            f"{where}: the forward pass must return the {counted(len(dYs), 'output')} that the function itself "
+            f"returns, got {count}"
+        )
     given = iter(dYs)
     return treedef.unflatten(
         [next(given) if is_inexact(y) else np.zeros(jnp.shape(y), jax.dtypes.float0) for y in flat]

@@ -1,8 +1,9 @@
-"""A problem's functions, compiled once and run on NumPy arrays, each in the world that it belongs to."""
+"""A problem's functions, compiled once and run on NumPy arrays, each in the types that it belongs to."""
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,8 @@ from handgrad.crosscheck.subject.arguments import (
     put,
     widened,
 )
-from handgrad.crosscheck.subject.problem import Problem
+from handgrad.crosscheck.subject.held import draws, hold
+from handgrad.crosscheck.subject.problem import Problem, pullback
 
 # A check runs each program a few times, so compiling is its price: XLA's older code generator for CPUs takes two thirds
 # of the time. Where a version of XLA doesn't know the name, its own defaults do. (Optimization level 0 would be quicker
@@ -27,9 +29,9 @@ QUICK_TO_COMPILE: dict[str, bool | str] = {
     "xla_cpu_use_fusion_emitters": False,
     "xla_backend_optimization_level": "3",  # whatever XLA_FLAGS says
 }
+APART = 2**18  # numbers, in and out, above which running costs more than compiling: a program for each function
 
-
-# What a program raises that asks a traced array for its numbers: it may still be right when run step by step.
+# What a program raises that depends on a traced array's numbers: it may still be right when run step by step.
 NEEDS_NUMBERS = (
     jax.errors.ConcretizationTypeError,
     jax.errors.TracerArrayConversionError,
@@ -46,55 +48,89 @@ def precise(x64: bool) -> Iterator[None]:
         yield
 
 
+class Both(NamedTuple):
+    """What one program gives: by hand and by autodiff of the reference, in the given dtype."""
+
+    hand: tuple[Leaves, Leaves]
+    autodiff: tuple[Leaves, Leaves]
+
+
 class Programs:
-    """What a problem is asked, compiled when first asked.
+    """What a check runs, compiled at the first run.
+
+    Two programs serve most of a check: the gradient by hand beside the reference's, and the reference with its forward
+    mode. Where a float64 truth is another program than the reference's, there are three.
 
     Attributes:
       problem: the problem.
       output_names: the paths of the output's leaves that have a gradient.
       outputs: their shapes and dtypes, by hand.
       compiles: False where the function under test needs concrete numbers, so that it runs step by step.
+      wide: whether the inputs are float64 or complex128 already.
+      held: False where the function draws random numbers that float64 would draw otherwise, and nothing could hold.
     Raises:
       ProblemError: the forward pass and the reference return other structures or shapes; either raises.
     """
 
+    needs_numbers = NEEDS_NUMBERS
+
     def __init__(self, problem: Problem):
         self.problem = problem
-        self.compiles = True
+        self.compiles, self.held = True, True
         self._compiled: dict[Any, Callable[..., Any]] = {}
         self._jaxprs: dict[Any, Any] = {}
+        self._last: tuple[Leaves, Leaves, Both] | None = None
+        self._has_forward_mode = True
         with precise(problem.x64):
-            mine = self._shapes(problem.forward, f"{problem.name}: the forward pass")
-            theirs = self._shapes(problem.target, f"{problem.name}: the reference, {problem.reference},")
+            mine = _shapes(problem.forward, problem, "hand")
+            theirs = _shapes(problem.target, problem, "reference")
             _check_outputs(problem, mine, theirs)
             flat = [(keystr(path), y) for path, y in jax.tree.leaves_with_path(mine) if is_inexact(y)]
             self.output_names = [name or "Y" for name, _ in flat]
             self.outputs = [jax.ShapeDtypeStruct(jnp.shape(y), jnp.result_type(y)) for _, y in flat]
+        size = sum(math.prod(np.shape(a)) for a in [*problem.leaves, *self.outputs])
+        self._apart = size > APART
+        self.wide = all(leaf.dtype in (np.float64, np.complex128) for leaf in problem.leaves if is_inexact(leaf))
+        self._wide_primal = self._hold()
 
     def by_hand(self, leaves: Leaves, dYs: Leaves) -> tuple[Leaves, Leaves]:
         """(Ys, cotangents) of the function under test, in its own dtype."""
-        with precise(self.problem.x64):
-            return self._run("run", self.problem.run, leaves, dYs)
+        if self._apart or not self.compiles:
+            with precise(self.problem.x64):
+                return self._by_hand_alone(leaves, dYs)
+        return self._both(leaves, dYs).hand
 
     def by_hand_eager(self, leaves: Leaves, dYs: Leaves) -> tuple[Leaves, Leaves]:
         """The same, step by step."""
         with precise(self.problem.x64):
-            return _numpy(_guarded(self.problem, self.problem.run, _jax(leaves), _jax(dYs)))
+            return _numpy(_guarded(self.problem, "hand", self.problem.run, _jax(leaves), _jax(dYs)))
 
     def by_autodiff(self, leaves: Leaves, dYs: Leaves) -> tuple[Leaves, Leaves]:
         """(Ys, cotangents) by jax.vjp of the reference, in the given dtype."""
-        with precise(self.problem.x64):
-            return self._run("pullback", self.problem.pullback, leaves, dYs)
+        if self._apart or not self.compiles:
+            with precise(self.problem.x64):
+                return self._run("pullback", pullback(self.problem.primal, self.problem.wanted), leaves, dYs)
+        return self._both(leaves, dYs).autodiff
 
     def in_float64(self, leaves: Leaves, dYs: Leaves) -> tuple[Leaves, Leaves]:
         """The same in float64 (complex128)."""
+        if self.wide:
+            return self.by_autodiff(leaves, dYs)
         with precise(True):
-            return self._run("pullback", self.problem.pullback, widened(leaves), widened(dYs))
+            return self._run(
+                "pullback", pullback(self._wide_primal, self.problem.wanted), widened(leaves), widened(dYs)
+            )
 
     def primal(self, leaves: Leaves) -> Leaves:
         """The reference's output in float64; the leaves are wide already."""
+        if self._has_forward_mode and not self._apart:
+            still = [np.zeros_like(leaves[i]) for i in self.problem.wanted]
+            try:
+                return self._forward_mode(leaves, still)[0]
+            except (ProblemError, TypeError):
+                self._has_forward_mode = False
         with precise(True):
-            return self._run("primal", self.problem.primal, leaves)
+            return self._run("primal", self._wide_primal, leaves)
 
     def eager_primal(self, leaves: Leaves) -> Leaves:
         """The same step by step, in whatever dtype it is given: complex numbers for the complex step."""
@@ -102,54 +138,128 @@ class Programs:
             return _numpy(self.problem.primal(_jax(leaves)))
 
     def tangent(self, leaves: Leaves, directions: Leaves) -> Leaves:
-        """J v in float64, by jax.jvp; `directions` are wide, one for each wanted leaf."""
-        with precise(True):
-            return self._run("tangent", self._tangent, widened(leaves), directions)
+        """J v in float64, by jax.jvp; `directions` are wide, one for each wanted leaf.
+
+        Raises:
+          ProblemError, TypeError: the reference has no forward mode.
+        """
+        return self._forward_mode(widened(leaves), directions)[1]
 
     def jaxpr(self, leaves: Leaves, dYs: Leaves) -> Any:
-        """The reference's pullback in float64, traced."""
+        """The reference's pullback in float64, traced; None where it depends on numbers."""
         with precise(True):
             key = _key("pullback", (widened(leaves), widened(dYs)))
             if key not in self._jaxprs:
-                self._jaxprs[key] = jax.make_jaxpr(self.problem.pullback)(widened(leaves), widened(dYs))
+                function = pullback(self._wide_primal, self.problem.wanted)
+                try:
+                    self._jaxprs[key] = jax.make_jaxpr(function)(widened(leaves), widened(dYs))
+                except NEEDS_NUMBERS:
+                    self._jaxprs[key] = None
             return self._jaxprs[key]
 
-    def _tangent(self, leaves: Leaves, directions: Leaves) -> Leaves:
-        wanted = self.problem.wanted
+    def shapes(self, leaves: Leaves, dYs: Leaves) -> Both:
+        """What `by_hand` and `by_autodiff` would return, as shapes and dtypes: nothing is compiled.
 
-        def of_wanted(chosen: Leaves) -> Leaves:
-            return self.problem.primal(put(leaves, wanted, chosen))
+        Raises:
+          ProblemError: either raises; its culprit says which.
+        """
+        with precise(self.problem.x64):
+            theirs = _guarded(
+                self.problem,
+                "reference",
+                lambda: jax.eval_shape(pullback(self.problem.primal, self.problem.wanted), leaves, dYs),
+            )
+            mine = _guarded(self.problem, "hand", lambda: jax.eval_shape(self.problem.run, leaves, dYs))
+        return Both(mine, theirs)
 
-        return jax.jvp(of_wanted, ([jnp.asarray(leaves[i]) for i in wanted],), (directions,))[1]
+    def _both(self, leaves: Leaves, dYs: Leaves) -> Both:
+        """Both gradients by one program; a second call with the same lists costs nothing."""
+        if self._last is not None and self._last[0] is leaves and self._last[1] is dYs:
+            return self._last[2]
+        problem = self.problem
+        by_autodiff = pullback(problem.primal, problem.wanted)
 
-    def _run(self, name: str, function: Callable[..., Any], *arguments: Leaves) -> Any:
-        if not self.compiles and name == "run":
-            return _numpy(_guarded(self.problem, function, *_jax(arguments)))
+        def both(leaves: Leaves, dYs: Leaves) -> Both:
+            return Both(
+                _guarded(problem, "hand", problem.run, leaves, dYs),
+                _guarded(problem, "reference", by_autodiff, leaves, dYs),
+            )
+
+        with precise(problem.x64):
+            key = _key("both", (leaves, dYs))
+            if key not in self._compiled:
+                try:
+                    self._compiled[key], _ = _compile(both, _jax((leaves, dYs)))
+                except NEEDS_NUMBERS:
+                    found = Both(self._by_hand_alone(leaves, dYs), self._run("pullback", by_autodiff, leaves, dYs))
+                    if self.compiles:  # then it is the reference: each by a program of its own from here
+                        self._apart = True
+                    return found
+            found = _numpy(_guarded(problem, "hand", self._compiled[key], leaves, dYs))
+        self._last = (leaves, dYs, found)
+        return found
+
+    def _by_hand_alone(self, leaves: Leaves, dYs: Leaves) -> tuple[Leaves, Leaves]:
+        if self.compiles:
+            try:
+                return self._run("run", self.problem.run, leaves, dYs, who="hand", by_steps=False)
+            except NEEDS_NUMBERS:
+                self.compiles = False
+        return _numpy(_guarded(self.problem, "hand", self.problem.run, _jax(leaves), _jax(dYs)))
+
+    def _forward_mode(self, leaves: Leaves, directions: Leaves) -> tuple[Leaves, Leaves]:
+        wanted, primal = self.problem.wanted, self._wide_primal
+
+        def tangent(leaves: Leaves, directions: Leaves) -> tuple[Leaves, Leaves]:
+            chosen = [jnp.asarray(leaves[i]) for i in wanted]
+            return jax.jvp(lambda chosen: primal(put(leaves, wanted, chosen)), (chosen,), (directions,))
+
+        with precise(True):
+            return self._run("tangent", tangent, leaves, directions)
+
+    def _run(
+        self, name: str, function: Callable[..., Any], *arguments: Leaves, who: Any = "reference", by_steps: bool = True
+    ) -> Any:
         key = _key(name, arguments)
         if key not in self._compiled:
             try:
-                self._compiled[key], self._jaxprs[key] = _guarded(self.problem, _compile, function, _jax(arguments))
+                compiled, self._jaxprs[key] = _guarded(self.problem, who, _compile, function, _jax(arguments))
             except NEEDS_NUMBERS as error:
-                if name == "run":
-                    self.compiles = False
+                if not by_steps:
+                    raise
                 try:
-                    return _numpy(_guarded(self.problem, function, *_jax(arguments)))
+                    return _numpy(_guarded(self.problem, who, function, *_jax(arguments)))
                 except NEEDS_NUMBERS:
-                    words = f"{self.problem.reference}, can't be traced by JAX"
-                    raise ProblemError(f"{self.problem.name}: the reference, {words}: give another one") from error
+                    words = f"the reference, {self.problem.reference}, can't be traced by JAX: give another one"
+                    raise ProblemError(f"{self.problem.name}: {words}", "reference") from error
+            self._compiled[key] = compiled
         # Differences call a program a thousand times; NumPy's arrays cost a tenth of what making JAX's would.
-        return _numpy(_guarded(self.problem, self._compiled[key], *arguments))
+        return _numpy(_guarded(self.problem, who, self._compiled[key], *arguments))
 
-    def _shapes(self, function: Callable[..., Any], who: str) -> Any:
+    def _hold(self) -> Callable[[Leaves], Leaves]:
+        """The reference's output in float64, with the random numbers that it draws in the caller's types."""
+        problem = self.problem
+        if problem.x64:
+            return problem.primal
         try:
-            return jax.eval_shape(function, self.problem.leaves)
+            with precise(problem.x64):
+                narrow = jax.make_jaxpr(problem.primal)(problem.leaves)
+            if not draws(narrow):
+                return problem.primal
+            with precise(True):
+                wide = jax.make_jaxpr(problem.primal)(widened(problem.leaves))
+                found = hold(narrow, wide)
         except NEEDS_NUMBERS:
-            pass
-        except ProblemError:
-            raise
-        except Exception as error:
-            raise ProblemError(f"{who} raised {first_line(error)}") from error
-        return _guarded(self.problem, function, _jax(self.problem.leaves))
+            return problem.primal
+        self.held = found is not None
+        return found or problem.primal
+
+
+def _shapes(function: Callable[..., Any], problem: Problem, who: Any) -> Any:
+    try:
+        return _guarded(problem, who, jax.eval_shape, function, problem.leaves)
+    except NEEDS_NUMBERS:
+        return _guarded(problem, who, function, _jax(problem.leaves))
 
 
 def _compile(function: Callable[..., Any], arguments: Any) -> tuple[Callable[..., Any], Any]:
@@ -162,18 +272,21 @@ def _compile(function: Callable[..., Any], arguments: Any) -> tuple[Callable[...
         return lowered.compile(), traced.jaxpr
 
 
-def _key(name: str, given: tuple[Leaves, ...]) -> Any:
+def _key(name: str, given: Sequence[Leaves]) -> Any:
     return name, tuple((leaf.shape, leaf.dtype) for leaves in given for leaf in leaves)
 
 
-def _guarded(problem: Problem, function: Callable[..., Any], *arguments: Any) -> Any:
+def _guarded(problem: Problem, who: Any, function: Callable[..., Any], *arguments: Any) -> Any:
     """A function's own error becomes the cause of a ProblemError; that it needs numbers is passed on."""
     try:
         return function(*arguments)
     except (ProblemError, *NEEDS_NUMBERS):
         raise
     except Exception as error:
-        raise ProblemError(f"{problem.name} raised {first_line(error)}") from error
+        # Without a reference, what raises is the function under test.
+        blamed = who if not problem.own_reference else "hand"
+        what = problem.name if blamed == "hand" else f"{problem.name}: the reference, {problem.reference},"
+        raise ProblemError(f"{what} raised {first_line(error)}", blamed) from error
 
 
 def _jax(arrays: Any) -> Any:

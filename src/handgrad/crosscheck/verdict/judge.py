@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax.numpy as jnp
@@ -9,53 +10,43 @@ import numpy as np
 
 from handgrad.crosscheck.errors.diagnosis import Specimen, diagnose
 from handgrad.crosscheck.evidence import tolerance
+from handgrad.crosscheck.evidence.compare import overflows, stack, wrong
 from handgrad.crosscheck.evidence.evidence import Evidence, LeafEvidence
 from handgrad.crosscheck.report.report import Row
-from handgrad.crosscheck.subject.arguments import Leaves, largest, wide
+from handgrad.crosscheck.subject.arguments import Leaves, largest
 
 CELLS = 64
-
-
-def stack(cotangents: Sequence[Leaves], i: int) -> np.ndarray | None:
-    """Leaf i's gradients over all draws, wide; None where they don't have one shape."""
-    arrays = [np.asarray(draw[i]) for draw in cotangents]
-    if len({a.shape for a in arrays}) > 1:
-        return None
-    return np.stack([a.astype(wide(a.dtype)) for a in arrays])
-
-
-def wrong(leaf: LeafEvidence, hand: np.ndarray | None) -> np.ndarray | None:
-    """Which elements are outside the tolerance: (draws, *shape) booleans; None where the shape is wrong already."""
-    if hand is None or hand.shape != leaf.truth.shape:
-        return None
-    bound = leaf.tolerance if leaf.slack is None else leaf.tolerance + leaf.slack
-    with np.errstate(invalid="ignore"):
-        known = np.isfinite(leaf.truth) | np.isfinite(leaf.autodiff)
-        return ~(np.abs(hand - leaf.truth) <= bound) & known & ~overflows(leaf, hand)
-
-
-def overflows(leaf: LeafEvidence, hand: np.ndarray) -> np.ndarray:
-    """Where neither the hand nor autodiff has a number in this dtype, though float64 has one."""
-    return ~np.isfinite(hand) & ~np.isfinite(leaf.autodiff) & ~leaf.trap
+ZERO = "the reference is zero: a gradient that is always zero would pass"
+UNSTABLE = "the reference is unstable: it rounds by as much as the gradient, though the function is well-conditioned"
 
 
 def fails(evidence: Evidence, cotangents: Sequence[Leaves]) -> list[str]:
     """The names of the leaves that are wrong."""
-    found = []
-    for i, leaf in enumerate(evidence.wanted):
-        bad = wrong(leaf, stack(cotangents, i))
-        if (
-            bad is None
-            or cotangents[0][i].dtype != leaf.value.dtype
-            or (bad.any() and not _excused(evidence, i, cotangents))
-        ):
-            found.append(leaf.name)
-    return found
+    found = set()
+    for part, draws in zip(evidence.parts, evidence.groups, strict=True):
+        chosen = [cotangents[k] for k in draws]
+        for i, leaf in enumerate(part.wanted):
+            bad = wrong(leaf, stack(chosen, i))
+            if bad is None or chosen[0][i].dtype != leaf.value.dtype or (bad.any() and not _excused(part, i, chosen)):
+                found.add(i)
+    return [evidence.wanted[i].name for i in sorted(found)]
 
 
 def rows(evidence: Evidence, cotangents: Sequence[Leaves], explain: bool = True) -> list[Row]:
-    """One row for each wanted leaf, worst first."""
-    return worst_first([_row(evidence, i, cotangents, explain) for i in range(len(evidence.wanted))])
+    """One row for each wanted leaf, worst first; of the draws that are judged together, the worst ones' row."""
+    found = []
+    for i in range(len(evidence.wanted)):
+        of_parts = []
+        for part, draws in zip(evidence.parts, evidence.groups, strict=True):
+            row = _row(part, i, [cotangents[k] for k in draws], explain)
+            of_parts.append(replace(row, draw=draws[row.draw]))
+        found.append(worst_first(_informative(of_parts))[0])
+    return worst_first(found)
+
+
+def _informative(of_parts: list[Row]) -> list[Row]:
+    """A leaf that one output doesn't depend on has the others to show for it."""
+    return [row for row in of_parts if row.reason != ZERO] or of_parts
 
 
 def worst_first(rows: list[Row]) -> list[Row]:
@@ -80,7 +71,7 @@ def _row(evidence: Evidence, i: int, cotangents: Sequence[Leaves], explain: bool
         "shape": tuple(shape),
         "dtype": str(dtype),
         "tolerance": leaf.tolerance / scale,
-        "power": leaf.floor / scale if leaf.blind and evidence.rtol is None and certain(leaf, hand) else leaf.power,
+        "power": leaf.certain / scale if leaf.blind and evidence.rtol is None and certain(leaf, hand) else leaf.power,
     }
     if bad is None or hand is None:
         nothing: dict[str, Any] = {"rho": math.nan, "error": math.nan, "index": (), "bad": 1.0}
@@ -130,11 +121,12 @@ def _status(evidence: Evidence, i: int, cotangents: Sequence[Leaves], any_bad: b
         return "INCONCLUSIVE", f"it overflows: not finite in {leaf.value.dtype}, by autodiff neither"
     unknown = int((~np.isfinite(leaf.truth)).any(0).sum())
     if unknown:
-        return "INCONCLUSIVE", f"autodiff is not finite at {unknown} of {leaf.value.size} elements"
+        first = [int(j) for j in np.argwhere(~np.isfinite(leaf.truth).all(0))[0]]
+        return "INCONCLUSIVE", f"autodiff is not finite at {unknown} of {leaf.value.size} elements, {first} among them"
     if leaf.truth.size == 0:
         return "PASS", "empty: nothing to compare"
     if leaf.scale == 0:
-        return "INCONCLUSIVE", "the reference is zero: a gradient that is always zero would pass"
+        return ("PASS", "the output doesn't depend on it") if leaf.constant else ("INCONCLUSIVE", ZERO)
     if leaf.blind and evidence.rtol is None and certain(leaf, hand):
         return "PASS", "the reference is less exact than this"
     if leaf.blind:
@@ -142,16 +134,18 @@ def _status(evidence: Evidence, i: int, cotangents: Sequence[Leaves], any_bad: b
             return "INCONCLUSIVE", "the reference all but vanishes: the function is constant or saturated here"
         if leaf.own_noise > max(leaf.autodiff_error, leaf.noise):
             return "INCONCLUSIVE", "ill-conditioned: its own rounding is as large as the gradient"
+        if leaf.certain <= tolerance.BLIND * leaf.scale and leaf.conditioning is not None:
+            return "INCONCLUSIVE", UNSTABLE
         return "INCONCLUSIVE", "ill-conditioned: one unit in the last place of the input moves this gradient as much"
     return "PASS", ""
 
 
 def certain(leaf: LeafEvidence, hand: np.ndarray | None) -> bool:
     """Whether the gradient is within the floor itself: then it is right, however badly autodiff rounds."""
-    if hand is None or leaf.floor > tolerance.BLIND * leaf.scale:
+    if hand is None or leaf.certain > tolerance.BLIND * leaf.scale:
         return False
     with np.errstate(invalid="ignore"):
-        return bool(np.all(np.abs(hand - leaf.truth) <= leaf.floor))
+        return bool(np.all(np.abs(hand - leaf.truth) <= leaf.certain))
 
 
 def _excused(evidence: Evidence, i: int, cotangents: Sequence[Leaves]) -> str:
@@ -165,7 +159,8 @@ def _excused(evidence: Evidence, i: int, cotangents: Sequence[Leaves]) -> str:
         return ""
     if evidence.atol > 0 and largest(off) <= leaf.tolerance + evidence.atol:
         return f"within atol = {evidence.atol:g}, which excuses and certifies nothing"
-    if (leaf.blind or leaf.scale == 0) and leaf.scale <= leaf.vanishing and largest(off) <= leaf.vanishing:
+    vanishes = (leaf.blind or leaf.scale == 0) and not leaf.constant and leaf.scale <= leaf.vanishing
+    if vanishes and largest(off) <= leaf.vanishing:
         return "the reference all but vanishes: the function is constant or saturated here"
     return ""
 
@@ -199,7 +194,7 @@ def _diagnose(evidence: Evidence, i: int, arrays: list[np.ndarray], explain: boo
 
 def sizes(evidence: Evidence) -> dict[str, int]:
     """What a missing or surplus factor may be: the batch, and the lengths of the output's axes."""
-    shapes = [Y[0].shape for Y in evidence.Ys] + [np.shape(leaf) for leaf in evidence.leaves]
+    shapes = [Y.hand.shape for Y in evidence.outputs] + [np.shape(leaf) for leaf in evidence.leaves]
     named = {"batch": evidence.batch or 1, "elements of the output": math.prod(shapes[0])}
     found = {name: size for name, size in named.items() if size > 1}
     names = [*evidence.programs.output_names, *evidence.programs.problem.names]

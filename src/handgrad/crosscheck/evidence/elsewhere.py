@@ -1,0 +1,158 @@
+"""Contracts at other inputs: a second one, one with a NaN, a batch of one and an empty one."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from handgrad.crosscheck.evidence import tolerance
+from handgrad.crosscheck.evidence.evidence import Evidence, LeafEvidence
+from handgrad.crosscheck.report.report import Contract
+from handgrad.crosscheck.subject.arguments import Leaves, ProblemError, is_inexact, largest, put, wide
+
+
+def second_input(evidence: Evidence) -> Contract:
+    """At other numbers of the same shapes it is still the gradient: nothing is kept from the call before.
+
+    A compiled program keeps nothing, so that it is what the function is compared with when it runs step by step. Of a
+    function that can't be compiled only the reference can tell: at other inputs of three kinds, since those of one may
+    not satisfy what its author assumes of them (a symmetric matrix, a sum of 1, an order).
+    """
+    name, programs = "no state kept between calls", evidence.programs
+    dYs, first = evidence.dYs[0], evidence.hand[0]
+    if programs.compiles:
+        leaves = [_scaled(leaf, 7 / 8) for leaf in evidence.leaves]
+        compiled = programs.by_hand(leaves, dYs)[1]
+        try:
+            programs.by_hand_eager(evidence.leaves, dYs)
+            eager = programs.by_hand_eager(leaves, dYs)[1]
+        except (ProblemError, *programs.needs_numbers) as error:
+            return Contract(name, "SKIPPED", f"step by step it raises: {error.__cause__ or error}")
+        where = _differs(evidence.wanted, eager, compiled, first)
+        return Contract(name, "FAIL", f"step by step, at a second input, {where}") if where else Contract(name, "PASS")
+    if not evidence.trusted:
+        return Contract(name, "SKIPPED", "autodiff of the reference is wrong here")
+    where = ""
+    for leaves in _other_inputs(evidence):
+        try:
+            mine, truth = programs.by_hand(leaves, dYs)[1], programs.in_float64(leaves, dYs)[1]
+        except ProblemError as error:
+            return Contract(name, "SKIPPED", f"a second input was refused: {error.__cause__ or error}")
+        where = _differs(evidence.wanted, mine, truth, first)
+        if not where:
+            return Contract(name, "PASS")
+    return Contract(name, "FAIL", f"at a second input, {where}")
+
+
+def nan_stays(evidence: Evidence) -> Contract:
+    """A NaN in one example reaches no element that it doesn't reach by autodiff."""
+    name, batch, problem = "a NaN stays in its example", evidence.batch, evidence.programs.problem
+    chosen = next((i for i in problem.wanted if evidence.leaves[i].shape[:1] == (batch,)), None)
+    if chosen is None or batch is None or batch < 2 or not any(Y.hand.shape[:1] == (batch,) for Y in evidence.outputs):
+        return Contract(name, "SKIPPED", "no batch axis of two or more")
+    poisoned = np.array(evidence.leaves[chosen])
+    poisoned[0] = np.nan
+    leaves = put(evidence.leaves, [chosen], [poisoned])
+    mine, theirs = (
+        way(leaves, evidence.dYs[0])[1] for way in (evidence.programs.by_hand, evidence.programs.by_autodiff)
+    )
+    for leaf, g, a in zip(evidence.wanted, mine, theirs, strict=True):
+        if g.shape != a.shape:
+            return Contract(name, "FAIL", f"{leaf.name} has shape {g.shape} for {a.shape}")
+        extra = np.isnan(_wide(g)) & ~np.isnan(_wide(a))
+        if leaf.value.shape[:1] == (batch,):
+            extra[0] = False  # its own example may do with it what it likes
+        if extra.any():
+            where = f"NaN in {problem.names[chosen]}[0]"
+            return Contract(name, "FAIL", f"{where} makes {int(extra.sum())} more elements of {leaf.name} NaN")
+    return Contract(name, "PASS")
+
+
+def small_batches(evidence: Evidence) -> Iterator[Contract]:
+    """A batch of one, and the shapes of an empty one, as the reference has them."""
+    batch, programs = evidence.batch, evidence.programs
+    outputs = [Y.hand.shape[:1] == (batch,) for Y in evidence.outputs]
+    for size, name in ((1, "a batch of one"), (0, "an empty batch")):
+        if batch is None or batch < 2 or not any(outputs) or not evidence.trusted:
+            yield Contract(
+                name, "SKIPPED", "no batch axis" if evidence.trusted else "autodiff of the reference is wrong"
+            )
+            continue
+        leaves = [leaf[:size] if leaf.shape[:1] == (batch,) else leaf for leaf in evidence.leaves]
+        dYs = [dY[:size] if has else dY for dY, has in zip(evidence.dYs[0], outputs, strict=True)]
+        try:
+            if size:
+                Ys, theirs = programs.by_autodiff(leaves, dYs)
+                if not _first_rows(evidence, Ys):
+                    yield Contract(name, "SKIPPED", "alone, the first example has another output")
+                    continue
+                yield _same(name, evidence, programs.by_hand(leaves, dYs)[1], theirs)
+            else:
+                mine, theirs = (way[1] for way in programs.shapes(leaves, dYs))
+                yield _same_shapes(name, evidence, mine, theirs) or Contract(name, "PASS")
+        except (ProblemError, *programs.needs_numbers) as error:
+            whose = "the reference has none" if getattr(error, "culprit", "hand") == "reference" else "refused"
+            yield Contract(name, "SKIPPED", f"{whose}: {error.__cause__ or error}")
+
+
+def _first_rows(evidence: Evidence, Ys: Leaves) -> bool:
+    """Whether the reference makes of the first example alone what it makes of it among the others."""
+    for Y, alone in zip(evidence.outputs, Ys, strict=True):
+        first = Y.autodiff[:1] if alone.shape != Y.autodiff.shape else Y.autodiff
+        if alone.shape != first.shape:
+            return False
+        with np.errstate(invalid="ignore"):
+            if not np.all((np.abs(_wide(alone) - _wide(first)) <= 2 * Y.tolerance) | (alone == first)):
+                return False
+    return True
+
+
+def _other_inputs(evidence: Evidence) -> Iterator[Leaves]:
+    """The same numbers, smaller; in another order of examples; and each a little off."""
+    rng, batch = np.random.default_rng((evidence.depth, 7)), evidence.batch
+    yield [_scaled(leaf, 7 / 8) for leaf in evidence.leaves]
+    yield [np.roll(leaf, 1, 0) if leaf.shape[:1] == (batch,) else leaf for leaf in evidence.leaves]
+    yield [_scaled(leaf, 1 + 2**-6 * rng.uniform(-1, 1, leaf.shape)) for leaf in evidence.leaves]
+
+
+def _scaled(leaf: Any, by: float | np.ndarray) -> Any:
+    return (_wide(leaf) * by).astype(leaf.dtype) if is_inexact(leaf) else leaf
+
+
+def _differs(wanted: list[LeafEvidence], mine: Leaves, right: Leaves, first: Leaves) -> str:
+    """Where two gradients differ by more than rounding, elements on a kink aside; "" where they don't."""
+    for leaf, g, other, at_first in zip(wanted, mine, right, first, strict=True):
+        if g.shape != other.shape:
+            return f"{leaf.name} has shape {g.shape} for {other.shape}"
+        g, other = _wide(g), _wide(other)
+        compared = np.isfinite(other) & np.isfinite(_wide(at_first))
+        if leaf.slack is not None:
+            compared &= ~np.isinf(leaf.slack[0])
+        with np.errstate(invalid="ignore"):
+            off = np.where(compared, np.abs(g - other), 0)
+        bound = tolerance.of_cut(leaf.tolerance, leaf.scale, largest(other)) + leaf.vanishing
+        if not np.all(off <= bound):
+            return f"{leaf.name} is {largest(off):.3g} off"
+    return ""
+
+
+def _same_shapes(name: str, evidence: Evidence, mine: Leaves, theirs: Leaves) -> Contract | None:
+    for leaf, g, a in zip(evidence.wanted, mine, theirs, strict=True):
+        if g.shape != a.shape or g.dtype != a.dtype:
+            return Contract(name, "FAIL", f"{leaf.name} is {g.dtype} {g.shape}, the reference's {a.dtype} {a.shape}")
+    return None
+
+
+def _same(name: str, evidence: Evidence, mine: Leaves, theirs: Leaves) -> Contract:
+    if found := _same_shapes(name, evidence, mine, theirs):
+        return found
+    for leaf, g, a in zip(evidence.wanted, mine, theirs, strict=True):
+        with np.errstate(invalid="ignore"):
+            off = largest(_wide(g) - _wide(a))
+        if off > tolerance.of_cut(leaf.tolerance, leaf.scale, largest(_wide(a))):
+            return Contract(name, "FAIL", f"{leaf.name} is {off:.3g} off")
+    return Contract(name, "PASS")
+
+
+def _wide(array: np.ndarray) -> np.ndarray:
+    return np.asarray(array).astype(wide(array.dtype))
