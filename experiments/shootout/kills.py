@@ -70,9 +70,7 @@ class Tally:
 def evidence_of(case: Case, dtype: str, seed: int, programs: Programs | None = None) -> Evidence:
     """The evidence on one subject's right gradient, the reference held against differences."""
     problem = problem_of(case, arguments(case, np.dtype(dtype), seed))
-    evidence = collect(programs or Programs(problem), problem.leaves, seed)
-    oracle.verify(evidence)
-    return evidence
+    return oracle.verify(collect(programs or Programs(problem), problem.leaves, seed))[0]
 
 
 def levels(evidence: Evidence, bar: float, limit: int, seed: int) -> dict[str, list[Mutant]]:
