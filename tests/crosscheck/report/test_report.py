@@ -3,12 +3,14 @@
 import dataclasses
 import json
 import math
+import re
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
+from handgrad.crosscheck.report import report as module
 from handgrad.crosscheck.report.report import SCHEMA, CheckFailed, Contract, Control, Repair, Report, Row
 
 ROW = Row(
@@ -191,3 +193,8 @@ def test_a_pass_raises_nothing():
     report = Report("f", "PASS")
     assert report.ok
     report.raise_if_failed()
+
+
+def test_a_report_imports_no_renderer():
+    assert not re.search(r"import.*(text|html)", Path(module.__file__).read_text())
+    assert set(module.RENDERERS) == {"text", "html"}

@@ -135,14 +135,16 @@ def _rows(rows: Sequence[Row], width: int | None) -> Iterator[str]:
     """The table; under each row that does not pass, its diagnosis and the values at its worst element."""
     table = [cells(row) for row in rows]
     space = {heading: max(len(heading), *(len(row[heading]) for row in table)) for heading in TABLE}
+    gap = 2
     if width is not None:
-        others = sum(space.values()) - space["leaf"] + 2 * (len(TABLE) - 1)
-        space["leaf"] = min(space["leaf"], max(12, width - others))
-    indent = " " * (space["status"] + 2)
+        free = width - sum(space.values()) + space["leaf"]  # for the leaf and the gaps
+        gap = 2 if free - 2 * (len(TABLE) - 1) >= min(10, space["leaf"]) else 1
+        space["leaf"] = min(space["leaf"], max(10, free - gap * (len(TABLE) - 1)))
+    indent = " " * (space["status"] + gap)
 
     def line(texts: dict[str, str]) -> str:
         aligned = (texts[h].ljust(space[h]) if h in LEFT else texts[h].rjust(space[h]) for h in TABLE)
-        return "  ".join(aligned)
+        return (" " * gap).join(aligned)
 
     yield line({heading: heading for heading in TABLE})
     for row, texts in zip(rows, table, strict=True):
@@ -161,9 +163,9 @@ def _rows(rows: Sequence[Row], width: int | None) -> Iterator[str]:
 
 
 def _folded(name: str, width: int) -> list[str]:
-    """A leaf's name in lines of at most `width`, broken after dots where it has them."""
+    """A leaf's name in lines of at most `width`, broken after dots and underscores where it has them."""
     lines = [""]
-    for piece in re.findall(r"[^. ]*[. ]?", name):
+    for piece in re.findall(r"[^._ ]*[._ ]?", name):
         if lines[-1] and len(lines[-1]) + len(piece) > width:
             lines.append("")
         lines[-1] += piece
