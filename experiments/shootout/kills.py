@@ -1,6 +1,5 @@
 """Broken gradients before our checker: which it sees, which leaf it names, and what it says they are."""
 
-import re
 import time
 from collections import Counter
 from dataclasses import dataclass, field, fields
@@ -10,16 +9,16 @@ import jax
 import numpy as np
 
 from handgrad.cases import Case
-from handgrad.crosscheck.errors import mutation
-from handgrad.crosscheck.errors.mutation import Mutant
-from handgrad.crosscheck.errors.mutation.outputs import same_array
+from handgrad.crosscheck.errors import Mutant, output_mutants, same
+from handgrad.crosscheck.errors.mutants import same_array
+from handgrad.crosscheck.errors.mutation import program_mutants
 from handgrad.crosscheck.evidence import oracle
 from handgrad.crosscheck.evidence.collect import collect
 from handgrad.crosscheck.evidence.evidence import Evidence
 from handgrad.crosscheck.subject.arguments import is_inexact, largest
 from handgrad.crosscheck.subject.programs import Programs, precise
 from handgrad.crosscheck.verdict import judge
-from shootout.signatures import SIGNATURES, expected
+from shootout.signatures import SIGNATURES, is_told, says
 from shootout.subjects import arguments, problem_of, subject
 
 BAR = {"float64": 1e-9, "float32": 1e-3}  # the relative error in one leaf above which every mutant must be seen
@@ -38,7 +37,7 @@ class Tally:
       equivalent: mutants that leave the gradient as it was.
       misnamed: (level, kind, description, leaves that are wrong, leaves named).
       named: mutants with the right leaves named.
-      diagnosed, misdiagnosed: by kind; the latter with (kind, description, diagnosis).
+      diagnosed, misdiagnosed: by kind; the latter as (whether of a signature, kind, description, diagnosis).
       alarms: leaves of the right gradient that fail.
       judging, seconds: judging alone, and with the evidence.
     """
@@ -76,16 +75,16 @@ def evidence_of(case: Case, dtype: str, seed: int, programs: Programs | None = N
 def levels(evidence: Evidence, bar: float, limit: int, seed: int) -> dict[str, list[Mutant]]:
     """The mutants: gross, as small as the bar, and of the program itself."""
     problem, values = evidence.programs.problem, [leaf.value for leaf in evidence.wanted]
-    given = evidence.hand, problem.wanted_names, values, evidence.batch
+    given = evidence.hand, problem.wanted_names, values, judge.sizes(evidence)
     rng = np.random.default_rng((seed, 6))
     stale = [_another(rng, leaf) for leaf in evidence.leaves]
     with precise(problem.x64):
-        of_program = mutation.program_mutants(
+        of_program = program_mutants(
             problem.run, evidence.leaves, evidence.dYs, problem.wanted_names, stale, limit, seed
         )
         return {
-            "gross": list(mutation.output_mutants(*given)),
-            f"{bar:g}": list(mutation.output_mutants(*given, relative=bar)),
+            "gross": list(output_mutants(*given)),
+            f"{bar:g}": list(output_mutants(*given, relative=bar)),
             "program": list(of_program),
         }
 
@@ -109,11 +108,11 @@ def _judge_all(tally: Tally, evidence: Evidence, bar: float, limit: int) -> None
     for level, mutants in levels(evidence, bar, limit, tally.inputs).items():
         gross = mutants if level == "gross" else []
         for mutant in mutants:
-            if mutant.equivalent or mutation.same(mutant.cotangents, evidence.hand):
+            if mutant.equivalent or same(mutant.cotangents, evidence.hand):
                 tally.equivalent += 1
                 continue
             _judge(tally, evidence, level, mutant, bar)
-            if level == "gross" and expected(mutant):
+            if level == "gross" and is_told(mutant):
                 _diagnose(tally, evidence, mutant, gross)
 
 
@@ -156,22 +155,16 @@ def _diagnose(tally: Tally, evidence: Evidence, mutant: Mutant, gross: list[Muta
     """What is said of it against what is due: by its own kind, or by another kind that comes to the same numbers."""
     rows = judge.rows(evidence, mutant.cotangents)
     said = next(row.diagnosis for row in rows if row.leaf == mutant.leaf)
-    due = [expected(mutant)]
-    if not re.search(due[0], said):
-        due += [
-            expected(other)
-            for other in gross
-            if other.leaf == mutant.leaf and expected(other) and _alike(other, mutant)
-        ]
-    if any(re.search(words, said) for words in due):
+    others = (other for other in gross if other.leaf == mutant.leaf and is_told(other) and says(said, other))
+    if says(said, mutant) or any(_alike(other, mutant) for other in others):
         tally.diagnosed[mutant.kind] += 1
     else:
         signature = mutant.kind in SIGNATURES
-        tally.misdiagnosed.append((signature, mutant.kind, mutant.description, due[0], said))
+        tally.misdiagnosed.append((signature, mutant.kind, mutant.description, said))
 
 
 def _alike(one: Mutant, other: Mutant) -> bool:
-    return mutation.same(one.cotangents, other.cotangents)
+    return same(one.cotangents, other.cotangents)
 
 
 def _another(rng: np.random.Generator, leaf: Any) -> Any:

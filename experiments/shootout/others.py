@@ -15,8 +15,7 @@ import jax.test_util
 import numpy as np
 
 from handgrad.crosscheck.course import look
-from handgrad.crosscheck.errors import mutation
-from handgrad.crosscheck.errors.mutation import Mutant
+from handgrad.crosscheck.errors import Mutant, same
 from handgrad.crosscheck.evidence.evidence import Evidence
 from handgrad.crosscheck.settings import Settings
 from handgrad.crosscheck.subject.arguments import Leaves, put
@@ -246,7 +245,7 @@ class Mutants:
                 count[of_kind] += 1
 
     def _equivalent(self, mutant: Mutant) -> bool:
-        return mutant.equivalent or mutation.same(mutant.cotangents, self.evidence.hand)
+        return mutant.equivalent or same(mutant.cotangents, self.evidence.hand)
 
 
 def _with(evidence: Evidence, dYs: Leaves, hand: Leaves) -> Evidence:

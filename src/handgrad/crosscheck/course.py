@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from handgrad.crosscheck.errors import mutation
+from handgrad.crosscheck import errors
+from handgrad.crosscheck.errors.mutation import program_mutants
 from handgrad.crosscheck.evidence import kinks, oracle, tolerance
 from handgrad.crosscheck.evidence.collect import collect
 from handgrad.crosscheck.evidence.contracts import contracts
@@ -73,19 +74,19 @@ def look(programs: Programs, leaves: Leaves, settings: Settings) -> Report:
 
 
 def negative_control(evidence: Evidence, seed: int, limit: int = 24) -> Control:
-    """Break the gradient under test in every way that `mutation` and `program` know, and count what is detected."""
+    """Break the gradient under test by every error of the catalogue and in its program; count what is detected."""
     evidence = evidence.random_part()
     programs, problem = evidence.programs, evidence.programs.problem
     values = [leaf.value for leaf in evidence.wanted]
-    mutants = list(mutation.output_mutants(evidence.hand, problem.wanted_names, values, evidence.batch))
+    mutants = list(errors.output_mutants(evidence.hand, problem.wanted_names, values, judge.sizes(evidence)))
     if programs.compiles:
         rng = np.random.default_rng((seed, 6))
         stale = [_another(rng, leaf) for leaf in evidence.leaves]
         with precise(problem.x64):
-            mutants += mutation.program_mutants(
+            mutants += program_mutants(
                 problem.run, evidence.leaves, evidence.dYs, problem.wanted_names, stale, limit, seed
             )
-    return mutation.control(lambda cotangents: bool(judge.fails(evidence, cotangents)), evidence.hand, mutants)
+    return errors.control(lambda cotangents: bool(judge.fails(evidence, cotangents)), evidence.hand, mutants)
 
 
 def invalid(name: str, error: ProblemError) -> Report:

@@ -5,7 +5,7 @@ import re
 import jax.numpy as jnp
 import numpy as np
 
-from handgrad.crosscheck.errors.diagnosis import Specimen
+from handgrad.crosscheck.errors import Specimen
 
 BATCH = 5
 SHAPES = ((7,), (3, 4), (6, 6), (2, 3, 4), (BATCH, 3), (BATCH, 4, 4), (33,), (40, 25))
@@ -158,7 +158,7 @@ def _missing_sum(rng, s):
     parts = rng.standard_normal((len(s.truth), BATCH - 1, *s.value.shape))
     hand = [np.concatenate([part, (t - part.sum(0))[None]]) for part, t in zip(parts, s.truth, strict=True)]
     shape = s.value.shape
-    return s._replace(hand=hand), f"misses the sum over axis 0 (broadcast): shape {(BATCH, *shape)} for {shape}"
+    return s._replace(hand=hand), f"misses the sum over axis 0 (broadcast): shape {(BATCH, *shape)} instead of {shape}"
 
 
 def _nan(rng, s):
@@ -194,7 +194,7 @@ def _tiny_element(rng, s):
     off = 1e-9 * np.abs(s.truth).max()
     return (
         by_hand(s, lambda H: set_at(H, i, lambda h: h + off)),
-        f"element {_place(i)} alone is off by 1e-09 of the leaf's largest",
+        f"right but for element {_place(i)}: off by 1e-09 of the leaf's largest there",
     )
 
 
@@ -202,7 +202,7 @@ def _tiny_transposed(rng, s):
     broken = _transposed(rng, s)
     return broken and (
         by_hand(s, lambda H: H + 1e-9 * (np.stack(broken[0].hand) - H)),
-        "transposed, to a share of 1e-09",
+        "transposed, mixed in with weight 1e-09",
     )
 
 
@@ -222,17 +222,17 @@ def _exchanged(rng, s):
 
 
 def _decay(rng, s):
-    return by_hand(s, lambda H: H + 0.01 * s.value), "0.01 × the argument itself added (weight decay?)"
+    return by_hand(s, lambda H: H + 0.01 * s.value), "0.01 × the argument added (weight decay?)"
 
 
 def _argument(rng, s):
-    return by_hand(s, lambda H: H * s.value), "multiplied by its own argument"
+    return by_hand(s, lambda H: H * s.value), "multiplied by the argument"
 
 
 def _other_argument(rng, s):
     C = rng.uniform(0.5, 2, s.value.shape)
     what = "element"
-    return by_hand(s, lambda H: H * C), re.compile(f"each {what} off by a factor of its own, ")
+    return by_hand(s, lambda H: H * C), re.compile(f"each {what} multiplied by a different factor, ")
 
 
 def _normalized(rng, s):
@@ -254,18 +254,18 @@ KINDS = {
     "zero": _factor(0, "zero"),
     "offset": lambda rng, s: (by_hand(s, lambda H: H + 0.5), "off by a constant: 0.5"),
     "absolute value": lambda rng, s: (by_hand(s, np.abs), "absolute value"),
-    "negatives dropped": lambda rng, s: (by_hand(s, lambda H: np.maximum(H, 0)), "zero where it should be negative"),
+    "negatives dropped": lambda rng, s: (by_hand(s, lambda H: np.maximum(H, 0)), "negative elements set to zero"),
     "squared": lambda rng, s: (by_hand(s, np.square), "squared"),
     "other leaf": lambda rng, s: (s._replace(hand=s.others["b"]), "the gradient of b"),
-    "None": lambda rng, s: (s._replace(hand=[None] * len(s.hand)), "None where an array is due"),
+    "None": lambda rng, s: (s._replace(hand=[None] * len(s.hand)), "None instead of an array"),
     "float32": lambda rng, s: (
         by_hand(s, lambda H: H.astype(np.float32).astype(np.float64)),
-        "computed in float32 where float64 came in",
+        "computed in float32 instead of float64",
     ),
-    "dtype": lambda rng, s: (by_hand(s, lambda H: H.astype(np.float32)), "dtype float32 where float64 came in"),
+    "dtype": lambda rng, s: (by_hand(s, lambda H: H.astype(np.float32)), "dtype float32 instead of float64"),
     "bfloat16": lambda rng, s: (
         by_hand(s, lambda H: H.astype(jnp.bfloat16).astype(np.float64)),
-        "computed in bfloat16 where float64 came in",
+        "computed in bfloat16 instead of float64",
     ),
     "element": _one_element,
     "column": _one_column,

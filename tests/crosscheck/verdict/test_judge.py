@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from handgrad.crosscheck.errors import mutation
+from handgrad.crosscheck.errors import output_mutants, same
 from handgrad.crosscheck.evidence.collect import collect
 from handgrad.crosscheck.subject.forms import from_rule
 from handgrad.crosscheck.subject.programs import Programs
@@ -126,11 +126,11 @@ def test_fails_and_rows_agree_on_every_mutant(exact):
     names, values = part.programs.problem.wanted_names, [leaf.value for leaf in part.wanted]
     count = 0
     for relative in (None, 1e-9):
-        for mutant in mutation.output_mutants(part.hand, names, values, part.batch, relative):
+        for mutant in output_mutants(part.hand, names, values, judge.sizes(part), relative):
             failing = judge.fails(part, mutant.cotangents)
             rows = judge.rows(part, mutant.cotangents, explain=False)
             assert sorted(failing) == sorted(row.leaf for row in rows if row.status == "FAIL"), mutant.description
-            if not mutation.same(mutant.cotangents, part.hand):
+            if not same(mutant.cotangents, part.hand):
                 assert failing, mutant.description
                 assert not mutant.leaf or mutant.leaf in failing, mutant.description
             count += 1

@@ -8,7 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from handgrad.crosscheck.errors.diagnosis import Specimen, diagnose
+from handgrad.crosscheck.errors import Specimen, diagnose
 from handgrad.crosscheck.evidence import tolerance
 from handgrad.crosscheck.evidence.compare import overflows, stack, wrong
 from handgrad.crosscheck.evidence.evidence import Evidence, LeafEvidence

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from handgrad import rules
-from handgrad.crosscheck.errors.mutation.outputs import control
+from handgrad.crosscheck.errors import control
 from handgrad.crosscheck.errors.mutation.program import program_mutants, trace
 
 KINDS = {

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from handgrad.crosscheck.errors.mutation.breakage import is_gradient, wide
+from handgrad.crosscheck.errors.gradient import is_gradient, wide
 from handgrad.crosscheck.errors.mutation.lookalikes import FLIPPED, MISTAKEN, OTHER_OF_TWO, UNARY
 
 Outputs = Callable[[list[Any], list[Any]], list[Any]]

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Literal
 
-from handgrad.crosscheck.errors.mutation.breakage import is_gradient, wide
+from handgrad.crosscheck.errors.gradient import is_gradient, wide
+from handgrad.crosscheck.errors.mutants import Mutant, same_array
 from handgrad.crosscheck.errors.mutation.faults import Fault, Step, cotangent_faults, faults
-from handgrad.crosscheck.errors.mutation.outputs import Mutant, same_array
 
 # Calls that do nothing but call: their equations join the caller's.
 CALLS = {

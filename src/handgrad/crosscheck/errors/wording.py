@@ -1,6 +1,6 @@
-"""Numbers and places in the words of a diagnosis."""
+"""Numbers and places as a diagnosis words them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from math import e, log, pi, sqrt
 
@@ -40,7 +40,7 @@ def _digits(x: float) -> int:
     return len(f"{abs(x):.10e}".split("e")[0].replace(".", "").rstrip("0"))
 
 
-def factor(c: complex, slack: float, sizes: dict[str, int]) -> str:
+def factor(c: complex, slack: float, sizes: Mapping[str, int]) -> str:
     """What a gradient is that is c times the true one.
 
     Args:
@@ -70,7 +70,7 @@ def _complex(c: complex, slack: float) -> str:
     return f"{shortest(c.real, slack)} {minus or '+'} {imaginary}".replace("-", "−")
 
 
-def _size(c: float, slack: float, sizes: dict[str, int]) -> str:
+def _size(c: float, slack: float, sizes: Mapping[str, int]) -> str:
     near = [(words, exact) for words, exact in _made_of(sizes) if abs(c - exact) <= slack]
     for name, exact in near:
         n = exact if exact > 1 else 1 / exact
@@ -101,7 +101,7 @@ def _plain(c: float, slack: float) -> str:
     return f"{text} × too large" if c > 1 else f"{text} of what it should be"
 
 
-def _made_of(sizes: dict[str, int]) -> Iterator[tuple[str, float]]:
+def _made_of(sizes: Mapping[str, int]) -> Iterator[tuple[str, float]]:
     known = {name: n for name, n in sizes.items() if n > 1}
     for name, n in known.items():
         yield from ((name, float(n)), (f"1/{name}", 1 / n))

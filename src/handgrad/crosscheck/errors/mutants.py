@@ -1,13 +1,14 @@
 """A gradient broken on purpose: the negative control of a check. A check that passes a mutant is too blunt."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
-from handgrad.crosscheck.errors.mutation.breakage import Gradient, broken, is_gradient, wide
+from handgrad.crosscheck.errors.catalogue import CATALOGUE
+from handgrad.crosscheck.errors.gradient import Gradient, argument, is_gradient, wide
 from handgrad.crosscheck.report.report import Control
 
 Cotangents = list[list[np.ndarray]]
@@ -26,7 +27,7 @@ class Mutant(NamedTuple):
     Attributes:
       kind: what sort of error, as "scale" or "dropped term".
       leaf: the name of the one leaf that is wrong, "" where several may be.
-      description: the error in full, as "W: × 1.000000001".
+      description: the error in full, as "W: 2 × too large": of a gross error, what a diagnosis says of it.
       cotangents: [draw][wanted leaf].
       equivalent: whether the mutant is known to compute the same numbers as the gradient it was made from.
     """
@@ -42,33 +43,28 @@ def output_mutants(
     cotangents: Sequence[Sequence[np.ndarray]],
     names: Sequence[str],
     values: Sequence[np.ndarray],
-    batch: int | None,
+    sizes: Mapping[str, int],
     relative: float | None = None,
 ) -> Iterator[Mutant]:
-    """The right cotangents with the numbers of one leaf (now and then of several) put wrong, in all the usual ways.
+    """The right cotangents with one leaf (now and then several) put wrong, by each error of the catalogue.
 
-    Nothing is drawn anew: the same cotangents give the same mutants. Leaves without elements, and of integers, are
-    left alone. Arithmetic is in float64 or complex128; mutants come in the leaf's own dtype.
+    The same cotangents give the same mutants. Leaves without elements, and of integers, are left alone. Arithmetic is
+    in float64 or complex128; mutants come in the leaf's own dtype.
 
     Args:
       cotangents: [draw][leaf], right ones: floating point or complex, of any precision.
       names: of the leaves.
       values: the arguments whose cotangents they are, of the same shapes.
-      batch: the number of examples, which leaves with that many rows are taken to hold one row of each; or None.
+      sizes: {"batch": 32, "n_out": 7}: what a factor may be. Leaves with as many rows as the batch are taken to hold
+        one row of each example.
       relative: None for gross errors (a mutant that turns out to be wrong by between 16 and 64 unit roundoffs of the
-        leaf's largest number is then left out). A number for the same kinds made small: the mutant M of a gradient G is
-        replaced by G + t (M − G), so that the largest error is `relative` × the leaf's largest |gradient| over all
-        draws. Kinds that can't be small (NaN, another shape or dtype) are then left out.
+        leaf's largest number is then left out). A number for the same errors made small: the mutant M of a gradient G
+        is replaced by G + t (M − G), so that the largest error is `relative` × the leaf's largest |gradient| over all
+        draws. Errors that can't be small (NaN, another shape or dtype) are then left out.
     Raises:
       ValueError: not as many names or values as leaves.
     """
-    gradients: list[Gradient | None] = []
-    for position, (name, value) in enumerate(zip(names, values, strict=True)):
-        draws = [leaves[position] for leaves in cotangents]
-        usable = bool(draws) and is_gradient(draws[0])
-        gradients.append(Gradient(name, wide(np.stack(draws)), draws[0].dtype, np.asarray(value)) if usable else None)
-    if any(len(leaves) != len(gradients) for leaves in cotangents):
-        raise ValueError(f"{len(gradients)} names for {[len(leaves) for leaves in cotangents]} leaves")
+    gradients = _gradients(cotangents, names, values, sizes)
 
     def replaced(changed: dict[int, np.ndarray]) -> Cotangents:
         return [
@@ -76,45 +72,65 @@ def output_mutants(
             for draw, leaves in enumerate(cotangents)
         ]
 
-    for position, gradient in enumerate(gradients):
-        if gradient is None:
-            continue
-        others = [(other.name, other.G) for other in gradients[position + 1 :] if other and _alike(gradient, other)]
-        for kind, words, M in broken(gradient, batch, others[:1], gross=relative is None):
-            dtype = M.dtype if kind == "dtype" else gradient.dtype
-            blended = _blend(gradient.G, M, relative)
-            if blended is None or (relative is None and _neither(gradient, blended)):
+    for position, of in gradients.items():
+        seen = set()
+        for kind, words, M in _broken(of):
+            blended = _blend(of.g, M, relative)
+            if blended is None or (relative is None and _neither(of, blended)):
                 continue
-            description = f"{gradient.name}: {words}" + ("" if relative is None else f", by {relative:g}")
-            if relative is not None and kind == "scale":
-                description = f"{gradient.name}: × {_factor(gradient.G, blended):.16g}"
-            yield Mutant(kind, gradient.name, description, replaced({position: _cast(blended, dtype)}))
+            if relative is not None:
+                words = f"× {_factor(of.g, blended):.16g}" if kind == "scale" else f"{words}, by {relative:g}"
+            if words not in seen:
+                seen.add(words)
+                dtype = M.dtype if kind == "dtype" else of.dtype
+                yield Mutant(kind, of.name, f"{of.name}: {words}", replaced({position: _cast(blended, dtype)}))
     yield from _of_several(gradients, relative, replaced)
 
 
+def _gradients(
+    cotangents: Sequence[Sequence[np.ndarray]],
+    names: Sequence[str],
+    values: Sequence[np.ndarray],
+    sizes: Mapping[str, int],
+) -> dict[int, Gradient]:
+    """The leaves with numbers that can be wrong, by position; each knows one of those after it of the same shape."""
+    if any(len(leaves) != len(names) for leaves in cotangents):
+        raise ValueError(f"{len(names)} names for {[len(leaves) for leaves in cotangents]} leaves")
+    found: dict[int, Gradient] = {}
+    for i, (name, value) in reversed(list(enumerate(zip(names, values, strict=True)))):
+        draws = [leaves[i] for leaves in cotangents]
+        if draws and is_gradient(draws[0]):
+            g, dtype = wide(np.stack(draws)), draws[0].dtype
+            alike = [of for of in reversed(found.values()) if (of.g.shape, of.dtype) == (g.shape, dtype)]
+            others = {of.name: of.g for of in alike[:1]}
+            found[i] = Gradient(name, g, dtype, argument(value, g.shape[1:]), sizes, others)
+    return dict(reversed(found.items()))
+
+
+def _broken(of: Gradient) -> Iterator[tuple[str, str, np.ndarray]]:
+    for error in CATALOGUE:
+        with np.errstate(all="ignore"):
+            made = list(error.make(of))
+        yield from ((error.kind, words, M) for words, M in made)
+
+
 def _of_several(
-    gradients: list[Gradient | None], relative: float | None, replaced: Callable[[dict[int, np.ndarray]], Cotangents]
+    gradients: dict[int, Gradient], relative: float | None, replaced: Callable[[dict[int, np.ndarray]], Cotangents]
 ) -> Iterator[Mutant]:
     """Mutants with more than one wrong leaf."""
     suffix = "" if relative is None else f", by {relative:g}"
-    present = [(position, gradient) for position, gradient in enumerate(gradients) if gradient is not None]
 
-    def mutant(kind: str, words: str, wrong: list[tuple[int, Gradient, np.ndarray]]) -> Iterator[Mutant]:
-        blended = {position: (_blend(of.G, M, relative), of.dtype) for position, of, M in wrong}
-        changed = {position: _cast(M, dtype) for position, (M, dtype) in blended.items() if M is not None}
-        yield Mutant(kind, "", words + suffix, replaced(changed))
+    def mutant(kind: str, words: str, wrong: dict[int, np.ndarray]) -> Mutant:
+        blended = {i: _blend(gradients[i].g, M, relative) for i, M in wrong.items()}
+        changed = {i: _cast(M, gradients[i].dtype) for i, M in blended.items() if M is not None}
+        return Mutant(kind, "", words + suffix, replaced(changed))
 
-    for (i, one), (j, two) in pairwise(present):
-        if _alike(one, two):
-            words = f"{one.name} and {two.name} exchanged"
-            yield from mutant("swapped leaves", words, [(i, one, two.G), (j, two, one.G)])
-    if len(present) > 1:
-        yield from mutant("scale of every leaf", "every leaf: × 2", [(i, of, 2 * of.G) for i, of in present])
-        yield from mutant("sign of every leaf", "every leaf: sign flipped", [(i, of, -of.G) for i, of in present])
-
-
-def _alike(one: Gradient, two: Gradient) -> bool:
-    return one.G.shape == two.G.shape and one.dtype == two.dtype
+    for (i, one), (j, two) in pairwise(gradients.items()):
+        if one.g.shape == two.g.shape and one.dtype == two.dtype:
+            yield mutant("swapped leaves", f"{one.name} and {two.name} exchanged", {i: two.g, j: one.g})
+    if len(gradients) > 1:
+        yield mutant("scale of every leaf", "every leaf: × 2", {i: 2 * of.g for i, of in gradients.items()})
+        yield mutant("sign of every leaf", "every leaf: sign flipped", {i: -of.g for i, of in gradients.items()})
 
 
 def _blend(G: np.ndarray, M: np.ndarray, relative: float | None) -> np.ndarray | None:
@@ -132,14 +148,14 @@ def _blend(G: np.ndarray, M: np.ndarray, relative: float | None) -> np.ndarray |
     return G + error / largest * (relative * np.max(np.abs(G[finite]), initial=0.0))
 
 
-def _neither(gradient: Gradient, M: np.ndarray) -> bool:
+def _neither(of: Gradient, M: np.ndarray) -> bool:
     """Whether M is neither the same as the gradient nor so wrong that any check must see it."""
-    G, axes = gradient.G, tuple(range(1, gradient.G.ndim))
+    G, axes = of.g, tuple(range(1, of.g.ndim))
     if M.shape != G.shape:
         return False
     finite = np.isfinite(G)
     errors = np.max(np.abs(np.where(finite, M, 0) - np.where(finite, G, 0)), axis=axes)
-    roundoffs = _roundoff(gradient.dtype) * np.max(np.abs(np.where(finite, G, 0)), axis=axes)
+    roundoffs = _roundoff(of.dtype) * np.max(np.abs(np.where(finite, G, 0)), axis=axes)
     return bool(np.any(errors > ROUNDOFFS * roundoffs) and np.max(errors) < GROSS_ROUNDOFFS * np.max(roundoffs))
 
 

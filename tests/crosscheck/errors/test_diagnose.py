@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from crosscheck.errors.specimens import BATCH, KINDS, SHAPES, by_hand, noise, set_at, specimen
 
-from handgrad.crosscheck.errors.diagnosis import diagnose
+from handgrad.crosscheck.errors import diagnose
 
 SPECIMENS = 200
 
@@ -74,8 +74,8 @@ def test_in_every_dtype(kind, dtype):
         (lambda H: 1j * H, "multiplied by i"),
         (lambda H: -0.5j * H, "multiplied by −0.5i"),
         (lambda H: H * np.conj(1j) * 1j + 3, "off by a constant: 3"),
-        (lambda H: H.astype(np.complex64), "dtype complex64 where complex128 came in"),
-        (lambda H: H / np.abs(H), "its sign instead of itself"),
+        (lambda H: H.astype(np.complex64), "dtype complex64 instead of complex128"),
+        (lambda H: H / np.abs(H), "its sign only, g / |g|"),
     ],
 )
 def test_complex(change, expected):
@@ -119,21 +119,21 @@ def test_one_number_is_only_a_factor():
 @pytest.mark.parametrize(
     ("due", "change", "expected"),
     [
-        ((3,), lambda h: np.stack([h / 5] * 5), "misses the sum over axis 0 (broadcast): shape (5, 3) for (3,)"),
-        ((3,), lambda h: np.stack([h] * 5), "misses the mean over axis 0 (broadcast): shape (5, 3) for (3,)"),
-        ((1, 3), lambda h: np.tile(h / 5, (5, 1)), "misses the sum over axis 0 (broadcast): shape (5, 3) for (1, 3)"),
+        ((3,), lambda h: np.stack([h / 5] * 5), "misses the sum over axis 0 (broadcast): shape (5, 3) instead of (3,)"),
+        ((3,), lambda h: np.stack([h] * 5), "misses the mean over axis 0 (broadcast): shape (5, 3) instead of (3,)"),
+        ((1, 3), lambda h: np.tile(h / 5, (5, 1)), "misses the sum over axis 0 (broadcast): shape (5, 3) instead of (1, 3)"),
         (
             (3,),
             lambda h: np.tile(h / 20, (5, 4, 1)),
-            "misses the sum over axes 0 and 1 (broadcast): shape (5, 4, 3) for (3,)",
+            "misses the sum over axes 0 and 1 (broadcast): shape (5, 4, 3) instead of (3,)",
         ),
-        ((2, 3), lambda h: h.T, "transposed: shape (3, 2) for (2, 3)"),
-        ((2, 3), lambda h: h.sum(0), "takes the sum over axis 0: shape (3,) for (2, 3)"),
-        ((3,), lambda h: h[None], "right but for axes of length 1: shape (1, 3) for (3,)"),
-        ((2, 3), lambda h: h.ravel(), "right but for its shape: shape (6,) for (2, 3)"),
-        ((2, 3), lambda h: h.T.ravel(), "the right numbers in another order: shape (6,) for (2, 3)"),
-        ((2, 3), lambda h: np.ones((4, 4)), "shape (4, 4) for (2, 3)"),
-        ((), lambda h: np.ones(2), "shape (2,) for ()"),
+        ((2, 3), lambda h: h.T, "transposed: shape (3, 2) instead of (2, 3)"),
+        ((2, 3), lambda h: h.sum(0), "takes the sum over axis 0: shape (3,) instead of (2, 3)"),
+        ((3,), lambda h: h[None], "right but for axes of length 1: shape (1, 3) instead of (3,)"),
+        ((2, 3), lambda h: h.ravel(), "right but for its shape: shape (6,) instead of (2, 3)"),
+        ((2, 3), lambda h: h.T.ravel(), "the right numbers in another order: shape (6,) instead of (2, 3)"),
+        ((2, 3), lambda h: np.ones((4, 4)), "shape (4, 4) instead of (2, 3)"),
+        ((), lambda h: np.ones(2), "shape (2,) instead of ()"),
     ],
 )
 def test_shapes(due, change, expected):
@@ -145,13 +145,13 @@ def test_the_gradient_of_a_leaf_of_another_shape():
     rng = np.random.default_rng(0)
     b = [rng.standard_normal(4) for _ in range(3)]
     s = specimen(rng, (3, 4), others={"b": b}, hand=b)
-    assert diagnose(s) == "the gradient of b: shape (4,) for (3, 4)"
+    assert diagnose(s) == "the gradient of b: shape (4,) instead of (3, 4)"
 
 
 def test_wrong_in_two_ways():
     s = specimen(np.random.default_rng(0), (6, 6))
     said = diagnose(by_hand(s, lambda H: (-3 * np.swapaxes(H, 1, 2)).astype(np.float32)))
-    assert said == "dtype float32 where float64 came in; 3 × too large and sign flipped and transposed"
+    assert said == "dtype float32 instead of float64; 3 × too large and sign flipped and transposed"
     assert diagnose(by_hand(s, lambda H: set_at(2 * H, (0, 0), lambda h: h * np.nan))) == (
         "NaN in 1 of 36 elements (element (0, 0)), elsewhere 2 × too large"
     )
@@ -171,11 +171,11 @@ def test_not_finite(change, expected):
 
 def test_what_is_no_array_of_numbers():
     s = specimen(np.random.default_rng(0))
-    assert diagnose(s._replace(hand=[np.zeros((3, 4), jax.dtypes.float0)] * 3)) == "dtype float0 where float64 came in"
+    assert diagnose(s._replace(hand=[np.zeros((3, 4), jax.dtypes.float0)] * 3)) == "dtype float0 instead of float64"
     assert (
-        diagnose(s._replace(hand=[np.ones((3, 4), int)] * 3)) == "dtype int64 where float64 came in; 1 in every element"
+        diagnose(s._replace(hand=[np.ones((3, 4), int)] * 3)) == "dtype int64 instead of float64; 1 in every element"
     )
-    assert diagnose(s._replace(hand=[np.ones((2, 4)), *s.hand[1:]])) == "a shape that changes with the cotangent"
+    assert diagnose(s._replace(hand=[np.ones((2, 4)), *s.hand[1:]])) == "a shape that depends on the cotangent"
 
 
 def test_nan_at_zero():
@@ -213,8 +213,8 @@ def test_places(mask, expected):
         ([1, 1, 1, 1, 0], "misses example 4"),
         ([2, 2, 2, 2, 0], "2 × too large and misses example 4"),
         ([0, 1, 1, 0, 0], "only examples 1 and 2: misses the sum over the batch"),
-        ([1, 1, 3, 1, 1], "example 2: 3 × its part of the sum"),
-        ([1, 2, 3, 4, 5], "examples weighted: 1, 2, 3, 4, 5"),
+        ([1, 1, 3, 1, 1], "example 2 weighted 3 in the sum over the batch"),
+        ([1, 2, 3, 4, 5], "examples weighted 1, 2, 3, 4, 5"),
     ],
 )
 def test_examples_of_a_sum(weights, expected):
@@ -226,9 +226,9 @@ def test_examples_of_a_sum(weights, expected):
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (np.square, "takes the cotangent's square"),
-        (np.abs, "takes the cotangent's absolute value"),
-        (np.sign, "takes the cotangent's sign"),
+        (np.square, "dY² instead of dY"),
+        (np.abs, "|dY| instead of dY"),
+        (np.sign, "sign(dY) instead of dY"),
         (lambda dY: np.ones_like(dY) * 3, "3 × too large and ignores the cotangent: right for dY = 1"),
     ],
 )
@@ -253,7 +253,7 @@ def test_a_missing_skip():
 
 def test_where_truth_is_zero_or_not_finite():
     s = specimen(np.random.default_rng(0))
-    assert diagnose(s._replace(truth=[0 * t for t in s.truth])) == "not zero, as it should be"
+    assert diagnose(s._replace(truth=[0 * t for t in s.truth])) == "not zero, where the gradient is zero"
     truth = [set_at(t[None], (0, 0), lambda h: h * np.nan)[0] for t in s.truth]
     assert diagnose(by_hand(s._replace(truth=truth), lambda H: 2 * H)) == "2 × too large"
 

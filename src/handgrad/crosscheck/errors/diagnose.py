@@ -1,0 +1,106 @@
+"""What a wrong gradient is, in a sentence: the simplest explanation that holds on every draw."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from handgrad.crosscheck.errors import forms
+from handgrad.crosscheck.errors.catalogue import GROUPS, QUICK
+from handgrad.crosscheck.errors.fit import EXACT, SCALED, Fit, Found
+from handgrad.crosscheck.errors.gradient import Gradient, argument, wide
+
+HUGE = 2**22  # numbers in all draws together, above which only factors and places are looked for
+
+
+class Specimen(NamedTuple):
+    """One leaf's gradient under test, and the right one.
+
+    Attributes:
+      name: "W".
+      hand: the gradient under test for each draw of the cotangents, in whatever shape and dtype it came; or None.
+      truth: the right one for each draw, float64 or complex128, in the leaf's shape.
+      tolerance: absolute: two numbers closer than this are the same.
+      value: the argument itself.
+      dYs: the cotangents of each draw.
+      sizes: {"batch": 32, "n_out": 4}: what a factor may be.
+      others: the right gradients of the other leaves, by name.
+      one: this leaf's right gradient for any other cotangents; None where that takes too long.
+      dtype: the leaf's.
+    """
+
+    name: str
+    hand: list[np.ndarray]
+    truth: list[np.ndarray]
+    tolerance: float
+    value: np.ndarray
+    dYs: list[list[np.ndarray]]
+    sizes: dict[str, int]
+    others: dict[str, list[np.ndarray]]
+    one: Callable[[list[np.ndarray]], np.ndarray] | None
+    dtype: np.dtype
+
+
+def diagnose(specimen: Specimen) -> str:
+    """What the gradient under test is, in one sentence without its subject: "2 × too large", "transposed".
+
+    A sentence is said only where it holds on every draw within the tolerance, and not by chance; of several that hold,
+    the first of the catalogue. Returns "" where the gradient is right or nothing fits.
+    """
+    s = specimen
+    if any(hand is None or np.asarray(hand).dtype == object for hand in s.hand):
+        return "None instead of an array"
+    with np.errstate(all="ignore"):
+        if {np.shape(hand) for hand in s.hand} != {s.truth[0].shape}:
+            return forms.other_shape(s.hand, s.truth, s.others, s.tolerance)
+        came, due = np.asarray(s.hand[0]).dtype, np.dtype(s.dtype)
+        said = [] if came == due else [f"dtype {', '.join(came.names or [str(came)])} instead of {due}"]
+        if came.names is not None:  # JAX's float0, which holds nothing
+            return said[0]
+        truth, hand = _stack(s.truth), _stack(s.hand)
+        if np.iscomplexobj(hand) and not np.issubdtype(due, np.complexfloating):
+            hand = np.real(hand)
+        tolerance, precision = forms.precision(truth, hand, due, s.tolerance)
+        if precision and not said:
+            said = [f"computed in {precision} instead of {due}"]
+        return "; ".join(filter(None, [*said, _numbers(s, truth, hand.astype(truth.dtype), tolerance)]))
+
+
+def _numbers(s: Specimen, truth: np.ndarray, hand: np.ndarray, tolerance: float) -> str:
+    """What the numbers are, the shape being right: where they aren't finite, and elsewhere."""
+    known = np.isfinite(truth)
+    broken = known & ~np.isfinite(hand)
+    known &= ~broken
+    others = {name: _stack(t) for name, t in s.others.items() if t[0].shape == s.truth[0].shape}
+    if not np.iscomplexobj(truth):
+        others = {name: t for name, t in others.items() if not np.iscomplexobj(t)}
+    x, g = argument(s.value, truth.shape[1:]), np.where(known, truth, 0)
+    of = Gradient(s.name, g, np.dtype(s.dtype), x, s.sizes, others, s.dYs, s.one)
+    said = []
+    if broken.any():
+        what = "NaN" if np.isnan(hand[broken]).any() else "infinite"
+        said = [forms.not_finite(of, what, np.asarray(broken.any(0)))]
+    fit = Fit(of, np.where(known, hand, 0), tolerance)
+    said += [explained(fit)] if fit.off.any() and not broken.all(0).all() else []
+    return ", elsewhere ".join(filter(None, said))
+
+
+def explained(fit: Fit) -> str:
+    """What the catalogue says of it: of each group the lowest rank, of the groups the first."""
+    best = Found(99, "")
+    if fit.large and len(fit.g) > 2 and fit.proportional() is None:
+        # The two draws that are most wrong say as much, sooner.
+        fit = fit.of_draws(np.sort(np.argsort(np.abs(fit.d).reshape(len(fit.d), -1).max(1))[-2:]))
+    for group in GROUPS if fit.g.size <= HUGE else QUICK:
+        for error in group:
+            for found in error.recognized(fit):
+                best = found if found.rank < best.rank else best
+                if best.rank == EXACT:
+                    return best.words
+        if best.rank <= SCALED:
+            return best.words
+    return best.words
+
+
+def _stack(arrays: list[np.ndarray]) -> np.ndarray:
+    return np.stack([wide(array) for array in arrays])
