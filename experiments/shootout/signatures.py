@@ -15,8 +15,8 @@ SIGNATURES = {
     "conjugate",
     "dtype",
 }
-# Kinds without a pattern; and those whose bound is the median of the gradient, which other bounds are as true as.
-UNTOLD = {"noise", "small ones dropped", "large ones dropped"}
+# Kinds without a pattern, and with a bound that another number is as true as.
+UNTOLD = {"noise", "small or large ones dropped"}
 AROUND = ("right but for ", "right for ", "right ", "elements ", "where ")
 
 

@@ -41,8 +41,8 @@ def test_every_error_of_the_catalogue_makes_mutants():
     values = [np.where(np.abs(X) < 0.3, 0, X) for X in normal((3, 3), (4, 4), (4, 4), (3, 5), seed=1)]
     due = {error.kind for error in CATALOGUE if error.make is not nothing} - UNTOLD
     several = {"swapped leaves", "scale of every leaf", "sign of every leaf"}
-    made = mutants_of(real, batch=4, values=values), mutants_of(complex_)
-    assert {mutant.kind for mutant in sum(made, [])} == due | several
+    made = [*mutants_of(real, batch=4, values=values), *mutants_of(complex_)]
+    assert {mutant.kind for mutant in made} == due | several
     small = mutants_of(real, batch=4, relative=1e-9, values=values) + mutants_of(complex_, relative=1e-9)
     assert due - {mutant.kind for mutant in small} == {"NaN", "infinity", "dtype", "missing broadcast reduction"}
 

@@ -95,10 +95,7 @@ COTANGENTS = (
     Error("conjugate of the Jacobian", _conjugates),
     Error("another cotangent", _changed, _is_changed),
     instead(
-        "stale cotangent",
-        "the gradient for the cotangent of the call before",
-        lambda of: np.roll(of.g, 1, axis=0),
-        _several,
+        "stale cotangent", "the gradient for another draw's cotangent", lambda of: np.roll(of.g, 1, axis=0), _several
     ),
 )
 NOT_LINEAR = (Error("ignores the cotangent", _constant, _is_constant), Error("normalized", _normalized, _is_normalized))

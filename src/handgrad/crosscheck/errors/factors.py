@@ -30,7 +30,7 @@ def _multiple(fit: Fit) -> Iterator[Found]:
     if np.abs(fit.h).max() <= fit.tolerance:
         yield Found(EXACT, "zero")
     elif np.abs(fit.g).max() <= fit.tolerance:
-        yield Found(EXACT, "not zero, where the gradient is zero")
+        yield Found(EXACT, "nonzero, where the right gradient is zero")
     else:
         c = complex(fit.h.item() / fit.g.item()) if fit.h.size == 1 else fit.proportional()
         if c is not None:
@@ -59,16 +59,16 @@ def _is_offset(fit: Fit) -> Iterator[Found]:
 
 
 def _argument(of: Gradient) -> Iterator[Made]:
-    if of.x is not None and (of.x != of.x.flat[0]).any():
-        c = float(f"{0.1 * (of.largest or 1.0) / np.abs(of.x).max():.3g}")
-        yield f"{shortest(c, 0)} × the argument added (weight decay?)", of.g + c * of.x
+    if (x := of.varied_x) is not None:
+        c = float(f"{0.1 * (of.largest or 1.0) / np.abs(x).max():.3g}")
+        yield f"{shortest(c, 0)} × the argument added (weight decay?)", of.g + c * x
 
 
 def _is_argument(fit: Fit) -> Iterator[Found]:
-    x = fit.of.x
-    if x is not None and (x != x.flat[0]).any() and (c := fit.added(x)) is not None:
+    if (x := fit.of.varied_x) is not None and (c := fit.added(x)) is not None:
         slack = fit.slack(np.broadcast_to(x / fit.scale, fit.g.shape), 1)
-        yield Found(EXACT, f"{shortest(c.real, slack)} × the argument added (weight decay?)")
+        if abs(c.imag) <= slack:
+            yield Found(EXACT, f"{shortest(c.real, slack)} × the argument added (weight decay?)")
 
 
 def _another(of: Gradient) -> Iterator[Made]:
@@ -89,7 +89,8 @@ def _is_added(fit: Fit) -> Iterator[Found]:
         if (c := fit.added(a)) is not None:
             slack = fit.slack(a / fit.scale, 1)
             times = "" if abs(abs(c) - 1) <= slack else f"{shortest(abs(c.real), slack)} × "
-            yield Found(EXACT, f"{times}{words} {'added' if c.real > 0 else 'missing'}")
+            if abs(c.imag) <= slack:
+                yield Found(EXACT, f"{times}{words} {'added' if c.real > 0 else 'missing'}")
 
 
 ADDED = (
@@ -111,12 +112,13 @@ def _own_factors(fit: Fit) -> Iterator[Found]:
         if not fit.explained(h - c * g, fit.tolerance * max(1.0, float(np.abs(c).max())), c.size) or not seen.any():
             continue
         what = "element" if len(kept) > 1 or g.ndim == 2 else singular(kept[0] - 1, g.ndim - 1, bool(fit.of.batch))
-        unit = fit.of.complex and np.abs(np.abs(c[seen]) - 1).max() <= 1e-3 and np.abs(c.imag).max() > 1e-3
-        sizes = c[seen].real if np.abs(c.imag).max() <= 1e-9 else np.abs(c[seen])
+        real = np.abs(c[seen].imag).max() <= 1e-6
+        sizes = c[seen].real if real else np.abs(c[seen])
         low, high = f"{sizes.min():.3g}", f"{sizes.max():.3g}"
-        by = f"factor, {low} to {high}" if low != high else f"factor, within {np.abs(c[seen] - 1).max():.2g} of 1"
-        by = "number of modulus 1 (a conjugate missing?)" if unit else by
-        yield Found(VAGUE, f"each {what} multiplied by a different {by}")
+        by = f"{low} to {high}" if low != high else f"within {np.ptp(sizes):.2g} of {low}"
+        if not real:
+            by = f"of modulus {by}" if np.ptp(sizes) > 1e-3 else f"of modulus {low} (a conjugate missing?)"
+        yield Found(VAGUE, f"each {what} multiplied by a different {'' if real else 'complex '}factor, {by}")
         return
 
 

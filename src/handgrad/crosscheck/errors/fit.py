@@ -183,7 +183,7 @@ class Fit:
         if not np.max(size, initial=0.0) <= tolerance:
             return False
         share = self.rank / len(self.g) if self.g[0].size > 1 else 1.0
-        n = np.count_nonzero(self.off) * (2 if self.of.complex else 1) * share - free
+        n = (np.count_nonzero(self.off) * share - free) * (2 if self.of.complex else 1)
         ratio = norm(size) / (self._squares[2] ** 0.5 or 1.0)
         return bool(n > 0 and n * log10(max(ratio, 1e-300)) < CHANCE)
 

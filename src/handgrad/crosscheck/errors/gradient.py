@@ -53,6 +53,11 @@ class Gradient:
         return size if size > 1 and self.shape[:1] == (size,) else 0
 
     @cached_property
+    def varied_x(self) -> np.ndarray | None:
+        """x, where its elements are not all the same."""
+        return self.x if self.x is not None and (self.x != self.x.flat[0]).any() else None
+
+    @cached_property
     def complex(self) -> bool:
         """Whether it has complex numbers."""
         return np.iscomplexobj(self.g)

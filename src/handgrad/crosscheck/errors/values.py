@@ -19,7 +19,7 @@ def _real(of: Gradient) -> bool:
 
 
 def _argument(of: Gradient) -> bool:
-    return of.x is not None and bool((of.x != of.x.flat[0]).any())
+    return of.varied_x is not None
 
 
 COMPLEX = (
@@ -79,7 +79,12 @@ VALUES = (
         lambda of: of.g / of.x,
         lambda of: _argument(of) and bool(np.all(of.x)),
     ),
-    instead("mean removed", "mean subtracted", lambda of: of.g - of.g.mean(tuple(range(1, of.g.ndim)), keepdims=True)),
+    instead(
+        "mean removed",
+        "mean subtracted",
+        lambda of: of.g - of.g.mean(tuple(range(1, of.g.ndim)), keepdims=True),
+        lambda of: len(of.long_axes) > 1,
+    ),
 )
 REDUCED = (
     along_axes("axis summed", "summed over axis {axis} and repeated", lambda g, axis: g.sum(axis, keepdims=True)),
