@@ -1,7 +1,6 @@
 """The checker's own benchmark, on a few rules: nothing broken gets through, nothing right is failed."""
 
 import json
-import re
 
 import checker_shootout
 import pytest
@@ -10,7 +9,7 @@ from shootout import alarms, kills, others, signatures, subjects
 
 from handgrad import InputError
 from handgrad.cases import CASES
-from handgrad.crosscheck.errors.mutation import Mutant
+from handgrad.crosscheck.errors import Mutant
 
 pytestmark = pytest.mark.xdist_group("shootout")  # one process makes the figures
 
@@ -56,10 +55,10 @@ def test_every_mutant_is_killed_and_the_right_leaf_named(figures, dtype):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_nine_in_ten_diagnoses_are_right(figures, dtype):
+def test_diagnoses_are_right(figures, dtype):
     said = figures["kills"][dtype]["signatures"]
     assert said["right"] + said["wrong"] > 80
-    assert said["right"] >= 0.9 * (said["right"] + said["wrong"])
+    assert said["right"] >= 0.97 * (said["right"] + said["wrong"])
 
 
 @pytest.mark.slow
@@ -99,18 +98,26 @@ def test_a_checker_that_fails_right_gradients_tells_nothing_apart():
 
 
 @pytest.mark.parametrize(
-    ("kind", "words", "right", "wrong"),
+    ("words", "right", "wrong"),
     [
-        ("scale", "× 0.5", "half of what it should be", "2 × too large"),
-        ("scale", "× -2", "2 × too large and sign flipped", "2 × too large"),
-        ("batch factor", "sum instead of mean: × 5", "sum instead of mean: factor 5 = batch", "5 × too large"),
-        ("wrong branch", "zero where x < 0", "right but for elements where x < 0: zero there", "zero"),
+        ("half of what it should be", "half of what it should be", "2 × too large"),
+        ("2 × too large and sign flipped", "2 × too large and sign flipped", "2 × too large"),
+        (
+            "right but for elements where x < 0: zero there",
+            "right but for element (0, 2), where x < 0: zero there",
+            "right but for element (0, 2): zero there",
+        ),
+        (
+            "right on the diagonal only: zero elsewhere",
+            "right on the diagonal only: zero elsewhere",
+            "right but for column 1: zero there",
+        ),
     ],
 )
-def test_a_signature_kind_has_a_look_of_its_own(kind, words, right, wrong):
-    due = signatures.expected(Mutant(kind, "X", f"X: {words}", []))
-    assert re.search(due, right)
-    assert not re.search(due, wrong)
+def test_a_diagnosis_is_right_in_the_catalogues_words(words, right, wrong):
+    mutant = Mutant("any", "X", f"X: {words}", [])
+    assert signatures.says(right, mutant)
+    assert not signatures.says(wrong, mutant)
 
 
 def test_every_rule_of_the_library_has_a_mutant():
