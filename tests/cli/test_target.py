@@ -60,6 +60,9 @@ def array():
 def raising():
     raise RuntimeError("no data\\nat all")
 
+def refusing(X, W):
+    raise RuntimeError("no:\\n  reference")
+
 def leaving(*residuals):
     raise SystemExit(0)
 
@@ -247,6 +250,7 @@ def test_a_wrong_gradient_leaves_1_and_both_files(folder, command_line):
         (("mine:soft", "--shapes", "3,4"), 0, "PASS"),
         (("mine:soft", "--args", "mine:constant"), 3, "INCONCLUSIVE"),
         (("mine:one_short", "--args", "mine:drawn"), 1, "INVALID"),
+        (("mine:pair", "--args", "mine:drawn", "--reference", "mine:refusing"), 3, "INVALID"),
     ],
 )
 def test_exit_status(arguments, status, verdict, command_line):

@@ -4,7 +4,6 @@ import inspect
 import math
 import os
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -33,12 +32,12 @@ def parse_shapes(text: str) -> list[tuple[int, ...]]:
     return shapes
 
 
-def required(function: Callable[..., Any]) -> list[str]:
+def required(function: Callable[..., object]) -> list[str]:
     """The parameters that must be given by position; none where the signature is unknown."""
     return [p.name for p in _parameters(function) if p.kind in POSITIONAL and p.default is p.empty]
 
 
-def check_arguments(name: str, function: Callable[..., Any], count: int, option: str) -> None:
+def check_arguments(name: str, function: Callable[..., object], count: int, option: str) -> None:
     """Raise an InputError unless `function` takes `count` positional arguments."""
     least, parameters = len(required(function)), _parameters(function)
     names = [p.name for p in parameters if p.kind in POSITIONAL]
@@ -53,7 +52,7 @@ def check_arguments(name: str, function: Callable[..., Any], count: int, option:
 
 
 def draw(
-    name: str, forward: Callable[..., Any], shapes: Sequence[tuple[int, ...]], dtype_name: str, seed: int
+    name: str, forward: Callable[..., object], shapes: Sequence[tuple[int, ...]], dtype_name: str, seed: int
 ) -> tuple[np.ndarray, ...]:
     """Normal numbers of these shapes.
 
@@ -73,11 +72,11 @@ def draw(
 
 
 def _outputs(
-    name: str, forward: Callable[..., Any], shapes: Sequence[tuple[int, ...]], dtype: np.dtype
+    name: str, forward: Callable[..., object], shapes: Sequence[tuple[int, ...]], dtype: np.dtype
 ) -> list[tuple[int, ...]]:
     """The shapes of what `forward` returns, computed without its numbers; none where they depend on the numbers."""
 
-    def arrays(*inputs: Any) -> list[Any]:
+    def arrays(*inputs: jax.Array) -> list[jax.Array | np.ndarray]:
         return [leaf for leaf in jax.tree.leaves(forward(*inputs)) if isinstance(leaf, jax.Array | np.ndarray)]
 
     try:
@@ -107,7 +106,7 @@ def _check_memory(shapes: Sequence[tuple[int, ...]], dtype: np.dtype, held: Sequ
         )
 
 
-def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
+def _parameters(function: Callable[..., object]) -> list[inspect.Parameter]:
     try:
         return list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):

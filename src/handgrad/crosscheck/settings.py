@@ -78,17 +78,17 @@ class Settings:
                 raise ValueError(f"{field.name} must be {wanted}, got {textwrap.shorten(repr(value), 60)}")
 
 
-def _is_whole(value: Any, least: int) -> bool:
+def _is_whole(value: object, least: int) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         return False
     return least <= int(value) < 2**63  # the seeds that jax.random.key takes
 
 
-def _is_flag(value: Any) -> bool:
+def _is_flag(value: object) -> bool:
     return isinstance(value, bool | np.bool_)
 
 
-def _is_tolerance(value: Any) -> bool:
+def _is_tolerance(value: object) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
         return False
     return math.isfinite(value) and float(value) >= 0
@@ -101,7 +101,7 @@ def _is_dtype(value: Any) -> bool:
         return False
 
 
-def _is_transforms(value: Any) -> bool:
+def _is_transforms(value: object) -> bool:
     return isinstance(value, tuple | list) and all(isinstance(one, str) and one in TRANSFORMS for one in value)
 
 

@@ -12,7 +12,7 @@ T = TypeVar("T")
 NOT_FINITE = ("NaN", "Infinity", "-Infinity")  # JavaScript's names for numbers that JSON has no digits for
 
 
-def dumps(value: Any, schema: str) -> str:
+def dumps(value: object, schema: str) -> str:
     """A dataclass as JSON under a schema's name. What JSON has no type for, such as a device, is written as text."""
     return json.dumps({"schema": schema, **_plain(value)}, indent=1, ensure_ascii=False, allow_nan=False)
 
@@ -33,7 +33,7 @@ def loads(kind: type[T], text: str, schema: str) -> T:
     return _read(kind, found, kind.__name__.lower())
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     """A value in JSON's types."""
     # Not dataclasses.asdict: it deep-copies values, and a device can't be copied.
     if is_dataclass(value):

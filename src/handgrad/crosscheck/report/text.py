@@ -5,7 +5,6 @@ import os
 import re
 import textwrap
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from handgrad.crosscheck.report.report import Contract, Control, Repair, Report, Row
 
@@ -84,7 +83,7 @@ def place(repair: Repair) -> str:
     return f"{file}:{repair.line}"
 
 
-def inline(value: Any) -> str:
+def inline(value: object) -> str:
     """Settings, however nested, on one line: "seed=0, draws=3, versions=(jax=0.10.2, numpy=2.4)"."""
     if isinstance(value, dict):
         return ", ".join(
