@@ -192,6 +192,10 @@ def test_wrong_in_two_ways():
         (lambda H: H * np.nan, "NaN in every element"),
         (lambda H: set_at(H, (2,), lambda h: h * np.nan), "NaN in 4 of 12 elements (row 2)"),
         (lambda H: set_at(H, (2,), lambda h: h + np.inf), "infinite in 4 of 12 elements (row 2)"),
+        (
+            lambda H: set_at(H, (2,), lambda h: np.where(h > 0, np.inf, np.nan)),
+            "NaN or infinite in 4 of 12 elements (row 2)",
+        ),
     ],
 )
 def test_not_finite(change, expected):

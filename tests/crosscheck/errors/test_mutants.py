@@ -189,7 +189,8 @@ def test_what_is_not_finite_stays():
 
 def test_nothing_finite_at_all():
     for relative in (None, 1e-3):
-        assert len(mutants_of([[np.full((2, 2), np.nan)]], relative=relative)) > 10
+        for value in (np.nan, np.inf):
+            assert len(mutants_of([[np.full((2, 2), value)]], relative=relative)) > 10
 
 
 def test_the_same_mutants_every_time():

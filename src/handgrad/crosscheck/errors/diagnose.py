@@ -76,10 +76,7 @@ def _numbers(s: Specimen, truth: np.ndarray, hand: np.ndarray, tolerance: float)
         others = {name: t for name, t in others.items() if not np.iscomplexobj(t)}
     x, g = argument(s.value, truth.shape[1:]), np.where(known, truth, 0)
     of = Gradient(s.name, g, np.dtype(s.dtype), x, s.sizes, others, s.dYs, s.one)
-    said = []
-    if broken.any():
-        what = "NaN" if np.isnan(hand[broken]).any() else "infinite"
-        said = [forms.not_finite(of, what, np.asarray(broken.any(0)))]
+    said = [forms.not_finite(of, hand, broken)] if broken.any() else []
     fit = Fit(of, np.where(known, hand, 0), tolerance)
     said += [explained(fit)] if fit.off.any() and not broken.all(0).all() else []
     return ", elsewhere ".join(filter(None, said))

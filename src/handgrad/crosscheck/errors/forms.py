@@ -28,21 +28,15 @@ def _dtype(of: Gradient) -> Iterator[Made]:
         yield f"dtype {narrow} instead of {of.dtype}", of.g.astype(narrow)
 
 
-def _nan(of: Gradient) -> Iterator[Made]:
-    yield _broken(of, "NaN", np.nan)
+def _broken(of: Gradient, value: float) -> Iterator[Made]:
+    M = np.where(at(of.shape, of.top), of.g + value, of.g)
+    yield not_finite(of, M, ~np.isfinite(M) & np.isfinite(of.g)), M
 
 
-def _infinite(of: Gradient) -> Iterator[Made]:
-    yield _broken(of, "infinite", np.inf)
-
-
-def _broken(of: Gradient, what: str, value: float) -> Made:
-    region = at(of.shape, of.top)
-    return not_finite(of, what, region), np.where(region, of.g * value if np.isnan(value) else of.g + value, of.g)
-
-
-def not_finite(of: Gradient, what: str, region: np.ndarray) -> str:
-    """ "NaN in 2 of 12 elements (where x == 0)"."""
+def not_finite(of: Gradient, hand: np.ndarray, broken: np.ndarray) -> str:
+    """ "NaN in 2 of 12 elements (where x == 0)": where a gradient under test isn't finite and the right one is."""
+    nan, region = np.isnan(hand[broken]), np.asarray(broken.any(0))
+    what = "NaN" if nan.all() else "NaN or infinite" if nan.any() else "infinite"
     count = np.count_nonzero(region)
     if count == region.size:
         return f"{what} in every element" if count > 1 else what
@@ -59,8 +53,8 @@ def _missing_sum(of: Gradient) -> Iterator[Made]:
 
 
 FORMS = (
-    Error("NaN", _nan, unrecognized),
-    Error("infinity", _infinite, unrecognized),
+    Error("NaN", lambda of: _broken(of, np.nan), unrecognized),
+    Error("infinity", lambda of: _broken(of, np.inf), unrecognized),
     Error("rounded", _lower_precision, unrecognized),
     Error("dtype", _dtype, unrecognized),
     Error("missing broadcast reduction", _missing_sum, unrecognized),

@@ -148,15 +148,18 @@ def _blend(G: np.ndarray, M: np.ndarray, relative: float | None) -> np.ndarray |
     return G + error / largest * (relative * np.max(np.abs(G[finite]), initial=0.0))
 
 
+@np.errstate(all="ignore")
 def _neither(of: Gradient, M: np.ndarray) -> bool:
     """Whether M is neither the same as the gradient nor so wrong that any check must see it."""
-    G, axes = of.g, tuple(range(1, of.g.ndim))
-    if M.shape != G.shape:
+    if M.shape != of.g.shape:
         return False
-    finite = np.isfinite(G)
-    errors = np.max(np.abs(np.where(finite, M, 0) - np.where(finite, G, 0)), axis=axes)
-    roundoffs = _roundoff(of.dtype) * np.max(np.abs(np.where(finite, G, 0)), axis=axes)
-    return bool(np.any(errors > ROUNDOFFS * roundoffs) and np.max(errors) < GROSS_ROUNDOFFS * np.max(roundoffs))
+    roundoff = _roundoff(of.dtype)
+    error = np.where(np.isfinite(of.size), np.abs(M - of.g), 0)
+    if not np.max(error) < GROSS_ROUNDOFFS * roundoff * of.largest:
+        return False
+    axes = tuple(range(1, of.g.ndim))
+    size = np.max(of.size, axis=axes, initial=0.0, where=np.isfinite(of.size))
+    return bool(np.any(np.max(error, axis=axes) > ROUNDOFFS * roundoff * size))
 
 
 def _roundoff(dtype: np.dtype) -> float:
@@ -168,9 +171,9 @@ def _factor(G: np.ndarray, M: np.ndarray) -> float:
     return float((M[index] / G[index]).real) if G[index] != 0 else 1.0
 
 
+@np.errstate(all="ignore")  # too large for the dtype is infinite, which is wrong enough
 def _cast(M: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    with np.errstate(all="ignore"):  # too large for the dtype is infinite, which is wrong enough
-        return M.astype(dtype)
+    return M.astype(dtype)
 
 
 def control(

@@ -89,29 +89,23 @@ def _is_exchanged(fit: Fit) -> Iterator[Found]:
 
 
 def _is_permuted(fit: Fit) -> Iterator[Found]:
-    if not fit.large and (words := _permutation(fit)):
-        yield Found(EXACT, words)
-
-
-def _permutation(fit: Fit) -> str:
-    """In which other order the right slices or numbers are the ones under test; "" where in none."""
-    rng = np.random.default_rng(0)
-    of, g, h = fit.of, fit.g, fit.h
-    for axis in range(1, g.ndim):
-        n = g.shape[axis]
-        if n < 3 or (g.ndim == 2 and not of.batch):
-            continue
-        rows, mine = (np.moveaxis(a, axis, 0).reshape(n, -1) for a in (g, h))
+    """The slices of an axis, or all elements, in another order: found by sorting a random sum of each."""
+    rng, of = np.random.default_rng(0), fit.of
+    axes = [axis for axis in of.long_axes if of.g.ndim > 2 or of.batch]
+    for axis in (*axes, None) if not fit.large else ():
+        rows, mine = (_rows(a, axis) for a in (fit.g, fit.h))
         weights = rng.standard_normal(rows.shape[1])
-        order = _matched(rows @ weights, mine @ weights)
-        if fit.explained(mine - rows[order], fit.tolerance, 0):
-            return _moved(of, axis, _how(order))
-    rows, mine = g.reshape(len(g), -1).T, h.reshape(len(g), -1).T
-    keys = rows @ (weights := rng.standard_normal(rows.shape[1]))
-    order = _matched(keys, mine @ weights)
-    if 2 < len(rows) == np.unique(keys).size and fit.explained(mine - rows[order], fit.tolerance, 0):
-        return "the right numbers in another order"
-    return ""
+        keys = rows @ weights
+        order = _matched(keys, mine @ weights)
+        distinct = axis is not None or np.unique(keys).size == len(rows)
+        if len(rows) > 2 and distinct and fit.explained(mine - rows[order], fit.tolerance, 0):
+            words = "the right numbers in another order" if axis is None else _moved(of, axis, _how(order))
+            yield Found(EXACT, words)
+            return
+
+
+def _rows(a: np.ndarray, axis: int | None) -> np.ndarray:
+    return a.reshape(len(a), -1).T if axis is None else np.moveaxis(a, axis, 0).reshape(a.shape[axis], -1)
 
 
 def _matched(keys: np.ndarray, mine: np.ndarray) -> np.ndarray:

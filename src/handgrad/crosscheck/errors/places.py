@@ -4,24 +4,11 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
+from handgrad.crosscheck.errors import regions
 from handgrad.crosscheck.errors.error import Error, nothing
 from handgrad.crosscheck.errors.fit import EXACT, NEAR, SCALED, VAGUE, Fit, Found, Wrong, inner
 from handgrad.crosscheck.errors.gradient import Gradient, Made
-from handgrad.crosscheck.errors.regions import (
-    Find,
-    Place,
-    at,
-    beyond,
-    box,
-    diagonals,
-    elements,
-    equal,
-    fills,
-    found,
-    largest_of_row,
-    slices,
-    where,
-)
+from handgrad.crosscheck.errors.regions import Find, Place, at, elements, slices, where
 from handgrad.crosscheck.errors.wording import factor, shortest
 
 FEW = 0.2  # of what is known is little enough to be called right but for it
@@ -45,18 +32,18 @@ def _element(of: Gradient) -> Iterator[Made]:
 def _slice(of: Gradient) -> Iterator[Made]:
     """A row, a column, the last example, all examples but one."""
     ends = {axis: of.top[axis] for axis in sorted({0, len(of.shape) - 1})} if len(of.shape) > 1 else {}
-    regions = [at(of.shape, (*[slice(None)] * axis, index)) for axis, index in ends.items()]
+    masks = [at(of.shape, (*[slice(None)] * axis, index)) for axis, index in ends.items()]
     if of.batch:
         last = at(of.shape, (of.batch - 1,))
-        regions += [last, ~last]
-    for region in regions:
+        masks += [last, ~last]
+    for region in masks:
         places = [place for place in slices(region, bool(of.batch), 1) if (place.region == region).all()]
         for place in places[:1] if np.count_nonzero(region) > 1 else ():
             yield from _there(of, place, 0, 2)
 
 
 def _diagonal(of: Gradient) -> Iterator[Made]:
-    for place in diagonals(of.shape):
+    for place in regions.diagonals(of.shape):
         if np.count_nonzero(place.region) > 1:
             yield from _there(of, place, 0)
 
@@ -74,28 +61,28 @@ def _at_zero(of: Gradient) -> Iterator[Made]:
 
 # In order of precedence: kind, what it makes, and the regions that may be the wrong one.
 _TABLE: tuple[tuple[str, Callable[[Gradient], Iterable[Made]], Find], ...] = (
-    ("wrong at zero", _at_zero, equal),
+    ("wrong at zero", _at_zero, regions.equal),
     ("one element", _element, lambda wrong, _: elements(wrong.off, most=1)),
     ("one slice", _slice, lambda wrong, of: slices(wrong.off, bool(of.batch), 1)),
-    ("diagonal", _diagonal, lambda wrong, _: diagonals(wrong.off.shape)),
-    ("wrong branch", _branch, lambda wrong, of: beyond(wrong, "x", of.x, special=True)),
-    ("largest of each row", nothing, largest_of_row),
+    ("diagonal", _diagonal, lambda wrong, _: regions.diagonals(wrong.off.shape)),
+    ("wrong branch", _branch, lambda wrong, of: regions.beyond(wrong, "x", of.x, special=True)),
+    ("largest of each row", nothing, regions.largest_of_row),
     ("several slices", nothing, lambda wrong, of: slices(wrong.off, bool(of.batch), wrong.off.size)),
-    ("box", nothing, box),
-    ("large arguments", nothing, lambda wrong, of: beyond(wrong, "x", of.x, special=False)),
+    ("box", nothing, regions.box),
+    ("large arguments", nothing, lambda wrong, of: regions.beyond(wrong, "x", of.x, special=False)),
     ("several elements", nothing, lambda wrong, _: elements(wrong.off)),
 )
 
 
 def describe(wrong: Wrong, of: Gradient) -> str:
     """The region that is the wrong one, as "right but for example 3, where x < 0"; "" where it takes many words."""
-    places = (found(wrong, of, find) for _, _, find in _TABLE)
+    places = (regions.found(wrong, of, find) for _, _, find in _TABLE)
     return next((place.words for place in places if place), "")
 
 
 def _in_place(find: Find) -> Callable[[Fit], Iterator[Found]]:
     def recognize(fit: Fit) -> Iterator[Found]:
-        if fit.wrong.partly and (place := found(fit.wrong, fit.of, find)):
+        if fit.wrong.partly and (place := regions.found(fit.wrong, fit.of, find)):
             yield _said(fit, place)
 
     return recognize
@@ -120,8 +107,8 @@ def _by_gradient(fit: Fit) -> Iterator[Found]:
     what, size = fit.what(fit.off)
     if size is not None:
         wrong = Wrong(fit.off, size > 2 * fit.tolerance, what, sure=True, partly=True)
-        places = (place for special in (False, True) for place in beyond(wrong, "gradient", fit.of.g, special))
-        yield from [Found(EXACT, place.says(what)) for place in places if fills(wrong, place.region)][:1]
+        places = (place for special in (False, True) for place in regions.beyond(wrong, "gradient", fit.of.g, special))
+        yield from [Found(EXACT, place.says(what)) for place in places if regions.fills(wrong, place.region)][:1]
 
 
 def _some(fit: Fit) -> Iterator[Found]:
