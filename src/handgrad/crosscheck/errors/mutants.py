@@ -166,6 +166,7 @@ def _roundoff(dtype: np.dtype) -> float:
     return float(jnp.finfo(dtype).eps) / 2
 
 
+@np.errstate(all="ignore")
 def _factor(G: np.ndarray, M: np.ndarray) -> float:
     index = np.unravel_index(np.argmax(np.nan_to_num(np.abs(G), posinf=0.0)), G.shape)
     return float((M[index] / G[index]).real) if G[index] != 0 else 1.0
