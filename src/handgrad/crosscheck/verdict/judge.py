@@ -40,7 +40,11 @@ def rows(evidence: Evidence, cotangents: Sequence[Leaves], explain: bool = True)
         for part, draws in zip(evidence.parts, evidence.groups, strict=True):
             row = _row(part, i, [cotangents[k] for k in draws], explain)
             of_parts.append(replace(row, draw=draws[row.draw]))
-        found.append(worst_first(_informative(of_parts))[0])
+        row = worst_first(_informative(of_parts))[0]
+        if row.status == "FAIL" and len(of_parts) > 1:  # all draws tell more than the few that are judged together
+            every = _diagnose(evidence, i, [np.asarray(draw[i]) for draw in cotangents], explain)
+            row = replace(row, diagnosis=every or row.diagnosis)
+        found.append(row)
     return worst_first(found)
 
 
