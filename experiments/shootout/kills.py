@@ -11,7 +11,7 @@ import numpy as np
 from handgrad.cases import Case
 from handgrad.crosscheck.errors import Mutant, output_mutants, same
 from handgrad.crosscheck.errors.mutants import same_array
-from handgrad.crosscheck.errors.mutation import program_mutants
+from handgrad.crosscheck.errors.program import program_mutants
 from handgrad.crosscheck.evidence import oracle
 from handgrad.crosscheck.evidence.collect import collect
 from handgrad.crosscheck.evidence.evidence import Evidence

@@ -8,7 +8,8 @@ import jax
 import numpy as np
 
 from handgrad.crosscheck import errors
-from handgrad.crosscheck.errors.mutation import program_mutants
+from handgrad.crosscheck.errors.program import program_mutants
+from handgrad.crosscheck.errors.repair import repairs
 from handgrad.crosscheck.evidence import kinks, oracle, tolerance
 from handgrad.crosscheck.evidence.collect import collect
 from handgrad.crosscheck.evidence.contracts import contracts
@@ -22,6 +23,7 @@ from handgrad.crosscheck.subject.programs import Programs, precise
 from handgrad.crosscheck.verdict import judge
 from handgrad.crosscheck.verdict.verdict import decide, notes, spelled, with_differences
 
+REPAIRED = 1_000_000  # numbers up to which a repair is searched for by default
 CHEAP = 20_000  # numbers, in and out, up to which the negative control runs by default
 
 
@@ -58,6 +60,8 @@ def look(programs: Programs, leaves: Leaves, settings: Settings) -> Report:
         if not any(row.status == "FAIL" for row in rows) and _affordable(evidence, settings):
             control = negative_control(evidence, settings.seed)
     decision = decide(given.evidence, rows, promises, findings, refused)
+    failed = {row.leaf for row in rows if row.status == "FAIL"} if decision.culprit == "hand" else set()
+    searched = bool(failed) and _searched(evidence, settings)
     return Report(
         name=programs.problem.name,
         verdict=decision.verdict,
@@ -70,6 +74,7 @@ def look(programs: Programs, leaves: Leaves, settings: Settings) -> Report:
         notes=tuple(notes(evidence, findings, rows, promises)),
         settings=_settings(evidence, settings, time.perf_counter() - start),
         reproduce=_reproduce(programs.problem, leaves, settings) if decision.verdict == "FAIL" else "",
+        repair=repairs(evidence, failed, settings.seed) if searched else (),
     )
 
 
@@ -131,6 +136,13 @@ def _affordable(evidence: Evidence, settings: Settings) -> bool:
     if settings.control is not None:
         return settings.control
     return sum(leaf.truth.size for leaf in evidence.wanted) <= CHEAP
+
+
+def _searched(evidence: Evidence, settings: Settings) -> bool:
+    """Whether to search for a repair of a gradient that fails."""
+    if settings.repair is not None:
+        return settings.repair
+    return sum(leaf.truth.size for leaf in evidence.wanted) <= REPAIRED
 
 
 def _another(rng: np.random.Generator, leaf: Any) -> Any:

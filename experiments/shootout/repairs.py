@@ -1,0 +1,273 @@
+"""Wrong gradients before the search for a repair: how many are repaired, on which line, and whether rightly."""
+
+import shutil
+import statistics
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.source_info_util import user_context  # pyright: ignore
+
+from handgrad.cases import Case
+from handgrad.crosscheck.errors.program.edits import edits, gross
+from handgrad.crosscheck.errors.program.program import Program, Step, trace
+from handgrad.crosscheck.errors.repair.repair import Repaired, find, steps_of
+from handgrad.crosscheck.errors.repair.trials import Laboratory
+from handgrad.crosscheck.subject.arguments import ProblemError
+from handgrad.crosscheck.subject.forms import from_rule
+from handgrad.crosscheck.subject.problem import Problem
+from handgrad.crosscheck.subject.programs import precise
+from shootout import sources
+from shootout.subjects import arguments, problem_of, subject
+
+EQUAL = 1e-6
+
+
+@dataclass
+class Tally:
+    """What became of the faults of one subject.
+
+    Attributes:
+      faults: by kind, those that make the gradient wrong.
+      repaired: those of them whose repair is right.
+      lines: repaired ones whose line is the fault's.
+      wrong: repairs that are not right at inputs and shapes that the search didn't use.
+      misses: (kind, line, words) of what was not repaired.
+      misplaced: (kind, line, reported line, words).
+      found: (kind, line, reported line, words) of some that were repaired.
+      seconds: of processor time, for each fault.
+    """
+
+    faults: Counter = field(default_factory=Counter)
+    repaired: Counter = field(default_factory=Counter)
+    lines: Counter = field(default_factory=Counter)
+    wrong: list[tuple[Any, ...]] = field(default_factory=list)
+    misses: list[tuple[Any, ...]] = field(default_factory=list)
+    misplaced: list[tuple[Any, ...]] = field(default_factory=list)
+    found: list[tuple[Any, ...]] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+
+    def add(self, other: "Tally") -> None:
+        """Another subject's."""
+        for one in fields(self):
+            mine, theirs = getattr(self, one.name), getattr(other, one.name)
+            if isinstance(mine, Counter):
+                mine.update(theirs)
+            else:
+                setattr(self, one.name, mine + theirs)
+
+
+Faulty = tuple[str, list[tuple[str, int]], Problem]  # kind, (file, line) of each change, the wrong gradient
+
+
+def in_program(problem: Problem, count: int, rng: np.random.Generator, together: int = 1) -> Iterator[Faulty]:
+    """Faults of the catalogue: `together` steps of the backward program changed."""
+    leaves = problem.leaves
+    with precise(problem.x64):
+        Ys = jax.eval_shape(problem.primal, leaves)
+        program = trace(problem.run, leaves, [np.ones(y.shape, y.dtype) for y in Ys])
+    steps = [one for step in program.backward()[1] for one in step.all() if one.name != "return" and one.line]
+    choices = [(step, edit) for step in steps for edit in (*edits(step), *gross(step)) if edit.kind not in UNLIKELY]
+    kinds: dict[str, list[Any]] = {}
+    for i in rng.permutation(len(choices)):
+        kinds.setdefault(choices[i][1].kind, []).append(choices[i])
+    turns = [
+        of_kind[turn]
+        for turn in range(max(map(len, kinds.values()), default=0))
+        for of_kind in kinds.values()
+        if turn < len(of_kind)
+    ]
+    for i in range(count):
+        chosen = [turns[i]] if together == 1 and i < len(turns) else []
+        if together > 1 and len(turns) >= together:
+            chosen = [turns[k] for k in rng.choice(len(turns), together, replace=False)]
+        if not chosen or len({step.site for step, _ in chosen}) < len(chosen):
+            continue
+        changes = {step.site: (edit.kind, edit.words) for step, edit in chosen}
+        run = partial(_run_changed, problem.run, changes)
+        where = [(step.line.file, step.line.line) for step, _ in chosen]
+        yield "; ".join(edit.kind for _, edit in chosen), where, replace(problem, run=run, zeros=set())
+
+
+UNLIKELY = {
+    "zeroed intermediate",
+    "one branch alone",
+    "last one dropped from a sum",
+    "missing reduction",
+    "off by one",
+    "column-major",
+}
+
+
+def _run_changed(run: Callable[..., Any], changes: dict[int, tuple[str, str]], leaves: Any, dYs: Any) -> Any:
+    program = trace(run, leaves, dYs)
+    steps = steps_of(program)
+    found = {
+        site: next(e.change for e in (*edits(steps[site]), *gross(steps[site])) if (e.kind, e.words) == key)
+        for site, key in changes.items()
+    }
+    values: list[Any] = [None] * program.slots
+    for slot, value in program.constants.items():
+        values[slot] = value
+    for slot, value in zip([*program.leaves, *program.dYs], [*leaves, *dYs], strict=True):
+        values[slot] = jnp.asarray(value)
+    _execute(program, program.steps, values, found)
+    return [values[slot] for slot in program.Ys], [values[slot] for slot in program.cotangents]
+
+
+def _execute(program: Program, steps: Sequence[Step], values: list[Any], changes: dict[int, Any]) -> None:
+    """The program under JAX's tracing, each equation at the line that it had."""
+    for step in steps:
+        inputs = [values[slot] for slot in step.inputs]
+        with user_context(step.traceback):
+            if step.body is None or step.site in changes:
+                outputs = program.apply(step, inputs, values, changes)
+            else:
+                outputs = _scan(program, step, inputs, values, changes)
+        for slot, value in zip(step.outputs, outputs, strict=True):
+            values[slot] = value
+
+
+def _scan(program: Program, step: Step, inputs: list[Any], values: list[Any], changes: dict[int, Any]) -> list[Any]:
+    body = step.body
+    assert body is not None
+    fixed, rest = inputs[: body.constants], inputs[body.constants :]
+
+    def iteration(carry: list[Any], xs: list[Any]) -> tuple[list[Any], list[Any]]:
+        own = list(values)
+        for slot, value in zip(body.arguments, [*fixed, *carry, *xs], strict=True):
+            own[slot] = value
+        _execute(program, body.steps, own, changes)
+        results = [own[slot] for slot in body.results]
+        return [jnp.asarray(r, c.dtype) for r, c in zip(results, carry, strict=False)], results[body.carried :]
+
+    carry = [jnp.asarray(x) for x in rest[: body.carried]]
+    final, ys = jax.lax.scan(
+        iteration, carry, rest[body.carried :], length=step.params["length"], reverse=step.params["reverse"]
+    )
+    return [*final, *ys]
+
+
+def in_source(
+    case: Case, problem: Problem, args: Any, count: int, rng: np.random.Generator, folder: Path
+) -> Iterator[Faulty]:
+    """Faults in the text of the backward function, as it stands in its file."""
+    text, name = sources.source_of(case.rule.backward)
+    faults = list(sources.faults(text, name))
+    forward_name = sources.source_of(case.rule.forward)[1]
+    kinds: dict[str, list[Any]] = {}
+    for i in rng.permutation(len(faults)):
+        kinds.setdefault(faults[i].kind, []).append(faults[i])
+    turns = [
+        of_kind[turn]
+        for turn in range(max(map(len, kinds.values()), default=0))
+        for of_kind in kinds.values()
+        if turn < len(of_kind)
+    ]
+    made = 0
+    for i, fault in enumerate(turns):
+        if made >= count:
+            return
+        path = folder / f"{case.op}_{i}.py"
+        try:
+            module = sources.module_of(path, f"handgrad_faulty_{case.op}_{i}", sources.changed(text, fault))
+        except (SyntaxError, NameError, TypeError):
+            continue
+        options = case.options
+        of_backward = {key: value for key, value in options.items() if key != "residuals"}
+        forward = partial(getattr(module, forward_name), **options)
+        backward = partial(getattr(module, name), **of_backward)
+        made += 1
+        try:
+            yield fault.kind, [(str(path), fault.line)], from_rule(str(case), forward, backward, args, case.expected)
+        except ProblemError:
+            continue
+
+
+def judge_subject(name: str, count: int, seed: int, part: str) -> tuple[str, Tally]:
+    """The faults of one subject before the search for a repair.
+
+    Args:
+      part: "program", "source" or "pairs".
+    """
+    case, tally, rng = subject(name), Tally(), np.random.default_rng((seed, 13))
+    args = arguments(case, np.dtype("float64"), seed)
+    problem = problem_of(case, args)
+    folder = Path(tempfile.mkdtemp(prefix="repairs-"))
+    made = {
+        "program": lambda: in_program(problem, count, rng),
+        "pairs": lambda: in_program(problem, count, rng, together=2),
+        "source": lambda: in_source(case, problem, args, count, rng, folder),
+    }[part]()
+    for kind, where, faulty in made:
+        _judge(tally, kind, where, faulty, seed)
+    shutil.rmtree(folder)
+    jax.clear_caches()
+    return name, tally
+
+
+def _judge(tally: Tally, kind: str, where: list[tuple[str, int]], faulty: Problem, seed: int) -> None:
+    start = time.process_time()
+    found = find(faulty, faulty.leaves, seed)
+    seconds = time.process_time() - start
+    if found is None:
+        return
+    reports = found.reports()
+    with precise(True):
+        wrong = bool(found.changes) and not _holds(Laboratory(faulty, faulty.leaves, seed + 1000), found)
+    tally.faults[kind] += 1
+    tally.seconds.append(seconds)
+    lines = [(repair.file, repair.line) for repair in reports]
+    words = [repair.change for repair in reports]
+    at = [line for _, line in where]
+    text = [repair.source for repair in reports]
+    if wrong:
+        tally.wrong.append((kind, at, lines, words))
+    elif found.left:
+        tally.misses.append((kind, at, words, round(seconds, 2)))
+    else:
+        tally.repaired[kind] += 1
+        if set(where) <= set(lines):
+            tally.lines[kind] += 1
+            tally.found.append((kind, at, text, words))
+        else:
+            tally.misplaced.append((kind, at, [line for _, line in lines], text, words))
+
+
+def _holds(laboratory: Laboratory, found: Repaired) -> bool:
+    """Whether a repair is right at numbers and shapes that the search hasn't seen."""
+    trials = [laboratory.fresh(), *laboratory.others(turns=(4, 5))]
+    changes = {change.site: change.change for change in found.changes}
+    fixed = set(range(len(found.laboratory.given.tolerances))) - found.left
+    return all(not trial.wrong(changes) & fixed for trial in trials if trial is not None)
+
+
+def summary(results: list[tuple[str, Tally]]) -> dict[str, Any]:
+    """The figures of all subjects."""
+    whole = Tally()
+    for _, tally in results:
+        whole.add(tally)
+    faults = whole.faults.total()
+    return {
+        "subjects": len(results),
+        "faults": faults,
+        "repaired": whole.repaired.total(),
+        "on the right line": whole.lines.total(),
+        "wrong repairs": whole.wrong,
+        "kinds": {
+            kind: {"faults": n, "repaired": whole.repaired[kind], "on the right line": whole.lines[kind]}
+            for kind, n in sorted(whole.faults.items())
+        },
+        "median seconds": round(statistics.median(whole.seconds), 2) if whole.seconds else 0.0,
+        "longest": round(max(whole.seconds, default=0.0), 1),
+        "not repaired": whole.misses,
+        "on another line": whole.misplaced,
+    }

@@ -1,0 +1,159 @@
+"""Wrong backward passes as people write them: one change in the text of a function, its lines where they were."""
+
+import ast
+import importlib.util
+import inspect
+import itertools
+import linecache
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+
+class Fault(NamedTuple):
+    """One change of a source file.
+
+    Attributes:
+      kind: what sort.
+      line: which line changes, from 1.
+      start, end: the offsets in the file's text that are replaced.
+      text: by what.
+    """
+
+    kind: str
+    line: int
+    start: int
+    end: int
+    text: str
+
+
+_FUNCTIONS = {"sum": "mean", "mean": "sum", "sin": "cos", "cos": "sin", "exp": "expm1", "tanh": "sin", "log1p": "log"}
+_FUNCTIONS |= {"maximum": "minimum", "minimum": "maximum", "sqrt": "square", "rsqrt": "sqrt", "sigmoid": "tanh"}
+_FUNCTIONS |= {"sign": "abs", "abs": "sign", "square": "sqrt", "cosh": "sinh", "sinh": "cosh", "max": "min"}
+_TRANSPARENT = {"conj", "conjugate"}
+
+
+def faults(text: str, function: str) -> Iterator[Fault]:
+    """Every change of a function's body: operators, factors, terms, operands, reductions, functions, constants."""
+    tree = ast.parse(text)
+    starts = [0, *itertools.accumulate(len(line) for line in text.splitlines(keepends=True))]
+
+    def at(line: int, column: int) -> int:
+        whole = text[starts[line - 1] : starts[line]]
+        return starts[line - 1] + len(whole.encode()[:column].decode())
+
+    def span(node: Any) -> tuple[int, int]:
+        return at(node.lineno, node.col_offset), at(node.end_lineno, node.end_col_offset)
+
+    def whole(node: Any) -> str:
+        # An operand may stand in parentheses, which its own span leaves out.
+        return f"({text[slice(*span(node))]})"
+
+    (definition,) = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and n.name == function]
+    inside = [node for statement in _body(definition) for node in ast.walk(statement)]
+    names = {n.id for n in inside if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    for node in inside:
+        if isinstance(node, ast.BinOp):
+            start, end = span(node)
+            left, right = whole(node.left), whole(node.right)
+            lines = node.lineno
+            match node.op:
+                case ast.Add():
+                    changes = [("sign of a term", f"{left} - {right}"), ("dropped term", left), ("dropped term", right)]
+                case ast.Sub():
+                    changes = [("sign of a term", f"{left} + {right}"), ("dropped term", left)]
+                    changes += [("swapped operands", f"{right} - {left}")]
+                case ast.Mult():
+                    changes = [("dropped factor", left), ("dropped factor", right)]
+                    changes += [("quotient for a product", f"{left} / {right}")]
+                case ast.Div():
+                    changes = [("dropped factor", left), ("product for a quotient", f"{left} * {right}")]
+                    changes += [("swapped operands", f"{right} / {left}")]
+                case ast.MatMult():
+                    changes = [("swapped operands", f"{right} @ {left}"), ("transposed operand", f"{left} @ {right}.T")]
+                    changes += [("transposed operand", f"{left}.T @ {right}")]
+                case ast.Pow():
+                    changes = [("exponent", left), ("exponent", f"{left} ** ({right} + 1)")]
+                case _:
+                    changes = []
+            yield from (Fault(kind, lines, start, end, f"({new})") for kind, new in changes)
+            if isinstance(node.op, ast.Mult | ast.Div | ast.MatMult):
+                yield Fault("factor", lines, start, end, f"(2 * ({text[start:end]}))")
+                yield Fault("sign", lines, start, end, f"(-({text[start:end]}))")
+        elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+            yield Fault("sign", node.lineno, *span(node), whole(node.operand))
+        elif isinstance(node, ast.Attribute):
+            start, end = span(node)
+            base = text[slice(*span(node.value))]
+            if node.attr in ("T", "mT"):
+                yield Fault("transposed operand", node.end_lineno or 0, start, end, base)
+            elif node.attr in _FUNCTIONS and base in ("jnp", "jax.nn", "lax", "np"):
+                yield Fault("another function", node.lineno, start, end, f"{base}.{_FUNCTIONS[node.attr]}")
+        elif isinstance(node, ast.Call):
+            yield from _of_call(node, span, text)
+        elif isinstance(node, ast.Constant) and type(node.value) in (int, float) and node.value not in (0, -1):
+            new = repr(2 * node.value)
+            yield Fault("constant", node.lineno, *span(node), new)
+        elif isinstance(node, ast.Compare) and len(node.ops) == 1:
+            flipped = {ast.Gt: "<", ast.Lt: ">", ast.GtE: "<", ast.LtE: ">"}.get(type(node.ops[0]))
+            if flipped:
+                new = f"{whole(node.left)} {flipped} {whole(node.comparators[0])}"
+                yield Fault("flipped comparison", node.lineno, *span(node), f"({new})")
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and node.id in names:
+            for other in sorted(names - {node.id}):
+                yield Fault("another operand", node.lineno, *span(node), other)
+
+
+def _of_call(node: ast.Call, span: Callable[[Any], tuple[int, int]], text: str) -> Iterator[Fault]:
+    name = node.func.attr if isinstance(node.func, ast.Attribute) else ""
+    if name == "where" and len(node.args) == 3:
+        a, b, c = (text[slice(*span(arg))] for arg in node.args)
+        start, end = span(node.args[0])[0], span(node.args[2])[1]
+        yield Fault("wrong branch", node.args[0].lineno, start, end, f"{a}, {c}, {b}")
+    if name in _TRANSPARENT and node.args:
+        yield Fault("conjugate", node.lineno, *span(node), f"({text[slice(*span(node.args[0]))]})")
+    for axis in (
+        *(k.value for k in node.keywords if k.arg == "axis"),
+        *(node.args[1:2] if name in ("sum", "mean") else ()),
+    ):
+        source = text[slice(*span(axis))]
+        if source in ("-1", "0", "1"):
+            yield Fault("wrong axis", axis.lineno, *span(axis), {"-1": "0", "0": "-1", "1": "0"}[source])
+    if name == "cumsum":
+        yield Fault("function left out", node.lineno, *span(node), f"({text[slice(*span(node.args[0]))]})")
+
+
+def _body(definition: ast.FunctionDef) -> list[ast.stmt]:
+    """The statements; of the checks and the docstring there is nothing to get wrong."""
+    found = []
+    for statement in definition.body:
+        value = statement.value if isinstance(statement, ast.Expr) else None
+        if value is None:
+            found.append(statement)
+    return found
+
+
+def module_of(path: Path, name: str, text: str) -> Any:
+    """A module made of this text, at this path, which is written for the tracebacks to read."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    linecache.checkcache(str(path))
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    exec(compile(text, str(path), "exec"), module.__dict__)
+    return module
+
+
+def changed(text: str, fault: Fault) -> str:
+    """The text with the change made."""
+    return text[: fault.start] + fault.text + text[fault.end :]
+
+
+def source_of(function: Any) -> tuple[str, str]:
+    """(the text of the file that a function stands in, the function's name)."""
+    while hasattr(function, "func"):
+        function = function.func
+    return Path(inspect.getsourcefile(function) or "").read_text(), function.__name__

@@ -1,0 +1,344 @@
+"""A function as a list of steps, run one by one in NumPy, with some of them changed."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jax.extend.core import Literal
+
+from handgrad.crosscheck.errors.program.interpret import cast, evaluate
+from handgrad.crosscheck.errors.program.source import Line, line_of, watching
+
+# Calls that do nothing but call: their equations join the caller's.
+CALLS = {
+    "jit",
+    "pjit",
+    "closed_call",
+    "core_call",
+    "custom_jvp_call",
+    "custom_vjp_call",
+    "custom_vjp_call_jaxpr",
+    "checkpoint",
+    "remat",
+    "remat2",
+}
+UNROLLED = 2000  # steps that a loop may take here; a longer one is one step that JAX runs
+# What a change raises that doesn't fit the shapes or dtypes around it.
+MISFITS = (ValueError, TypeError, IndexError, OverflowError, jax.errors.JaxRuntimeError)
+
+Values = list[Any]  # of every slot
+
+
+class Body(NamedTuple):
+    """A scan's body: its steps, and the slots of its arguments and results. The first `constants` arguments stay as
+    they are, the next `carried` go from one iteration to the next, the others are sliced."""
+
+    steps: list["Step"]
+    arguments: list[int]
+    results: list[int]
+    constants: int
+    carried: int
+
+
+class Return(NamedTuple):
+    """The primitive of a cotangent's last step, which hands it over as it is."""
+
+    name: str = "return"
+    multiple_results: bool = False
+
+    def bind(self, x: Any) -> Any:
+        """x."""
+        return x
+
+
+class Step(NamedTuple):
+    """One equation.
+
+    Attributes:
+      site: its number in the order of tracing, the same at every shape of the arguments.
+      primitive, params: JAX's.
+      inputs, outputs: slots that it reads and writes.
+      avals_in, avals_out: shape and dtype of each.
+      line: in the user's source, or None.
+      traceback: JAX's own record of it.
+      body: of a scan that is run here; else None.
+    """
+
+    site: int
+    primitive: Any
+    params: dict[str, Any]
+    inputs: list[int]
+    outputs: list[int]
+    avals_in: list[Any]
+    avals_out: list[Any]
+    line: Line | None = None
+    traceback: Any = None
+    body: Body | None = None
+
+    @property
+    def name(self) -> str:
+        """The primitive's."""
+        return self.primitive.name
+
+    @property
+    def where(self) -> str:
+        """ "softmax.py:63", or its number."""
+        return str(self.line or f"equation {self.site}")
+
+    @property
+    def weight(self) -> int:
+        """How many steps it comes to."""
+        return 1 if self.body is None else self.params["length"] * sum(step.weight for step in self.body.steps)
+
+    def run(self, inputs: Sequence[Any], **changed: Any) -> list[Any]:
+        """The outputs for these inputs, with some parameters changed."""
+        params = {**self.params, **changed} if changed else self.params
+        return evaluate(self.primitive, inputs, params, [aval.dtype for aval in self.avals_out])
+
+    def all(self) -> Iterator["Step"]:
+        """This step, and those of its body."""
+        yield self
+        for step in self.body.steps if self.body else ():
+            yield from step.all()
+
+
+class Frame(NamedTuple):
+    """A step about to run: what a change to it may look at."""
+
+    step: Step
+    inputs: list[Any]
+    values: Values
+    program: "Program"
+
+    def outputs(self) -> list[Any]:
+        """What the step gives unchanged."""
+        return self.program.run_step(self.step, self.inputs, self.values, {})
+
+    def run(self, inputs: Sequence[Any], **changed: Any) -> list[Any]:
+        """What the step gives for other inputs, or with some parameters changed."""
+        if self.step.body is None:
+            return self.step.run(inputs, **changed)
+        step = self.step._replace(params={**self.step.params, **changed})
+        return self.program.run_step(step, inputs, self.values, {})
+
+    @property
+    def xp(self) -> Any:
+        """NumPy; jax.numpy while JAX traces."""
+        return jnp if any(isinstance(x, Tracer) for x in self.inputs) else np
+
+
+Changes = Mapping[int, Callable[[Frame], list[Any]]]  # {site: what the step there gives instead}
+NONE: Mapping[int, Any] = MappingProxyType({})
+
+
+class Program(NamedTuple):
+    """A traced function as a list of steps over numbered slots.
+
+    Attributes:
+      steps: in order; each reads and writes slots.
+      constants: {slot: value} of literals and closed-over arrays.
+      leaves, dYs: the slots of the arguments.
+      Ys, cotangents: the slots of the results.
+      slots: how many there are.
+      shapes: of the arguments, leaves and dYs.
+    """
+
+    steps: list[Step]
+    constants: dict[int, Any]
+    leaves: list[int]
+    dYs: list[int]
+    Ys: list[int]
+    cotangents: list[int]
+    slots: int
+    shapes: list[tuple[int, ...]]
+
+    @property
+    def sites(self) -> int:
+        """One more than the last site."""
+        return self.steps[-1].site + 1 if self.steps else 0
+
+    def backward(self) -> tuple[list[Step], list[Step]]:
+        """(forward, backward): the steps that the Ys need, and those that only the cotangents need."""
+        forward = self.needed(self.Ys)
+        sites = {step.site for step in forward}
+        return forward, [step for step in self.needed(self.cotangents) if step.site not in sites]
+
+    def needed(self, results: Sequence[int]) -> list[Step]:
+        """The steps that these slots need."""
+        needed, found = set(results), []
+        for step in reversed(self.steps):
+            if needed.intersection(step.outputs):
+                needed.update(step.inputs)
+                found.append(step)
+        return found[::-1]
+
+    def run(
+        self, leaves: Sequence[Any], dYs: Sequence[Any], steps: Sequence[Step] | None = None, changes: Changes = NONE
+    ) -> Values:
+        """The value of every slot that the steps (all of them) fill; None in the others."""
+        values: Values = [None] * self.slots
+        for slot, value in self.constants.items():
+            values[slot] = value
+        for slot, value in zip([*self.leaves, *self.dYs], [*leaves, *dYs], strict=True):
+            values[slot] = value
+        self.fill(self.steps if steps is None else steps, values, changes)
+        return values
+
+    def rerun(
+        self, steps: Sequence[Step], values: Values, changes: Changes, changed: Mapping[int, Any] = NONE
+    ) -> Values:
+        """The values after some steps, and some slots, have changed: what follows from them is run again."""
+        values = list(values)
+        dirty = set(changed)
+        for slot, value in changed.items():
+            values[slot] = value
+        for step in steps:
+            touched = (
+                not changes.keys().isdisjoint(one.site for one in step.all()) if step.body else step.site in changes
+            )
+            if touched or not dirty.isdisjoint(step.inputs):
+                self.fill([step], values, changes)
+                dirty.update(step.outputs)
+        return values
+
+    def fill(self, steps: Sequence[Step], values: Values, changes: Changes) -> None:
+        """Run steps one by one, their outputs put among the values."""
+        for step in steps:
+            outputs = self.apply(step, [values[slot] for slot in step.inputs], values, changes)
+            for slot, value in zip(step.outputs, outputs, strict=True):
+                values[slot] = value
+
+    def apply(self, step: Step, inputs: Sequence[Any], values: Values, changes: Changes) -> list[Any]:
+        """One step's outputs, changed where there is a change for it."""
+        change = changes.get(step.site)
+        if change is None:
+            return self.run_step(step, inputs, values, changes)
+        outputs = change(Frame(step, list(inputs), values, self))
+        return [_like(y, aval, step.name) for y, aval in zip(outputs, step.avals_out, strict=True)]
+
+    def run_step(self, step: Step, inputs: Sequence[Any], values: Values, changes: Changes) -> list[Any]:
+        """One step's outputs, as the changes to its body have it."""
+        return step.run(inputs) if step.body is None else self._loop(step, step.body, inputs, values, changes)
+
+    def _loop(self, step: Step, body: Body, inputs: Sequence[Any], values: Values, changes: Changes) -> list[Any]:
+        fixed, rest = inputs[: body.constants], inputs[body.constants :]
+        carry, sliced = list(rest[: body.carried]), rest[body.carried :]
+        length = step.params["length"]
+        order = range(length)[::-1] if step.params["reverse"] else range(length)
+        stacks: list[list[Any]] = [[None] * length for _ in body.results[body.carried :]]
+        for k in order:
+            for slot, value in zip(body.arguments, [*fixed, *carry, *(x[k] for x in sliced)], strict=True):
+                values[slot] = value
+            self.fill(body.steps, values, changes)
+            results = [values[slot] for slot in body.results]
+            carry = results[: body.carried]
+            for stack, y in zip(stacks, results[body.carried :], strict=True):
+                stack[k] = y
+        stack = jnp.stack if any(isinstance(x, Tracer) for x in inputs) else np.stack
+        avals = step.avals_out[body.carried :]
+        return [*carry, *(stack(ys) if ys else np.zeros(a.shape, a.dtype) for ys, a in zip(stacks, avals, strict=True))]
+
+
+def trace(hand: Callable[..., Any], leaves: Sequence[Any], dYs: Sequence[Any]) -> Program:
+    """`hand`, (leaves, dYs) -> (Ys, cotangents), as a program without nested calls."""
+    with watching() as last:
+        # A function of its own: what JAX has traced before it wouldn't run again.
+        closed, results_like = jax.make_jaxpr(lambda *given: hand(*given), return_shape=True)(list(leaves), list(dYs))
+    n_outputs = len(jax.tree.leaves(results_like[0]))
+    tracing = _Tracing()
+    consts = [tracing.constant(value) for value in closed.consts]
+    arguments = [tracing.new() for _ in closed.jaxpr.invars]
+    results, steps = tracing.inline(closed.jaxpr, [*consts, *arguments], None)
+    # Where nothing else reads a result, its own line may be changed; else only the one that returns it.
+    read = [slot for step in steps for slot in step.inputs] + results
+    made = {slot: step.line for step in steps for slot in step.outputs if read.count(slot) == 1}
+    cotangents = []
+    for slot, atom in zip(results[n_outputs:], closed.jaxpr.outvars[n_outputs:], strict=True):
+        cotangents.append(tracing.new())
+        line = made.get(slot) or last.line
+        avals = [atom.aval], [atom.aval]
+        steps.append(Step(tracing.site(), Return(), {}, [slot], [cotangents[-1]], *avals, line))
+    shapes = [np.shape(x) for x in (*leaves, *dYs)]
+    split = arguments[: len(leaves)], arguments[len(leaves) :]
+    return Program(steps, tracing.constants, *split, results[:n_outputs], cotangents, tracing.slots, shapes)
+
+
+def _like(y: Any, aval: Any, name: str) -> Any:
+    """A changed output in the dtype of the one that it replaces, and stretched to its shape."""
+    if jnp.issubdtype(aval.dtype, jax.dtypes.extended) or name == "return":
+        return y
+    y = y if name == "convert_element_type" else cast(y, aval.dtype)
+    shape = y.shape
+    if shape == aval.shape or y.ndim > len(aval.shape):
+        return y
+    if not all(n in (1, m) for n, m in zip(shape[::-1], aval.shape[::-1], strict=False)):
+        return y
+    return (jnp if isinstance(y, Tracer) else np).broadcast_to(y, aval.shape)
+
+
+class _Tracing:
+    """Slots and sites, numbered in the order of the jaxpr."""
+
+    def __init__(self) -> None:
+        self.slots = self.sites = 0
+        self.constants: dict[int, Any] = {}
+        self.last: Line | None = None  # the user's line before: for what JAX and factors do afterwards
+
+    def new(self) -> int:
+        self.slots += 1
+        return self.slots - 1
+
+    def site(self) -> int:
+        self.sites += 1
+        return self.sites - 1
+
+    def constant(self, value: Any) -> int:
+        slot = self.new()
+        extended = jnp.issubdtype(getattr(value, "dtype", np.float64), jax.dtypes.extended)
+        self.constants[slot] = value if extended else np.asarray(value)
+        return slot
+
+    def inline(self, jaxpr: Any, arguments: Sequence[int], caller: Line | None) -> tuple[list[int], list[Step]]:
+        """(slots of the results, steps) of a jaxpr at these slots of its constants and arguments."""
+        slot_of: dict[Any, int] = dict(zip([*jaxpr.constvars, *jaxpr.invars], arguments, strict=True))
+        steps: list[Step] = []
+
+        def read(atom: Any) -> int:
+            if isinstance(atom, Literal):
+                aval: Any = atom.aval
+                return self.constant(np.asarray(atom.val, aval.dtype))
+            return slot_of[atom]
+
+        for equation in jaxpr.eqns:
+            inputs = [read(atom) for atom in equation.invars]
+            line = line_of(equation) or caller  # what JAX has traced before, as jnp.where, has no line of its own
+            self.last = line = line or self.last
+            called = equation.params.get("jaxpr", equation.params.get("call_jaxpr"))
+            if equation.primitive.name in CALLS and called is not None:
+                consts = [self.constant(value) for value in getattr(called, "consts", [])]
+                outputs, inner = self.inline(getattr(called, "jaxpr", called), [*consts, *inputs], line)
+                steps += inner
+            else:
+                outputs = [self.new() for _ in equation.outvars]
+                avals = [atom.aval for atom in equation.invars], [atom.aval for atom in equation.outvars]
+                body = self.body(equation, line) if equation.primitive.name == "scan" else None
+                record = equation.source_info.traceback
+                steps.append(
+                    Step(self.site(), equation.primitive, equation.params, inputs, outputs, *avals, line, record, body)
+                )
+            slot_of.update(zip(equation.outvars, outputs, strict=True))
+        return [read(atom) for atom in jaxpr.outvars], steps
+
+    def body(self, equation: Any, line: Line | None) -> Body | None:
+        """A scan's body, numbered whether or not it is run here: the numbers must not depend on the shapes."""
+        closed, params = equation.params["jaxpr"], equation.params
+        consts = [self.constant(value) for value in closed.consts]
+        arguments = [self.new() for _ in closed.jaxpr.invars]
+        results, steps = self.inline(closed.jaxpr, [*consts, *arguments], line)
+        if params["length"] * sum(step.weight for step in steps) > UNROLLED:
+            return None
+        return Body(steps, arguments, results, params["num_consts"], params["num_carry"])

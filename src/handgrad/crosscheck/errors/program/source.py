@@ -1,0 +1,175 @@
+"""The line of the user's source that an equation of a jaxpr comes from."""
+
+import ast
+import functools
+import linecache
+import sys
+import sysconfig
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from jax.extend.source_info_util import current_name_stack, set_name_stack, user_context
+
+import handgrad
+
+_HOUSE = Path(handgrad.__file__).parent
+# Not the user's: JAX, the checker, and what multiplies factors or calls a rule for them.
+_PLUMBING = (
+    str(Path(str(jax.__file__)).parent),
+    str(_HOUSE / "crosscheck"),
+    str(_HOUSE / "factors"),
+    str(_HOUSE / "rule.py"),
+    str(_HOUSE / "meshes.py"),
+)
+_LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")})
+
+
+class Line(NamedTuple):
+    """Where an expression stands.
+
+    Attributes:
+      file, line: as in a traceback.
+      function: the name of the function around it.
+      start, end: its columns where it stands on one line and Python says so; else -1.
+    """
+
+    file: str
+    line: int
+    function: str
+    start: int = -1
+    end: int = -1
+
+    def __str__(self) -> str:
+        return f"{Path(self.file).name}:{self.line}"
+
+    @property
+    def text(self) -> str:
+        """The line as it stands, without indentation."""
+        return linecache.getline(self.file, self.line).strip()
+
+    @property
+    def expression(self) -> str:
+        """What stands between the columns; "" where they aren't known."""
+        if self.start < 0:
+            return ""
+        return linecache.getline(self.file, self.line).encode()[self.start : self.end].decode(errors="ignore")
+
+
+def line_of(equation: Any) -> Line | None:
+    """The innermost frame that is the user's; None where JAX doesn't say."""
+    traceback = equation.source_info.traceback
+    if traceback is None:
+        return None
+    try:
+        frames = list(traceback.frames)  # the innermost first
+        codes, offsets = traceback.raw_frames()
+    except AttributeError:  # not part of JAX's promises
+        return None
+    candidates = [i for i, frame in enumerate(frames) if not frame.file_name.startswith(_PLUMBING)]
+    # A rule that is itself part of an installed library has no frame elsewhere.
+    own = [i for i in candidates if not frames[i].file_name.startswith(_LIBRARIES)] or candidates
+    if not own:
+        return None
+    frame = frames[own[0]]
+    start, end = _columns(codes[own[0]], offsets[own[0]])
+    return Line(frame.file_name, frame.line_num, frame.function_name, start, end)
+
+
+@functools.lru_cache(maxsize=4096)
+def _positions(code: Any) -> list[Any]:
+    return list(code.co_positions())
+
+
+def _columns(code: Any, offset: int) -> tuple[int, int]:
+    try:
+        first, last, start, end = _positions(code)[offset // 2]
+    except (AttributeError, IndexError, TypeError):
+        return -1, -1
+    return (start, end) if first == last and start is not None and end is not None else (-1, -1)
+
+
+def assigned(line: Line) -> str:
+    """The one name that a line assigns, as "s" of `s = jnp.sum(P)`; "" where it assigns none or several."""
+    try:
+        (statement,) = ast.parse(line.text).body
+    except (SyntaxError, ValueError):
+        return ""
+    if isinstance(statement, ast.Assign) and len(statement.targets) == 1:
+        target = statement.targets[0]
+    elif isinstance(statement, ast.AnnAssign):
+        target = statement.target
+    else:
+        return ""
+    return target.id if isinstance(target, ast.Name) else ""
+
+
+_OPERATORS = {
+    ast.Add: "add",
+    ast.Sub: "sub",
+    ast.Mult: "mul",
+    ast.Div: "div",
+    ast.MatMult: "dot_general",
+    ast.Pow: "pow",
+}
+
+
+@functools.lru_cache(maxsize=4096)
+def operands(line: Line, primitive: str) -> tuple[str, ...]:
+    """The names of the operands of an expression, as ("dY", "W") of `dY @ W`; "" for an operand that is no name."""
+    try:
+        expression = ast.parse(line.expression.strip(), mode="eval").body
+    except (SyntaxError, ValueError):
+        return ()
+    if isinstance(expression, ast.BinOp) and _OPERATORS.get(type(expression.op)) == primitive:
+        nodes = [expression.left, expression.right]
+    elif isinstance(expression, ast.Call) and len(expression.args) == 1:
+        nodes = expression.args
+    elif isinstance(expression, ast.UnaryOp):
+        nodes = [expression.operand]
+    else:
+        return ()
+    return tuple(node.id if isinstance(node, ast.Name) else "" for node in nodes)
+
+
+class _Here:
+    """In place of a traceback: JAX takes the stack as it is, where it would have taken an earlier one."""
+
+    def __bool__(self) -> bool:
+        return False
+
+
+class watching:  # noqa: N801 (a context manager)
+    """Notes where the user's functions return while JAX traces them: `line` is where the last one did.
+
+    It also keeps JAX from giving every equation of a custom_vjp's backward pass the line of the forward call.
+    """
+
+    def __enter__(self) -> "watching":
+        self.line: Line | None = None
+        self.outside = set_name_stack(current_name_stack())  # which puts back all that is changed here
+        self.outside.__enter__()
+        self.free = sys.getprofile() is None  # a profiler's place is not taken
+        if self.free:
+            sys.setprofile(self._event)
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        if self.free:
+            sys.setprofile(None)
+        self.outside.__exit__(*error)
+
+    def _event(self, frame: Any, event: str, value: Any) -> None:
+        code = frame.f_code
+        if event not in ("call", "return") or not _is_users(code):
+            return
+        if event == "return":
+            self.line = Line(code.co_filename, frame.f_lineno, code.co_name)
+        else:
+            user_context(_Here()).__enter__()  # what JAX enters next ends it
+
+
+@functools.lru_cache(maxsize=4096)
+def _is_users(code: Any) -> bool:
+    own = not code.co_filename.startswith((*_PLUMBING, *_LIBRARIES, "<frozen", "<string>"))
+    return own and (code.co_name[0] != "<" or code.co_name == "<lambda>")

@@ -1,0 +1,187 @@
+"""The repair: the smallest change to a backward program that makes its gradient right."""
+
+from collections.abc import Collection, Iterable
+from typing import NamedTuple
+
+from handgrad.crosscheck.errors.program.program import MISFITS, Changes, Program, Step
+from handgrad.crosscheck.errors.repair.names import Names, returns_several, subject
+from handgrad.crosscheck.errors.repair.pairs import pairs
+from handgrad.crosscheck.errors.repair.search import Budget, Candidate, Leaf
+from handgrad.crosscheck.errors.repair.trials import Laboratory, Trial
+from handgrad.crosscheck.evidence.evidence import Evidence
+from handgrad.crosscheck.report.report import Repair
+from handgrad.crosscheck.subject.arguments import Leaves
+from handgrad.crosscheck.subject.problem import Problem
+from handgrad.crosscheck.subject.programs import precise
+
+STEPS = 400_000  # that a search may run
+VERIFIED = 40  # candidates that are tried at fresh inputs, for each leaf
+ROUNDS = 3  # changes that one repair may have
+
+Change = tuple[Candidate, ...]  # one, or a pair
+
+
+class Repaired(NamedTuple):
+    """What was found.
+
+    Attributes:
+      laboratory, names: what was searched.
+      changes: in the order in which they were found.
+      leaves: that each makes right.
+      left: the leaves that are still wrong.
+    """
+
+    laboratory: Laboratory
+    names: Names
+    changes: list[Candidate]
+    leaves: list[set[int]]
+    left: set[int]
+
+    def reports(self) -> tuple[Repair, ...]:
+        """The changes by file and line."""
+        steps = steps_of(self.laboratory.given.program)
+        found = []
+        for candidate, leaves in zip(self.changes, self.leaves, strict=True):
+            step = steps[candidate.site]
+            name = subject(self.names, step, candidate.slot)
+            words = candidate.words.replace("{}", name) if name else candidate.alone.replace("{}", "it")
+            line = step.line
+            if line is not None and len(leaves) == 1 and returns_several(line):
+                words += f", in {self.names.gradient(min(leaves))}"
+            where = (line.file, line.line, line.text) if line is not None else ("", 0, "")
+            found.append(Repair(*where, words))
+        return tuple(found)
+
+
+def repairs(evidence: Evidence, failing: Collection[str], seed: int, budget: int = STEPS) -> tuple[Repair, ...]:
+    """The changes that make the gradient right, one for each line; empty where none was found.
+
+    Each is right at the inputs of the evidence, at fresh inputs, and at inputs of other shapes, where the functions
+    accept them.
+
+    Args:
+      evidence: on the gradient as it is.
+      failing: the names of the leaves that are wrong.
+      seed: of the fresh inputs.
+      budget: the steps of the program that the search may run.
+    """
+    programs = evidence.programs
+    if not programs.compiles or not evidence.trusted:
+        return ()
+    passing = {i for i, leaf in enumerate(evidence.wanted) if leaf.name not in failing}
+    found = find(programs.problem, evidence.leaves, seed, passing, budget)
+    return () if found is None else found.reports()
+
+
+def find(
+    problem: Problem, leaves: Leaves, seed: int, passing: Collection[int] = (), budget: int = STEPS
+) -> Repaired | None:
+    """What `repairs` reports, as changes of the program; None where the gradient can't be traced, or isn't wrong.
+
+    Args:
+      leaves: the inputs.
+      passing: the leaves that are right.
+    """
+    with precise(True):
+        try:
+            laboratory = Laboratory(problem, leaves, seed, passing)
+        except Exception:  # whatever a user's function raises when it is traced once more
+            return None
+        if not laboratory.failing:
+            return None
+        count = len(laboratory.given.program.dYs)
+        outputs = ["Y"] if count == 1 else [f"Y{i}" for i in range(count)]
+        names = Names(laboratory.given.program, problem.names, outputs, problem.wanted_names)
+        return search(laboratory, names, Budget(budget))
+
+
+def search(laboratory: Laboratory, names: Names, budget: Budget) -> Repaired:
+    """Repair one failing leaf after the other; what repairs several at once comes first."""
+    trial = laboratory.small()
+    found = Repaired(laboratory, names, [], [], set(laboratory.failing))
+    if trial is None:
+        return found
+    trials = Trials(laboratory, trial)
+    remaining, skipped = set(laboratory.failing), set()
+    standing: Changes = {}
+    while remaining - skipped and len(found.changes) < ROUNDS:
+        leaf = min(remaining - skipped)
+        change = _single(trials, leaf, remaining, standing, names, budget)
+        if not change:
+            skipped.add(leaf)
+            continue
+        standing = {**standing, **{one.site: one.change for one in change}}
+        left = trials.wrong(standing)
+        fixed, remaining = remaining - left, left
+        for one in change:
+            found.changes.append(one)
+            found.leaves.append(fixed)
+    return found._replace(left=remaining)
+
+
+class Trials:
+    """All of the inputs that a candidate must be right at, made when first needed."""
+
+    def __init__(self, laboratory: Laboratory, small: Trial):
+        self.laboratory, self.small = laboratory, small
+        self._rest: list[Trial] | None = None
+
+    def rest(self) -> list[Trial]:
+        """Those given, fresh ones, and ones of other shapes."""
+        if self._rest is None:
+            fresh = self.laboratory.fresh()
+            self._rest = [self.laboratory.given, *([fresh] if fresh else []), *self.laboratory.others()]
+        return self._rest
+
+    def wrong(self, changes: Changes) -> set[int]:
+        """The leaves that are wrong at some inputs, with these changes."""
+        found: set[int] = set()
+        for trial in (self.small, *self.rest()):
+            try:
+                found |= trial.wrong(changes)
+            except MISFITS:
+                return set(range(len(trial.tolerances)))
+        return found
+
+    def proves(self) -> bool:
+        """Whether there is more than the inputs given."""
+        return len(self.rest()) > 1
+
+
+def _single(trials: Trials, leaf: int, remaining: set[int], standing: Changes, names: Names, budget: Budget) -> Change:
+    """The best change that makes a leaf right and breaks none; () if there is none."""
+    small = trials.small
+    values = [small.program.run(*inputs, changes=standing) for inputs in small.inputs] if standing else small.values
+    one = Leaf(small, values, leaf, standing, names, budget)
+    for tier in one.candidates():
+        best = _best([(candidate,) for candidate in tier], trials, leaf, remaining, standing)
+        if best:
+            return best
+    if one.misshapen:
+        return ()
+    return _best(pairs(one), trials, leaf, remaining, standing)
+
+
+def _best(found: Iterable[Change], trials: Trials, leaf: int, remaining: set[int], standing: Changes) -> Change:
+    """Of the changes that are right everywhere the one that repairs most leaves, then the simplest."""
+    ranked = sorted(found, key=lambda change: sum(candidate.cost for candidate in change))
+    best: Change = ()
+    for change in ranked[:VERIFIED]:
+        if best and _cost(change) > _cost(best) + 0.5:
+            break
+        wrong = trials.wrong({**standing, **{candidate.site: candidate.change for candidate in change}})
+        if leaf in wrong or wrong - remaining or not trials.proves():
+            continue
+        if not wrong:
+            return change
+        best = best or change
+    return best
+
+
+def _cost(change: Change) -> float:
+    return sum(candidate.cost for candidate in change)
+
+
+def steps_of(program: Program) -> dict[int, Step]:
+    """{site: step}, those inside loops too."""
+    return {one.site: one for step in program.steps for one in step.all()}

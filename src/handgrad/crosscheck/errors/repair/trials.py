@@ -1,0 +1,238 @@
+"""Inputs that a repaired gradient must be right at: those given, fresh ones, and fresh ones of other shapes.
+
+All are computed in float64 by running the traced programs step by step: what rounding leaves open is then small, and
+nothing is compiled.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from itertools import combinations
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from handgrad.crosscheck.errors.program.program import NONE, Changes, Program, Values, trace
+from handgrad.crosscheck.subject.arguments import Leaves, ProblemError, is_inexact, largest, wide, widened
+from handgrad.crosscheck.subject.problem import Problem, pullback
+
+DRAWS = 6  # cotangents for each set of inputs
+SMALL = 1500  # numbers, in and out, of the inputs that are searched at; more are cut
+DOUBLE, SINGLE = 2.0**-30, 2.0**-15  # the error, as a share of a leaf's largest gradient, of float64 and of float32
+AXES = 8  # of one length, of which it is asked which may change alone
+LENGTHS = 12  # axes longer than this are cut
+
+
+class Trial(NamedTuple):
+    """One set of inputs, and what the gradient should be there.
+
+    Attributes:
+      program: the gradient under test, traced at these shapes.
+      inputs: (leaves, dYs) for each draw.
+      values: of every slot, for each draw.
+      truth: [draw][wanted leaf], in float64 or complex128.
+      tolerances: for each leaf.
+    """
+
+    program: Program
+    inputs: list[tuple[Leaves, Leaves]]
+    values: list[Values]
+    truth: list[Leaves]
+    tolerances: list[float]
+
+    def right(self, leaf: int, found: Any, draw: int) -> bool:
+        """Whether a leaf's cotangent is right."""
+        truth = self.truth[draw][leaf]
+        if found.shape != truth.shape or found.dtype != truth.dtype:
+            return False
+        with np.errstate(all="ignore"):
+            return bool(np.all(np.abs(found - truth) <= self.tolerances[leaf]))
+
+    def wrong(self, changes: Changes, standing: Changes = NONE) -> set[int]:
+        """The leaves that are wrong after these changes, over all draws."""
+        found: set[int] = set()
+        for draw, values in enumerate(self.values):
+            if changes or standing:
+                values = self.program.rerun(self.program.steps, values, {**standing, **changes})
+            found |= {
+                i
+                for i, slot in enumerate(self.program.cotangents)
+                if i not in found and not self.right(i, values[slot], draw)
+            }
+        return found
+
+
+class Laboratory:
+    """Trials of one problem.
+
+    Attributes:
+      given: the inputs given.
+      failing: the leaves that are wrong there.
+    Raises:
+      ProblemError: the gradient under test or its reference can't be traced at these inputs, or is not finite there.
+    """
+
+    def __init__(self, problem: Problem, leaves: Leaves, seed: int, passing: Collection[int] = ()):
+        self.problem = problem
+        self.rng = np.random.default_rng((seed, 11))
+        self.sites: list[str] | None = None
+        self.shares = [0.0] * len(problem.wanted)
+        given = self._trial(widened(leaves))
+        if given is None:
+            raise ProblemError(f"{problem.name} can't be traced in float64")
+        self.sites = structure(given.program)
+        self.shares = [_share(given.program)] * len(problem.wanted)
+        # What passes in the dtype given is right, however it rounds: in float64 it may be no better.
+        for i in passing:
+            slot, scale = given.program.cotangents[i], max(largest(draw[i]) for draw in given.truth) or 1.0
+            off = (values[slot] - draw[i] for values, draw in zip(given.values, given.truth, strict=True))
+            self.shares[i] = max(self.shares[i], 4 * max(map(largest, off)) / scale)
+        self.given = given._replace(tolerances=self._tolerances(given.truth))
+        self.failing = self.given.wrong({})
+
+    def small(self) -> Trial | None:
+        """The inputs to search at: those given, or cut ones that fail in the same leaves."""
+        numbers = sum(np.size(x) for inputs in self.given.inputs[0] for x in inputs)
+        if numbers <= SMALL:
+            return self.given
+        return next((trial for trial in self.others() if trial.wrong({}) == self.failing), None)
+
+    def fresh(self) -> Trial | None:
+        """Other numbers of the same shapes, near enough to those given that they should be in the function's domain."""
+        leaves = [_another(self.rng, leaf, np.shape(leaf)) for leaf in self.given.inputs[0][0]]
+        return self._try(leaves)
+
+    def others(self, turns: Sequence[int] = (0, 1)) -> Iterator[Trial]:
+        """Other numbers of other shapes: in each turn every length that the functions let change is another."""
+        groups = self._axes()
+        for turn in turns:
+            taken = {n for n, _ in groups}
+            sizes: dict[tuple[int, int], int] = {}
+            # What the gradient under test ties together beyond the function itself is tried last, all at once.
+            tied: dict[int, list[tuple[int, int]]] = {}
+            for n, group in [*groups, *((n, None) for n, _ in groups)]:
+                places = tied.pop(n, []) if group is None else group
+                for m in _lengths(n, turn) if places else ():
+                    new = {**sizes, **dict.fromkeys(places, m)}
+                    if m not in taken and self._accepts(new):
+                        if self._accepts(new, self.problem.run):
+                            sizes, taken = new, taken | {m}
+                        elif group is not None:
+                            tied[n] = [*tied.get(n, []), *group]
+                        break
+            trial = self._try(self._resized(sizes)) if sizes else None
+            if trial is not None:
+                yield trial
+
+    def _axes(self) -> list[tuple[int, list[tuple[int, int]]]]:
+        """(length, [(leaf, axis)]) of axes that change together: of one length, as few as the reference allows."""
+        by_length: dict[int, list[tuple[int, int]]] = {}
+        for i, leaf in enumerate(self.given.inputs[0][0]):
+            for axis, n in enumerate(np.shape(leaf)):
+                if n > 1:
+                    by_length.setdefault(n, []).append((i, axis))
+        found = []
+        for n, left in by_length.items():
+            for size in (1, 2, 3):
+                for group in combinations(left, size):
+                    possible = size < len(left) <= AXES and set(group) <= set(left)
+                    if possible and self._accepts(dict.fromkeys(group, n + 1)):
+                        found.append((n, list(group)))
+                        left = [place for place in left if place not in group]
+            found.append((n, left))
+        return found
+
+    def _resized(self, sizes: dict[tuple[int, int], int]) -> Leaves:
+        found = []
+        for i, leaf in enumerate(self.given.inputs[0][0]):
+            shape = tuple(sizes.get((i, axis), 0) or n for axis, n in enumerate(np.shape(leaf)))
+            found.append(_another(self.rng, leaf, shape))
+        return found
+
+    def _accepts(self, sizes: dict[tuple[int, int], int], run: Callable[..., Any] | None = None) -> bool:
+        """Whether the reference, or the gradient under test, takes these shapes."""
+        leaves = self._resized(sizes)
+        try:
+            Ys = jax.eval_shape(self.problem.primal, leaves)
+            if run is not None:
+                jax.eval_shape(run, leaves, [np.zeros(y.shape, wide(y.dtype)) for y in Ys])
+        except Exception:  # whatever a user's function raises
+            return False
+        return True
+
+    def _try(self, leaves: Leaves) -> Trial | None:
+        """A trial where the functions accept these inputs, in the same steps, and what was right stays right."""
+        try:
+            trial = self._trial(leaves)
+        except Exception:  # whatever a user's function raises
+            return None
+        return trial if trial is not None and trial.wrong({}) <= self.failing else None
+
+    def _trial(self, leaves: Leaves) -> Trial | None:
+        """A trial at these inputs; None where the truth isn't finite or the program has other steps."""
+        problem = self.problem
+        outputs = jax.eval_shape(problem.primal, leaves)
+        numbers = sum(np.size(x) for x in (*leaves, *outputs))
+        dYs = [
+            [_normal(self.rng, np.shape(y), wide(y.dtype)) for y in outputs]
+            for _ in range(DRAWS if numbers <= SMALL else 2)
+        ]
+        program = trace(problem.run, leaves, dYs[0])
+        if self.sites not in (None, structure(program)):
+            return None
+        reference = trace(pullback(problem.primal, problem.wanted), leaves, dYs[0])
+        runs = [reference.run(leaves, draw) for draw in dYs]
+        truth = [[values[slot] for slot in reference.cotangents] for values in runs]
+        if not all(np.isfinite(array).all() for draw in truth for array in draw):
+            return None
+        values = [program.run(leaves, draw) for draw in dYs]
+        return Trial(program, [(leaves, draw) for draw in dYs], values, truth, self._tolerances(truth))
+
+    def _tolerances(self, truth: list[Leaves]) -> list[float]:
+        return [share * max(largest(draw[i]) for draw in truth) for i, share in enumerate(self.shares)]
+
+
+def _share(program: Program) -> float:
+    """The error that a right gradient may have, as a share of the leaf's largest. A cast to 16 bits excuses nothing."""
+    dtypes = {aval.dtype for step in program.steps for one in step.all() for aval in one.avals_out}
+    return SINGLE if {np.dtype(np.float32), np.dtype(np.complex64)} & dtypes else DOUBLE
+
+
+def structure(program: Program) -> list[str]:
+    """The primitives, in order: the same where a step's site means the same step."""
+    return [one.name for step in program.steps for one in step.all()]
+
+
+def _lengths(n: int, turn: int) -> Sequence[int]:
+    """What an axis of this length may become."""
+    if n > LENGTHS:
+        near = [LENGTHS - k for k in range(1 + turn, LENGTHS - 2)]
+        return [*near, *(n // k for k in (16, 8, 4, 2) if n % k == 0 and n // k > 1), n + 1 + turn]
+    # Some functions take multiples alone.
+    return [*(n + k for k in range(1 + turn, 12)), *(k * n for k in range(2, 6)), n - 1]
+
+
+def _normal(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    numbers = rng.standard_normal(shape)
+    return np.asarray(numbers + 1j * rng.standard_normal(shape) if np.dtype(dtype).kind == "c" else numbers).astype(
+        dtype
+    )
+
+
+def _another(rng: np.random.Generator, leaf: Any, shape: tuple[int, ...]) -> Any:
+    """Other numbers of this shape that keep the leaf's signs, zeros, symmetry and range, and rows that sum to one."""
+    for axis, n in enumerate(shape):
+        if n != np.shape(leaf)[axis]:
+            leaf = np.take(leaf, np.arange(n), axis=axis, mode="wrap")
+    if not is_inexact(leaf):
+        return leaf
+    x = np.asarray(leaf)
+    up = 1.5 if largest(x) > 1 else 1.0
+    factors = rng.uniform(0.5, up, x.shape)
+    if x.ndim > 1 and x.shape[-1] == x.shape[-2] and np.allclose(x, np.swapaxes(x, -1, -2).conj()):
+        d = rng.uniform(0.7, 1.2, (*x.shape[:-1], 1))
+        factors = d * np.swapaxes(d, -1, -2)
+    new = x * factors
+    sums = x.sum(-1, keepdims=True) if x.ndim else np.zeros(())
+    if x.ndim and x.shape[-1] > 1 and np.allclose(sums, 1):
+        new = new / new.sum(-1, keepdims=True)
+    return np.asarray(new).astype(x.dtype)

@@ -1,0 +1,284 @@
+"""A wrong gradient's repair: the right line, and what it should do instead. Nothing is compiled here."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from handgrad.crosscheck import check_rule
+from handgrad.crosscheck.errors.repair.repair import find
+from handgrad.crosscheck.subject.forms import from_custom_vjp, from_rule
+
+
+def normal(*shapes, seed=0):
+    rng = np.random.default_rng(seed)
+    return [rng.standard_normal(shape) for shape in shapes]
+
+
+def repairs(problem):
+    """(source, change) of each repair; None where nothing is wrong."""
+    found = find(problem, problem.leaves, seed=0)
+    return None if found is None else [(one.source, one.change) for one in found.reports()]
+
+
+def of_rule(forward, backward, *args):
+    return repairs(from_rule("rule", forward, backward, args, None))
+
+
+def softmax(X):
+    P = jax.nn.softmax(X)
+    return P, P
+
+
+def softmax_of_mean(P, dP):
+    s = jnp.mean(P * dP, -1, keepdims=True)
+    return (P * (dP - s),)
+
+
+def softmax_right(P, dP):
+    s = jnp.sum(P * dP, -1, keepdims=True)
+    return (P * (dP - s),)
+
+
+def softmax_added(P, dP):
+    s = jnp.sum(P * dP, -1, keepdims=True)
+    return (P * (dP + s),)
+
+
+def softmax_along_examples(P, dP):
+    s = jnp.sum(P * dP, 0, keepdims=True)
+    return (P * (dP - s),)
+
+
+def linear(X, W, b):
+    return X @ W + b[None], (X, W)
+
+
+def linear_untransposed(residuals, dY):
+    X, W = residuals
+    return dY @ W, X.T @ dY, dY.sum(0)
+
+
+def linear_unsummed(residuals, dY):
+    X, W = residuals
+    return dY @ W.T, X.T @ dY, dY
+
+
+def linear_mean(residuals, dY):
+    X, W = residuals
+    dW = X.T @ dY / len(dY)
+    return dY @ W.T, dW, dY.sum(0)
+
+
+def tanh(X):
+    Y = jnp.tanh(X)
+    return Y, Y
+
+
+def tanh_unsquared(Y, dY):
+    return (dY * (1 - Y),)
+
+
+def tanh_forgotten(Y, dY):
+    return (dY,)
+
+
+def squares(X, T):
+    return jnp.mean((X - T) ** 2), (X, T)
+
+
+def squares_halved(residuals, dY):
+    X, T = residuals
+    dX = dY * (X - T) / X.size
+    return dX, -dX
+
+
+def relu(X):
+    return jnp.maximum(X, 0), X
+
+
+def relu_exchanged(X, dY):
+    return (jnp.where(X > 0, 0.0, dY),)
+
+
+def product(A, B):
+    return A * B, (A, B)
+
+
+def product_swapped(residuals, dY):
+    A, B = residuals
+    return dY * A, dY * B
+
+
+def power(x, a):
+    return x**a, (x, a)
+
+
+def power_without_a(residuals, dY):
+    x, a = residuals
+    return dY * x ** (a - 1), jnp.sum(dY * x**a * jnp.log(x))
+
+
+def total(X):
+    return jnp.cumsum(X, 0), None
+
+
+def total_forwards(residuals, dY):
+    return (jnp.cumsum(dY, 0),)
+
+
+def modulus(Z):
+    return jnp.real(Z * jnp.conj(Z)), Z
+
+
+def modulus_conjugate(Z, dY):
+    return (2 * dY * Z,)
+
+
+def rounded(X):
+    return jnp.sin(X), X
+
+
+def rounded_cosine(X, dY):
+    c = jnp.cos(X).astype(jnp.float16)
+    return (dY * c,)
+
+
+def sine_wrong(X, dY):
+    return (dY * jnp.sin(X),)
+
+
+def layer_norm(X):
+    r = 1 / jnp.sqrt(X.var(-1, keepdims=True) + 1e-5)
+    N = (X - X.mean(-1, keepdims=True)) * r
+    return N, (N, r)
+
+
+def layer_norm_uncentered(residuals, dN):
+    N, r = residuals
+    return (r * (dN - N * (dN * N).mean(-1, keepdims=True)),)
+
+
+def rnn(X, U):
+    def step(h, x):
+        h = jnp.tanh(x + h @ U)
+        return h, h
+
+    H = jax.lax.scan(step, jnp.zeros_like(X[0]), X)[1]
+    return H, (U, H)
+
+
+def rnn_unsquared(residuals, dH):
+    U, H = residuals
+
+    def step(dh, inputs):
+        d, h = inputs
+        dz = (d + dh) * (1 - h)
+        return dz @ U.T, dz
+
+    dZ = jax.lax.scan(step, jnp.zeros_like(H[0]), (dH, H), reverse=True)[1]
+    before = jnp.concatenate([jnp.zeros_like(H[:1]), H[:-1]])
+    return dZ, jnp.einsum("tbi,tbo->io", before, dZ)
+
+
+X, W, b = normal((5, 4), (4, 4), (4,))
+CASES = [
+    (softmax, softmax_of_mean, (X,), "s = jnp.mean(P * dP, -1, keepdims=True)", "a sum instead of the mean"),
+    (softmax, softmax_added, (X,), "return (P * (dP + s),)", "the second term's sign flipped"),
+    (
+        softmax,
+        softmax_along_examples,
+        (W,),
+        "s = jnp.sum(P * dP, 0, keepdims=True)",
+        "the sum over axis 1 instead of axis 0",
+    ),
+    (linear, linear_untransposed, (X, W, b), "return dY @ W, X.T @ dY, dY.sum(0)", "W transposed, in dX"),
+    (linear, linear_unsummed, (X, W, b), "return dY @ W.T, X.T @ dY, dY", "dY summed over axis 0, in db"),
+    (linear, linear_mean, (X, W, b), "dW = X.T @ dY / len(dY)", "the division left out"),
+    (tanh, tanh_unsquared, (X,), "return (dY * (1 - Y),)", "Y times Y"),
+    (tanh, tanh_forgotten, (X,), "return (dY,)", "dY times 1 − Y²"),
+    (squares, squares_halved, (X, 2 * X), "dX = dY * (X - T) / X.size", "a factor of 2"),
+    (relu, relu_exchanged, (X,), "return (jnp.where(X > 0, 0.0, dY),)", "the cases exchanged"),
+    (total, total_forwards, (X,), "return (jnp.cumsum(dY, 0),)", "the other direction"),
+    (modulus, modulus_conjugate, (X + 1j * X[::-1],), "return (2 * dY * Z,)", "the conjugate of Z"),
+    (rounded, rounded_cosine, (X,), "c = jnp.cos(X).astype(jnp.float16)", "the cast left out"),
+    (rounded, sine_wrong, (X,), "return (dY * jnp.sin(X),)", "cos instead of sin"),
+    (rnn, rnn_unsquared, (X.reshape(2, 5, 2), W[:2, :2]), "dz = (d + dh) * (1 - h)", "h times h"),
+]
+
+
+@pytest.mark.parametrize(
+    ("forward", "backward", "args", "source", "change"), CASES, ids=lambda x: getattr(x, "__name__", "")
+)
+def test_repair(forward, backward, args, source, change):
+    assert of_rule(forward, backward, *args) == [(source, change)]
+
+
+def test_two_leaves_two_lines():
+    found = of_rule(product, product_swapped, *normal((3, 4), (3, 4)))
+    assert found == [
+        ("return dY * A, dY * B", "B in place of A, in dA"),
+        ("return dY * A, dY * B", "A in place of B, in dB"),
+    ]
+
+
+def test_a_missing_term():
+    ((source, change),) = of_rule(layer_norm, layer_norm_uncentered, X)
+    assert source == "return (r * (dN - N * (dN * N).mean(-1, keepdims=True)),)"
+    assert change.startswith("the mean of dY along axis 1 added to")
+
+
+def test_a_scalar_argument():
+    ((source, change),) = of_rule(power, power_without_a, np.abs(X), np.float64(2.5))
+    assert source == "return dY * x ** (a - 1), jnp.sum(dY * x**a * jnp.log(x))"
+    assert change in ("`x ** (a - 1)` times a, in dx", "`dY * x ** (a - 1)` times a, in dx", "dY times a, in dx")
+
+
+def test_a_right_gradient_has_none():
+    assert of_rule(softmax, softmax_right, X) is None
+
+
+def test_coincidences():
+    """The batch is as large as another axis: of the two that a factor might be, other shapes show which it is."""
+
+    def backward(residuals, dY):
+        X, W = residuals
+        return dY @ W.T / 4, X.T @ dY, dY.sum(0)
+
+    ((_, change),) = of_rule(linear, backward, *normal((4, 4), (4, 4), (4,)))
+    assert change == "the division left out, in dX"
+
+    def by_length(residuals, dY):
+        X, W = residuals
+        return dY @ W.T, X.T @ dY / X.shape[1], dY.sum(0)
+
+    def forward(X, W, b):
+        return X @ W / X.shape[1] + b[None], (X, W)
+
+    found = of_rule(forward, by_length, *normal((4, 4), (4, 4), (4,)))
+    assert found == [
+        ("return dY @ W.T, X.T @ dY / X.shape[1], dY.sum(0)", "`dY @ W.T` divided by the length of axis 1 of X, in dX")
+    ]
+
+
+def test_no_repair_is_known():
+    """Of a gradient that is another function, and of one that is right at the inputs given alone."""
+
+    def backward(Y, dY):
+        return (jnp.sin(3 * dY) * jnp.exp(-3 * Y),)
+
+    assert of_rule(tanh, backward, X) == []
+
+
+def test_lines_of_a_custom_vjp():
+    f = jax.custom_vjp(lambda X: jax.nn.softmax(X))
+    f.defvjp(softmax, softmax_of_mean)
+    assert repairs(from_custom_vjp("f", f, None, (X,), {})) == [CASES[0][3:]]
+
+
+def test_in_a_report():
+    report = check_rule(softmax, softmax_of_mean, X, contracts=False, transforms=())
+    (repair,) = report.repair
+    assert (repair.file, repair.source, repair.change) == (__file__, *CASES[0][3:])
+    assert softmax_of_mean.__code__.co_firstlineno + 1 == repair.line
+    assert not check_rule(softmax, softmax_of_mean, X, contracts=False, transforms=(), repair=False).repair
