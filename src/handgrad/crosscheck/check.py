@@ -80,6 +80,7 @@ def check_function(
     grad_f: Callable[..., Any],
     *args: Any,
     argnums: int | Sequence[int] = 0,
+    reference: Callable[..., Any] | None = None,
     name: str | None = None,
     **settings: Unpack[SettingsOptions],
 ) -> Report:
@@ -88,11 +89,14 @@ def check_function(
     Args:
       f: (*args) -> real scalar.
       grad_f: (*args) -> the gradient of argument `argnums`, or a tuple of them for a sequence.
+      argnums: the arguments that it is the gradient of, as in `jax.grad`.
+      reference: (*args) -> the scalar, in JAX; None: f itself. Where JAX can't trace f either (NumPy, SciPy, a
+        compiled library), finite differences are the only reference, and the report says so.
       *args, name, **settings: as for `check_rule`.
     """
     given = Settings(**settings)
     name = name or label(grad_f, "grad_f")
-    return run(name, lambda: forms.from_function(name, f, grad_f, args, argnums, given.dtype), given)
+    return run(name, lambda: forms.from_function(name, f, grad_f, args, argnums, reference, given.dtype), given)
 
 
 def check_layer(

@@ -12,8 +12,9 @@ from handgrad.crosscheck.errors.program import program_mutants
 from handgrad.crosscheck.errors.repair import repairs
 from handgrad.crosscheck.evidence import kinks, oracle, tolerance
 from handgrad.crosscheck.evidence.collect import collect
-from handgrad.crosscheck.evidence.contracts import contracts
+from handgrad.crosscheck.evidence.contracts import contracts, without_reference
 from handgrad.crosscheck.evidence.evidence import Evidence
+from handgrad.crosscheck.evidence.observe import ELEMENTS, observe
 from handgrad.crosscheck.evidence.transforms import transforms
 from handgrad.crosscheck.report.report import Contract, Control, Report, Row
 from handgrad.crosscheck.settings import Settings
@@ -53,8 +54,10 @@ def look(programs: Programs, leaves: Leaves, settings: Settings) -> Report:
     control = None
     if not any(row.by_hand.startswith("shape") for row in rows):
         apart = settings.nondeterminism_tolerance
+        look_at = contracts if programs.traceable else without_reference
         promises = [
-            *(contracts(evidence, apart) if settings.contracts else ()),
+            *given.promises,
+            *(look_at(evidence, apart) if settings.contracts else ()),
             *transforms(evidence, settings.transforms),
         ]
         if not any(row.status == "FAIL" for row in rows) and _affordable(evidence, settings):
@@ -102,22 +105,30 @@ def invalid(name: str, error: ProblemError) -> Report:
 
 
 class _Study(NamedTuple):
-    """What one set of inputs tells: the evidence, what differences found out, and a row for each leaf."""
+    """What one set of inputs tells: the evidence, what differences found out, a row for each leaf, and contracts."""
 
     evidence: Evidence
     findings: oracle.Findings
     rows: list[Row]
+    promises: list[Contract]
 
 
 def _study(programs: Programs, leaves: Leaves, settings: Settings) -> _Study:
-    evidence = collect(programs, leaves, settings.seed, settings.draws, settings.rtol, settings.atol)
-    findings = oracle.Findings()
-    if settings.differences:
-        evidence, findings = oracle.verify(evidence)
-        if findings.kinks:
-            evidence = kinks.excuse(evidence, findings.kinks, findings.unseen)
+    given = settings.seed, settings.draws, settings.rtol, settings.atol
+    findings, promises = oracle.Findings(), []
+    if not programs.traceable:
+        if not settings.differences:
+            words = "JAX can't trace it, so that without differences there is nothing to compare with"
+            raise ProblemError(f"{programs.problem.name}: {words}", "reference")
+        evidence, findings, promises = observe(programs, leaves, *given)
+    else:
+        evidence = collect(programs, leaves, *given)
+        if settings.differences:
+            evidence, findings = oracle.verify(evidence)
+    if findings.kinks:
+        evidence = kinks.excuse(evidence, findings.kinks, findings.unseen)
     rows = [with_differences(evidence, findings, row) for row in judge.rows(evidence, evidence.hand)]
-    return _Study(evidence, findings, judge.worst_first(rows))
+    return _Study(evidence, findings, judge.worst_first(rows), promises)
 
 
 def _merge(rows: list[Row], given: _Study) -> list[Row]:
@@ -135,7 +146,9 @@ def _merge(rows: list[Row], given: _Study) -> list[Row]:
 def _affordable(evidence: Evidence, settings: Settings) -> bool:
     if settings.control is not None:
         return settings.control
-    return sum(leaf.truth.size for leaf in evidence.wanted) <= CHEAP
+    # Where not every element is compared by itself, mutants would survive that directions detect.
+    whole = evidence.programs.traceable or all(leaf.value.size <= ELEMENTS for leaf in evidence.wanted)
+    return whole and sum(leaf.truth.size for leaf in evidence.wanted) <= CHEAP
 
 
 def _searched(evidence: Evidence, settings: Settings) -> bool:
@@ -164,7 +177,7 @@ def _settings(evidence: Evidence, settings: Settings, seconds: float) -> dict[st
     problem = evidence.programs.problem
     device = jax.devices()[0]
     return {
-        "reference": problem.reference,
+        "reference": problem.reference if evidence.programs.traceable else "finite differences of the function",
         "dtype": str(np.dtype(settings.dtype)) if settings.dtype is not None else None,
         "seed": settings.seed,
         "cotangents": evidence.random,

@@ -204,9 +204,10 @@ def from_function(
     grad_f: Callable[..., Any],
     args: Sequence[Any],
     argnums: int | Sequence[int],
+    reference: Callable[..., Any] | None = None,
     dtype: Any = None,
 ) -> Problem:
-    """The problem of a gradient of a scalar function, as jax.grad would give it."""
+    """The problem of a gradient of a scalar function, as jax.grad would give it; without a reference, f is it."""
     where = label(grad_f, "grad_f")
     arguments = Arguments(parameter_names(f, len(args)), args, dtype=dtype)
     single = not isinstance(argnums, Sequence)
@@ -234,10 +235,12 @@ def from_function(
         return Y, {i: (dY_of(Y) * found[i]).astype(found[i].dtype) for i in wanted}
 
     def call(given: list[str]) -> tuple[str, list[str]]:
-        return "check_function", [label(f, "f"), where, *given, f"argnums={argnums!r}"]
+        beside = [] if reference is None else [f"reference={label(reference, 'reference')}"]
+        return "check_function", [label(f, "f"), where, *given, f"argnums={argnums!r}", *beside]
 
-    words = f"jax.grad of {label(f, 'f')}"
-    return assemble(Form(name or where, arguments, f, by_hand, f, words, True, call, wanted))
+    base = f if reference is None else reference
+    words = f"jax.grad of {label(base, 'f' if reference is None else 'reference')}"
+    return assemble(Form(name or where, arguments, f, by_hand, base, words, reference is None, call, wanted))
 
 
 def _positions(argnums: int | Sequence[int], count: int) -> tuple[int, ...]:

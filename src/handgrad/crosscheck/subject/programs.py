@@ -67,6 +67,7 @@ class Programs:
       outputs: their shapes and dtypes, by hand.
       compiles: False where the function under test needs concrete numbers, so that it runs step by step.
       wide: whether the inputs are float64 or complex128 already.
+      traceable: False where JAX can't differentiate the reference: a function of NumPy or another library.
       held: False where the function draws random numbers that float64 would draw otherwise, and nothing could hold.
     Raises:
       ProblemError: the forward pass and the reference return other structures or shapes; either raises.
@@ -76,7 +77,7 @@ class Programs:
 
     def __init__(self, problem: Problem):
         self.problem = problem
-        self.compiles, self.held = True, True
+        self.compiles, self.held, self.traceable = True, True, True
         self._compiled: dict[Any, Callable[..., Any]] = {}
         self._jaxprs: dict[Any, Any] = {}
         self._last: tuple[Leaves, Leaves, Both] | None = None
@@ -84,6 +85,7 @@ class Programs:
         with precise(problem.x64):
             mine = _shapes(problem.forward, problem, "hand")
             theirs = _shapes(problem.target, problem, "reference")
+            self.traceable = self._is_traceable()
             _check_outputs(problem, mine, theirs)
             flat = [(keystr(path), y) for path, y in jax.tree.leaves_with_path(mine) if is_inexact(y)]
             self.output_names = [name or "Y" for name, _ in flat]
@@ -93,9 +95,23 @@ class Programs:
         self.wide = all(leaf.dtype in (np.float64, np.complex128) for leaf in problem.leaves if is_inexact(leaf))
         self._wide_primal = self._hold()
 
+    def _is_traceable(self) -> bool:
+        leaves = self.problem.leaves
+        try:
+            jax.eval_shape(self.problem.primal, leaves)
+        except NEEDS_NUMBERS:
+            pass
+        else:
+            return True
+        try:  # control flow on values: autodiff of what runs step by step
+            jax.vjp(lambda chosen: self.problem.primal(put(leaves, self.problem.wanted, chosen)), _wanted(self.problem))
+        except Exception:  # whatever another library says of JAX's tracers
+            return False
+        return True
+
     def by_hand(self, leaves: Leaves, dYs: Leaves) -> tuple[Leaves, Leaves]:
         """(Ys, cotangents) of the function under test, in its own dtype."""
-        if self._apart or not self.compiles:
+        if self._apart or not (self.compiles and self.traceable):
             with precise(self.problem.x64):
                 return self._by_hand_alone(leaves, dYs)
         return self._both(leaves, dYs).hand
@@ -123,6 +139,9 @@ class Programs:
 
     def primal(self, leaves: Leaves) -> Leaves:
         """The reference's output in float64; the leaves are wide already."""
+        if not self.traceable:
+            with precise(True):
+                return _numpy(_guarded(self.problem, "reference", self.problem.primal, leaves))
         if self._has_forward_mode and not self._apart:
             still = [np.zeros_like(leaves[i]) for i in self.problem.wanted]
             try:
@@ -205,7 +224,9 @@ class Programs:
                 return self._run("run", self.problem.run, leaves, dYs, who="hand", by_steps=False)
             except NEEDS_NUMBERS:
                 self.compiles = False
-        return _numpy(_guarded(self.problem, "hand", self.problem.run, _jax(leaves), _jax(dYs)))
+        # NumPy's own functions get NumPy's own arrays.
+        leaves, dYs = (leaves, dYs) if not self.traceable else _jax((leaves, dYs))
+        return _numpy(_guarded(self.problem, "hand", self.problem.run, leaves, dYs))
 
     def _forward_mode(self, leaves: Leaves, directions: Leaves) -> tuple[Leaves, Leaves]:
         wanted, primal = self.problem.wanted, self._wide_primal
@@ -259,7 +280,7 @@ def _shapes(function: Callable[..., Any], problem: Problem, who: Any) -> Any:
     try:
         return _guarded(problem, who, jax.eval_shape, function, problem.leaves)
     except NEEDS_NUMBERS:
-        return _guarded(problem, who, function, _jax(problem.leaves))
+        return _guarded(problem, who, function, problem.leaves)
 
 
 def _compile(function: Callable[..., Any], arguments: Any) -> tuple[Callable[..., Any], Any]:
@@ -272,6 +293,10 @@ def _compile(function: Callable[..., Any], arguments: Any) -> tuple[Callable[...
         return lowered.compile(), traced.jaxpr
 
 
+def _wanted(problem: Problem) -> Leaves:
+    return [jnp.asarray(problem.leaves[i]) for i in problem.wanted]
+
+
 def _key(name: str, given: Sequence[Leaves]) -> Any:
     return name, tuple((leaf.shape, leaf.dtype) for leaves in given for leaf in leaves)
 
@@ -282,7 +307,7 @@ def _guarded(problem: Problem, who: Any, function: Callable[..., Any], *argument
         return function(*arguments)
     except (ProblemError, *NEEDS_NUMBERS):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         # Without a reference, what raises is the function under test.
         blamed = who if not problem.own_reference else "hand"
         what = problem.name if blamed == "hand" else f"{problem.name}: the reference, {problem.reference},"

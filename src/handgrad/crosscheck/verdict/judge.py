@@ -190,7 +190,7 @@ def _diagnose(evidence: Evidence, i: int, arrays: list[np.ndarray], explain: boo
             evidence.dYs[:n],
             sizes(evidence),
             {other.name: list(other.truth[:n]) for j, other in enumerate(evidence.wanted) if j != i},
-            one,
+            one if evidence.programs.traceable else None,
             leaf.value.dtype,
         )
     )
