@@ -228,7 +228,7 @@ def describe(value: Any) -> str:
     return f"{type(value).__name__}"
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """What a function under test raised, on one line."""
     return f"{type(error).__name__} while being checked: {in_short(error)}"
 

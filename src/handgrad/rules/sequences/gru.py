@@ -133,8 +133,8 @@ def gru_backward(
         r, z, n, a = jnp.split(gates, 4, axis=-1)
         dH = dH + dstate
         dn = dH * (1 - z) * (1 - n) * (1 + n)
-        of_gates = (dn * a * r * (1 - r), dH * (H_prev - n) * z * (1 - z), dn)
-        dZ = keep(inside, jnp.concatenate(of_gates, axis=-1), 0).astype(dtype)
+        dZ = (dn * a * r * (1 - r), dH * (H_prev - n) * z * (1 - z), dn)
+        dZ = keep(inside, jnp.concatenate(dZ, axis=-1), 0).astype(dtype)
         before = dH * z + meshes.matmul(_after_reset(dZ, r), U.T, sums)
         return keep(inside, halt(cut, before), dstate), dZ
 

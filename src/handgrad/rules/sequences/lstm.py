@@ -143,8 +143,8 @@ def lstm_backward(
         (i, f, g, o), T = jnp.split(gates, 4, axis=-1), jnp.tanh(C)
         dH = dH + dstate[0]
         dC = dstate[1] + dH * o * (1 - T) * (1 + T)
-        of_gates = (dC * g * i * (1 - i), dC * C_prev * f * (1 - f), dC * i * (1 - g) * (1 + g), dH * T * o * (1 - o))
-        dZ = keep(inside, jnp.concatenate(of_gates, axis=-1), 0).astype(dtype)
+        dZ = (dC * g * i * (1 - i), dC * C_prev * f * (1 - f), dC * i * (1 - g) * (1 + g), dH * T * o * (1 - o))
+        dZ = keep(inside, jnp.concatenate(dZ, axis=-1), 0).astype(dtype)
         dH_prev, dC_prev = halt(cut, meshes.matmul(dZ, U.T, sums)), halt(cut, dC * f)
         return (keep(inside, dH_prev, dstate[0]), keep(inside, dC_prev, dstate[1])), dZ
 
