@@ -17,7 +17,7 @@ SIGNATURES = {
 }
 # Kinds without a pattern, and with a bound that another number is as true as.
 UNTOLD = {"noise", "small or large ones dropped"}
-AROUND = ("right but for ", "right for ", "right ", "elements ", "where ")
+AROUND = ("right but for ", "wrong for ", "right for ", "right ", "elements ", "where ")
 
 
 def is_told(mutant: Mutant) -> bool:
@@ -28,7 +28,7 @@ def is_told(mutant: Mutant) -> bool:
 def says(said: str, mutant: Mutant) -> bool:
     """Whether this is said of it; of a place, among the other places that are the same elements."""
     words = mutant.description.split(": ", 1)[1]
-    if not words.startswith("right "):
+    if not words.startswith(("right ", "wrong for ")):
         return said == words
     place, what = words.removesuffix(" there").removesuffix(" elsewhere").split(": ")
     for start in AROUND:

@@ -35,7 +35,7 @@ def said_of(kind, count, seed=0):
 
 
 def holds(said, expected):
-    said = WHERE.sub("", said) if "right " in said and isinstance(expected, str) and "where" not in expected else said
+    said = WHERE.sub("", said) if said.startswith(("right ", "wrong ")) and isinstance(expected, str) and "where" not in expected else said
     return said == expected if isinstance(expected, str) else expected.match(said) is not None
 
 
@@ -306,6 +306,14 @@ def test_right_is_only_what_is_large_enough_to_compare(elsewhere, expected):
     wrong = few if elsewhere == 1 else True
     s = s._replace(truth=truth, hand=[t * (1 + 0.1 * wrong * rng.standard_normal(t.shape)) for t in truth])
     assert diagnose(s) == expected
+
+
+def test_a_gradient_that_is_mostly_wrong_is_not_called_right():
+    s = specimen(np.random.default_rng(0), (12, 10))
+    s.value[...] = np.random.default_rng(1).permutation(np.linspace(0, 10, 120)).reshape(12, 10)
+    for bound, words in ((6, "right but for"), (7, "wrong for")):
+        wrong = by_hand(s, lambda H, bound=bound: np.where(s.value < bound, 3 * H, H))
+        assert re.fullmatch(f"{words} elements where x < [0-9.]+: 3 × too large there", diagnose(wrong))
 
 
 def test_draws_that_are_proportional_count_once():

@@ -41,7 +41,7 @@ def not_finite(of: Gradient, hand: np.ndarray, broken: np.ndarray) -> str:
     if count == region.size:
         return f"{what} in every element" if count > 1 else what
     place = describe(Wrong(region, np.ones_like(region), "", sure=True, partly=True), of)
-    place = place.removeprefix("right but for ").removeprefix("elements ")
+    place = place.removeprefix("right but for ").removeprefix("wrong for ").removeprefix("elements ")
     return f"{what} in {count} of {region.size} elements" + (f" ({place})" if place else "")
 
 

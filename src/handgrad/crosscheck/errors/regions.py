@@ -10,6 +10,7 @@ from handgrad.crosscheck.errors.gradient import Gradient
 from handgrad.crosscheck.errors.wording import along, element, series, shortest
 
 COVERED = 0.8  # of a region must be wrong where nothing says how large the error should be there
+MOST = 2 / 3  # of a leaf is too much to call the leaf right but for it
 LISTED = 3  # elements named one by one
 SPECIAL = (0.0, 1.0, -1.0, 0.5, -0.5, 2.0, -2.0, 3.0, -3.0, 6.0, 20.0, 88.0)
 HOLDS = {"<": np.less, ">": np.greater, "<=": np.less_equal, ">=": np.greater_equal, "==": np.equal}
@@ -19,7 +20,7 @@ class Place(NamedTuple):
     """Where a gradient is wrong.
 
     Attributes:
-      words: as "right but for row 2", or "right on the diagonal only".
+      words: as "right but for row 2", "wrong for elements where x < 3" or "right on the diagonal only".
       region: its mask, of the leaf's shape; of the gradients', (draws, *shape), where each draw has another.
     """
 
@@ -29,6 +30,11 @@ class Place(NamedTuple):
     def says(self, what: str) -> str:
         """What the gradient is there."""
         return f"{self.words}: {what} {'elsewhere' if self.words.endswith('only') else 'there'}" if what else self.words
+
+
+def but_for(what: str, region: np.ndarray) -> Place:
+    """ "right but for row 2"; what is wrong in most of its elements is not called right."""
+    return Place(f"{'right but' if np.mean(region) < MOST else 'wrong'} for {what}", region)
 
 
 Find = Callable[[Wrong, Gradient], Iterator[Place]]
@@ -45,7 +51,7 @@ def elements(off: np.ndarray, most: int = LISTED) -> Iterator[Place]:
     """The elements one by one, where they are few."""
     if 0 < np.count_nonzero(off) <= most:
         places = [element(i) for i in np.argwhere(off)]
-        yield Place(f"right but for element{'s' * (len(places) > 1)} {series(places)}", off)
+        yield but_for(f"element{'s' * (len(places) > 1)} {series(places)}", off)
 
 
 def slices(off: np.ndarray, batch: bool, most: int) -> Iterator[Place]:
@@ -83,12 +89,12 @@ def box(wrong: Wrong, _: Gradient) -> Iterator[Place]:
         sides = list(zip(places.min(0), places.max(0) + 1, strict=True))
         region = at(wrong.off.shape, tuple(slice(a, b) for a, b in sides))
         if np.count_nonzero(region) <= region.size / 2:
-            yield Place(f"right but for [{', '.join(f'{a}:{b}' for a, b in sides)}]", region)
+            yield but_for(f"[{', '.join(f'{a}:{b}' for a, b in sides)}]", region)
 
 
 def where(shown: str, y: np.ndarray, side: str, bound: float) -> Place:
     """The elements on one side of a bound."""
-    return Place(f"right but for elements where {shown} {side} {bound + 0.0:.6g}", HOLDS[side](y, bound))
+    return but_for(f"elements where {shown} {side} {bound + 0.0:.6g}", HOLDS[side](y, bound))
 
 
 def equal(wrong: Wrong, of: Gradient) -> Iterator[Place]:
@@ -102,7 +108,7 @@ def equal(wrong: Wrong, of: Gradient) -> Iterator[Place]:
 def largest_of_row(wrong: Wrong, of: Gradient) -> Iterator[Place]:
     """The largest of each row of the argument."""
     if of.x is not None and of.x.ndim > 1 and not np.iscomplexobj(of.x) and np.count_nonzero(wrong.off) > 1:
-        yield Place("right but for the largest of each row", of.x == of.x.max(-1, keepdims=True))
+        yield but_for("the largest of each row", of.x == of.x.max(-1, keepdims=True))
 
 
 def beyond(wrong: Wrong, name: str, y: np.ndarray | None, special: bool) -> Iterator[Place]:
@@ -141,7 +147,7 @@ def found(wrong: Wrong, of: Gradient, find: Find) -> Place | None:
     for shown, y, bound in (("x", of.x, 0.0), ("|x|", np.abs(of.x), 1.0)):
         for other in (where(shown, y, side, bound) for side in HOLDS) if f"where {shown} " not in place.words else ():
             if shown not in also and fills(wrong, other.region):
-                also[shown] = other.words.removeprefix("right but for elements where ")
+                also[shown] = other.words.partition(" where ")[2]
     start = " and " if "where" in place.words else ", wrong where " if place.words.endswith("only") else ", where "
     return place._replace(words=place.words + start + " and ".join(also.values())) if also else place
 
