@@ -156,15 +156,17 @@ def _diagnose(tally: Tally, evidence: Evidence, mutant: Mutant, gross: list[Muta
     rows = judge.rows(evidence, mutant.cotangents)
     said = next(row.diagnosis for row in rows if row.leaf == mutant.leaf)
     others = (other for other in gross if other.leaf == mutant.leaf and is_told(other) and says(said, other))
-    if says(said, mutant) or any(_alike(other, mutant) for other in others):
+    if says(said, mutant) or any(_alike(evidence, other, mutant) for other in others):
         tally.diagnosed[mutant.kind] += 1
     else:
         signature = mutant.kind in SIGNATURES
         tally.misdiagnosed.append((signature, mutant.kind, mutant.description, said))
 
 
-def _alike(one: Mutant, other: Mutant) -> bool:
-    return same(one.cotangents, other.cotangents)
+def _alike(evidence: Evidence, one: Mutant, other: Mutant) -> bool:
+    i = [leaf.name for leaf in evidence.wanted].index(one.leaf)
+    pairs = [(a[i], b[i]) for a, b in zip(one.cotangents, other.cotangents, strict=True)]
+    return all(a.shape == b.shape and np.max(np.abs(a - b)) <= evidence.wanted[i].tolerance for a, b in pairs)
 
 
 def _another(rng: np.random.Generator, leaf: Any) -> Any:
