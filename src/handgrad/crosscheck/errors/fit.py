@@ -220,7 +220,7 @@ class Fit:
             words = words if abs(offset) >= NEAR else f"{offset:.2g} of the leaf's largest"
             return "off by a constant" if self.of.complex else f"off by {words}", np.full(self.g.shape, abs(d[0]))
         if g.size > 1 and np.ptp(h.real) <= tolerance and np.ptp(h.imag) <= tolerance:
-            return f"equal to {h.real.mean() * self.scale:.4g}", None
+            return f"equal to {(h if self.of.complex else h.real).mean() * self.scale:.4g}", None
         return "", None
 
 

@@ -65,6 +65,7 @@ def output_mutants(
       ValueError: not as many names or values as leaves.
     """
     gradients = _gradients(cotangents, names, values, sizes)
+    small = "" if relative is None else f", by {relative:g}"
 
     def replaced(changed: dict[int, np.ndarray]) -> Cotangents:
         return [
@@ -73,17 +74,15 @@ def output_mutants(
         ]
 
     for position, of in gradients.items():
-        seen = set()
+        seen: set[str] = set()
         for kind, words, M in _broken(of):
             blended = _blend(of.g, M, relative)
             if blended is None or (relative is None and _neither(of, blended)):
                 continue
-            if relative is not None:
-                words = f"× {_factor(of.g, blended):.16g}" if kind == "scale" else f"{words}, by {relative:g}"
             if words not in seen:
                 seen.add(words)
                 dtype = M.dtype if kind == "dtype" else of.dtype
-                yield Mutant(kind, of.name, f"{of.name}: {words}", replaced({position: _cast(blended, dtype)}))
+                yield Mutant(kind, of.name, f"{of.name}: {words}{small}", replaced({position: _cast(blended, dtype)}))
     yield from _of_several(gradients, relative, replaced)
 
 
@@ -164,12 +163,6 @@ def _neither(of: Gradient, M: np.ndarray) -> bool:
 
 def _roundoff(dtype: np.dtype) -> float:
     return float(jnp.finfo(dtype).eps) / 2
-
-
-@np.errstate(all="ignore")
-def _factor(G: np.ndarray, M: np.ndarray) -> float:
-    index = np.unravel_index(np.argmax(np.nan_to_num(np.abs(G), posinf=0.0)), G.shape)
-    return float((M[index] / G[index]).real) if G[index] != 0 else 1.0
 
 
 @np.errstate(all="ignore")  # too large for the dtype is infinite, which is wrong enough

@@ -9,16 +9,8 @@ import numpy as np
 FRACTIONS = {Fraction(1, 2): "half", Fraction(1, 3): "a third", Fraction(1, 4): "a quarter"}
 ENDLESS = (3, 6, 7, 9, 11, 12)  # denominators of fractions whose decimals have no end
 # Constants that a derivative may gain or lose, beside those made of sizes.
-CONSTANTS = {
-    "√2": sqrt(2),
-    "√3": sqrt(3),
-    "π": pi,
-    "2π": 2 * pi,
-    "√π": sqrt(pi),
-    "√(2π)": sqrt(2 * pi),
-    "ln 10": log(10),
-}
-CONSTANTS |= {"ln 2": log(2), "√(2/π)": sqrt(2 / pi), "√(π/2)": sqrt(pi / 2), "2/√π": 2 / sqrt(pi), "e": e}
+CONSTANTS = {"√2": sqrt(2), "√3": sqrt(3), "π": pi, "2π": 2 * pi, "√π": sqrt(pi), "√(2π)": sqrt(2 * pi), "e": e}
+CONSTANTS |= {"ln 2": log(2), "ln 10": log(10), "√(2/π)": sqrt(2 / pi), "√(π/2)": sqrt(pi / 2), "2/√π": 2 / sqrt(pi)}
 
 
 def shortest(x: float, slack: float, start: float = 0.0) -> str:
@@ -62,8 +54,8 @@ def factor(c: complex, slack: float, sizes: Mapping[str, int]) -> str:
 
 
 def _complex(c: complex, slack: float) -> str:
-    imaginary = shortest(abs(c.imag), slack).removesuffix("1") if abs(abs(c.imag) - 1) <= slack else None
-    imaginary = (shortest(abs(c.imag), slack) if imaginary is None else "") + "i"
+    size = abs(c.imag)
+    imaginary = ("" if abs(size - 1) <= slack else shortest(size, slack)) + "i"
     minus = "−" if c.imag < 0 else ""
     if abs(c.real) <= slack:
         return minus + imaginary
