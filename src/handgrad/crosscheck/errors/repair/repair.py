@@ -3,6 +3,8 @@
 from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
+import numpy as np
+
 from handgrad.crosscheck.errors.program.program import MISFITS, Changes, Program, Step
 from handgrad.crosscheck.errors.repair.names import Names, returns_several, subject
 from handgrad.crosscheck.errors.repair.pairs import pairs
@@ -82,7 +84,7 @@ def find(
       leaves: the inputs.
       passing: the leaves that are right.
     """
-    with precise(True):
+    with precise(True), np.errstate(all="ignore"):  # what is tried may divide by zero
         try:
             laboratory = Laboratory(problem, leaves, seed, passing)
         except Exception:  # whatever a user's function raises when it is traced once more
