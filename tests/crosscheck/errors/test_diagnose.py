@@ -35,7 +35,11 @@ def said_of(kind, count, seed=0):
 
 
 def holds(said, expected):
-    said = WHERE.sub("", said) if said.startswith(("right ", "wrong ")) and isinstance(expected, str) and "where" not in expected else said
+    said = (
+        WHERE.sub("", said)
+        if said.startswith(("right ", "wrong ")) and isinstance(expected, str) and "where" not in expected
+        else said
+    )
     return said == expected if isinstance(expected, str) else expected.match(said) is not None
 
 
@@ -306,6 +310,20 @@ def test_right_is_only_what_is_large_enough_to_compare(elsewhere, expected):
     wrong = few if elsewhere == 1 else True
     s = s._replace(truth=truth, hand=[t * (1 + 0.1 * wrong * rng.standard_normal(t.shape)) for t in truth])
     assert diagnose(s) == expected
+
+
+@pytest.mark.parametrize(
+    ("x", "expected"),
+    [
+        ([2, -2, 3, 0.5, 0.2], "right but for element 1, where x < 0: zero there"),
+        ([0.3, -2, 0.7, 0.5, 0.2], "right but for element 1, where x < 0 and |x| > 1: zero there"),
+        ([-0.3, 2, -3, -0.5, -2], "right for element 1 only, wrong where x < 0: zero there"),
+        ([2, -2, -3, 0.5, 0.2], "right but for elements where x < 0: zero there"),
+    ],
+)
+def test_a_place_by_each_of_its_names(x, expected):
+    s = specimen(np.random.default_rng(0), (5,), value=np.array(x), sizes={}, batched=False)
+    assert diagnose(by_hand(s, lambda H: np.where(s.value < 0, 0, H))) == expected
 
 
 def test_a_gradient_that_is_mostly_wrong_is_not_called_right():

@@ -44,8 +44,9 @@ class Specimen(NamedTuple):
 def diagnose(specimen: Specimen) -> str:
     """What the gradient under test is, in one sentence without its subject: "2 × too large", "transposed".
 
-    A sentence is said only where it holds on every draw within the tolerance, and not by chance; of several that hold,
-    the first of the catalogue. Returns "" where the gradient is right or nothing fits.
+    A sentence is said only where it holds on every draw within the tolerance (of a large gradient: on the two that are
+    most wrong), and not by chance; of several that hold, the first of the catalogue. Returns "" where the gradient is
+    right or nothing fits.
     """
     s = specimen
     if any(hand is None or np.asarray(hand).dtype == object for hand in s.hand):
