@@ -334,6 +334,16 @@ def test_a_gradient_that_is_mostly_wrong_is_not_called_right():
         assert re.fullmatch(f"{words} elements where x < [0-9.]+: 3 × too large there", diagnose(wrong))
 
 
+def test_a_large_factor_of_small_numbers_excuses_no_others():
+    rng = np.random.default_rng(0)
+    s = specimen(rng, (3, 4), sizes={})
+    small = np.array([1, 1, 1e-14])[:, None]
+    s = s._replace(truth=[small * t for t in s.truth], hand=[np.array([1, 1, 1e-8])[:, None] * t for t in s.truth])
+    assert diagnose(s) == "right but for row 2: 1000000 × too large there"
+    noisy = by_hand(s, lambda H: H + 1e-10 * np.array([1, 1, 0])[:, None] * rng.standard_normal(H.shape))
+    assert diagnose(noisy) == ""
+
+
 def test_draws_that_are_proportional_count_once():
     """A scalar output's gradients are: one element of two that is zero is no scaled shift."""
     s = specimen(np.random.default_rng(0), (2,), one=None, dYs=[[np.ones(())]] * 3, value=np.ones(2))

@@ -79,8 +79,8 @@ def _is_normalized(fit: Fit) -> Iterator[Found]:
     if len(gs) < 2 or gs.shape[1] < 3:
         return
     lengths = (np.conj(gs) * hs).sum(1) / np.maximum((np.abs(gs) ** 2).sum(1), 1e-300)
-    residual = fit.h - lengths.reshape(-1, *[1] * len(fit.of.shape)) * fit.g
-    if not fit.explained(residual, fit.tolerance * max(1.0, float(np.abs(lengths).max())), len(gs)):
+    c = lengths.reshape(-1, *[1] * len(fit.of.shape))
+    if not fit.explained(fit.h - c * fit.g, fit.tolerance * np.maximum(1, np.abs(c)), len(gs)):
         return
     norms = np.linalg.norm(hs, axis=1)
     cut = np.abs(lengths - 1) > 1e-3

@@ -7,7 +7,7 @@ import numpy as np
 
 from handgrad.crosscheck.errors import forms
 from handgrad.crosscheck.errors.catalogue import GROUPS, QUICK
-from handgrad.crosscheck.errors.fit import EXACT, SCALED, Fit, Found
+from handgrad.crosscheck.errors.fit import EXACT, LEAST, SCALED, Fit, Found
 from handgrad.crosscheck.errors.gradient import Gradient, argument, wide
 
 HUGE = 2**22  # numbers in all draws together, above which only factors and places are looked for
@@ -85,7 +85,7 @@ def _numbers(s: Specimen, truth: np.ndarray, hand: np.ndarray, tolerance: float)
 
 def explained(fit: Fit) -> str:
     """What the catalogue says of it: of each group the lowest rank, of the groups the first."""
-    best = Found(99, "")
+    best = Found(LEAST + 1, "")
     if fit.large and len(fit.g) > 2 and fit.proportional() is None:
         # The two draws that are most wrong say as much, sooner.
         fit = fit.of_draws(np.sort(np.argsort(np.abs(fit.d).reshape(len(fit.d), -1).max(1))[-2:]))

@@ -109,7 +109,7 @@ def _own_factors(fit: Fit) -> Iterator[Found]:
         gg = (np.abs(g) ** 2).sum(over, keepdims=True)
         c = (np.conj(g) * h).sum(over, keepdims=True) / np.where(gg > 0, gg, 1)
         seen = gg > (1e3 * fit.tolerance) ** 2
-        if not fit.explained(h - c * g, fit.tolerance * max(1.0, float(np.abs(c).max())), c.size) or not seen.any():
+        if not fit.explained(h - c * g, fit.tolerance * np.maximum(1, np.abs(c)), c.size) or not seen.any():
             continue
         what = "element" if len(kept) > 1 or g.ndim == 2 else singular(kept[0] - 1, g.ndim - 1, bool(fit.of.batch))
         real = np.abs(c[seen].imag).max() <= 1e-6

@@ -21,8 +21,8 @@ SAMPLE = 2**13  # numbers that rule out most of what doesn't fit a large leaf
 LARGE = 2**18
 
 # Precedence of explanations that hold: it is this; a multiple of this; the right gradient with some of this mixed in;
-# a true sentence that fits many errors.
-EXACT, SCALED, MIXED, VAGUE = range(4)
+# something true that fits many errors; no more than how much is wrong.
+EXACT, SCALED, MIXED, VAGUE, LEAST = range(5)
 
 
 class Found(NamedTuple):
@@ -174,13 +174,13 @@ class Fit:
         ways = (lgamma(of + 1) - lgamma(right + 1) - lgamma(of - right + 1)) / log(10)
         return right * self.rank * chance + ways > CHANCE
 
-    def explained(self, residual: np.ndarray, tolerance: float, free: int) -> bool:
+    def explained(self, residual: np.ndarray, tolerance: float | np.ndarray, free: int) -> bool:
         """Whether what is left is within tolerance, and the fit of `free` numbers no accident.
 
         A random error lies within an angle ρ of a given direction with a chance of about ρ^(n − 1) in n dimensions.
         """
         size = np.abs(residual)
-        if not np.max(size, initial=0.0) <= tolerance:
+        if not np.all(size <= tolerance):
             return False
         share = self.rank / len(self.g) if self.g[0].size > 1 else 1.0
         n = (np.count_nonzero(self.off) * share - free) * (2 if self.of.complex else 1)

@@ -6,7 +6,7 @@ import numpy as np
 
 from handgrad.crosscheck.errors import regions
 from handgrad.crosscheck.errors.error import Error, nothing
-from handgrad.crosscheck.errors.fit import EXACT, NEAR, SCALED, VAGUE, Fit, Found, Wrong, inner
+from handgrad.crosscheck.errors.fit import EXACT, LEAST, NEAR, SCALED, VAGUE, Fit, Found, Wrong, inner
 from handgrad.crosscheck.errors.gradient import Gradient, Made
 from handgrad.crosscheck.errors.regions import Find, Place, at, elements, slices, where
 from handgrad.crosscheck.errors.wording import factor, shortest
@@ -119,7 +119,7 @@ def _some(fit: Fit) -> Iterator[Found]:
         yield _said(fit, Place(f"right but for {wrong} of {of} elements", off))
     elif 0 < wrong == known < of:
         which = "nonzero element" if (off == (fit.g != 0).any(0)).all() else "element large enough to compare"
-        yield Found(VAGUE, f"wrong in every {which} ({wrong} of {of})")
+        yield Found(LEAST, f"wrong in every {which} ({wrong} of {of})")
 
 
 PLACES = (
