@@ -52,6 +52,18 @@ def made(error, s):
         yield s._replace(hand=list(M if error.kind == "dtype" else M.astype(s.dtype))), words
 
 
+WHERE = re.compile(r"(?:, wrong where|, where| and) \|?x\|? [<>=]+ [^:]*")  # the same elements in further words
+
+
+def holds(said, expected):
+    said = (
+        WHERE.sub("", said)
+        if said.startswith(("right ", "wrong ")) and isinstance(expected, str) and "where" not in expected
+        else said
+    )
+    return said == expected if isinstance(expected, str) else expected.match(said) is not None
+
+
 def by_hand(s, change):
     """The specimen with its gradient by hand changed: G -> change(G), all draws in one array."""
     hand = change(np.stack(s.hand))
