@@ -126,10 +126,7 @@ def softmax_cross_entropy_backward(
     P, others = chances(D, rest)
     Q = as_distribution(Y, Z.shape[-1], M.dtype, label_smoothing, ignore_index)
     V = weighted(Q, class_weights)
-    if is_integer(Y):
-        slope = P * of_others(Y, V, class_weights, label_smoothing) - V * others
-    else:
-        slope = mismatch(P, V)
+    slope = P * of_others(Y, V, class_weights, label_smoothing) - V * others if is_integer(Y) else mismatch(P, V)
     if z_loss:
         slope = slope + 2 * z_loss * lse * P
     if softcap is not None:
