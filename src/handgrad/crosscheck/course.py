@@ -54,7 +54,7 @@ def look(programs: Programs, leaves: Leaves, settings: Settings) -> Report:
     control = None
     if not any(row.by_hand.startswith("shape") for row in rows):
         apart = settings.nondeterminism_tolerance
-        look_at = contracts if programs.traceable else without_reference
+        look_at = without_reference if programs.without_autodiff else contracts
         promises = [
             *given.promises,
             *(look_at(evidence, apart) if settings.contracts else ()),
@@ -114,21 +114,30 @@ class _Study(NamedTuple):
 
 
 def _study(programs: Programs, leaves: Leaves, settings: Settings) -> _Study:
-    given = settings.seed, settings.draws, settings.rtol, settings.atol
-    findings, promises = oracle.Findings(), []
-    if not programs.traceable:
-        if not settings.differences:
-            words = "JAX can't trace it, so that without differences there is nothing to compare with"
-            raise ProblemError(f"{programs.problem.name}: {words}", "reference")
-        evidence, findings, promises = observe(programs, leaves, *given)
-    else:
-        evidence = collect(programs, leaves, *given)
-        if settings.differences:
-            evidence, findings = oracle.verify(evidence)
+    evidence, findings, promises = _observed(programs, leaves, settings)
     if findings.kinks:
         evidence = kinks.excuse(evidence, findings.kinks, findings.unseen)
     rows = [with_differences(evidence, findings, row) for row in judge.rows(evidence, evidence.hand)]
     return _Study(evidence, findings, judge.worst_first(rows), promises)
+
+
+def _observed(
+    programs: Programs, leaves: Leaves, settings: Settings
+) -> tuple[Evidence, oracle.Findings, list[Contract]]:
+    """By autodiff, verified by differences; or by differences alone where JAX can't differentiate the reference."""
+    given = settings.seed, settings.draws, settings.rtol, settings.atol
+    if not programs.without_autodiff:
+        try:
+            evidence = collect(programs, leaves, *given)
+            return (*(oracle.verify(evidence) if settings.differences else (evidence, oracle.Findings())), [])
+        except ProblemError as error:
+            if not error.in_reference or not settings.differences:
+                raise
+            programs.without_autodiff = str(error)
+    if not settings.differences:
+        words = f"{programs.without_autodiff}, and without differences there is nothing to compare with"
+        raise ProblemError(f"{programs.problem.name}: {words}", "reference")
+    return observe(programs, leaves, *given)
 
 
 def _merge(rows: list[Row], given: _Study) -> list[Row]:
@@ -147,7 +156,7 @@ def _affordable(evidence: Evidence, settings: Settings) -> bool:
     if settings.control is not None:
         return settings.control
     # Where not every element is compared by itself, mutants would survive that directions detect.
-    whole = evidence.programs.traceable or all(leaf.value.size <= ELEMENTS for leaf in evidence.wanted)
+    whole = not evidence.programs.without_autodiff or all(leaf.value.size <= ELEMENTS for leaf in evidence.wanted)
     return whole and sum(leaf.truth.size for leaf in evidence.wanted) <= CHEAP
 
 
@@ -177,7 +186,7 @@ def _settings(evidence: Evidence, settings: Settings, seconds: float) -> dict[st
     problem = evidence.programs.problem
     device = jax.devices()[0]
     return {
-        "reference": problem.reference if evidence.programs.traceable else "finite differences of the function",
+        "reference": "finite differences" if evidence.programs.without_autodiff else problem.reference,
         "dtype": str(np.dtype(settings.dtype)) if settings.dtype is not None else None,
         "seed": settings.seed,
         "cotangents": evidence.random,

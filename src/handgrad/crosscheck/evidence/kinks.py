@@ -12,6 +12,8 @@ from handgrad.crosscheck.evidence.view import Index, View, diagonals, pulled
 from handgrad.crosscheck.numerics import differences
 from handgrad.crosscheck.subject.arguments import largest, wide, widened
 
+TOGETHER = 256  # kinks, at most, that are moved at once
+
 
 @dataclass(frozen=True)
 class Kink:
@@ -49,7 +51,7 @@ def accepts_together(evidence: Evidence, kinks: list[Kink]) -> bool:
     """Whether the gradients at all kinks add up: along directions that move them together, the slope by hand lies
     between the two sides' too. (Of a maximum's gradient at a tie any share is right, and all shares make one.)"""
     positions = evidence.programs.problem.wanted
-    leaves = widened(evidence.leaves)
+    leaves, kinks = widened(evidence.leaves), kinks[:TOGETHER]
     hands = {kink.leaf: stack(evidence.hand, kink.leaf) for kink in kinks}
     involved = [evidence.wanted[i] for i in hands]
     rng = np.random.default_rng(9)
@@ -67,6 +69,8 @@ def accepts_together(evidence: Evidence, kinks: list[Kink]) -> bool:
             direction[position] = v
             mine += v[kink.index] * hand[(slice(None), *kink.index)]
         view = View(evidence, direction, len(evidence.dYs))
+        if view.projected:
+            return True  # of a sum over outputs the two sides' slopes are no bounds
         found = pulled(view.weights, [differences.along(view, leaves, direction)])
         if found.kind in (differences.SMOOTH, differences.KINK) and not _between(
             mine / size, found.low / size, found.high / size, involved

@@ -9,7 +9,7 @@ from handgrad.crosscheck.evidence import tolerance
 from handgrad.crosscheck.evidence.compare import stack, wrong
 from handgrad.crosscheck.evidence.evidence import Evidence
 from handgrad.crosscheck.evidence.kinks import Kink
-from handgrad.crosscheck.evidence.view import Index, View, element, exact
+from handgrad.crosscheck.evidence.view import Index, View, element, elementwise, exact
 from handgrad.crosscheck.numerics import differences
 from handgrad.crosscheck.subject.arguments import largest, put, wide, widened
 
@@ -101,8 +101,8 @@ class _Looking:
         bound = tolerance.of_differences(found.error, size, leaf.natural)
         with np.errstate(invalid="ignore"):
             contradicted = ~(np.abs(found.slope - said) <= bound)
-        # An error estimate as large as the leaf is no value to put in autodiff's place.
-        if not usable or not contradicted.any() or largest(bound) > size or self._outside(i, at):
+        # An error estimate as large as the leaf is no value to put in autodiff's place, nor is a tread of a staircase.
+        if not usable or not contradicted.any() or largest(bound) > size or evidence.coarse or self._outside(i, at):
             return
         k = int(np.argmax(contradicted))
         self.blamed.append((i, index, said[k], found.slope[k]))
@@ -112,6 +112,11 @@ class _Looking:
         truth = leaf.truth.copy()
         truth[at] = found.slope if by_complex_step is None else by_complex_step
         self.evidence = replace(evidence.with_leaf(i, truth=truth, slack=slack), trusted=False)
+
+    def on_a_kink(self, i: int, index: Index) -> bool:
+        """Whether the element is on a kink, once it was looked at."""
+        self.at(i, index)
+        return any(kink.leaf == i and kink.index == index for kink in self.kinks)
 
     def _outside(self, i: int, at: tuple[slice | int, ...]) -> bool:
         """Whether autodiff has no value there because the reference itself isn't finite: nor has the function one."""
@@ -129,12 +134,20 @@ def _look_at_wrong(looked: _Looking, i: int) -> None:
     if bad is None or not bad.any():
         return
     elements = _elements(np.any(bad, 0))
-    chosen = dict.fromkeys([*elements[:: max(1, len(elements) // (2 * LOOKED_AT))], *elements[:KINKS]])
-    for index in chosen:
-        looked.at(i, index)
-        if not any(kink.leaf == i and kink.index == index for kink in looked.kinks):
-            return
-    if len(chosen) < len(elements):
+    few = dict.fromkeys(elements[:: max(1, len(elements) // (2 * LOOKED_AT))])
+    if not all(looked.on_a_kink(i, index) for index in few):
+        return
+    rest = [index for index in elements if index not in few]
+    together = elementwise(looked.evidence, i, rest)
+    if together is not None:
+        looked.kinks += [
+            Kink(i, index, one.low, one.high)
+            for index, one in zip(rest, together, strict=True)
+            if one.kind == differences.KINK
+        ]
+        return
+    chosen = dict.fromkeys([*few, *rest[:KINKS]])
+    if all(looked.on_a_kink(i, index) for index in chosen) and len(chosen) < len(elements):
         unseen = np.array(np.any(bad, 0))
         for index in chosen:
             unseen[index] = False
@@ -151,6 +164,8 @@ def _along_directions(evidence: Evidence, i: int) -> bool:
     """Whether autodiff agrees with differences along random directions of one leaf; True too where they can't tell."""
     leaf, n = evidence.wanted[i], evidence.random
     leaves, position = widened(evidence.leaves), evidence.programs.problem.wanted[i]
+    if evidence.coarse:
+        return True
     known = np.isfinite(leaf.truth[:n]).all(0) & np.isfinite(leaves[position])  # the others are looked at anyway
     truth = np.where(known, leaf.truth[:n], 0).reshape(n, -1)
     rng = np.random.default_rng((evidence.depth, i))

@@ -22,6 +22,7 @@ class View:
     ⟨dY, Y − Y₀⟩. Outputs that aren't finite have no cotangent and are left out.
 
     Attributes:
+      projected: whether it is one number for each cotangent.
       weights: a row for each cotangent: a gradient is weights · slope.
       hidden: how much of it, for each cotangent, rounding may hide in the elements left out.
     """
@@ -36,16 +37,16 @@ class View:
             changed |= self._base != flat(self._primal(moved))
         self._reached = np.nonzero(changed & known)[0]
         self._rows = np.stack([flat(dYs) for dYs in evidence.dYs[:draws]])
-        self._projected = len(self._reached) > NARROW
+        self.projected = len(self._reached) > NARROW
         self._known = known
-        self.weights = np.eye(len(self._rows)) if self._projected else self._rows[:, self._reached]
+        self.weights = np.eye(len(self._rows)) if self.projected else self._rows[:, self._reached]
         # What didn't change may have changed by less than it rounds.
-        still = 0.0 if self._projected else 2**-52 * np.abs(np.where(known, self._base, 0)) * ~changed
+        still = 0.0 if self.projected else 2**-52 * np.abs(np.where(known, self._base, 0)) * ~changed
         self.hidden = np.sum(np.abs(self._rows) * still, 1) / 2**-5
 
     def __call__(self, leaves: Leaves) -> Leaves:
         Y = flat(self._primal(leaves))
-        if self._projected:
+        if self.projected:
             return [self._rows @ np.where(self._known, Y - self._base, 0)]
         return [Y[self._reached]]
 
@@ -74,6 +75,32 @@ def element(evidence: Evidence, i: int, index: Index) -> Slopes:
     phases = (1, 1j) if np.iscomplexobj(leaves[position]) else (1,)
     found = pulled(view.weights, [differences.coordinate(view, leaves, position, index, phase) for phase in phases])
     return found._replace(error=found.error + view.hidden / size)
+
+
+def elementwise(evidence: Evidence, i: int, indices: list[Index]) -> list[Slopes] | None:
+    """What `element` says of many elements of a real leaf, moved all at once; None where the output is not a function
+    of them element by element.
+
+    That is so where the output has the leaf's shape, and moving one half of them moves no output of the other half.
+    """
+    leaves, position = widened(evidence.leaves), evidence.programs.problem.wanted[i]
+    x, outputs = leaves[position], evidence.outputs
+    if not indices or np.iscomplexobj(x) or len(outputs) != 1 or outputs[0].truth.shape != x.shape:
+        return None
+    on = np.zeros(x.shape, bool)
+    on[tuple(np.transpose(indices))] = True
+    size = largest(x) or 1.0
+    half = on & (np.random.default_rng(12).random(x.shape) < 0.5)
+    base = evidence.programs.primal(leaves)[0]
+    for part in (half, on & ~half):
+        moved = evidence.programs.primal(put(leaves, [position], [x + 2**-5 * size * part]))[0]
+        if np.any((moved != base) & ~part):
+            return None
+    direction = put([None] * len(leaves), [position], [size * on])
+    found = differences.along(evidence.programs.primal, leaves, direction)
+    rows = np.stack([np.asarray(dYs[0], wide(dYs[0].dtype)) for dYs in evidence.dYs])
+    found_at = [_one(found, index, size) for index in indices]
+    return [pulled(rows[(slice(None), *index)][:, None], [one]) for index, one in zip(indices, found_at, strict=True)]
 
 
 def diagonals(evidence: Evidence, i: int, index: Index) -> list[tuple[complex, np.ndarray, np.ndarray]]:
@@ -136,3 +163,9 @@ def _looking_at(evidence: Evidence, leaves: Leaves, position: int, index: Index)
     unit[index] = size = abs(leaves[position][index]) or largest(leaves[position]) or 1.0
     direction = put([None] * len(leaves), [position], [unit])
     return View(evidence, direction, len(evidence.dYs)), size
+
+
+def _one(found: differences.Difference, index: Index, size: float) -> differences.Difference:
+    """What differences say of one element of the output, for a step of 1 instead of `size`."""
+    slope, error, left, right = ([array[0][index].reshape(1) / size] for array in found[:4])
+    return differences.Difference(slope, error, left, right, [found.kind[0][index].reshape(1)])

@@ -19,11 +19,13 @@ class ProblemError(Exception):
 
     Attributes:
       culprit: "hand", or "reference" where that is what can't be used.
+      in_reference: whether it was raised by the reference, which may be the function under test itself.
     """
 
-    def __init__(self, message: str, culprit: Literal["hand", "reference"] = "hand"):
+    def __init__(self, message: str, culprit: Literal["hand", "reference"] = "hand", in_reference: bool = False):
         super().__init__(message)
         self.culprit: Literal["hand", "reference"] = culprit
+        self.in_reference = in_reference or culprit == "reference"
 
 
 class Arguments:

@@ -67,7 +67,7 @@ class Programs:
       outputs: their shapes and dtypes, by hand.
       compiles: False where the function under test needs concrete numbers, so that it runs step by step.
       wide: whether the inputs are float64 or complex128 already.
-      traceable: False where JAX can't differentiate the reference: a function of NumPy or another library.
+      without_autodiff: why JAX can't differentiate the reference (a function of NumPy, a while loop); "" where it can.
       held: False where the function draws random numbers that float64 would draw otherwise, and nothing could hold.
     Raises:
       ProblemError: the forward pass and the reference return other structures or shapes; either raises.
@@ -77,7 +77,7 @@ class Programs:
 
     def __init__(self, problem: Problem):
         self.problem = problem
-        self.compiles, self.held, self.traceable = True, True, True
+        self.compiles, self.held, self.without_autodiff = True, True, ""
         self._compiled: dict[Any, Callable[..., Any]] = {}
         self._jaxprs: dict[Any, Any] = {}
         self._last: tuple[Leaves, Leaves, Both] | None = None
@@ -85,7 +85,9 @@ class Programs:
         with precise(problem.x64):
             mine = _shapes(problem.forward, problem, "hand")
             theirs = _shapes(problem.target, problem, "reference")
-            self.traceable = self._is_traceable()
+            self._traces = self._is_traceable()
+            if not self._traces:
+                self.without_autodiff = "JAX can't trace the reference"
             _check_outputs(problem, mine, theirs)
             flat = [(keystr(path), y) for path, y in jax.tree.leaves_with_path(mine) if is_inexact(y)]
             self.output_names = [name or "Y" for name, _ in flat]
@@ -93,7 +95,7 @@ class Programs:
         size = sum(math.prod(np.shape(a)) for a in [*problem.leaves, *self.outputs])
         self._apart = size > APART
         self.wide = all(leaf.dtype in (np.float64, np.complex128) for leaf in problem.leaves if is_inexact(leaf))
-        self._wide_primal = self._hold()
+        self._wide_primal = self._in_float64()
 
     def _is_traceable(self) -> bool:
         leaves = self.problem.leaves
@@ -111,7 +113,7 @@ class Programs:
 
     def by_hand(self, leaves: Leaves, dYs: Leaves) -> tuple[Leaves, Leaves]:
         """(Ys, cotangents) of the function under test, in its own dtype."""
-        if self._apart or not (self.compiles and self.traceable):
+        if self._apart or not self.compiles or self.without_autodiff:
             with precise(self.problem.x64):
                 return self._by_hand_alone(leaves, dYs)
         return self._both(leaves, dYs).hand
@@ -139,7 +141,7 @@ class Programs:
 
     def primal(self, leaves: Leaves) -> Leaves:
         """The reference's output in float64; the leaves are wide already."""
-        if not self.traceable:
+        if not self._traces:
             with precise(True):
                 return _numpy(_guarded(self.problem, "reference", self.problem.primal, leaves))
         if self._has_forward_mode and not self._apart:
@@ -225,7 +227,7 @@ class Programs:
             except NEEDS_NUMBERS:
                 self.compiles = False
         # NumPy's own functions get NumPy's own arrays.
-        leaves, dYs = (leaves, dYs) if not self.traceable else _jax((leaves, dYs))
+        leaves, dYs = (leaves, dYs) if not self._traces else _jax((leaves, dYs))
         return _numpy(_guarded(self.problem, "hand", self.problem.run, leaves, dYs))
 
     def _forward_mode(self, leaves: Leaves, directions: Leaves) -> tuple[Leaves, Leaves]:
@@ -257,23 +259,35 @@ class Programs:
         # Differences call a program a thousand times; NumPy's arrays cost a tenth of what making JAX's would.
         return _numpy(_guarded(self.problem, who, self._compiled[key], *arguments))
 
-    def _hold(self) -> Callable[[Leaves], Leaves]:
-        """The reference's output in float64, with the random numbers that it draws in the caller's types."""
+    def _in_float64(self) -> Callable[[Leaves], Leaves]:
+        """The reference's output for wide leaves: with the random numbers that it draws in the caller's types, and in
+        the caller's types where it can't run in others (a `jnp.float32(0)` that a scan carries)."""
         problem = self.problem
-        if problem.x64:
+        if problem.x64 or not self._traces:
             return problem.primal
+
+        def narrow(leaves: Leaves) -> Leaves:
+            return problem.primal([_cast(leaf, own.dtype) for leaf, own in zip(leaves, problem.leaves, strict=True)])
+
         try:
-            with precise(problem.x64):
-                narrow = jax.make_jaxpr(problem.primal)(problem.leaves)
-            if not draws(narrow):
-                return problem.primal
             with precise(True):
                 wide = jax.make_jaxpr(problem.primal)(widened(problem.leaves))
-                found = hold(narrow, wide)
         except NEEDS_NUMBERS:
             return problem.primal
+        except Exception:  # whatever a dtype of its own makes of another
+            return narrow
+        if not draws(wide):
+            return problem.primal
+        with precise(problem.x64):
+            given = jax.make_jaxpr(problem.primal)(problem.leaves)
+        with precise(True):
+            found = hold(given, wide)
         self.held = found is not None
-        return found or problem.primal
+        return found or narrow
+
+
+def _cast(leaf: Any, dtype: Any) -> Any:
+    return jnp.asarray(leaf).astype(dtype) if is_inexact(leaf) else leaf
 
 
 def _shapes(function: Callable[..., Any], problem: Problem, who: Any) -> Any:
@@ -311,7 +325,7 @@ def _guarded(problem: Problem, who: Any, function: Callable[..., Any], *argument
         # Without a reference, what raises is the function under test.
         blamed = who if not problem.own_reference else "hand"
         what = problem.name if blamed == "hand" else f"{problem.name}: the reference, {problem.reference},"
-        raise ProblemError(f"{what} raised {first_line(error)}", blamed) from error
+        raise ProblemError(f"{what} raised {first_line(error)}", blamed, who == "reference") from error
 
 
 def _jax(arrays: Any) -> Any:

@@ -130,7 +130,7 @@ def _status(evidence: Evidence, i: int, cotangents: Sequence[Leaves], any_bad: b
     if leaf.truth.size == 0:
         return "PASS", "empty: nothing to compare"
     if leaf.scale == 0:
-        return ("PASS", "the output doesn't depend on it") if leaf.constant else ("INCONCLUSIVE", ZERO)
+        return ("PASS", "zero by the reference's structure") if leaf.constant else ("INCONCLUSIVE", ZERO)
     if leaf.blind and evidence.rtol is None and certain(leaf, hand):
         return "PASS", "the reference is less exact than this"
     if leaf.blind:
@@ -190,7 +190,7 @@ def _diagnose(evidence: Evidence, i: int, arrays: list[np.ndarray], explain: boo
             evidence.dYs[:n],
             sizes(evidence),
             {other.name: list(other.truth[:n]) for j, other in enumerate(evidence.wanted) if j != i},
-            one if evidence.programs.traceable else None,
+            None if evidence.programs.without_autodiff else one,
             leaf.value.dtype,
         )
     )

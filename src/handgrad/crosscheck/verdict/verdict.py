@@ -95,8 +95,8 @@ def notes(evidence: Evidence, findings: Findings, rows: list[Row], promises: lis
     found = []
     if not evidence.programs.compiles:
         found.append("the function under test needs concrete numbers: it ran step by step")
-    if not evidence.programs.traceable:
-        found.append("JAX can't trace the function: finite differences are the only reference")
+    if evidence.programs.without_autodiff:
+        found.append(f"{evidence.programs.without_autodiff}: finite differences are the only reference")
     elif any(np.isnan(leaf.autodiff).any() for leaf in evidence.wanted):
         found.append("autodiff of the reference is NaN in places: the double-where trap?")
     found += [f"called twice, it gives {one.detail}" for one in promises if one.name == SAME_BITS and one.detail]
