@@ -20,7 +20,7 @@ def second_input(evidence: Evidence) -> Contract:
     """
     name, programs = "no state kept between calls", evidence.programs
     dYs, first = evidence.dYs[0], evidence.hand[0]
-    if programs.compiles:
+    if programs.compiles and not programs.calls_back:
         leaves = [_scaled(leaf, 7 / 8) for leaf in evidence.leaves]
         compiled = programs.by_hand(leaves, dYs)[1]
         try:

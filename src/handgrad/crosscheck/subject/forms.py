@@ -172,6 +172,10 @@ def from_custom_vjp(
             return f(*arguments.rebuild(put(leaves, wanted, chosen)), **keywords)
 
         Y, pull = jax.vjp(of_wanted, [leaves[i] for i in wanted])
+        if jax.tree.structure(Y) != _structure(plain, args, keywords, Y):
+            raise ProblemError(
+                f"{label(f, 'f')}: its forward pass must return its output's structure, got {describe(Y)}"
+            )
         return Y, dict(zip(wanted, pull(dY_of(Y))[0], strict=True))
 
     base: Any = plain if reference is None else reference
@@ -241,6 +245,14 @@ def from_function(
     base = f if reference is None else reference
     words = f"jax.grad of {label(base, 'f' if reference is None else 'reference')}"
     return assemble(Form(name or where, arguments, f, by_hand, base, words, reference is None, call, wanted))
+
+
+def _structure(plain: Callable[..., Any] | None, args: list[Any], keywords: dict[str, Any], Y: Any) -> Any:
+    """The structure of a function's output; Y's where it isn't known without its numbers."""
+    try:
+        return jax.tree.structure(Y if plain is None else jax.eval_shape(lambda: plain(*args, **keywords)))
+    except Exception:  # whatever it raises without them, it raises elsewhere too
+        return jax.tree.structure(Y)
 
 
 def _positions(argnums: int | Sequence[int], count: int) -> tuple[int, ...]:

@@ -17,6 +17,12 @@ RANDOM = ("random_bits", "threefry2x32", "rng_bit_generator", "random_gamma")
 CALLS = ("jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "checkpoint", "remat2")
 
 
+def primitives(jaxpr: Any) -> set[str]:
+    """The names of all primitives of a program, at whatever depth."""
+    inner = (one for equation in jaxpr.eqns for one in jaxprs_in_params(equation.params))
+    return {equation.primitive.name for equation in jaxpr.eqns}.union(*map(primitives, inner))
+
+
 def draws(closed: ClosedJaxpr) -> bool:
     """Whether a program draws random numbers, at whatever depth."""
     return any(_random(equation) for equation in closed.jaxpr.eqns)

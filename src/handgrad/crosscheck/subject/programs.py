@@ -19,7 +19,7 @@ from handgrad.crosscheck.subject.arguments import (
     put,
     widened,
 )
-from handgrad.crosscheck.subject.held import draws, hold
+from handgrad.crosscheck.subject.held import draws, hold, primitives
 from handgrad.crosscheck.subject.problem import Problem, pullback
 
 # A check runs each program a few times, so compiling is its price: XLA's older code generator for CPUs takes two thirds
@@ -66,6 +66,7 @@ class Programs:
       output_names: the paths of the output's leaves that have a gradient.
       outputs: their shapes and dtypes, by hand.
       compiles: False where the function under test needs concrete numbers, so that it runs step by step.
+      calls_back: whether the compiled functions call Python, which may keep state from one call to the next.
       wide: whether the inputs are float64 or complex128 already.
       without_autodiff: why JAX can't differentiate the reference (a function of NumPy, a while loop); "" where it can.
       held: False where the function draws random numbers that float64 would draw otherwise, and nothing could hold.
@@ -77,7 +78,7 @@ class Programs:
 
     def __init__(self, problem: Problem):
         self.problem = problem
-        self.compiles, self.held, self.without_autodiff = True, True, ""
+        self.compiles, self.held, self.calls_back, self.without_autodiff = True, True, False, ""
         self._compiled: dict[Any, Callable[..., Any]] = {}
         self._jaxprs: dict[Any, Any] = {}
         self._last: tuple[Leaves, Leaves, Both] | None = None
@@ -210,7 +211,8 @@ class Programs:
             key = _key("both", (leaves, dYs))
             if key not in self._compiled:
                 try:
-                    self._compiled[key], _ = _compile(both, _jax((leaves, dYs)))
+                    self._compiled[key], jaxpr = _compile(both, _jax((leaves, dYs)))
+                    self.calls_back |= any("callback" in name for name in primitives(jaxpr.jaxpr))
                 except NEEDS_NUMBERS:
                     found = Both(self._by_hand_alone(leaves, dYs), self._run("pullback", by_autodiff, leaves, dYs))
                     if self.compiles:  # then it is the reference: each by a program of its own from here
