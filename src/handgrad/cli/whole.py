@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple, TypeVar
 
@@ -17,7 +18,8 @@ from rich.text import Text
 
 from handgrad.cases import CASES, Case, first_rows
 from handgrad.cli import output
-from handgrad.crosscheck import Report, check_rule
+from handgrad.crosscheck import Report, Settings
+from handgrad.crosscheck.check import check_in_dtypes
 from handgrad.crosscheck.report.text import figure
 from handgrad.crosscheck.settings import Transform
 from handgrad.models.random_check import check_random_networks
@@ -94,32 +96,29 @@ def check_rules(plan: Plan, library: Sequence[Case], bar: Progress) -> list[Chec
     """
     first, *others = plan.rule_dtypes
     leading = first_rows(library).values()
-    jobs = []
-    for case in library:
-        leads = case in leading
-        jobs.append((case, first, TRANSFORMS if leads else (), first != "bfloat16"))
-        jobs += [(case, dtype, (), False) for dtype in others if leads]
-    task = bar.add_task("rules", total=len(jobs))
+    task = bar.add_task("rules", total=len(library))
 
-    def in_worker(job: tuple[Case, str, tuple[Transform, ...], bool]) -> Checked:
-        case, dtype, transforms, control = job
-        start = time.perf_counter()
-        report = check_rule(
-            case.settled,
-            *case.arguments(plan.seed),
-            reference=partial(case.peer, **case.of_values) if case.peer else case.expected,
-            name=f"{case} in {dtype}",
-            dtype=jnp.dtype(dtype),
-            seed=plan.seed,
-            transforms=transforms,
-            control=control,
-            search=plan.search,
+    def in_worker(case: Case) -> list[Checked]:
+        leads, start = case in leading, time.perf_counter()
+        given = [_settings(plan, first, TRANSFORMS if leads else (), first != "bfloat16")]
+        given += [_settings(plan, dtype, (), False) for dtype in others if leads]
+        reference = partial(case.peer, **case.of_values) if case.peer else case.expected
+        reports = check_in_dtypes(
+            case.settled, *case.arguments(plan.seed), reference=reference, name=str(case), settings=given
         )
         bar.advance(task)
-        return Checked(case.op, str(case), dtype, report, time.perf_counter() - start)
+        seconds = (time.perf_counter() - start) / len(reports)
+        return [
+            Checked(case.op, str(case), dtype, replace(report, name=f"{case} in {dtype}"), seconds)
+            for dtype, report in zip((first, *others), reports, strict=False)
+        ]
 
     with ThreadPoolExecutor(WORKERS) as pool:
-        return list(pool.map(in_worker, jobs))
+        return [one for checked in pool.map(in_worker, library) for one in checked]
+
+
+def _settings(plan: Plan, dtype: str, transforms: tuple[Transform, ...], control: bool) -> Settings:
+    return Settings(dtype=jnp.dtype(dtype), seed=plan.seed, transforms=transforms, control=control, search=plan.search)
 
 
 def check_networks(plan: Plan, bar: Progress) -> list[Checked]:

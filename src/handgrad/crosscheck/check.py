@@ -47,6 +47,22 @@ def check_rule(
     return run(name, lambda: forms.from_rule(name, forward, backward, args, reference, given.dtype, argnums), given)
 
 
+def check_in_dtypes(
+    rule: Any, *args: Any, reference: Callable[..., Any] | None, name: str, settings: Sequence[Settings]
+) -> list[Report]:
+    """`check_rule` once for each of the settings, which may differ in dtype: float64's programs are shared."""
+    forward, backward = rule
+    shared: dict[Any, Any] = {}
+
+    def check(given: Settings) -> Report:
+        def build() -> Problem:
+            return forms.from_rule(name, forward, backward, args, reference, given.dtype)
+
+        return run(name, build, given, shared)
+
+    return [check(given) for given in settings]
+
+
 def check_custom_vjp(
     f: Callable[..., Any],
     reference: Callable[..., Any] | None,
@@ -127,11 +143,11 @@ def check_layer(
     return run(name, build, given)
 
 
-def run(name: str, build: Callable[[], Problem], settings: Settings) -> Report:
+def run(name: str, build: Callable[[], Problem], settings: Settings, shared: dict[Any, Any] | None = None) -> Report:
     """Build a problem and check it; what is no gradient at all becomes a report too."""
     try:
         problem = build()
-        report = examine(problem, settings)
+        report = examine(problem, settings, shared)
         return search(problem, settings, report) if settings.search else report
     except ProblemError as error:
         return invalid(name, error)

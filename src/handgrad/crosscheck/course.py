@@ -28,13 +28,17 @@ REPAIRED = 1_000_000  # numbers up to which a repair is searched for by default
 CHEAP = 20_000  # numbers, in and out, up to which the negative control runs by default
 
 
-def examine(problem: Problem, settings: Settings) -> Report:
+def examine(problem: Problem, settings: Settings, shared: dict[Any, Any] | None = None) -> Report:
     """Check a problem at its own inputs.
 
+    Args:
+      problem: the problem.
+      settings: how the check runs.
+      shared: float64's programs, as for `Programs`.
     Raises:
       ProblemError: it is not a gradient at all, or a function raises.
     """
-    return look(Programs(problem), problem.leaves, settings)
+    return look(Programs(problem, shared), problem.leaves, settings)
 
 
 def look(programs: Programs, leaves: Leaves, settings: Settings) -> Report:

@@ -27,7 +27,7 @@ from handgrad.crosscheck.subject.problem import Problem, pullback
 # still, but XLA's code is then wrong: NaN, or 14 % off, in the autodiff half of one random network in a hundred.)
 QUICK_TO_COMPILE: dict[str, bool | str] = {
     "xla_cpu_use_fusion_emitters": False,
-    "xla_backend_optimization_level": "3",  # whatever XLA_FLAGS says
+    "xla_backend_optimization_level": "1",  # whatever XLA_FLAGS says
 }
 APART = 2**18  # numbers, in and out, above which running costs more than compiling: a program for each function
 
@@ -61,6 +61,10 @@ class Programs:
     Two programs serve most of a check: the gradient by hand beside the reference's, and the reference with its forward
     mode. Where a float64 truth is another program than the reference's, there are three.
 
+    Args:
+      problem: the problem.
+      shared: float64's programs of the same reference, filled here and used again by a check in another dtype.
+
     Attributes:
       problem: the problem.
       output_names: the paths of the output's leaves that have a gradient.
@@ -76,10 +80,11 @@ class Programs:
 
     needs_numbers = NEEDS_NUMBERS
 
-    def __init__(self, problem: Problem):
+    def __init__(self, problem: Problem, shared: dict[Any, Callable[..., Any]] | None = None):
         self.problem = problem
         self.compiles, self.held, self.calls_back, self.without_autodiff = True, True, False, ""
         self._compiled: dict[Any, Callable[..., Any]] = {}
+        self._shared = {} if shared is None else shared
         self._jaxprs: dict[Any, Any] = {}
         self._last: tuple[Leaves, Leaves, Both] | None = None
         self._has_forward_mode = True
@@ -137,7 +142,11 @@ class Programs:
             return self.by_autodiff(leaves, dYs)
         with precise(True):
             return self._run(
-                "pullback", pullback(self._wide_primal, self.problem.wanted), widened(leaves), widened(dYs)
+                "pullback",
+                pullback(self._wide_primal, self.problem.wanted),
+                widened(leaves),
+                widened(dYs),
+                programs=self._shared,
             )
 
     def primal(self, leaves: Leaves) -> Leaves:
@@ -240,13 +249,19 @@ class Programs:
             return jax.jvp(lambda chosen: primal(put(leaves, wanted, chosen)), (chosen,), (directions,))
 
         with precise(True):
-            return self._run("tangent", tangent, leaves, directions)
+            return self._run("tangent", tangent, leaves, directions, programs=self._shared)
 
     def _run(
-        self, name: str, function: Callable[..., Any], *arguments: Leaves, who: Any = "reference", by_steps: bool = True
+        self,
+        name: str,
+        function: Callable[..., Any],
+        *arguments: Leaves,
+        who: Any = "reference",
+        by_steps: bool = True,
+        programs: dict[Any, Callable[..., Any]] | None = None,
     ) -> Any:
-        key = _key(name, arguments)
-        if key not in self._compiled:
+        key, programs = _key(name, arguments), self._compiled if programs is None else programs
+        if key not in programs:
             try:
                 compiled, self._jaxprs[key] = _guarded(self.problem, who, _compile, function, _jax(arguments))
             except NEEDS_NUMBERS as error:
@@ -257,9 +272,9 @@ class Programs:
                 except NEEDS_NUMBERS:
                     words = f"the reference, {self.problem.reference}, can't be traced by JAX: give another one"
                     raise ProblemError(f"{self.problem.name}: {words}", "reference") from error
-            self._compiled[key] = compiled
+            programs[key] = compiled
         # Differences call a program a thousand times; NumPy's arrays cost a tenth of what making JAX's would.
-        return _numpy(_guarded(self.problem, who, self._compiled[key], *arguments))
+        return _numpy(_guarded(self.problem, who, programs[key], *arguments))
 
     def _in_float64(self) -> Callable[[Leaves], Leaves]:
         """The reference's output for wide leaves: with the random numbers that it draws in the caller's types, and in
@@ -277,6 +292,7 @@ class Programs:
         except NEEDS_NUMBERS:
             return problem.primal
         except Exception:  # whatever a dtype of its own makes of another
+            self._shared = {}
             return narrow
         if not draws(wide):
             return problem.primal
@@ -284,7 +300,7 @@ class Programs:
             given = jax.make_jaxpr(problem.primal)(problem.leaves)
         with precise(True):
             found = hold(given, wide)
-        self.held = found is not None
+        self.held, self._shared = found is not None, {}  # the draws are this dtype's
         return found or narrow
 
 
