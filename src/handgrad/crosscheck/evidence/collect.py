@@ -7,7 +7,7 @@ from jax.extend.core import Literal
 
 from handgrad.crosscheck.evidence import roundings, tolerance
 from handgrad.crosscheck.evidence.draws import BASIS, Draws, cotangents
-from handgrad.crosscheck.evidence.evidence import Evidence, LeafEvidence, OutputEvidence
+from handgrad.crosscheck.evidence.evidence import Evidence, Group, LeafEvidence, OutputEvidence
 from handgrad.crosscheck.evidence.noise import conditioning, neighbors, scatter
 from handgrad.crosscheck.subject.arguments import Leaves, largest, wide
 from handgrad.crosscheck.subject.programs import Programs
@@ -44,24 +44,22 @@ def collect(
     hand, autodiff, truth = ([one[way][1] for one in found] for way in range(3))
     Ys = found[0][0][0], found[0][1][0], found[0][2][0]
 
-    jaxpr = programs.jaxpr(leaves, drawn.dYs[0])
-    depth = UNTRACED if jaxpr is None else roundings.depth(jaxpr)
-    # A reference that casts to float32 whatever comes in is no truth beyond float32.
-    coarse = None if jaxpr is None else roundings.coarse_intermediates(jaxpr)
-    constant = _constant(jaxpr, len(Ys[2]), len(leaves), len(programs.problem.wanted))
-    noises = []
-    for group in drawn.groups:
+    precisions = {only: _precision(programs, leaves, drawn.dYs[0], only) for only in drawn.groups}
+    noises = {}
+    for only, group in drawn.groups.items():
         chosen = [k for k in group if k < drawn.random]
-        noises.append(
-            neighbors(programs, leaves, [drawn.dYs[k] for k in chosen], [autodiff[k] for k in chosen], Ys[1], seed)
-        )
+        given = [drawn.dYs[k] for k in chosen], [autodiff[k] for k in chosen]
+        noises[only] = neighbors(programs, leaves, *given, Ys[1], seed)
+    groups = [
+        _group(programs, leaves, draws, noises[only][0], precisions[only]) for only, draws in drawn.groups.items()
+    ]
+    constant = _constant(programs.jaxpr(leaves, drawn.dYs[0]), programs)
     naturals = _naturals(drawn.dYs, Ys[2])
     wanted = []
     for i, position in enumerate(programs.problem.wanted):
         leaf = np.asarray(leaves[position])
         exact = np.stack([draw[i] for draw in truth])
         given = np.stack([draw[i].astype(wide(leaf.dtype)) for draw in autodiff])
-        told_apart = tolerance.coarser(leaf.dtype, coarse)
         size = largest(leaf.astype(wide(leaf.dtype)))
         with np.errstate(invalid="ignore"):
             errors = np.array([largest(one - other) for one, other in zip(given, exact, strict=True)])
@@ -74,24 +72,25 @@ def collect(
                 errors=errors,
                 absolutes=absolute_values(exact, drawn.dYs, drawn.random),
                 naturals=naturals / size if size > 0 else 0 * naturals,
-                noise=noises[0][0][i],
-                relative=tolerance.floor(told_apart, depth),
-                unit=tolerance.unit_roundoff(told_apart),
+                noise=groups[0].noises[i],
+                relative=groups[0].relatives[i],
+                unit=groups[0].units[i],
                 rtol=rtol,
                 trap=~np.isfinite(exact),
                 constant=constant[i],
             )
         )
-    wobbles = [max(sizes) for sizes in zip(*(Y for _, Y in noises), strict=True)]
+    depth, coarse = precisions[None]
+    wobbles = [max(sizes) for sizes in zip(*(Y for _, Y in noises.values()), strict=True)]
+    own = [precisions.get(j, precisions[None]) for j in range(len(Ys[0]))]
     evidence = Evidence(
         programs,
         leaves,
         drawn.dYs,
         drawn.random,
-        drawn.groups,
-        tuple(tuple(noise) for noise, _ in noises),
+        tuple(groups),
         wanted,
-        _outputs(programs, Ys, wobbles, depth, coarse, rtol, atol),
+        _outputs(programs, Ys, wobbles, own, rtol, atol),
         hand,
         depth,
         coarse,
@@ -133,13 +132,13 @@ def _outputs(
     programs: Programs,
     Ys: tuple[Leaves, Leaves, Leaves],
     wobbles: list[float],
-    depth: int,
-    coarse: Any,
+    precisions: list[tuple[int, Any]],
     rtol: float | None,
     atol: float,
 ) -> list[OutputEvidence]:
     found = []
-    for name, mine, theirs, truth, wobble in zip(programs.output_names, *Ys, wobbles, strict=True):
+    each = zip(programs.output_names, *Ys, wobbles, precisions, strict=True)
+    for name, mine, theirs, truth, wobble, (depth, coarse) in each:
         told_apart = tolerance.coarser(mine.dtype, theirs.dtype, coarse)
         with np.errstate(invalid="ignore"):
             error = max(largest(theirs.astype(truth.dtype) - truth), wobble)
@@ -196,13 +195,31 @@ def _naturals(dYs: list[Leaves], Ys: Leaves) -> np.ndarray:
     )
 
 
-def _constant(jaxpr: Any, outputs: int, leaves: int, wanted: int) -> list[bool]:
+def _precision(programs: Programs, leaves: Leaves, dYs: Leaves, only: int | None) -> tuple[int, Any]:
+    """(roundings, the type below float64 that the reference computes in), of one leaf of the output or of all.
+
+    A reference that casts to float32 whatever comes in is no truth beyond float32.
+    """
+    jaxpr = programs.jaxpr(leaves, dYs, only)
+    return (UNTRACED, None) if jaxpr is None else (roundings.depth(jaxpr), roundings.coarse_intermediates(jaxpr))
+
+
+def _group(
+    programs: Programs, leaves: Leaves, draws: tuple[int, ...], noises: list[float], precision: tuple[int, Any]
+) -> Group:
+    depth, coarse = precision
+    told_apart = [tolerance.coarser(leaves[i].dtype, coarse) for i in programs.problem.wanted]
+    relatives = tuple(tolerance.floor(dtype, depth) for dtype in told_apart)
+    return Group(draws, tuple(noises), relatives, tuple(map(tolerance.unit_roundoff, told_apart)))
+
+
+def _constant(jaxpr: Any, programs: Programs) -> list[bool]:
     """Whether each cotangent of a traced pullback depends on no dY: a zero by the reference's structure."""
     if jaxpr is None:
-        return [False] * wanted
+        return [False] * len(programs.problem.wanted)
     inner = jaxpr.jaxpr if hasattr(jaxpr, "jaxpr") else jaxpr
-    reached = set(inner.invars[leaves:])
+    reached = set(inner.invars[len(programs.problem.leaves) :])
     for equation in inner.eqns:
         if any(not isinstance(atom, Literal) and atom in reached for atom in equation.invars):
             reached.update(equation.outvars)
-    return [isinstance(atom, Literal) or atom not in reached for atom in inner.outvars[outputs:]]
+    return [isinstance(atom, Literal) or atom not in reached for atom in inner.outvars[len(programs.outputs) :]]

@@ -18,13 +18,13 @@ class Draws(NamedTuple):
     Attributes:
       dYs: one list for each draw: the random ones first, then the Jacobian's rows.
       random: how many are random.
-      groups: the draws that are judged together: all, or, of an output of several leaves, those that reach all of them
-        and those that reach one alone, so that a coarse or a large output hides nothing in another.
+      groups: {leaf of the output: draws that reach it alone}, and under None those that reach all. Each are judged
+        together, so that a coarse or a large output hides nothing in another.
     """
 
     dYs: list[Leaves]
     random: int
-    groups: tuple[tuple[int, ...], ...]
+    groups: dict[int | None, tuple[int, ...]]
 
 
 def cotangents(programs: Programs, seed: int, draws: int, leaves: Leaves, basis: int = BASIS) -> Draws:
@@ -56,8 +56,8 @@ def cotangents(programs: Programs, seed: int, draws: int, leaves: Leaves, basis:
                     dYs[j].reshape(-1)[flat] = unit * scales[j]
                     found.append(dYs)
                     reaches.append(j if several else None)
-    which = dict.fromkeys(reaches)
-    return Draws(found, count, tuple(tuple(k for k, only in enumerate(reaches) if only == j) for j in which))
+    groups = {j: tuple(k for k, only in enumerate(reaches) if only == j) for j in dict.fromkeys(reaches)}
+    return Draws(found, count, groups)
 
 
 def _scales(programs: Programs, leaves: Leaves) -> list[float]:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -103,8 +103,8 @@ class LeafEvidence:
         """A gradient within this is right, however badly the reference rounds."""
         return max(self.floor, tolerance.of_leaf(self.conditioning or 0.0, self.floor))
 
-    def at(self, draws: Sequence[int], noise: float) -> "LeafEvidence":
-        """The same over some of the draws."""
+    def at(self, draws: Sequence[int], noise: float, relative: float, unit: float) -> "LeafEvidence":
+        """The same over some of the draws, with a rounding of their own."""
         k = list(draws)
         return replace(
             self,
@@ -114,9 +114,26 @@ class LeafEvidence:
             absolutes=self.absolutes[k],
             naturals=self.naturals[k],
             noise=noise,
+            relative=relative,
+            unit=unit,
             slack=None if self.slack is None else self.slack[k],
             trap=self.trap[k],
         )
+
+
+class Group(NamedTuple):
+    """Draws that are judged together.
+
+    Attributes:
+      draws: which.
+      noises: what neighbors do to each wanted leaf.
+      relatives, units: γ̃_k and u of each wanted leaf.
+    """
+
+    draws: tuple[int, ...]
+    noises: tuple[float, ...]
+    relatives: tuple[float, ...]
+    units: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -152,7 +169,6 @@ class Evidence:
       dYs: the cotangents, one list for each draw.
       random: how many of the draws are random; the others are the Jacobian's rows.
       groups: the draws that are judged together.
-      noises: for each group, what neighbors do to each wanted leaf.
       wanted: the leaves that are differentiated.
       outputs: the leaves of the output.
       hand: (draws, ...) for each wanted leaf, by hand.
@@ -166,8 +182,7 @@ class Evidence:
     leaves: Leaves
     dYs: list[Leaves]
     random: int
-    groups: tuple[tuple[int, ...], ...]
-    noises: tuple[tuple[float, ...], ...]
+    groups: tuple[Group, ...]
     wanted: list[LeafEvidence]
     outputs: list[OutputEvidence]
     hand: list[Leaves]
@@ -188,26 +203,27 @@ class Evidence:
         """What is judged together, each with a tolerance of its own: this, where there is one group."""
         if len(self.groups) == 1:
             return [self]
-        return [self._at(draws, noises) for draws, noises in zip(self.groups, self.noises, strict=True)]
+        return [self._at(group) for group in self.groups]
 
     def random_part(self) -> "Evidence":
         """The same without the Jacobian's rows."""
-        return self._at(range(self.random), [leaf.noise for leaf in self.wanted])
+        ways = tuple(zip(*((leaf.noise, leaf.relative, leaf.unit) for leaf in self.wanted), strict=True))
+        return self._at(Group(tuple(range(self.random)), *ways))
 
     def with_leaf(self, i: int, **changes: Any) -> "Evidence":
         """The same with another i-th wanted leaf."""
         wanted = [replace(leaf, **changes) if j == i else leaf for j, leaf in enumerate(self.wanted)]
         return replace(self, wanted=wanted)
 
-    def _at(self, draws: Sequence[int], noises: Sequence[float]) -> "Evidence":
-        place = {k: position for position, k in enumerate(draws)}
-        kept = [tuple(place[k] for k in group if k in place) for group in self.groups]
+    def _at(self, chosen: Group) -> "Evidence":
+        place = {k: position for position, k in enumerate(chosen.draws)}
+        kept = [group._replace(draws=tuple(place[k] for k in group.draws if k in place)) for group in self.groups]
+        each = zip(self.wanted, chosen.noises, chosen.relatives, chosen.units, strict=True)
         return replace(
             self,
-            dYs=[self.dYs[k] for k in draws],
-            random=sum(k < self.random for k in draws),
-            groups=tuple(group for group in kept if group),
-            noises=tuple(noise for group, noise in zip(kept, self.noises, strict=True) if group),
-            wanted=[leaf.at(draws, noise) for leaf, noise in zip(self.wanted, noises, strict=True)],
-            hand=[self.hand[k] for k in draws],
+            dYs=[self.dYs[k] for k in chosen.draws],
+            random=sum(k < self.random for k in chosen.draws),
+            groups=tuple(group for group in kept if group.draws),
+            wanted=[leaf.at(chosen.draws, *ways) for leaf, *ways in each],
+            hand=[self.hand[k] for k in chosen.draws],
         )

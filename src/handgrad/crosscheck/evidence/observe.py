@@ -5,7 +5,7 @@ import numpy as np
 from handgrad.crosscheck.evidence import tolerance
 from handgrad.crosscheck.evidence.compare import stack
 from handgrad.crosscheck.evidence.draws import cotangents
-from handgrad.crosscheck.evidence.evidence import Evidence, LeafEvidence, OutputEvidence
+from handgrad.crosscheck.evidence.evidence import Evidence, Group, LeafEvidence, OutputEvidence
 from handgrad.crosscheck.evidence.kinks import Kink
 from handgrad.crosscheck.evidence.oracle import DIRECTIONS, Findings
 from handgrad.crosscheck.evidence.view import Index, View, element
@@ -33,14 +33,15 @@ def observe(
         OutputEvidence(name, mine, mine, np.asarray(truth).astype(wide(mine.dtype)), np.inf)
         for name, mine, truth in zip(programs.output_names, ran[0][0], Ys, strict=True)
     ]
+    wanted = [_unknown(programs, leaves, position, len(drawn.dYs), rtol) for position in programs.problem.wanted]
+    ways = tuple(zip(*((leaf.noise, leaf.relative, leaf.unit) for leaf in wanted), strict=True))
     evidence = Evidence(
         programs,
         leaves,
         drawn.dYs,
         drawn.random,
-        drawn.groups,
-        tuple((0.0,) * len(programs.problem.wanted) for _ in drawn.groups),
-        [_unknown(programs, leaves, position, len(drawn.dYs), rtol) for position in programs.problem.wanted],
+        tuple(Group(draws, *ways) for draws in drawn.groups.values()),
+        wanted,
         outputs,
         [cotangents for _, cotangents in ran],
         ROUNDINGS,

@@ -3,7 +3,6 @@
 import math
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
@@ -23,12 +22,12 @@ def depth(jaxpr: Any) -> int:
     """The roundings on the longest path through a program.
 
     An operation that rounds counts one, a sum over n terms 1 + ⌈log₂ n⌉ (a tree of additions, the least that any order
-    needs), a loop as many times its body as it runs, a choice its longest branch.
+    needs), a loop as many times its body as it runs, a choice its longest branch. What no output needs counts nothing.
     """
     jaxpr = jaxpr.jaxpr if isinstance(jaxpr, core.ClosedJaxpr) else jaxpr
     reached: dict[Any, int] = {}
     longest = 0
-    for equation in jaxpr.eqns:
+    for equation in _needed(jaxpr):
         # id: a literal isn't hashable
         before = max((reached.get(id(v), 0) for v in equation.invars), default=0)
         after = before + _roundings(equation)
@@ -38,19 +37,42 @@ def depth(jaxpr: Any) -> int:
 
 
 def coarse_intermediates(jaxpr: Any) -> Any:
-    """The coarsest floating-point type below float64 that a program computes in; None where there is none."""
-    found = {dtype for dtype in _dtypes(jaxpr) if jnp.issubdtype(dtype, jnp.inexact) and unit_roundoff(dtype) > 1e-12}
+    """The coarsest floating-point type below float64 that a program computes its output in; None where there is none.
+
+    What doesn't depend on a floating-point input (a dropout's uniform numbers) is a constant of any type.
+    """
+    jaxpr = jaxpr.jaxpr if isinstance(jaxpr, core.ClosedJaxpr) else jaxpr
+    moved = [hasattr(v.aval, "dtype") and jnp.issubdtype(v.aval.dtype, jnp.inexact) for v in jaxpr.invars]
+    found = {dtype for dtype in _dtypes(jaxpr, moved) if unit_roundoff(dtype) > 1e-12}
     return max(found, key=unit_roundoff, default=None)
 
 
-def _dtypes(jaxpr: Any) -> set[Any]:
+def _needed(jaxpr: Any) -> list[Any]:
+    """The equations that an output depends on, in order."""
+    wanted, found = {id(v) for v in jaxpr.outvars}, []
+    for equation in reversed(jaxpr.eqns):
+        if any(id(v) in wanted for v in equation.outvars):
+            found.append(equation)
+            wanted.update(id(v) for v in equation.invars)
+    return found[::-1]
+
+
+def _dtypes(jaxpr: Any, moved: list[bool]) -> set[Any]:
+    """The floating-point types of what depends on the inputs that are `moved`."""
     jaxpr = jaxpr.jaxpr if isinstance(jaxpr, core.ClosedJaxpr) else jaxpr
-    found = set()
-    for equation in jaxpr.eqns:
-        found |= {v.aval.dtype for v in equation.outvars if hasattr(v.aval, "dtype")}
+    reached = {id(v) for v, moves in zip(jaxpr.invars, moved, strict=True) if moves}
+    found: set[Any] = set()
+    for equation in _needed(jaxpr):
+        given = [id(v) in reached for v in equation.invars]
+        if not any(given):
+            continue
+        reached.update(id(v) for v in equation.outvars)
+        found |= {v.aval.dtype for v in equation.outvars if jnp.issubdtype(getattr(v.aval, "dtype", bool), jnp.inexact)}
         for inner in core.jaxprs_in_params(equation.params):
-            found |= _dtypes(inner)
-    return {dtype for dtype in found if not jnp.issubdtype(dtype, jax.dtypes.extended)}
+            inner = inner.jaxpr if isinstance(inner, core.ClosedJaxpr) else inner
+            alike = len(inner.invars) == len(given)
+            found |= _dtypes(inner, given if alike else [True] * len(inner.invars))
+    return found
 
 
 def _roundings(equation: Any) -> int:

@@ -19,13 +19,14 @@ CALLS = ("jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_v
 
 def primitives(jaxpr: Any) -> set[str]:
     """The names of all primitives of a program, at whatever depth."""
+    jaxpr = jaxpr.jaxpr if isinstance(jaxpr, ClosedJaxpr) else jaxpr
     inner = (one for equation in jaxpr.eqns for one in jaxprs_in_params(equation.params))
     return {equation.primitive.name for equation in jaxpr.eqns}.union(*map(primitives, inner))
 
 
-def draws(closed: ClosedJaxpr) -> bool:
+def draws(jaxpr: Any) -> bool:
     """Whether a program draws random numbers, at whatever depth."""
-    return any(_random(equation) for equation in closed.jaxpr.eqns)
+    return not primitives(jaxpr).isdisjoint(RANDOM)
 
 
 def hold(narrow: ClosedJaxpr, wide: ClosedJaxpr) -> Callable[[Leaves], Leaves] | None:
@@ -88,17 +89,16 @@ def _draw(equation: JaxprEqn) -> bool:
 
 
 def _random(equation: JaxprEqn) -> bool:
-    return equation.primitive.name in RANDOM or any(
-        draws(inner if isinstance(inner, ClosedJaxpr) else ClosedJaxpr(inner, ()))
-        for inner in jaxprs_in_params(equation.params)
-    )
+    return equation.primitive.name in RANDOM or any(draws(inner) for inner in jaxprs_in_params(equation.params))
 
 
 def _called(equation: JaxprEqn) -> ClosedJaxpr | None:
     inner = equation.params.get("jaxpr", equation.params.get("call_jaxpr"))
     if equation.primitive.name not in CALLS or inner is None:
         return None
-    return inner if isinstance(inner, ClosedJaxpr) else ClosedJaxpr(inner, ())
+    if isinstance(inner, ClosedJaxpr):
+        return inner
+    return None if inner.constvars else ClosedJaxpr(inner, ())
 
 
 def _name(equation: JaxprEqn) -> str:

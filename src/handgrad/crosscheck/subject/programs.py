@@ -22,8 +22,8 @@ from handgrad.crosscheck.subject.arguments import (
 from handgrad.crosscheck.subject.held import draws, hold, primitives
 from handgrad.crosscheck.subject.problem import Problem, pullback
 
-# A check runs each program a few times, so compiling is its price: XLA's older code generator for CPUs takes two thirds
-# of the time. Where a version of XLA doesn't know the name, its own defaults do. (Optimization level 0 would be quicker
+# A check runs each program a few times, so compiling is its price: XLA's older code generator for CPUs and LLVM's first
+# level take half of the time. Where a version of XLA doesn't know a name, its own defaults do. (Level 0 would be quicker
 # still, but XLA's code is then wrong: NaN, or 14 % off, in the autodiff half of one random network in a hundred.)
 QUICK_TO_COMPILE: dict[str, bool | str] = {
     "xla_cpu_use_fusion_emitters": False,
@@ -176,17 +176,20 @@ class Programs:
         """
         return self._forward_mode(widened(leaves), directions)[1]
 
-    def jaxpr(self, leaves: Leaves, dYs: Leaves) -> Any:
-        """The reference's pullback in float64, traced; None where it depends on numbers."""
-        with precise(True):
-            key = _key("pullback", (widened(leaves), widened(dYs)))
-            if key not in self._jaxprs:
-                function = pullback(self._wide_primal, self.problem.wanted)
+    def jaxpr(self, leaves: Leaves, dYs: Leaves, only: int | None = None) -> Any:
+        """The reference's pullback in float64, traced, from one leaf of the output alone or from all; None where it
+        depends on numbers."""
+        leaves, dYs = widened(leaves), widened(dYs)
+        key = only, _key("pullback", (leaves, dYs))
+        if key not in self._jaxprs:
+            primal = self._wide_primal if only is None else lambda leaves: [self._wide_primal(leaves)[only]]
+            dYs = dYs if only is None else [dYs[only]]
+            with precise(True):
                 try:
-                    self._jaxprs[key] = jax.make_jaxpr(function)(widened(leaves), widened(dYs))
+                    self._jaxprs[key] = jax.make_jaxpr(pullback(primal, self.problem.wanted))(leaves, dYs)
                 except NEEDS_NUMBERS:
                     self._jaxprs[key] = None
-            return self._jaxprs[key]
+        return self._jaxprs[key]
 
     def shapes(self, leaves: Leaves, dYs: Leaves) -> Both:
         """What `by_hand` and `by_autodiff` would return, as shapes and dtypes: nothing is compiled.
@@ -221,7 +224,7 @@ class Programs:
             if key not in self._compiled:
                 try:
                     self._compiled[key], jaxpr = _compile(both, _jax((leaves, dYs)))
-                    self.calls_back |= any("callback" in name for name in primitives(jaxpr.jaxpr))
+                    self.calls_back |= any("callback" in name for name in primitives(jaxpr))
                 except NEEDS_NUMBERS:
                     found = Both(self._by_hand_alone(leaves, dYs), self._run("pullback", by_autodiff, leaves, dYs))
                     if self.compiles:  # then it is the reference: each by a program of its own from here
@@ -263,7 +266,7 @@ class Programs:
         key, programs = _key(name, arguments), self._compiled if programs is None else programs
         if key not in programs:
             try:
-                compiled, self._jaxprs[key] = _guarded(self.problem, who, _compile, function, _jax(arguments))
+                compiled, _ = _guarded(self.problem, who, _compile, function, _jax(arguments))
             except NEEDS_NUMBERS as error:
                 if not by_steps:
                     raise
@@ -280,7 +283,7 @@ class Programs:
         """The reference's output for wide leaves: with the random numbers that it draws in the caller's types, and in
         the caller's types where it can't run in others (a `jnp.float32(0)` that a scan carries)."""
         problem = self.problem
-        if problem.x64 or not self._traces:
+        if self.wide or not self._traces:
             return problem.primal
 
         def narrow(leaves: Leaves) -> Leaves:

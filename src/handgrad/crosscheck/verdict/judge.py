@@ -23,7 +23,7 @@ UNSTABLE = "the reference is unstable: it rounds by as much as the gradient, tho
 def fails(evidence: Evidence, cotangents: Sequence[Leaves]) -> list[str]:
     """The names of the leaves that are wrong."""
     found = set()
-    for part, draws in zip(evidence.parts, evidence.groups, strict=True):
+    for part, (draws, *_) in zip(evidence.parts, evidence.groups, strict=True):
         chosen = [cotangents[k] for k in draws]
         for i, leaf in enumerate(part.wanted):
             bad = wrong(leaf, stack(chosen, i))
@@ -37,7 +37,7 @@ def rows(evidence: Evidence, cotangents: Sequence[Leaves], explain: bool = True)
     found = []
     for i in range(len(evidence.wanted)):
         of_parts = []
-        for part, draws in zip(evidence.parts, evidence.groups, strict=True):
+        for part, (draws, *_) in zip(evidence.parts, evidence.groups, strict=True):
             row = _row(part, i, [cotangents[k] for k in draws], explain)
             of_parts.append(replace(row, draw=draws[row.draw]))
         row = worst_first(_informative(of_parts))[0]
