@@ -26,7 +26,8 @@ class Names:
         self.of: dict[int, str] = dict(zip([*program.leaves, *program.dYs], self.arguments, strict=True))
         self.rank: dict[int, int] = dict.fromkeys(self.of, 0)  # arguments first, then what has a name, then the rest
         for slot, value in program.constants.items():
-            if np.ndim(value) == 0 and np.asarray(value).dtype.kind in "fiu":
+            # A random key has a dtype of JAX's own.
+            if np.ndim(value) == 0 and isinstance(value.dtype, np.dtype) and value.dtype.kind in "fiu":
                 self.of[slot] = f"{np.asarray(value).item():.6g}"
         steps = [one for step in program.steps for one in step.all()]
         last = {(step.line.file, step.line.line): step for step in steps if step.line and step.name != "return"}
