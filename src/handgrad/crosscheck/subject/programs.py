@@ -23,7 +23,7 @@ from handgrad.crosscheck.subject.held import draws, hold, primitives
 from handgrad.crosscheck.subject.problem import Problem, pullback
 
 # A check runs each program a few times, so compiling is its price: XLA's older code generator for CPUs and LLVM's first
-# level take half of the time. Where a version of XLA doesn't know a name, its own defaults do. (Level 0 would be quicker
+# level take half of the time. Where a version of XLA doesn't know a name, its own defaults do. (Level 0 would be faster
 # still, but XLA's code is then wrong: NaN, or 14 % off, in the autodiff half of one random network in a hundred.)
 QUICK_TO_COMPILE: dict[str, bool | str] = {
     "xla_cpu_use_fusion_emitters": False,
