@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -65,7 +65,21 @@ class Tally:
                 setattr(self, one.name, mine + theirs)
 
 
-Faulty = tuple[str, list[tuple[str, int]], Problem]  # kind, (file, line) of each change, the wrong gradient
+class Faulty(NamedTuple):
+    """A wrong gradient.
+
+    Attributes:
+      kind: what sort of fault.
+      where: (file, line) of each change.
+      words: what was changed.
+      problem: the gradient.
+    """
+
+    kind: str
+    where: list[tuple[str, int]]
+    words: str
+    problem: Problem
+
 
 
 def in_program(problem: Problem, count: int, rng: np.random.Generator, together: int = 1) -> Iterator[Faulty]:
@@ -85,7 +99,7 @@ def in_program(problem: Problem, count: int, rng: np.random.Generator, together:
         for of_kind in kinds.values()
         if turn < len(of_kind)
     ]
-    for i in range(count):
+    for i in range(TRIES * count):
         chosen = [turns[i]] if together == 1 and i < len(turns) else []
         if together > 1 and len(turns) >= together:
             chosen = [turns[k] for k in rng.choice(len(turns), together, replace=False)]
@@ -94,9 +108,12 @@ def in_program(problem: Problem, count: int, rng: np.random.Generator, together:
         changes = {step.site: (edit.kind, edit.words) for step, edit in chosen}
         run = partial(_run_changed, problem.run, changes)
         where = [(step.line.file, step.line.line) for step, _ in chosen]
-        yield "; ".join(edit.kind for _, edit in chosen), where, replace(problem, run=run, zeros=set())
+        words = "; ".join(f"{step.name}: {edit.words}" for step, edit in chosen)
+        kind = "; ".join(edit.kind for _, edit in chosen)
+        yield Faulty(kind, where, words, replace(problem, run=run, zeros=set()))
 
 
+TRIES = 5  # faults made for each that is wanted: many make no wrong gradient
 UNLIKELY = {
     "zeroed intermediate",
     "one branch alone",
@@ -172,10 +189,7 @@ def in_source(
         for of_kind in kinds.values()
         if turn < len(of_kind)
     ]
-    made = 0
-    for i, fault in enumerate(turns):
-        if made >= count:
-            return
+    for i, fault in enumerate(turns[: TRIES * count]):
         path = folder / f"{case.op}_{i}.py"
         try:
             module = sources.module_of(path, f"handgrad_faulty_{case.op}_{i}", sources.changed(text, fault))
@@ -185,9 +199,10 @@ def in_source(
         of_backward = {key: value for key, value in options.items() if key != "residuals"}
         forward = partial(getattr(module, forward_name), **options)
         backward = partial(getattr(module, name), **of_backward)
-        made += 1
         try:
-            yield fault.kind, [(str(path), fault.line)], from_rule(str(case), forward, backward, args, case.expected)
+            faulty = from_rule(str(case), forward, backward, args, case.expected)
+            words = f"{text[fault.start : fault.end]} -> {fault.text}"
+            yield Faulty(fault.kind, [(str(path), fault.line)], words, faulty)
         except ProblemError:
             continue
 
@@ -207,39 +222,39 @@ def judge_subject(name: str, count: int, seed: int, part: str) -> tuple[str, Tal
         "pairs": lambda: in_program(problem, count, rng, together=2),
         "source": lambda: in_source(case, problem, args, count, rng, folder),
     }[part]()
-    for kind, where, faulty in made:
-        _judge(tally, kind, where, faulty, seed)
+    for faulty in made:
+        _judge(tally, faulty, seed)
+        if tally.faults.total() >= count:
+            break
     shutil.rmtree(folder)
     jax.clear_caches()
     return name, tally
 
 
-def _judge(tally: Tally, kind: str, where: list[tuple[str, int]], faulty: Problem, seed: int) -> None:
+def _judge(tally: Tally, faulty: Faulty, seed: int) -> None:
+    kind, where, made, problem = faulty
     start = time.process_time()
-    found = find(faulty, faulty.leaves, seed)
+    found = find(problem, problem.leaves, seed)
     seconds = time.process_time() - start
     if found is None:
         return
-    reports = found.reports()
     with precise(True):
-        wrong = bool(found.changes) and not _holds(Laboratory(faulty, faulty.leaves, seed + 1000), found)
+        wrong = bool(found.changes) and not _holds(Laboratory(problem, problem.leaves, seed + 1000), found)
     tally.faults[kind] += 1
     tally.seconds.append(seconds)
-    lines = [(repair.file, repair.line) for repair in reports]
-    words = [repair.change for repair in reports]
-    at = [line for _, line in where]
-    text = [repair.source for repair in reports]
+    reports = found.reports()
+    at, words = [line for _, line in where], [(repair.line, repair.source, repair.change) for repair in reports]
     if wrong:
-        tally.wrong.append((kind, at, lines, words))
+        tally.wrong.append((kind, at, made, words))
     elif found.left:
-        tally.misses.append((kind, at, words, round(seconds, 2)))
+        tally.misses.append((kind, at, made, words, round(seconds, 2)))
     else:
         tally.repaired[kind] += 1
-        if set(where) <= set(lines):
+        if set(where) <= {(repair.file, repair.line) for repair in reports}:
             tally.lines[kind] += 1
-            tally.found.append((kind, at, text, words))
+            tally.found.append((kind, at, made, words))
         else:
-            tally.misplaced.append((kind, at, [line for _, line in lines], text, words))
+            tally.misplaced.append((kind, at, made, words))
 
 
 def _holds(laboratory: Laboratory, found: Repaired) -> bool:

@@ -50,8 +50,7 @@ def faults(text: str, function: str) -> Iterator[Fault]:
         # An operand may stand in parentheses, which its own span leaves out.
         return f"({text[slice(*span(node))]})"
 
-    (definition,) = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and n.name == function]
-    inside = [node for statement in _body(definition) for node in ast.walk(statement)]
+    inside = [node for one in _called(tree, function) for statement in _body(one) for node in ast.walk(statement)]
     names = {n.id for n in inside if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
     for node in inside:
         if isinstance(node, ast.BinOp):
@@ -103,6 +102,22 @@ def faults(text: str, function: str) -> Iterator[Fault]:
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and node.id in names:
             for other in sorted(names - {node.id}):
                 yield Fault("another operand", node.lineno, *span(node), other)
+
+
+def _called(tree: ast.Module, function: str) -> list[ast.FunctionDef]:
+    """A backward function, and what it calls in its file that the forward function doesn't."""
+    defined = {n.name: n for n in tree.body if isinstance(n, ast.FunctionDef)}
+
+    def reached(name: str) -> set[str]:
+        found, new = set(), {name} & defined.keys()
+        while new:
+            found |= new
+            inside = [node for one in new for node in ast.walk(defined[one]) if isinstance(node, ast.Name)]
+            new = ({node.id for node in inside} & defined.keys()) - found
+        return found
+
+    forward = reached(function.replace("backward", "forward")) if "backward" in function else set()
+    return [defined[name] for name in sorted(reached(function) - forward)]
 
 
 def _of_call(node: ast.Call, span: Callable[[Any], tuple[int, int]], text: str) -> Iterator[Fault]:

@@ -4,7 +4,9 @@ from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
+from jax.core import Tracer
 
 from handgrad.crosscheck.errors.gradient import is_gradient
 from handgrad.crosscheck.errors.program.lookalikes import FLIPPED, MISTAKEN, OTHER_OF_TWO, UNARY
@@ -46,6 +48,8 @@ def edits(step: Step) -> Iterator[Edit]:
         yield Edit("wrong direction", "the other direction", _other_direction)
     if name in ("add", "add_any", "sub", "mul", "div"):
         yield from _implicit_broadcast(step)
+    if name == "scatter":
+        yield Edit("overwritten", "add instead of set", _added_up)
     if name in _PLACES:
         yield from _off_by_one(step)
 
@@ -62,6 +66,14 @@ def gross(step: Step) -> Iterator[Edit]:
 
 def _other_direction(frame: Frame) -> list[Any]:
     return frame.run(frame.inputs, reverse=not frame.step.params["reverse"])
+
+
+def _added_up(frame: Frame) -> list[Any]:
+    """A scatter whose updates of one place add up."""
+    kept = ("indices_are_sorted", "unique_indices", "mode")
+    options = {name: value for name, value in frame.step.params.items() if name in kept}
+    y = jax.lax.scatter_add(*frame.inputs, frame.step.params["dimension_numbers"], **options)
+    return [y if isinstance(y, Tracer) else np.asarray(y)]
 
 
 def _of_two(kind: str, words: str, function: Callable[[Any, Any], Any]) -> Edit:

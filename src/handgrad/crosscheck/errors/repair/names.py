@@ -8,6 +8,8 @@ import numpy as np
 from handgrad.crosscheck.errors.program.program import Program, Step
 from handgrad.crosscheck.errors.program.source import Line, assigned, operands
 
+NOUNS = {"mul": "product", "add": "sum", "add_any": "sum", "sub": "difference", "div": "quotient"}
+NOUNS |= {"dot_general": "matrix product", "reduce_sum": "sum", "transpose": "transpose", "select_n": "choice"}
 LONGEST = 40  # characters of an expression that is quoted
 _SIMPLE = re.compile(r"[\w.]+|\S+\(.*\)")
 
@@ -24,7 +26,7 @@ class Names:
         self.arguments = [*leaves, *dYs]
         self.wanted = wanted
         self.of: dict[int, str] = dict(zip([*program.leaves, *program.dYs], self.arguments, strict=True))
-        self.rank: dict[int, int] = dict.fromkeys(self.of, 0)  # arguments first, then what has a name, then the rest
+        self.rank: dict[int, float] = dict.fromkeys(self.of, 0)  # arguments first, then what has a name, then the rest
         for slot, value in program.constants.items():
             # A random key has a dtype of JAX's own.
             if np.ndim(value) == 0 and isinstance(value.dtype, np.dtype) and value.dtype.kind in "fiu":
@@ -40,12 +42,15 @@ class Names:
                     self.of[slot], self.rank[slot] = name, 1
                 elif text and len(text) <= LONGEST:
                     self.of[slot], self.rank[slot] = f"`{text}`", 2
+                else:
+                    self.of[slot] = f"the {NOUNS.get(step.name, 'value')} on line {step.line.line}"
         # What the backward pass itself calls its residuals.
         for step in steps:
             if step.line is not None:
                 for slot, name in zip(step.inputs, operands(step.line, step.name), strict=False):
-                    if name and self.rank.get(slot, 3) > 1:
-                        self.of[slot], self.rank[slot] = name, 1
+                    cotangent = slot in program.dYs and self.rank[slot] == 0
+                    if name and (cotangent or self.rank.get(slot, 3) > 1):
+                        self.of[slot], self.rank[slot] = name, 0.5 if cotangent else 1
 
     def __getitem__(self, slot: int) -> str:
         return self.of.get(slot, "an intermediate")

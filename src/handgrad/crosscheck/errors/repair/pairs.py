@@ -1,10 +1,145 @@
-"""Two changes at once."""
+"""Two changes at once: their effects on the cotangent add up to what is missing."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
-from handgrad.crosscheck.errors.repair.search import Candidate, Leaf
+import numpy as np
+
+from handgrad.crosscheck.errors.program.edits import edits
+from handgrad.crosscheck.errors.repair.factors import Factor
+from handgrad.crosscheck.errors.repair.linear import flat
+from handgrad.crosscheck.errors.repair.search import EDIT_COSTS, FIT, Candidate, Leaf, Spot
+
+MOST = 2500  # effects that are combined
+NUMBERS = 8  # of the cotangents over all draws, at least: fewer would fit anything
+FOUND = 200
+
+Made = Callable[[float], Iterator[Candidate]]
 
 
-def pairs(leaf: Leaf) -> Iterator[tuple[Candidate, Candidate]]:
-    """Pairs of changes that make a leaf right at the inputs of the search."""
-    return iter(())
+class Effect(NamedTuple):
+    """What a change does to the cotangents of all draws.
+
+    Attributes:
+      numbers: the effect, times a coefficient.
+      cost: of the change.
+      site: of the step that it changes.
+      scales: whether it scales a value: by 1 + the coefficient.
+      made: the changes that have this coefficient; none where it means nothing.
+    """
+
+    numbers: np.ndarray
+    cost: float
+    site: int
+    scales: bool
+    made: Made
+
+
+def pairs(leaf: Leaf) -> list[tuple[Candidate, Candidate]]:
+    """Pairs of changes that make a leaf right at the inputs of the search, the simplest first."""
+    missing = np.concatenate(leaf.errors)
+    if missing.size < NUMBERS or not np.isfinite(missing).all():
+        return []
+    effects = sorted([*_of_steps(leaf), *_of_spots(leaf)], key=lambda effect: effect.cost)[:MOST]
+    found = []
+    for one, other in _combined(effects, missing):
+        if one.site != other.site and leaf.budget.take(leaf.weight):
+            changes = {one.site: one.change, other.site: other.change}
+            if leaf.make_right(changes):
+                found.append((one, other))
+        if len(found) >= FOUND or leaf.budget.left <= 0:
+            break
+    return found
+
+
+def _of_steps(leaf: Leaf) -> Iterator[Effect]:
+    """The catalogue's edits, each by running it."""
+    right = [values[leaf.result] for values in leaf.values]
+    for step in (one for outer in leaf.steps for one in outer.all() if one.site not in leaf.standing):
+        for edit in edits(step):
+            changed = [leaf.after(step.site, edit.change, draw) for draw in range(len(right))]
+            if all(y is not None and y.shape == h.shape for y, h in zip(changed, right, strict=True)):
+                numbers = np.concatenate([flat(y) - flat(h) for y, h in zip(changed, right, strict=True)])
+                cost = EDIT_COSTS.get(edit.kind, 1.2)
+                candidate = Candidate(step.site, step.outputs[0], edit.words, edit.words, cost, edit.change)
+                yield Effect(numbers, cost, step.site, False, _only(1.0, candidate))
+
+
+def _of_spots(leaf: Leaf) -> Iterator[Effect]:
+    """Values scaled, replaced, added."""
+    for spot in leaf.spots:
+        for tier in (0, 1) if spot.adds else ():
+            kept, R = leaf.responses(spot, list(leaf.proposals(spot, tier)))
+            if not kept:
+                continue
+            own = np.concatenate([sum(L @ flat(v) for _, v, L in of_draw) for of_draw in spot.seen])
+            for proposal, numbers in zip(kept, R, strict=True):
+                if proposal.replaced == "{}":
+                    if spot.replaces:
+                        made = _scaled(leaf, spot, proposal)
+                        yield Effect(numbers, proposal.cost + 0.3, spot.place.site, True, made)
+                    continue
+                one = Factor("1", 0.0, lambda program, step: 1.0)
+                if spot.replaces and proposal.replaced:
+                    candidate = leaf.candidate(spot, proposal, one, True)
+                    yield Effect(numbers - own, candidate.cost, spot.place.site, False, _only(1.0, candidate))
+                if tier == 0:
+                    yield Effect(numbers, proposal.cost + 0.6, spot.place.site, False, _added(leaf, spot, proposal))
+
+
+def _only(c: float, candidate: Candidate) -> Made:
+    return lambda found: iter([candidate] if abs(found - c) <= 1e-6 else [])
+
+
+def _scaled(leaf: Leaf, spot: Spot, proposal: Any) -> Made:
+    def made(c: float) -> Iterator[Candidate]:
+        for factor in leaf.visible.factors.meanings(1 + c, spot.step):
+            yield leaf.candidate(spot, proposal, factor, True)
+
+    return made
+
+
+def _added(leaf: Leaf, spot: Spot, proposal: Any) -> Made:
+    def made(c: float) -> Iterator[Candidate]:
+        for factor in leaf.visible.factors.meanings(c, spot.step):
+            yield leaf.candidate(spot, proposal, factor, False)
+
+    return made
+
+
+def _combined(effects: list[Effect], missing: np.ndarray) -> Iterator[tuple[Candidate, Candidate]]:
+    """Two changes whose effects, times coefficients that mean something, add up to what is missing."""
+    if not effects:
+        return
+    U = np.stack([effect.numbers for effect in effects])
+    with np.errstate(all="ignore"):
+        norms = np.linalg.norm(U, axis=1)
+        usable = np.flatnonzero(np.isfinite(norms) & (norms > 1e-12 * np.max(norms[np.isfinite(norms)], initial=0.0)))
+    effects, U = [effects[i] for i in usable], U[usable] / norms[usable, None]
+    norms, size = norms[usable], float(np.linalg.norm(missing))
+    for i, one in enumerate(effects):
+        # What is left beside the first effect must be along the second.
+        along = U[i + 1 :] @ U[i]
+        left = missing - (U[i] @ missing) * U[i]
+        rest = U[i + 1 :] @ left
+        with np.errstate(all="ignore"):
+            share = rest**2 / ((1 - along**2) * (left @ left))
+        for j in np.flatnonzero((share > 1 - 1e-9) & (1 - along**2 > 1e-10)):
+            b = rest[j] / (1 - along[j] ** 2)
+            a = U[i] @ missing - b * along[j]
+            other = effects[i + 1 + j]
+            if np.linalg.norm(missing - a * U[i] - b * U[i + 1 + j]) <= FIT * size:
+                yield from _meant(one, float(a / norms[i]), other, float(b / norms[i + 1 + j]))
+
+
+def _meant(one: Effect, a: float, other: Effect, b: float) -> Iterator[tuple[Candidate, Candidate]]:
+    """The pairs of changes that have these coefficients."""
+    # Where a later step scales what an earlier change has added, the earlier effect is scaled too.
+    for first, second in (
+        (a, b),
+        *([(a / (1 + b), b)] if other.scales and b != -1 else ()),
+        *([(a, b / (1 + a))] if one.scales and a != -1 else ()),
+    ):
+        for x in one.made(first):
+            for y in other.made(second):
+                yield x, y

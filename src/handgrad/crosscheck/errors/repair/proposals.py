@@ -82,12 +82,14 @@ def proposals(place: Place, step: Step, v: np.ndarray, visible: Visible, tier: i
     if tier == 0:
         yield Proposal(lambda frame, v: v, "{}", "", "{}", 0.7)
         yield from moved(v)
+        yield Proposal(lambda frame, v: np.ones_like(v), "", "", "1", 1.2)
         for slot in visible.like(place.site, v.shape):
             if slot != place.slot and not np.array_equal(visible.values[slot], v):
                 yield _other(slot, visible.names[slot], 0.2 * visible.names.rank.get(slot, 3))
+        yield from _times_functions(place, v, visible, slice(1))
     elif tier == 1:
         yield from _reduced(place, v, visible)
-        yield from _times_functions(place, v, visible)
+        yield from _times_functions(place, v, visible, slice(1, None))
     elif step.name == "return":
         yield from _products(place, v, visible)
 
@@ -144,17 +146,21 @@ def _reduced(place: Place, v: np.ndarray, visible: Visible) -> Iterator[Proposal
                     yield Proposal(reduced, f"{words} in place of {{}}", f"{words} instead", words, 2.0)
 
 
-def _times_functions(place: Place, v: np.ndarray, visible: Visible) -> Iterator[Proposal]:
+def _times_functions(place: Place, v: np.ndarray, visible: Visible, functions: slice) -> Iterator[Proposal]:
     """The value times a simple function of another, and that function alone."""
     for slot in visible.like(place.site, v.shape):
         boolean = visible.values[slot].dtype.kind == "b"
-        name, rank = visible.names.inside(slot), 0.1 * visible.names.rank.get(slot, 3)
-        for i, (template, function) in enumerate(FUNCTIONS[:2] if boolean else FUNCTIONS):
+        name, own = visible.names.inside(slot), slot == place.slot
+        for i, (template, function) in list(enumerate(FUNCTIONS[:2] if boolean else FUNCTIONS))[functions]:
             words = template.replace("{}", name)
             f = lambda frame, function=function, slot=slot: function(_numbers(frame.values[slot]))  # noqa: E731
             times = lambda frame, v, f=f: v * f(frame)  # noqa: E731
-            cost = 1.6 + rank + 0.03 * i
-            yield Proposal(times, f"{{}} times {words}", f"a factor of {words}", f"{{}} times {words}", cost)
+            cost = 1.5 + 0.1 * visible.names.rank.get(slot, 3) + 0.03 * i + (0.1 if i else 0) - 0.3 * own
+            if own and template in ("{}", "{}²"):
+                power = f"{name}{'²' if template == '{}' else '³'}"
+                yield Proposal(times, f"{power} in place of {name}", f"{power} in place of {name}", power, cost)
+            else:
+                yield Proposal(times, f"{{}} times {words}", f"a factor of {words}", f"{{}} times {words}", cost)
             if i and not boolean:
                 alone = lambda frame, v, f=f: f(frame)  # noqa: E731
                 yield Proposal(alone, f"{words} in place of {{}}", f"{words} instead", words, cost + 0.4)

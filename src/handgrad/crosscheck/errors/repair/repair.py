@@ -71,7 +71,10 @@ def repairs(evidence: Evidence, failing: Collection[str], seed: int, budget: int
     if not programs.compiles or not evidence.trusted:
         return ()
     passing = {i for i, leaf in enumerate(evidence.wanted) if leaf.name not in failing}
-    found = find(programs.problem, evidence.leaves, seed, passing, budget)
+    try:
+        found = find(programs.problem, evidence.leaves, seed, passing, budget)
+    except Exception:  # a report on a wrong gradient must come whatever a search for its repair runs into
+        return ()
     return () if found is None else found.reports()
 
 

@@ -111,20 +111,27 @@ class Leaf:
 
     def makes_right(self, site: int, change: Callable[[Frame], list[Any]]) -> bool:
         """Whether a change makes the leaf right in every draw."""
+        return self.make_right({site: change})
+
+    def make_right(self, changes: Changes) -> bool:
+        """Whether changes make the leaf right in every draw."""
         for draw in range(len(self.values)):
-            found = self.after(site, change, draw)
+            found = self.after_all(changes, draw)
             if found is None or not self.trial.right(self.leaf, found, draw):
                 return False
         return True
 
     def after(self, site: int, change: Callable[[Frame], list[Any]], draw: int) -> Any:
         """The cotangent after a change; None where it doesn't fit."""
+        return self.after_all({site: change}, draw)
+
+    def after_all(self, changes: Changes, draw: int) -> Any:
+        """The cotangent after several changes; None where they don't fit."""
         if not self.budget.take(self.weight // 2 + 1):
             return None
         try:
             with np.errstate(all="ignore"):
-                changes = {**self.standing, site: change}
-                return self.program.rerun(self.steps, self.values[draw], changes)[self.result]
+                return self.program.rerun(self.steps, self.values[draw], {**self.standing, **changes})[self.result]
         except MISFITS:
             return None
 
@@ -261,7 +268,7 @@ class Leaf:
 
     def _at(self, spot: Spot, tier: int) -> Iterator[Candidate]:
         """What may stand at a place instead, or beside what stands there."""
-        found = list(proposals(spot.place, spot.step, spot.v, self.visible, tier))
+        found = list(self.proposals(spot, tier))
         if not spot.replaces:
             yield from self._tried(spot, found, tier)
         if not spot.adds:
@@ -276,7 +283,12 @@ class Leaf:
         if spot.replaces:
             own = np.concatenate([sum(L @ flat(v) for _, v, L in of_draw) for of_draw in spot.seen])
             for i, c in fitted(R, add + own):
-                yield from self._scaled(spot, kept[i], c, True)
+                if kept[i].replaced:
+                    yield from self._scaled(spot, kept[i], c, True)
+
+    def proposals(self, spot: Spot, tier: int) -> Iterator[Proposal]:
+        """What may stand at a place."""
+        return proposals(spot.place, spot.step, spot.v, self.visible, tier)
 
     def responses(self, spot: Spot, found: Sequence[Proposal]) -> tuple[list[Proposal], np.ndarray]:
         """What each proposed value alone does to the cotangents of all draws: (the proposals that fit, their rows)."""
@@ -318,7 +330,7 @@ class Leaf:
             return
         for proposal in found:
             own = proposal.replaced == "{}"
-            for replaced in (True,) if own or spot.adds else (True, False):
+            for replaced in (True,) if own or spot.adds else (True, False) if proposal.replaced else (False,):
                 for factor in self.visible.factors.tried(own)[own:]:
                     candidate = self.candidate(spot, proposal, factor, replaced)
                     if self.makes_right(candidate.site, candidate.change):
