@@ -81,7 +81,6 @@ class Faulty(NamedTuple):
     problem: Problem
 
 
-
 def in_program(problem: Problem, count: int, rng: np.random.Generator, together: int = 1) -> Iterator[Faulty]:
     """Faults of the catalogue: `together` steps of the backward program changed."""
     leaves = problem.leaves

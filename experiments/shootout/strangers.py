@@ -497,10 +497,7 @@ STRANGERS = (
     Stranger("inverse", lambda rng: (rng.standard_normal((5, 5)) + 3 * np.eye(5),), "-b.T @ g @ b.T", "b.T @ g @ b.T"),
     Stranger("logdet", lambda rng: (rng.standard_normal((5, 5)) + 3 * np.eye(5),), "inv(a).T", "inv(a)"),
     Stranger(
-        "modulus",
-        lambda rng: (rng.standard_normal((5, 7)) + 1j * rng.standard_normal((5, 7)),),
-        "jnp.conj(z)",
-        "z",
+        "modulus", lambda rng: (rng.standard_normal((5, 7)) + 1j * rng.standard_normal((5, 7)),), "jnp.conj(z)", "z"
     ),
     Stranger("logsumexp", normal((5, 7)), "jnp.exp(x - y[:, None])", "jnp.exp(x)"),
     Stranger("rotary", normal((5, 8), (5, 4)), "gb * c - ga * s", "gb * c + ga * s"),

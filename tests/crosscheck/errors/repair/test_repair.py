@@ -195,7 +195,7 @@ CASES = [
     (linear, linear_untransposed, (X, W, b), "return dY @ W, X.T @ dY, dY.sum(0)", "W transposed, in dX"),
     (linear, linear_unsummed, (X, W, b), "return dY @ W.T, X.T @ dY, dY", "dY summed over axis 0, in db"),
     (linear, linear_mean, (X, W, b), "dW = X.T @ dY / len(dY)", "the division left out"),
-    (tanh, tanh_unsquared, (X,), "return (dY * (1 - Y),)", "Y times Y"),
+    (tanh, tanh_unsquared, (X,), "return (dY * (1 - Y),)", "Y² in place of Y"),
     (tanh, tanh_forgotten, (X,), "return (dY,)", "dY times 1 − Y²"),
     (squares, squares_halved, (X, 2 * X), "dX = dY * (X - T) / X.size", "a factor of 2"),
     (relu, relu_exchanged, (X,), "return (jnp.where(X > 0, 0.0, dY),)", "the cases exchanged"),
@@ -203,7 +203,7 @@ CASES = [
     (modulus, modulus_conjugate, (X + 1j * X[::-1],), "return (2 * dY * Z,)", "the conjugate of Z"),
     (rounded, rounded_cosine, (X,), "c = jnp.cos(X).astype(jnp.float16)", "the cast left out"),
     (rounded, sine_wrong, (X,), "return (dY * jnp.sin(X),)", "cos instead of sin"),
-    (rnn, rnn_unsquared, (X.reshape(2, 5, 2), W[:2, :2]), "dz = (d + dh) * (1 - h)", "h times h"),
+    (rnn, rnn_unsquared, (X.reshape(2, 5, 2), W[:2, :2]), "dz = (d + dh) * (1 - h)", "h² in place of h"),
 ]
 
 
@@ -225,7 +225,7 @@ def test_two_leaves_two_lines():
 def test_a_missing_term():
     ((source, change),) = of_rule(layer_norm, layer_norm_uncentered, X)
     assert source == "return (r * (dN - N * (dN * N).mean(-1, keepdims=True)),)"
-    assert change.startswith("the mean of dY along axis 1 added to")
+    assert change.startswith("the mean of dN along axis 1 added to")
 
 
 def test_a_scalar_argument():

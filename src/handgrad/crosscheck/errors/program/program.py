@@ -253,18 +253,25 @@ def trace(hand: Callable[..., Any], leaves: Sequence[Any], dYs: Sequence[Any]) -
     consts = [tracing.constant(value) for value in closed.consts]
     arguments = [tracing.new() for _ in closed.jaxpr.invars]
     results, steps = tracing.inline(closed.jaxpr, [*consts, *arguments], None)
-    # Where nothing else reads a result, its own line may be changed; else only the one that returns it.
-    read = [slot for step in steps for slot in step.inputs] + results
-    made = {slot: step.line for step in steps for slot in step.outputs if read.count(slot) == 1}
-    cotangents = []
-    for slot, atom in zip(results[n_outputs:], closed.jaxpr.outvars[n_outputs:], strict=True):
-        cotangents.append(tracing.new())
-        line = made.get(slot) or last.line
-        avals = [atom.aval], [atom.aval]
-        steps.append(Step(tracing.site(), Return(), {}, [slot], [cotangents[-1]], *avals, line))
     shapes = [np.shape(x) for x in (*leaves, *dYs)]
-    split = arguments[: len(leaves)], arguments[len(leaves) :]
-    return Program(steps, tracing.constants, *split, results[:n_outputs], cotangents, tracing.slots, shapes)
+    slots = arguments[: len(leaves)], arguments[len(leaves) :], results[:n_outputs], results[n_outputs:]
+    program = Program(steps, tracing.constants, *slots, tracing.slots, shapes)
+    return _with_returns(program, tracing, closed.jaxpr.outvars[n_outputs:], last.line)
+
+
+def _with_returns(program: Program, tracing: "_Tracing", atoms: Sequence[Any], line: Line | None) -> Program:
+    """The program with a last step for each cotangent, at the line that returns it."""
+    forward = {step.site for step in program.needed(program.Ys)}
+    read = [slot for step in program.steps for slot in step.inputs] + program.Ys + program.cotangents
+    # Where nothing else reads a result, the line that computes it may be changed as well.
+    alone = (step for step in program.steps if step.site not in forward)
+    made = {slot: step.line for step in alone for slot in step.outputs if read.count(slot) == 1}
+    steps, cotangents = list(program.steps), []
+    for slot, atom in zip(program.cotangents, atoms, strict=True):
+        cotangents.append(tracing.new())
+        avals = [atom.aval], [atom.aval]
+        steps.append(Step(tracing.site(), Return(), {}, [slot], [cotangents[-1]], *avals, made.get(slot) or line))
+    return program._replace(steps=steps, cotangents=cotangents, slots=tracing.slots)
 
 
 def _like(y: Any, aval: Any, name: str) -> Any:

@@ -19,6 +19,7 @@ _PLUMBING = (
     str(Path(str(jax.__file__)).parent),
     str(_HOUSE / "crosscheck"),
     str(_HOUSE / "factors"),
+    str(_HOUSE / "checks.py"),
     str(_HOUSE / "rule.py"),
     str(_HOUSE / "meshes.py"),
 )

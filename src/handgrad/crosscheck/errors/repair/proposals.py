@@ -144,6 +144,18 @@ def _reduced(place: Place, v: np.ndarray, visible: Visible) -> Iterator[Proposal
                 for which, reduced in (("sum", value), ("mean", mean)):
                     words = f"the {which} of {name}{along}"
                     yield Proposal(reduced, f"{words} in place of {{}}", f"{words} instead", words, 2.0)
+                if slot is not None:
+                    yield from _projections(slot, name, axis, along)
+
+
+def _projections(slot: int, name: str, axis: int, along: str) -> Iterator[Proposal]:
+    """The sum of the value times another, alone and times that other again: what a normalization takes away."""
+    for which, function in (("sum", np.sum), ("mean", np.mean)):
+        inner = lambda frame, v, function=function: function(v * frame.values[slot], axis=axis, keepdims=True)  # noqa: E731
+        words = f"the {which} of {{}} times {name}{along}"
+        yield Proposal(inner, "", "", words, 2.2)
+        outer = lambda frame, v, inner=inner: frame.values[slot] * inner(frame, v)  # noqa: E731
+        yield Proposal(outer, "", "", f"{name} times {words}", 2.4)
 
 
 def _times_functions(place: Place, v: np.ndarray, visible: Visible, functions: slice) -> Iterator[Proposal]:

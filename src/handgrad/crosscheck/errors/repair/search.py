@@ -68,6 +68,7 @@ class Spot(NamedTuple):
     seen: list[list[tuple[Instance, np.ndarray, np.ndarray]]]
     adds: bool
     replaces: bool
+    looped: bool
 
 
 class Leaf:
@@ -250,7 +251,8 @@ class Leaf:
             all(seen) and all(self._linear(place, of_draw, k, replaced) for k, of_draw in enumerate(seen))
             for replaced in (True, False)
         ]
-        yield Spot(place, step, np.asarray(v), seen, adds, replaces)
+        looped = any(len(of_draw) > 1 for of_draw in seen)
+        yield Spot(place, step, np.asarray(v), seen, adds, replaces, looped)
 
     def _linear(
         self, place: Place, of_draw: list[tuple[Instance, np.ndarray, np.ndarray]], draw: int, replaced: bool
@@ -269,7 +271,7 @@ class Leaf:
     def _at(self, spot: Spot, tier: int) -> Iterator[Candidate]:
         """What may stand at a place instead, or beside what stands there."""
         found = list(self.proposals(spot, tier))
-        if not spot.replaces:
+        if tier < 2 and (spot.looped or not spot.replaces):
             yield from self._tried(spot, found, tier)
         if not spot.adds:
             return
@@ -326,13 +328,14 @@ class Leaf:
 
     def _tried(self, spot: Spot, found: Sequence[Proposal], tier: int) -> Iterator[Candidate]:
         """Where a value's effect isn't linear, each change is tried."""
-        if tier == 2:
-            return
         for proposal in found:
             own = proposal.replaced == "{}"
-            for replaced in (True,) if own or spot.adds else (True, False) if proposal.replaced else (False,):
+            replaced = [True] if proposal.replaced and not spot.replaces else []
+            # What is added inside a loop may itself change with the iteration before.
+            added = [False] if not own and (not spot.adds or (spot.looped and tier == 0)) else []
+            for way in replaced + added:
                 for factor in self.visible.factors.tried(own)[own:]:
-                    candidate = self.candidate(spot, proposal, factor, replaced)
+                    candidate = self.candidate(spot, proposal, factor, way)
                     if self.makes_right(candidate.site, candidate.change):
                         yield candidate
 
