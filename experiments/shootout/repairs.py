@@ -1,5 +1,6 @@
 """Wrong gradients before the search for a repair: how many are repaired, on which line, and whether rightly."""
 
+import re
 import shutil
 import statistics
 import tempfile
@@ -39,6 +40,7 @@ class Tally:
       faults: by kind, those that make the gradient wrong.
       repaired: those of them whose repair is right.
       lines: repaired ones whose line is the fault's.
+      named: repaired ones that name the fault's line, perhaps beside another.
       wrong: repairs that are not right at inputs and shapes that the search didn't use.
       misses: (kind, line, words) of what was not repaired.
       misplaced: (kind, line, reported line, words).
@@ -49,6 +51,7 @@ class Tally:
     faults: Counter = field(default_factory=Counter)
     repaired: Counter = field(default_factory=Counter)
     lines: Counter = field(default_factory=Counter)
+    named: Counter = field(default_factory=Counter)
     wrong: list[tuple[Any, ...]] = field(default_factory=list)
     misses: list[tuple[Any, ...]] = field(default_factory=list)
     misplaced: list[tuple[Any, ...]] = field(default_factory=list)
@@ -249,11 +252,19 @@ def _judge(tally: Tally, faulty: Faulty, seed: int) -> None:
         tally.misses.append((kind, at, made, words, round(seconds, 2)))
     else:
         tally.repaired[kind] += 1
-        if set(where) <= {(repair.file, repair.line) for repair in reports}:
-            tally.lines[kind] += 1
+        lines = {(repair.file, repair.line) for repair in reports}
+        others = {(repair.file, int(n)) for repair in reports for n in re.findall(r"\d+", _elsewhere(repair.change))}
+        tally.lines[kind] += set(where) <= lines
+        tally.named[kind] += set(where) <= lines | others
+        if set(where) <= lines | others:
             tally.found.append((kind, at, made, words))
         else:
             tally.misplaced.append((kind, at, made, words))
+
+
+def _elsewhere(change: str) -> str:
+    """The other lines that a report names."""
+    return change.partition("(or on line")[2]
 
 
 def _holds(laboratory: Laboratory, found: Repaired) -> bool:
@@ -275,6 +286,7 @@ def summary(results: list[tuple[str, Tally]]) -> dict[str, Any]:
         "faults": faults,
         "repaired": whole.repaired.total(),
         "on the right line": whole.lines.total(),
+        "on the right line or naming it": whole.named.total(),
         "wrong repairs": whole.wrong,
         "kinds": {
             kind: {"faults": n, "repaired": whole.repaired[kind], "on the right line": whole.lines[kind]}

@@ -50,8 +50,16 @@ def faults(text: str, function: str) -> Iterator[Fault]:
         # An operand may stand in parentheses, which its own span leaves out.
         return f"({text[slice(*span(node))]})"
 
-    inside = [node for one in _called(tree, function) for statement in _body(one) for node in ast.walk(statement)]
-    names = {n.id for n in inside if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    inside = [node for one in _called(tree, function) for statement in _body(one) for node in _arithmetic(statement)]
+    operands = {
+        operand.id
+        for node in inside
+        if isinstance(node, ast.BinOp)
+        for operand in (node.left, node.right)
+        if isinstance(operand, ast.Name)
+    }
+    names = operands & {n.id for n in inside if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    combined = {id(operand) for node in inside if isinstance(node, ast.BinOp) for operand in (node.left, node.right)}
     for node in inside:
         if isinstance(node, ast.BinOp):
             start, end = span(node)
@@ -91,7 +99,7 @@ def faults(text: str, function: str) -> Iterator[Fault]:
                 yield Fault("another function", node.lineno, start, end, f"{base}.{_FUNCTIONS[node.attr]}")
         elif isinstance(node, ast.Call):
             yield from _of_call(node, span, text)
-        elif isinstance(node, ast.Constant) and type(node.value) in (int, float) and node.value not in (0, -1):
+        elif isinstance(node, ast.Constant) and id(node) in combined and type(node.value) in (int, float):
             new = repr(2 * node.value)
             yield Fault("constant", node.lineno, *span(node), new)
         elif isinstance(node, ast.Compare) and len(node.ops) == 1:
@@ -99,7 +107,7 @@ def faults(text: str, function: str) -> Iterator[Fault]:
             if flipped:
                 new = f"{whole(node.left)} {flipped} {whole(node.comparators[0])}"
                 yield Fault("flipped comparison", node.lineno, *span(node), f"({new})")
-        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and node.id in names:
+        elif isinstance(node, ast.Name) and id(node) in combined and node.id in names:
             for other in sorted(names - {node.id}):
                 yield Fault("another operand", node.lineno, *span(node), other)
 
@@ -118,6 +126,34 @@ def _called(tree: ast.Module, function: str) -> list[ast.FunctionDef]:
 
     forward = reached(function.replace("backward", "forward")) if "backward" in function else set()
     return [defined[name] for name in sorted(reached(function) - forward)]
+
+
+_PLACES = {"range", "reshape", "expand_dims", "broadcast_to", "transpose", "swapaxes", "prod", "zip", "len", "tuple"}
+_SIZES = {"ndim", "shape", "size", "dtype"}
+
+
+def _arithmetic(node: ast.AST) -> Iterator[ast.AST]:
+    """The nodes of a statement that compute numbers: no axes, shapes, indices or loops over them."""
+    if isinstance(node, ast.keyword | ast.ListComp | ast.GeneratorExp | ast.Slice | ast.Tuple):
+        children = node.elts if isinstance(node, ast.Tuple) else []
+        if any(isinstance(child, ast.Constant) for child in children):
+            return
+    elif isinstance(node, ast.Subscript):
+        children = [node.value]
+    elif isinstance(node, ast.Call):
+        name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+        children = [node.func, *(node.args[:1] if name in _PLACES else node.args), *node.keywords]
+    elif isinstance(node, ast.BinOp) and any(getattr(one, "attr", "") in _SIZES for one in ast.walk(node)):
+        divided = isinstance(node.op, ast.Div)
+        if not divided:
+            return
+        children = [node.left]
+    else:
+        children = list(ast.iter_child_nodes(node))
+    if not isinstance(node, ast.keyword):
+        yield node
+    for child in children:
+        yield from _arithmetic(child)
 
 
 def _of_call(node: ast.Call, span: Callable[[Any], tuple[int, int]], text: str) -> Iterator[Fault]:

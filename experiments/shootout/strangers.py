@@ -1,8 +1,10 @@
-"""Thirty backward passes as people write them, and the mistake that they make in each.
+"""Thirty-two backward passes as people write them, and a mistake that they make in each.
 
-A rule is a pair of functions `<name>_forward` and `<name>_backward`, in the manner of its source: textbook, blog, port from
-NumPy. `STRANGERS` has their inputs and, as (text, text instead), the mistake.
+A rule is a pair of functions `<name>_forward` and `<name>_backward`, in the manner of its source: a textbook, a blog, a
+port from NumPy. `STRANGERS` has their inputs and the mistake.
 """
+
+# ruff: noqa: D103, RUF059 (strangers)
 
 from collections.abc import Callable
 from typing import Any, NamedTuple

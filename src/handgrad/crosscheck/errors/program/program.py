@@ -265,7 +265,12 @@ def _with_returns(program: Program, tracing: "_Tracing", atoms: Sequence[Any], l
     read = [slot for step in program.steps for slot in step.inputs] + program.Ys + program.cotangents
     # Where nothing else reads a result, the line that computes it may be changed as well.
     alone = (step for step in program.steps if step.site not in forward)
-    made = {slot: step.line for step in alone for slot in step.outputs if read.count(slot) == 1}
+    made = {
+        slot: (line and line_of(step.traceback, line)) or step.line
+        for step in alone
+        for slot in step.outputs
+        if read.count(slot) == 1
+    }
     steps, cotangents = list(program.steps), []
     for slot, atom in zip(program.cotangents, atoms, strict=True):
         cotangents.append(tracing.new())
@@ -322,8 +327,8 @@ class _Tracing:
 
         for equation in jaxpr.eqns:
             inputs = [read(atom) for atom in equation.invars]
-            line = line_of(equation) or caller  # what JAX has traced before, as jnp.where, has no line of its own
-            self.last = line = line or self.last
+            # What JAX has traced before, as jnp.where, has no line; what follows the user's code has the last one.
+            self.last = line = line_of(equation.source_info.traceback) or caller or self.last
             called = equation.params.get("jaxpr", equation.params.get("call_jaxpr"))
             if equation.primitive.name in CALLS and called is not None:
                 consts = [self.constant(value) for value in getattr(called, "consts", [])]

@@ -57,11 +57,13 @@ class Line(NamedTuple):
         return linecache.getline(self.file, self.line).encode()[self.start : self.end].decode(errors="ignore")
 
 
-def line_of(equation: Any) -> Line | None:
-    """The innermost frame that is the user's; None where JAX doesn't say."""
-    traceback = equation.source_info.traceback
-    if traceback is None:
-        return None
+def line_of(traceback: Any, inside: Line | None = None) -> Line | None:
+    """The innermost frame that is the user's; None where JAX doesn't say.
+
+    Args:
+      traceback: JAX's record of an equation.
+      inside: a line of the function in which that frame must be.
+    """
     try:
         frames = list(traceback.frames)  # the innermost first
         codes, offsets = traceback.raw_frames()
@@ -70,11 +72,13 @@ def line_of(equation: Any) -> Line | None:
     candidates = [i for i, frame in enumerate(frames) if not frame.file_name.startswith(_PLUMBING)]
     # A rule that is itself part of an installed library has no frame elsewhere.
     own = [i for i in candidates if not frames[i].file_name.startswith(_LIBRARIES)] or candidates
+    if inside is not None:
+        own = [i for i in own if (frames[i].file_name, codes[i].co_name) == (inside.file, inside.function)]
     if not own:
         return None
-    frame = frames[own[0]]
     start, end = _columns(codes[own[0]], offsets[own[0]])
-    return Line(frame.file_name, frame.line_num, frame.function_name, start, end)
+    frame = frames[own[0]]
+    return Line(frame.file_name, frame.line_num, codes[own[0]].co_name, start, end)
 
 
 @functools.lru_cache(maxsize=4096)

@@ -148,6 +148,8 @@ def _sizes(program: Program, names: list[str]) -> list[tuple[str, Size]]:
                 found.append((f"the length of axis {axis} of {name}", of(position, (axis,))))
         if len(shape) > 1:
             found.append((f"the number of elements of {name}", of(position, tuple(range(len(shape))))))
+        if len(shape) > 3:
+            found.append((f"the number of positions of {name}", of(position, tuple(range(1, len(shape) - 1)))))
         if len(shape) > 2:
             found.append((f"the number of rows of {name}", of(position, tuple(range(len(shape) - 1)))))
     return found

@@ -41,6 +41,7 @@ def pairs(leaf: Leaf) -> list[tuple[Candidate, Candidate]]:
     if missing.size < NUMBERS or not np.isfinite(missing).all():
         return []
     effects = sorted([*_of_steps(leaf), *_of_spots(leaf)], key=lambda effect: effect.cost)[:MOST]
+    leaf.budget.take(len(effects) ** 2 * missing.size // 5000)
     found = []
     for one, other in _combined(effects, missing):
         if one.site != other.site and leaf.budget.take(leaf.weight):

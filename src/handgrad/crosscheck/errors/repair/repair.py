@@ -16,8 +16,9 @@ from handgrad.crosscheck.subject.arguments import Leaves
 from handgrad.crosscheck.subject.problem import Problem
 from handgrad.crosscheck.subject.programs import precise
 
-STEPS = 400_000  # that a search may run
+STEPS = 300_000  # that a search may run
 VERIFIED = 40  # candidates that are tried at fresh inputs, for each leaf
+ALIKE = 0.5  # changes of this much more cost are looked at, for one that repairs more leaves, or is as good elsewhere
 ROUNDS = 3  # changes that one repair may have
 
 Change = tuple[Candidate, ...]  # one, or a pair
@@ -50,9 +51,22 @@ class Repaired(NamedTuple):
             line = step.line
             if line is not None and len(leaves) == 1 and returns_several(line):
                 words += f", in {self.names.gradient(min(leaves))}"
+            others = self._elsewhere(candidate, steps)
+            if others:
+                words += f" (or on line{'s' * (len(others) > 1)} {', '.join(map(str, others))})"
             where = (line.file, line.line, line.text) if line is not None else ("", 0, "")
             found.append(Repair(*where, words))
         return tuple(found)
+
+    def _elsewhere(self, candidate: Candidate, steps: dict[int, Step]) -> list[int]:
+        """The other lines of the file where a change as simple does the same: at most two."""
+        line, sites = steps[candidate.site].line, list(candidate.also)
+        # A value that one step alone reads may as well be changed there.
+        users = [step.site for step in steps.values() if candidate.slot in step.inputs]
+        sites += users if len(users) == 1 and candidate.slot in steps[candidate.site].outputs else []
+        lines = [steps[site].line for site in sites]
+        found = {other.line for other in lines if other is not None and line is not None and other.file == line.file}
+        return sorted(found - {line.line if line is not None else 0})[:2]
 
 
 def repairs(evidence: Evidence, failing: Collection[str], seed: int, budget: int = STEPS) -> tuple[Repair, ...]:
@@ -169,18 +183,21 @@ def _single(trials: Trials, leaf: int, remaining: set[int], standing: Changes, n
 
 def _best(found: Iterable[Change], trials: Trials, leaf: int, remaining: set[int], standing: Changes) -> Change:
     """Of the changes that are right everywhere the one that repairs most leaves, then the simplest."""
-    ranked = sorted(found, key=lambda change: sum(candidate.cost for candidate in change))
-    best: Change = ()
-    for change in ranked[:VERIFIED]:
-        if best and _cost(change) > _cost(best) + 0.5:
+    right: list[tuple[int, Change]] = []
+    for change in sorted(found, key=_cost)[:VERIFIED]:
+        if right and _cost(change) > _cost(right[0][1]) + ALIKE:
             break
         wrong = trials.wrong({**standing, **{candidate.site: candidate.change for candidate in change}})
-        if leaf in wrong or wrong - remaining or not trials.proves():
-            continue
-        if not wrong:
-            return change
-        best = best or change
-    return best
+        if leaf not in wrong and wrong <= remaining and trials.proves():
+            right.append((len(wrong), change))
+    if not right:
+        return ()
+    fewest = min(count for count, _ in right)
+    best, *others = [change for count, change in right if count == fewest]
+    if len(best) > 1:
+        return best
+    alike = [other[0] for other in others if len(other) == 1 and other[0].cost <= best[0].cost + 0.2]
+    return (best[0]._replace(also=tuple(other.site for other in alike)),)
 
 
 def _cost(change: Change) -> float:

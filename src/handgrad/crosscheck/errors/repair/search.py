@@ -1,5 +1,6 @@
 """Single changes of a backward program that make one leaf's cotangent right."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from handgrad.crosscheck.errors.repair.proposals import Proposal, Visible, propo
 from handgrad.crosscheck.errors.repair.trials import Trial
 
 ENOUGH = 16  # numbers that a fit is made to
+TRIED = 2.0  # cost up to which functions are tried where nothing tells what is missing
 FIT = 1e-7  # what a fit may leave, as a share
 
 
@@ -27,6 +29,7 @@ class Candidate(NamedTuple):
       alone: the same where the value is all that its line computes.
       cost: how far from simple it is.
       change: the step's.
+      also: other sites where a change as simple does the same.
     """
 
     site: int
@@ -35,6 +38,7 @@ class Candidate(NamedTuple):
     alone: str
     cost: float
     change: Callable[[Frame], list[Any]]
+    also: tuple[int, ...] = ()
 
 
 class Budget:
@@ -147,6 +151,8 @@ class Leaf:
                     words, cost = "a sum instead of the mean", 0.8
                 for i, slot in enumerate(step.inputs):
                     words = words.replace(f"operand {i}", self.names[slot])
+                literal = any(slot in self.program.constants for slot in step.inputs)
+                cost += 0.1 * (edit.kind == "swapped operands" and literal) - 1e-4 * step.site
                 yield Candidate(step.site, step.outputs[0], words, words, cost, edit.change)
 
     def _along(self, step: Step) -> Iterator[Edit]:
@@ -208,20 +214,17 @@ class Leaf:
     def _spots(self) -> Iterator[Spot]:
         """Every value that the leaf's cotangent is made of: where it is computed, and where one step alone reads it."""
         runs = [Unrolled(self.program, self.steps, v, self.result, self.standing) for v in self.values]
-        users: dict[int, int] = {}
-        for step in self.steps:
-            for one in step.all():
-                for slot in set(one.inputs):
-                    users[slot] = users.get(slot, 0) + one.inputs.count(slot)
+        users = Counter(slot for step in self.program.steps for one in step.all() for slot in one.inputs)
         made = {slot for step in self.steps for one in step.all() for slot in one.outputs}
+        returned = self.program.steps[-len(self.program.cotangents) + self.leaf].inputs[0]
         for step in (one for outer in self.steps for one in outer.all()):
             if step.site in self.standing:
                 continue
             for i, slot in enumerate(step.inputs):
-                if slot not in made or users.get(slot, 0) > 1:
+                if slot not in made or users[slot] > 1 or step.name == "return":
                     yield from self._spot(Place(step.site, i, 0, slot), step, runs)
             for k, slot in enumerate(step.outputs):
-                if step.name != "return":
+                if step.name != "return" and (slot != returned or users[slot] > 1):
                     yield from self._spot(Place(step.site, None, k, slot), step, runs)
 
     def _spot(self, place: Place, step: Step, runs: list[Unrolled]) -> Iterator[Spot]:
@@ -294,6 +297,8 @@ class Leaf:
 
     def responses(self, spot: Spot, found: Sequence[Proposal]) -> tuple[list[Proposal], np.ndarray]:
         """What each proposed value alone does to the cotangents of all draws: (the proposals that fit, their rows)."""
+        if not self.budget.take(len(found) // 2):
+            return [], np.zeros((0, 0))
         places = [(draw, *one) for draw, of_draw in enumerate(spot.seen) for one in of_draw]
         columns: list[list[np.ndarray]] = [[] for _ in places]
         kept = []
@@ -322,17 +327,22 @@ class Leaf:
             return w if replaced else v + w
 
         words, alone, cost = worded(proposal, factor, replaced)
-        # Of a product, the whole; of a chain of values, the last.
-        cost += 0.1 * (proposal.replaced == "{}" and spot.place.operand is not None) - 1e-4 * spot.place.site
+        # A factor or a term belongs to the last of a chain of values, another value in place of one to the first.
+        whole = proposal.replaced == "{}" and spot.step.name != "return" and spot.place.operand is not None
+        last = proposal.replaced == "{}" or not replaced
+        cost += 0.1 * whole + 1e-4 * (-spot.place.site if last else spot.place.site)
         return Candidate(spot.place.site, spot.place.slot, words, alone, cost, spot.place.change(value))
 
     def _tried(self, spot: Spot, found: Sequence[Proposal], tier: int) -> Iterator[Candidate]:
         """Where a value's effect isn't linear, each change is tried."""
         for proposal in found:
             own = proposal.replaced == "{}"
-            replaced = [True] if proposal.replaced and not spot.replaces else []
-            # What is added inside a loop may itself change with the iteration before.
-            added = [False] if not own and (not spot.adds or (spot.looped and tier == 0)) else []
+            if tier and proposal.cost > TRIED:
+                continue
+            # What is put or added inside a loop may itself change with the iteration before.
+            looped = spot.looped and tier == 0
+            replaced = [True] if proposal.replaced and (looped or not spot.replaces) else []
+            added = [False] if not own and (looped or not spot.adds) else []
             for way in replaced + added:
                 for factor in self.visible.factors.tried(own)[own:]:
                     candidate = self.candidate(spot, proposal, factor, way)
