@@ -61,6 +61,8 @@ def faults(text: str, function: str) -> Iterator[Fault]:
     names = operands & {n.id for n in inside if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
     combined = {id(operand) for node in inside if isinstance(node, ast.BinOp) for operand in (node.left, node.right)}
     for node in inside:
+        if isinstance(node, ast.BinOp) and isinstance(node.left, ast.Tuple | ast.List):
+            continue
         if isinstance(node, ast.BinOp):
             start, end = span(node)
             left, right = whole(node.left), whole(node.right)
@@ -88,7 +90,7 @@ def faults(text: str, function: str) -> Iterator[Fault]:
             if isinstance(node.op, ast.Mult | ast.Div | ast.MatMult):
                 yield Fault("factor", lines, start, end, f"(2 * ({text[start:end]}))")
                 yield Fault("sign", lines, start, end, f"(-({text[start:end]}))")
-        elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) and not _is_axis(node, combined):
             yield Fault("sign", node.lineno, *span(node), whole(node.operand))
         elif isinstance(node, ast.Attribute):
             start, end = span(node)
@@ -110,6 +112,11 @@ def faults(text: str, function: str) -> Iterator[Fault]:
         elif isinstance(node, ast.Name) and id(node) in combined and node.id in names:
             for other in sorted(names - {node.id}):
                 yield Fault("another operand", node.lineno, *span(node), other)
+
+
+def _is_axis(node: ast.UnaryOp, combined: set[int]) -> bool:
+    """Whether a negative number is an argument, as an axis is."""
+    return isinstance(node.operand, ast.Constant) and id(node) not in combined
 
 
 def _called(tree: ast.Module, function: str) -> list[ast.FunctionDef]:

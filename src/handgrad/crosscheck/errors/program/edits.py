@@ -72,7 +72,8 @@ def _added_up(frame: Frame) -> list[Any]:
     """A scatter whose updates of one place add up."""
     kept = ("indices_are_sorted", "unique_indices", "mode")
     options = {name: value for name, value in frame.step.params.items() if name in kept}
-    y = jax.lax.scatter_add(*frame.inputs, frame.step.params["dimension_numbers"], **options)
+    operand, places, updates = frame.inputs
+    y = jax.lax.scatter_add(operand, places, updates, frame.step.params["dimension_numbers"], **options)
     return [y if isinstance(y, Tracer) else np.asarray(y)]
 
 

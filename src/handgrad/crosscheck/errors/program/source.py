@@ -152,6 +152,7 @@ class watching:  # noqa: N801 (a context manager)
 
     def __enter__(self) -> "watching":
         self.line: Line | None = None
+        self.value: Any = None
         self.outside = set_name_stack(current_name_stack())  # which puts back all that is changed here
         self.outside.__enter__()
         self.free = sys.getprofile() is None  # a profiler's place is not taken
@@ -169,7 +170,9 @@ class watching:  # noqa: N801 (a context manager)
         if event not in ("call", "return") or not _is_users(code):
             return
         if event == "return":
-            self.line = Line(code.co_filename, frame.f_lineno, code.co_name)
+            # What one function returns and another hands on was returned by the first.
+            if self.line is None or value is None or value is not self.value:
+                self.line, self.value = Line(code.co_filename, frame.f_lineno, code.co_name), value
         else:
             user_context(_Here()).__enter__()  # what JAX enters next ends it
 

@@ -58,6 +58,7 @@ class Factor(NamedTuple):
     value: Callable[[Program, Step], float]
 
 
+ONE = Factor("1", 0.0, lambda program, step: 1.0)
 CONSTANTS = (2, 3, 4, 5, 6, 8, 10)
 CLOSE = 1e-6
 Size = Callable[[Program], int]
@@ -107,7 +108,7 @@ def _constant(size: Size) -> Callable[[Program, Step], int]:
 
 
 def _constants() -> Iterator[Factor]:
-    yield Factor("1", 0.0, lambda program, step: 1.0)
+    yield ONE
     for n in CONSTANTS:
         cost = 0.6 if n == 2 else 2.6
         yield Factor(f"{n}", cost, lambda program, step, n=n: float(n))

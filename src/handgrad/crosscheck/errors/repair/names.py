@@ -44,6 +44,10 @@ class Names:
                     self.of[slot], self.rank[slot] = f"`{text}`", 2
                 else:
                     self.of[slot] = f"the {NOUNS.get(step.name, 'value')} on line {step.line.line}"
+        for step in steps:
+            if step.body is not None:
+                carried = step.body.arguments[step.body.constants :][: step.body.carried]
+                self.of.update(dict.fromkeys(carried, "the loop's carry"))
         # What the backward pass itself calls its residuals.
         for step in steps:
             if step.line is not None:

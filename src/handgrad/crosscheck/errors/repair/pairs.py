@@ -1,14 +1,17 @@
 """Two changes at once: their effects on the cotangent add up to what is missing."""
 
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from handgrad.crosscheck.errors.program.edits import edits
-from handgrad.crosscheck.errors.repair.factors import Factor
+from handgrad.crosscheck.errors.repair.candidate import Candidate, scaled
+from handgrad.crosscheck.errors.repair.factors import ONE
+from handgrad.crosscheck.errors.repair.leaf import Leaf
 from handgrad.crosscheck.errors.repair.linear import flat
-from handgrad.crosscheck.errors.repair.search import EDIT_COSTS, FIT, Candidate, Leaf, Spot
+from handgrad.crosscheck.errors.repair.proposals import Proposal, proposals
+from handgrad.crosscheck.errors.repair.spots import FIT, Spot, responses, spots
+from handgrad.crosscheck.errors.repair.steps import candidate, possible
 
 MOST = 2500  # effects that are combined
 NUMBERS = 8  # of the cotangents over all draws, at least: fewer would fit anything
@@ -37,17 +40,16 @@ class Effect(NamedTuple):
 
 def pairs(leaf: Leaf) -> list[tuple[Candidate, Candidate]]:
     """Pairs of changes that make a leaf right at the inputs of the search, the simplest first."""
-    missing = np.concatenate(leaf.errors)
+    missing = leaf.missing
     if missing.size < NUMBERS or not np.isfinite(missing).all():
         return []
-    effects = sorted([*_of_steps(leaf), *_of_spots(leaf)], key=lambda effect: effect.cost)[:MOST]
+    effects = [*_of_steps(leaf), *(effect for spot in spots(leaf) for effect in _of_spot(leaf, spot))]
+    effects = sorted(effects, key=lambda effect: effect.cost)[:MOST]
     leaf.budget.take(len(effects) ** 2 * missing.size // 5000)
     found = []
     for one, other in _combined(effects, missing):
-        if one.site != other.site and leaf.budget.take(leaf.weight):
-            changes = {one.site: one.change, other.site: other.change}
-            if leaf.make_right(changes):
-                found.append((one, other))
+        if one.site != other.site and leaf.make_right({one.site: one.change, other.site: other.change}):
+            found.append((one, other))
         if len(found) >= FOUND or leaf.budget.left <= 0:
             break
     return found
@@ -56,54 +58,43 @@ def pairs(leaf: Leaf) -> list[tuple[Candidate, Candidate]]:
 def _of_steps(leaf: Leaf) -> Iterator[Effect]:
     """The catalogue's edits, each by running it."""
     right = [values[leaf.result] for values in leaf.values]
-    for step in (one for outer in leaf.steps for one in outer.all() if one.site not in leaf.standing):
-        for edit in edits(step):
-            changed = [leaf.after(step.site, edit.change, draw) for draw in range(len(right))]
+    for step in leaf.all_steps():
+        for edit in possible(leaf.program, step):
+            changed = [leaf.after({step.site: edit.change}, draw) for draw in range(len(right))]
             if all(y is not None and y.shape == h.shape for y, h in zip(changed, right, strict=True)):
-                numbers = np.concatenate([flat(y) - flat(h) for y, h in zip(changed, right, strict=True)])
-                cost = EDIT_COSTS.get(edit.kind, 1.2)
-                candidate = Candidate(step.site, step.outputs[0], edit.words, edit.words, cost, edit.change)
-                yield Effect(numbers, cost, step.site, False, _only(1.0, candidate))
+                with np.errstate(all="ignore"):
+                    numbers = np.concatenate([flat(y) - flat(h) for y, h in zip(changed, right, strict=True)])
+                one = candidate(leaf, step, edit)
+                yield Effect(numbers, one.cost, step.site, False, _only(1.0, one))
 
 
-def _of_spots(leaf: Leaf) -> Iterator[Effect]:
-    """Values scaled, replaced, added."""
-    for spot in leaf.spots:
-        for tier in (0, 1) if spot.adds else ():
-            kept, R = leaf.responses(spot, list(leaf.proposals(spot, tier)))
-            if not kept:
-                continue
-            own = np.concatenate([sum(L @ flat(v) for _, v, L in of_draw) for of_draw in spot.seen])
-            for proposal, numbers in zip(kept, R, strict=True):
-                if proposal.replaced == "{}":
-                    if spot.replaces:
-                        made = _scaled(leaf, spot, proposal)
-                        yield Effect(numbers, proposal.cost + 0.3, spot.place.site, True, made)
-                    continue
-                one = Factor("1", 0.0, lambda program, step: 1.0)
-                if spot.replaces and proposal.replaced:
-                    candidate = leaf.candidate(spot, proposal, one, True)
-                    yield Effect(numbers - own, candidate.cost, spot.place.site, False, _only(1.0, candidate))
-                if tier == 0:
-                    yield Effect(numbers, proposal.cost + 0.6, spot.place.site, False, _added(leaf, spot, proposal))
+def _of_spot(leaf: Leaf, spot: Spot) -> Iterator[Effect]:
+    """A value scaled, replaced, added to."""
+    returned = spot.step.name == "return"
+    for tier in (0, 1) if spot.adds else ():
+        kept, R = responses(leaf, spot, list(proposals(spot.place, spot.step, spot.v, leaf.visible, tier)))
+        for proposal, numbers in zip(kept, R, strict=True):
+            if spot.replaces and proposal.replaced == "{}":
+                made = _meant(leaf, spot, proposal, scales=True)
+                yield Effect(numbers, proposal.cost + 0.3, spot.place.site, True, made)
+            elif spot.replaces and proposal.replaced:
+                one = scaled(spot.place, returned, proposal, ONE, True)
+                yield Effect(numbers - spot.own, one.cost, spot.place.site, False, _only(1.0, one))
+            if tier == 0 and proposal.replaced != "{}":
+                made = _meant(leaf, spot, proposal, scales=False)
+                yield Effect(numbers, proposal.cost + 0.6, spot.place.site, False, made)
 
 
 def _only(c: float, candidate: Candidate) -> Made:
     return lambda found: iter([candidate] if abs(found - c) <= 1e-6 else [])
 
 
-def _scaled(leaf: Leaf, spot: Spot, proposal: Any) -> Made:
+def _meant(leaf: Leaf, spot: Spot, proposal: Proposal, scales: bool) -> Made:
+    """A value scaled by 1 + the coefficient, or a proposal times the coefficient added."""
+
     def made(c: float) -> Iterator[Candidate]:
-        for factor in leaf.visible.factors.meanings(1 + c, spot.step):
-            yield leaf.candidate(spot, proposal, factor, True)
-
-    return made
-
-
-def _added(leaf: Leaf, spot: Spot, proposal: Any) -> Made:
-    def made(c: float) -> Iterator[Candidate]:
-        for factor in leaf.visible.factors.meanings(c, spot.step):
-            yield leaf.candidate(spot, proposal, factor, False)
+        for factor in leaf.visible.factors.meanings(1 + c if scales else c, spot.step):
+            yield scaled(spot.place, spot.step.name == "return", proposal, factor, scales)
 
     return made
 
@@ -130,10 +121,10 @@ def _combined(effects: list[Effect], missing: np.ndarray) -> Iterator[tuple[Cand
             a = U[i] @ missing - b * along[j]
             other = effects[i + 1 + j]
             if np.linalg.norm(missing - a * U[i] - b * U[i + 1 + j]) <= FIT * size:
-                yield from _meant(one, float(a / norms[i]), other, float(b / norms[i + 1 + j]))
+                yield from _pairs_of(one, float(a / norms[i]), other, float(b / norms[i + 1 + j]))
 
 
-def _meant(one: Effect, a: float, other: Effect, b: float) -> Iterator[tuple[Candidate, Candidate]]:
+def _pairs_of(one: Effect, a: float, other: Effect, b: float) -> Iterator[tuple[Candidate, Candidate]]:
     """The pairs of changes that have these coefficients."""
     # Where a later step scales what an earlier change has added, the earlier effect is scaled too.
     for first, second in (

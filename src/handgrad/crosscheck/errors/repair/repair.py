@@ -6,9 +6,11 @@ from typing import NamedTuple
 import numpy as np
 
 from handgrad.crosscheck.errors.program.program import MISFITS, Changes, Program, Step
+from handgrad.crosscheck.errors.repair.candidate import Candidate
+from handgrad.crosscheck.errors.repair.leaf import Budget, Leaf
 from handgrad.crosscheck.errors.repair.names import Names, returns_several, subject
 from handgrad.crosscheck.errors.repair.pairs import pairs
-from handgrad.crosscheck.errors.repair.search import Budget, Candidate, Leaf
+from handgrad.crosscheck.errors.repair.search import candidates
 from handgrad.crosscheck.errors.repair.trials import Laboratory, Trial
 from handgrad.crosscheck.evidence.evidence import Evidence
 from handgrad.crosscheck.report.report import Repair
@@ -21,7 +23,7 @@ VERIFIED = 40  # candidates that are tried at fresh inputs, for each leaf
 ALIKE = 0.5  # changes of this much more cost are looked at, for one that repairs more leaves, or is as good elsewhere
 ROUNDS = 3  # changes that one repair may have
 
-Change = tuple[Candidate, ...]  # one, or a pair
+Change = tuple[()] | tuple[Candidate] | tuple[Candidate, Candidate]
 
 
 class Repaired(NamedTuple):
@@ -63,7 +65,7 @@ class Repaired(NamedTuple):
         line, sites = steps[candidate.site].line, list(candidate.also)
         # A value that one step alone reads may as well be changed there.
         users = [step.site for step in steps.values() if candidate.slot in step.inputs]
-        sites += users if len(users) == 1 and candidate.slot in steps[candidate.site].outputs else []
+        sites += users if candidate.movable and len(users) == 1 else []
         lines = [steps[site].line for site in sites]
         found = {other.line for other in lines if other is not None and line is not None and other.file == line.file}
         return sorted(found - {line.line if line is not None else 0})[:2]
@@ -172,7 +174,7 @@ def _single(trials: Trials, leaf: int, remaining: set[int], standing: Changes, n
     small = trials.small
     values = [small.program.run(*inputs, changes=standing) for inputs in small.inputs] if standing else small.values
     one = Leaf(small, values, leaf, standing, names, budget)
-    for tier in one.candidates():
+    for tier in candidates(one):
         best = _best([(candidate,) for candidate in tier], trials, leaf, remaining, standing)
         if best:
             return best
@@ -194,10 +196,12 @@ def _best(found: Iterable[Change], trials: Trials, leaf: int, remaining: set[int
         return ()
     fewest = min(count for count, _ in right)
     best, *others = [change for count, change in right if count == fewest]
-    if len(best) > 1:
+    if len(best) != 1:
         return best
-    alike = [other[0] for other in others if len(other) == 1 and other[0].cost <= best[0].cost + 0.2]
-    return (best[0]._replace(also=tuple(other.site for other in alike)),)
+    one = best[0]
+    singles = [other for change in others if len(change) == 1 for other in change if other.cost <= one.cost + 0.2]
+    alike = [other.site for other in singles if other.words == one.words or (other.movable and one.movable)]
+    return (one._replace(also=tuple(alike)),)
 
 
 def _cost(change: Change) -> float:

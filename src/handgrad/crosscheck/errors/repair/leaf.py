@@ -1,0 +1,80 @@
+"""One leaf's cotangent, and what becomes of it when its backward program is changed."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from handgrad.crosscheck.errors.program.program import MISFITS, Changes, Frame, Program, Step, Values
+from handgrad.crosscheck.errors.repair.linear import flat
+from handgrad.crosscheck.errors.repair.names import Names
+from handgrad.crosscheck.errors.repair.proposals import Visible
+from handgrad.crosscheck.errors.repair.trials import Trial
+
+ENOUGH = 16  # numbers that a fit is made to
+
+
+class Budget:
+    """Steps that may still be run."""
+
+    def __init__(self, steps: int):
+        self.left = steps
+
+    def take(self, steps: int) -> bool:
+        """Whether there is enough left for these."""
+        self.left -= steps
+        return self.left > 0
+
+
+class Leaf:
+    """One leaf's cotangent at the inputs of the search.
+
+    Attributes:
+      standing: changes made already.
+      steps: the backward steps that the cotangent needs.
+      values: of every slot, for each draw that is looked at.
+      misshapen: whether the cotangent has another shape than its leaf.
+      missing: the truth minus the cotangent, over all draws; empty where that is misshapen.
+      visible: the values that changes may use.
+    """
+
+    def __init__(self, trial: Trial, values: list[Values], leaf: int, standing: Changes, names: Names, budget: Budget):
+        self.trial, self.leaf, self.standing, self.names, self.budget = trial, leaf, standing, names, budget
+        self.program: Program = trial.program
+        self.result = self.program.cotangents[leaf]
+        backward = {step.site for step in self.program.backward()[1]}
+        self.steps = [step for step in self.program.needed([self.result]) if step.site in backward]
+        self.weight = sum(step.weight for step in self.steps)
+        size = max(trial.truth[0][leaf].size, 1)
+        draws = min(len(values), max(1, -(-ENOUGH // size)))
+        self.values, self.truth = values[:draws], [draw[leaf] for draw in trial.truth[:draws]]
+        pairs = [(draw[self.result], truth) for draw, truth in zip(self.values, self.truth, strict=True)]
+        self.misshapen = any(y.shape != truth.shape for y, truth in pairs)
+        self.missing = np.concatenate([flat(truth) - flat(y) for y, truth in pairs if y.shape == truth.shape] or [[]])
+        self.visible = Visible(self.program, self.values[0], names)
+
+    def all_steps(self) -> list[Step]:
+        """The backward steps, those inside loops too, that no change stands at."""
+        return [one for step in self.steps for one in step.all() if one.site not in self.standing]
+
+    def makes_right(self, site: int, change: Callable[[Frame], list[Any]]) -> bool:
+        """Whether a change makes the leaf right in every draw."""
+        return self.make_right({site: change})
+
+    def make_right(self, changes: Changes) -> bool:
+        """Whether changes make the leaf right in every draw."""
+        for draw in range(len(self.values)):
+            found = self.after(changes, draw)
+            if found is None or not self.trial.right(self.leaf, found, draw):
+                return False
+        return True
+
+    def after(self, changes: Changes, draw: int) -> Any:
+        """The cotangent after changes; None where they don't fit."""
+        if not self.budget.take(self.weight // 2 + 1):
+            return None
+        try:
+            with np.errstate(all="ignore"):
+                return self.program.rerun(self.steps, self.values[draw], {**self.standing, **changes})[self.result]
+        except MISFITS:
+            return None

@@ -1,0 +1,98 @@
+"""The catalogue's edits, tried at every step; and what gives a cotangent of a wrong shape the right one."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from handgrad.crosscheck.errors.program.edits import Edit, count, edits
+from handgrad.crosscheck.errors.program.program import Frame, Program, Step
+from handgrad.crosscheck.errors.repair.candidate import COSTS, Candidate
+from handgrad.crosscheck.errors.repair.leaf import Leaf
+from handgrad.crosscheck.errors.repair.linear import Place
+from handgrad.crosscheck.errors.repair.proposals import shaped
+
+_PASSING = ("broadcast_in_dim", "reshape", "squeeze", "convert_element_type")
+
+
+def edited(leaf: Leaf) -> Iterator[Candidate]:
+    """The edits that make the leaf right."""
+    for step in leaf.all_steps():
+        for edit in possible(leaf.program, step):
+            if leaf.makes_right(step.site, edit.change):
+                yield candidate(leaf, step, edit)
+
+
+def possible(program: Program, step: Step) -> Iterator[Edit]:
+    """What a step could do instead."""
+    yield from edits(step)
+    yield from _along(program, step)
+
+
+def candidate(leaf: Leaf, step: Step, edit: Edit) -> Candidate:
+    """An edit as a change that might be the repair."""
+    words, cost = edit.words, COSTS.get(edit.kind, 1.2)
+    if words == "the division left out" and _averages(leaf.program, step):
+        words, cost = "a sum instead of the mean", 0.8
+    for i, slot in enumerate(step.inputs):
+        words = words.replace(f"operand {i}", leaf.names[slot])
+    literal = any(slot in leaf.program.constants for slot in step.inputs)
+    cost += 0.1 * (edit.kind == "swapped operands" and literal) - 1e-4 * step.site
+    return Candidate(step.site, step.outputs[0], words, words, cost, edit.change)
+
+
+def _along(program: Program, step: Step) -> Iterator[Edit]:
+    """A reduction that keeps its axis, along another one: the reduction, its new axis and a mean's division."""
+    made = _makers(program)
+    mean = step.name == "div" and _averages(program, step)
+    kept = made.get(step.inputs[0]) if mean else step
+    reduced = made.get(kept.inputs[0]) if kept is not None and kept.name in ("broadcast_in_dim", "reshape") else None
+    if reduced is None or reduced.name not in ("reduce_sum", "reduce_max", "reduce_min"):
+        return
+    name = "mean" if mean else reduced.name.removeprefix("reduce_")
+    axes, shape = reduced.params["axes"], reduced.avals_in[0].shape
+    if len(axes) > 1 or step.avals_out[0].shape != tuple(1 if i in axes else n for i, n in enumerate(shape)):
+        return
+    for axis in range(len(shape)):
+        if axis not in axes:
+
+            def change(frame: Frame, axis: int = axis, slot: int = reduced.inputs[0]) -> list[Any]:
+                return [getattr(np, name)(frame.values[slot], axis=axis, keepdims=True)]
+
+            yield Edit("wrong axis", f"the {name} over axis {axis} instead of axis {axes[0]}", change)
+
+
+def _averages(program: Program, step: Step) -> bool:
+    """Whether a division makes a mean of a sum."""
+    made = _makers(program)
+    divided = made.get(step.inputs[0])
+    while divided is not None and divided.name in _PASSING:
+        divided = made.get(divided.inputs[0])
+    by = program.constants.get(step.inputs[1])
+    if divided is None or divided.name != "reduce_sum" or by is None:
+        return False
+    return bool(np.all(by == count(divided)))
+
+
+def _makers(program: Program) -> dict[int, Step]:
+    return {slot: one for outer in program.steps for one in outer.all() for slot in one.outputs}
+
+
+def reshaped(leaf: Leaf) -> Iterator[Candidate]:
+    """What gives a cotangent of a wrong shape its leaf's."""
+    yield from edited(leaf)
+    step = leaf.program.steps[-len(leaf.program.cotangents) + leaf.leaf]
+    place = Place(step.site, None, 0, leaf.result)
+    for proposal in shaped(np.asarray(leaf.values[0][leaf.result]), leaf.truth[0].shape, leaf.visible):
+        change = place.change(proposal.value)
+        if leaf.makes_right(step.site, change):
+            yield Candidate(step.site, step.inputs[0], proposal.replaced, proposal.alone, proposal.cost, change)
+        for words, size in leaf.visible.factors.sizes:
+
+            def value(frame: Frame, v: Any, of: Any = proposal.value, size: Any = size) -> Any:
+                return of(frame, v) / size(frame.program)
+
+            change = place.change(value)
+            if leaf.makes_right(step.site, change):
+                both = [f"{one}, divided by {words}" for one in (proposal.replaced, proposal.alone)]
+                yield Candidate(step.site, step.inputs[0], both[0], both[1], proposal.cost + 1, change)
