@@ -20,9 +20,12 @@ PROGRAMS = [
 
 
 @pytest.mark.parametrize(("program", "printed"), PROGRAMS)
-def test_a_program_prints_what_its_page_says(program, printed):
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}  # optimized, as a reader's
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300, env=environment)
+def test_a_program_prints_what_its_page_says(program, printed, tmp_path):
+    (tmp_path / "mine.py").write_text(program)  # a file, since a repair quotes its lines
+    optimized = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}  # as a reader's
+    environment = {**os.environ, **optimized, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "mine.py"]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, cwd=tmp_path)
     assert run.returncode == 0, run.stderr
     assert [line.rstrip() for line in run.stdout.splitlines()] == [line.rstrip() for line in printed.splitlines()]
 
