@@ -1,12 +1,14 @@
 """How good is the checker? Broken gradients it must fail, right ones it must not, and other checkers beside it.
 
-Three parts, each a table and a part of the JSON file; the file's other parts stay as they were:
+Four parts, each a table and a part of the JSON file; the file's other parts stay as they were:
 
 - kills: every rule of the library on several inputs, and rules of strangers, broken in dozens of ways: grossly, by
   1e-9 of the largest element (1e-3 in float32), and in one operation of the program. Does the checker fail the
   gradient, name the leaf, say what is wrong?
 - alarms: right gradients in float64, float32 and bfloat16, from 1e-6 to 1e6, to a million elements, at ties, and random
   networks. What it fails is a false alarm.
+- repairs: thousands of faults of one edit, in the program and in the text of every rule, strangers' mistakes, and pairs
+  of edits. Does the checker say what to write instead, on the right line, and is it ever wrong?
 - others: a sample of both before `jax.test_util.check_grads`, `check_vjp` and `torch.autograd.gradcheck` (where torch
   is installed), each with its defaults.
 
@@ -26,7 +28,7 @@ import study
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
-from shootout import alarms, kills, others
+from shootout import alarms, kills, others, repairs
 from shootout.subjects import one_each, subject, subjects
 
 import handgrad as hg
@@ -34,7 +36,7 @@ from handgrad.checks import check_count
 from handgrad.training import machine
 
 Task = tuple[Callable[..., Any], tuple[Any, ...]]
-Part = Literal["kills", "alarms", "others"]
+Part = Literal["kills", "alarms", "repairs", "others"]
 
 QUICK = ("linear rows", "softmax rows", "modulus rows")
 # What the others, which are slow, see broken: a layer, activations, losses, and two strangers.
@@ -70,12 +72,14 @@ class Options:
 
     quick: bool = False
     """A few rules, in this process, in seconds."""
-    parts: tuple[Part, ...] = ("kills", "alarms", "others")
+    parts: tuple[Part, ...] = ("kills", "alarms", "repairs", "others")
     """Which parts to run; what the file has of the others stays."""
     mutants: int = 1000
     """How many mutants each rule has in each dtype, at least."""
     draws: int = 8
     """Inputs for each rule, dtype and scale in "alarms"."""
+    edits: int = 8
+    """How many faults of one edit each rule has in "repairs", in its program and in its text each; half as many pairs."""
     workers: int = 2
     """How many processes."""
     out: Path = Path("runs/checker_shootout.json")
@@ -108,6 +112,17 @@ def alarm_tasks(options: Options) -> Iterator[Task]:
             yield alarms.networks, (seed, dtype, 2 if quick else 4 * draws)
 
 
+def repair_tasks(options: Options) -> Iterator[Task]:
+    """Faults in programs and in sources, strangers' mistakes, and pairs."""
+    quick, edits = options.quick, options.edits
+    for name in QUICK[:1] if quick else repairs.names():
+        for part, count in (("program", edits), ("source", edits), ("pairs", max(edits // 2, 1))):
+            yield repairs.judge_subject, (name, 1 if quick else count, 0, part)
+    for name in repairs.names()[-1:] if quick else repairs.names():
+        if name.endswith(" stranger"):
+            yield repairs.judge_subject, (name, 1, 0, "mistakes")
+
+
 def other_tasks(options: Options) -> Iterator[Task]:
     """A sample of both."""
     for name in QUICK[:1] if options.quick else BESIDE:
@@ -121,13 +136,19 @@ def other_tasks(options: Options) -> Iterator[Task]:
 PARTS: dict[Part, tuple[Callable[[Options], Iterator[Task]], Callable[[list[Any]], dict[str, Any]]]] = {
     "kills": (kill_tasks, kills.summary),
     "alarms": (alarm_tasks, alarms.summary),
+    "repairs": (repair_tasks, repairs.summary),
     "others": (other_tasks, others.summary),
 }
 
 
 def run(options: Options, progress: bool = True) -> dict[str, Any]:
     """Run the parts, print their tables, write the file after each; returns what is in it."""
-    for name, value in (("mutants", options.mutants), ("draws", options.draws), ("workers", options.workers)):
+    for name, value in (
+        ("mutants", options.mutants),
+        ("draws", options.draws),
+        ("edits", options.edits),
+        ("workers", options.workers),
+    ):
         check_count("checker_shootout", name, value)
     console = Console()
     figures = _read(options.out)
@@ -207,6 +228,15 @@ def _alarms_table(figures: dict[str, Any]) -> Table:
     return table
 
 
+def _repairs_table(figures: dict[str, Any]) -> Table:
+    parts = [part for part in figures if part not in ("made", "wall seconds")]
+    table = study.table("repairs", "", *parts)
+    for words in ("faults", "repaired", "on the right line", "naming the right line", "median seconds", "longest"):
+        table.add_row(words, *(str(figures[part][words]) for part in parts))
+    table.add_row("wrong repairs", *(str(len(figures[part]["wrong repairs"])) for part in parts))
+    return table
+
+
 def _others_table(figures: dict[str, Any]) -> Table:
     checkers = [name for name in figures if name not in ("made", "wall seconds")]
     table = study.table("other checkers on a sample", "", *checkers)
@@ -223,6 +253,7 @@ def _others_table(figures: dict[str, Any]) -> Table:
 TABLES: dict[Part, Callable[[dict[str, Any]], Table]] = {
     "kills": _kills_table,
     "alarms": _alarms_table,
+    "repairs": _repairs_table,
     "others": _others_table,
 }
 

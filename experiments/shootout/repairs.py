@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,17 +19,19 @@ from jax.extend.source_info_util import user_context  # pyright: ignore
 
 from handgrad.cases import Case
 from handgrad.crosscheck.errors.program.edits import edits, gross
-from handgrad.crosscheck.errors.program.program import Program, Step, trace
+from handgrad.crosscheck.errors.program.program import Program, Step
+from handgrad.crosscheck.errors.program.tracing import trace
 from handgrad.crosscheck.errors.repair.repair import Repaired, find, steps_of
 from handgrad.crosscheck.errors.repair.trials import Laboratory
 from handgrad.crosscheck.subject.arguments import ProblemError
 from handgrad.crosscheck.subject.forms import from_rule
 from handgrad.crosscheck.subject.problem import Problem
 from handgrad.crosscheck.subject.programs import precise
-from shootout import sources
-from shootout.subjects import arguments, problem_of, subject
+from handgrad.rules import Rule
+from shootout import sources, strangers
+from shootout.subjects import arguments, one_each, problem_of, subject
 
-EQUAL = 1e-6
+Part = Literal["program", "source", "pairs", "mistakes"]
 
 
 @dataclass
@@ -209,13 +211,40 @@ def in_source(
             continue
 
 
-def judge_subject(name: str, count: int, seed: int, part: str) -> tuple[str, Tally]:
+def names() -> list[str]:
+    """One name for each rule of the library and its options, and for each stranger's."""
+    return [*one_each(), *(f"{stranger.name} stranger" for stranger in strangers.STRANGERS)]
+
+
+def _case(name: str) -> Case:
+    op, _, kind = name.rpartition(" ")
+    if kind != "stranger":
+        return subject(name)
+    (found,) = [stranger for stranger in strangers.STRANGERS if stranger.name == op]
+    forward, backward = (getattr(strangers, f"{op}_{way}") for way in ("forward", "backward"))
+    return Case(Rule(forward, backward), kind, found.draw, lambda *args: forward(*args)[0])
+
+
+def in_stranger(case: Case, args: Any, folder: Path) -> Iterator[Faulty]:
+    """The mistake that this stranger makes."""
+    (found,) = [stranger for stranger in strangers.STRANGERS if stranger.name == case.op]
+    text = Path(strangers.__file__).read_text()
+    start = text.index(found.right, text.index(f"def {case.op}_backward"))
+    fault = sources.Fault("mistake", text[:start].count("\n") + 1, start, start + len(found.right), found.wrong)
+    path = folder / f"{case.op}.py"
+    module = sources.module_of(path, f"mistaken_{case.op}", sources.changed(text, fault))
+    forward, backward = (getattr(module, f"{case.op}_{way}") for way in ("forward", "backward"))
+    faulty = from_rule(str(case), forward, backward, args, case.expected)
+    yield Faulty("mistake", [(str(path), fault.line)], f"{found.right} -> {found.wrong}", faulty)
+
+
+def judge_subject(name: str, count: int, seed: int, part: Part) -> tuple[str, Part, Tally]:
     """The faults of one subject before the search for a repair.
 
     Args:
-      part: "program", "source" or "pairs".
+      part: where the faults are made: in the traced program, one or two at once; in the text; a stranger's mistake.
     """
-    case, tally, rng = subject(name), Tally(), np.random.default_rng((seed, 13))
+    case, tally, rng = _case(name), Tally(), np.random.default_rng((seed, 13))
     args = arguments(case, np.dtype("float64"), seed)
     problem = problem_of(case, args)
     folder = Path(tempfile.mkdtemp(prefix="repairs-"))
@@ -223,6 +252,7 @@ def judge_subject(name: str, count: int, seed: int, part: str) -> tuple[str, Tal
         "program": lambda: in_program(problem, count, rng),
         "pairs": lambda: in_program(problem, count, rng, together=2),
         "source": lambda: in_source(case, problem, args, count, rng, folder),
+        "mistakes": lambda: in_stranger(case, args, folder),
     }[part]()
     for faulty in made:
         _judge(tally, faulty, seed)
@@ -230,7 +260,7 @@ def judge_subject(name: str, count: int, seed: int, part: str) -> tuple[str, Tal
             break
     shutil.rmtree(folder)
     jax.clear_caches()
-    return name, tally
+    return name, part, tally
 
 
 def _judge(tally: Tally, faulty: Faulty, seed: int) -> None:
@@ -275,22 +305,27 @@ def _holds(laboratory: Laboratory, found: Repaired) -> bool:
     return all(not trial.wrong(changes) & fixed for trial in trials if trial is not None)
 
 
-def summary(results: list[tuple[str, Tally]]) -> dict[str, Any]:
-    """The figures of all subjects."""
+def summary(results: list[tuple[str, Part, Tally]]) -> dict[str, Any]:
+    """The figures of all subjects, by part."""
+    parts = dict.fromkeys(part for _, part, _ in results)
+    return {part: _of_part([tally for _, other, tally in results if other == part]) for part in parts}
+
+
+def _of_part(results: list[Tally]) -> dict[str, Any]:
     whole = Tally()
-    for _, tally in results:
+    for tally in results:
         whole.add(tally)
-    faults = whole.faults.total()
+    kinds = sorted(whole.faults)
     return {
         "subjects": len(results),
-        "faults": faults,
+        "faults": whole.faults.total(),
         "repaired": whole.repaired.total(),
         "on the right line": whole.lines.total(),
-        "on the right line or naming it": whole.named.total(),
+        "naming the right line": whole.named.total(),
         "wrong repairs": whole.wrong,
         "kinds": {
-            kind: {"faults": n, "repaired": whole.repaired[kind], "on the right line": whole.lines[kind]}
-            for kind, n in sorted(whole.faults.items())
+            kind: {"faults": whole.faults[kind], "repaired": whole.repaired[kind], "on the line": whole.lines[kind]}
+            for kind in kinds
         },
         "median seconds": round(statistics.median(whole.seconds), 2) if whole.seconds else 0.0,
         "longest": round(max(whole.seconds, default=0.0), 1),

@@ -6,7 +6,7 @@ import numpy as np
 from jax import lax
 
 from handgrad.crosscheck.errors.program.interpret import RULES
-from handgrad.crosscheck.errors.program.program import trace
+from handgrad.crosscheck.errors.program.tracing import trace
 
 RNG = np.random.default_rng(0)
 ROUNDED_HALF_AWAY = lax.RoundingMethod.AWAY_FROM_ZERO

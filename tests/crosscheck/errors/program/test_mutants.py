@@ -11,7 +11,7 @@ import pytest
 from handgrad import rules
 from handgrad.crosscheck.errors import control
 from handgrad.crosscheck.errors.program.mutants import program_mutants
-from handgrad.crosscheck.errors.program.program import trace
+from handgrad.crosscheck.errors.program.tracing import trace
 
 KINDS = {
     "another function",

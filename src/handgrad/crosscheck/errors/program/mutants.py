@@ -10,7 +10,8 @@ import numpy as np
 from handgrad.crosscheck.errors.gradient import is_gradient, wide
 from handgrad.crosscheck.errors.mutants import Mutant, same_array
 from handgrad.crosscheck.errors.program.edits import edits, gross
-from handgrad.crosscheck.errors.program.program import MISFITS, Frame, Program, Step, Values, trace
+from handgrad.crosscheck.errors.program.program import MISFITS, Frame, Program, Step, Values
+from handgrad.crosscheck.errors.program.tracing import trace
 
 
 class Mutation(NamedTuple):

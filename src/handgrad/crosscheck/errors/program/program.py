@@ -8,25 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jax.extend.core import Literal
 
 from handgrad.crosscheck.errors.program.interpret import cast, evaluate
-from handgrad.crosscheck.errors.program.source import Line, line_of, watching
+from handgrad.crosscheck.errors.program.source import Line
 
-# Calls that do nothing but call: their equations join the caller's.
-CALLS = {
-    "jit",
-    "pjit",
-    "closed_call",
-    "core_call",
-    "custom_jvp_call",
-    "custom_vjp_call",
-    "custom_vjp_call_jaxpr",
-    "checkpoint",
-    "remat",
-    "remat2",
-}
-UNROLLED = 2000  # steps that a loop may take here; a longer one is one step that JAX runs
 # What a change raises that doesn't fit the shapes or dtypes around it.
 MISFITS = (ValueError, TypeError, IndexError, OverflowError, jax.errors.JaxRuntimeError)
 
@@ -243,42 +228,6 @@ class Program(NamedTuple):
         return [*carry, *(stack(ys) if ys else np.zeros(a.shape, a.dtype) for ys, a in zip(stacks, avals, strict=True))]
 
 
-def trace(hand: Callable[..., Any], leaves: Sequence[Any], dYs: Sequence[Any]) -> Program:
-    """`hand`, (leaves, dYs) -> (Ys, cotangents), as a program without nested calls."""
-    with watching() as last:
-        # A function of its own: what JAX has traced before it wouldn't run again.
-        closed, results_like = jax.make_jaxpr(lambda *given: hand(*given), return_shape=True)(list(leaves), list(dYs))
-    n_outputs = len(jax.tree.leaves(results_like[0]))
-    tracing = _Tracing()
-    consts = [tracing.constant(value) for value in closed.consts]
-    arguments = [tracing.new() for _ in closed.jaxpr.invars]
-    results, steps = tracing.inline(closed.jaxpr, [*consts, *arguments], None)
-    shapes = [np.shape(x) for x in (*leaves, *dYs)]
-    slots = arguments[: len(leaves)], arguments[len(leaves) :], results[:n_outputs], results[n_outputs:]
-    program = Program(steps, tracing.constants, *slots, tracing.slots, shapes)
-    return _with_returns(program, tracing, closed.jaxpr.outvars[n_outputs:], last.line)
-
-
-def _with_returns(program: Program, tracing: "_Tracing", atoms: Sequence[Any], line: Line | None) -> Program:
-    """The program with a last step for each cotangent, at the line that returns it."""
-    forward = {step.site for step in program.needed(program.Ys)}
-    read = [slot for step in program.steps for slot in step.inputs] + program.Ys + program.cotangents
-    # Where nothing else reads a result, the line that computes it may be changed as well.
-    alone = (step for step in program.steps if step.site not in forward)
-    made = {
-        slot: (line and line_of(step.traceback, line)) or step.line
-        for step in alone
-        for slot in step.outputs
-        if read.count(slot) == 1
-    }
-    steps, cotangents = list(program.steps), []
-    for slot, atom in zip(program.cotangents, atoms, strict=True):
-        cotangents.append(tracing.new())
-        avals = [atom.aval], [atom.aval]
-        steps.append(Step(tracing.site(), Return(), {}, [slot], [cotangents[-1]], *avals, made.get(slot) or line))
-    return program._replace(steps=steps, cotangents=cotangents, slots=tracing.slots)
-
-
 def _like(y: Any, aval: Any, name: str) -> Any:
     """A changed output in the dtype of the one that it replaces, and stretched to its shape."""
     if jnp.issubdtype(aval.dtype, jax.dtypes.extended) or name == "return":
@@ -290,67 +239,3 @@ def _like(y: Any, aval: Any, name: str) -> Any:
     if not all(n in (1, m) for n, m in zip(shape[::-1], aval.shape[::-1], strict=False)):
         return y
     return (jnp if isinstance(y, Tracer) else np).broadcast_to(y, aval.shape)
-
-
-class _Tracing:
-    """Slots and sites, numbered in the order of the jaxpr."""
-
-    def __init__(self) -> None:
-        self.slots = self.sites = 0
-        self.constants: dict[int, Any] = {}
-        self.last: Line | None = None  # the user's line before: for what JAX and factors do afterwards
-
-    def new(self) -> int:
-        self.slots += 1
-        return self.slots - 1
-
-    def site(self) -> int:
-        self.sites += 1
-        return self.sites - 1
-
-    def constant(self, value: Any) -> int:
-        slot = self.new()
-        extended = jnp.issubdtype(getattr(value, "dtype", np.float64), jax.dtypes.extended)
-        self.constants[slot] = value if extended else np.asarray(value)
-        return slot
-
-    def inline(self, jaxpr: Any, arguments: Sequence[int], caller: Line | None) -> tuple[list[int], list[Step]]:
-        """(slots of the results, steps) of a jaxpr at these slots of its constants and arguments."""
-        slot_of: dict[Any, int] = dict(zip([*jaxpr.constvars, *jaxpr.invars], arguments, strict=True))
-        steps: list[Step] = []
-
-        def read(atom: Any) -> int:
-            if isinstance(atom, Literal):
-                aval: Any = atom.aval
-                return self.constant(np.asarray(atom.val, aval.dtype))
-            return slot_of[atom]
-
-        for equation in jaxpr.eqns:
-            inputs = [read(atom) for atom in equation.invars]
-            # What JAX has traced before, as jnp.where, has no line; what follows the user's code has the last one.
-            self.last = line = line_of(equation.source_info.traceback) or caller or self.last
-            called = equation.params.get("jaxpr", equation.params.get("call_jaxpr"))
-            if equation.primitive.name in CALLS and called is not None:
-                consts = [self.constant(value) for value in getattr(called, "consts", [])]
-                outputs, inner = self.inline(getattr(called, "jaxpr", called), [*consts, *inputs], line)
-                steps += inner
-            else:
-                outputs = [self.new() for _ in equation.outvars]
-                avals = [atom.aval for atom in equation.invars], [atom.aval for atom in equation.outvars]
-                body = self.body(equation, line) if equation.primitive.name == "scan" else None
-                record = equation.source_info.traceback
-                steps.append(
-                    Step(self.site(), equation.primitive, equation.params, inputs, outputs, *avals, line, record, body)
-                )
-            slot_of.update(zip(equation.outvars, outputs, strict=True))
-        return [read(atom) for atom in jaxpr.outvars], steps
-
-    def body(self, equation: Any, line: Line | None) -> Body | None:
-        """A scan's body, numbered whether or not it is run here: the numbers must not depend on the shapes."""
-        closed, params = equation.params["jaxpr"], equation.params
-        consts = [self.constant(value) for value in closed.consts]
-        arguments = [self.new() for _ in closed.jaxpr.invars]
-        results, steps = self.inline(closed.jaxpr, [*consts, *arguments], line)
-        if params["length"] * sum(step.weight for step in steps) > UNROLLED:
-            return None
-        return Body(steps, arguments, results, params["num_consts"], params["num_carry"])

@@ -3,6 +3,7 @@
 import ast
 import functools
 import linecache
+import re
 import sys
 import sysconfig
 from pathlib import Path
@@ -107,6 +108,15 @@ def assigned(line: Line) -> str:
     else:
         return ""
     return target.id if isinstance(target, ast.Name) else ""
+
+
+def assignments(line: Line, name: str) -> set[int]:
+    """The last line before one that assigns a name; empty where none of the thirty before does, or it is no name."""
+    if name.isidentifier():
+        for number in range(line.line - 1, max(line.line - 30, 0), -1):
+            if re.match(rf"\s*(\w+, )*{name}(, \w+)* =[^=]", linecache.getline(line.file, number)):
+                return {number}
+    return set()
 
 
 _OPERATORS = {

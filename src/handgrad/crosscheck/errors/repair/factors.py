@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from handgrad.crosscheck.errors.program.edits import count
+from handgrad.crosscheck.errors.program.arrangement import count
 from handgrad.crosscheck.errors.program.program import Program, Step
 
 Function = tuple[str, Callable[[Any], Any]]  # ("1 − {}²", m -> 1 − m²)

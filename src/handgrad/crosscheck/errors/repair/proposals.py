@@ -40,6 +40,8 @@ class Visible:
     def __init__(self, program: Program, values: Values, names: Names):
         self.names, self.values = names, values
         self.factors = Factors(program, names.arguments)
+        steps = [one for step in program.steps for one in step.all()]
+        self._lines = {slot: step.line for step in steps for slot in step.outputs}
         arguments = [*program.leaves, *program.dYs, *program.constants]
         self._scopes = [(-1, 1 << 30, self._useful(arguments, program.steps))]
         for step in program.steps:
@@ -66,6 +68,13 @@ class Visible:
                 found.append((site, slot))
         return found
 
+    def distance(self, step: Step, slot: int) -> float:
+        """How far above a step's line a value is computed, as a cost that decides between equals."""
+        line, other = step.line, self._lines.get(slot)
+        if line is None or other is None or line.file != other.file:
+            return 0.0
+        return 0.002 * min(abs(line.line - other.line), 20)
+
     def before(self, site: int) -> list[int]:
         """Slots of the scope around a step, of what is made before it: the nearest and those with names first."""
         scope = max((scope for scope in self._scopes if scope[0] <= site <= scope[1]), key=lambda scope: scope[0])
@@ -85,11 +94,12 @@ def proposals(place: Place, step: Step, v: np.ndarray, visible: Visible, tier: i
         yield Proposal(lambda frame, v: np.ones_like(v), "", "", "1", 1.2)
         for slot in visible.like(place.site, v.shape):
             if slot != place.slot and not np.array_equal(visible.values[slot], v):
-                yield _other(slot, visible.names[slot], 0.2 * visible.names.rank.get(slot, 3))
-        yield from _times_functions(place, v, visible, slice(1))
+                cost = 0.2 * visible.names.rank.get(slot, 3) + visible.distance(step, slot)
+                yield _other(slot, visible.names[slot], cost)
+        yield from _times_functions(place, step, v, visible, slice(1))
     elif tier == 1:
         yield from _reduced(place, v, visible)
-        yield from _times_functions(place, v, visible, slice(1, None))
+        yield from _times_functions(place, step, v, visible, slice(1, None))
     elif step.name == "return":
         yield from _products(place, v, visible)
 
@@ -158,7 +168,7 @@ def _projections(slot: int, name: str, axis: int, along: str) -> Iterator[Propos
         yield Proposal(outer, "", "", f"{name} times {words}", 2.4)
 
 
-def _times_functions(place: Place, v: np.ndarray, visible: Visible, functions: slice) -> Iterator[Proposal]:
+def _times_functions(place: Place, step: Step, v: np.ndarray, visible: Visible, functions: slice) -> Iterator[Proposal]:
     """The value times a simple function of another, and that function alone."""
     for slot in visible.like(place.site, v.shape):
         boolean = visible.values[slot].dtype.kind == "b"
@@ -168,6 +178,7 @@ def _times_functions(place: Place, v: np.ndarray, visible: Visible, functions: s
             f = lambda frame, function=function, slot=slot: function(_numbers(frame.values[slot]))  # noqa: E731
             times = lambda frame, v, f=f: v * f(frame)  # noqa: E731
             cost = 1.5 + 0.1 * visible.names.rank.get(slot, 3) + 0.03 * i + (0.1 if i else 0) - 0.3 * own
+            cost += visible.distance(step, slot)
             if own and template in ("{}", "{}²"):
                 power = f"{name}{'²' if template == '{}' else '³'}"
                 yield Proposal(times, f"{power} in place of {name}", f"{power} in place of {name}", power, cost)

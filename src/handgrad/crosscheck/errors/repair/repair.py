@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from handgrad.crosscheck.errors.program.program import MISFITS, Changes, Program, Step
+from handgrad.crosscheck.errors.program.source import assignments
 from handgrad.crosscheck.errors.repair.candidate import Candidate
 from handgrad.crosscheck.errors.repair.leaf import Budget, Leaf
 from handgrad.crosscheck.errors.repair.names import Names, returns_several, subject
@@ -63,11 +64,13 @@ class Repaired(NamedTuple):
     def _elsewhere(self, candidate: Candidate, steps: dict[int, Step]) -> list[int]:
         """The other lines of the file where a change as simple does the same: at most two."""
         line, sites = steps[candidate.site].line, list(candidate.also)
-        # A value that one step alone reads may as well be changed there.
+        # A value that one step alone reads may as well be changed there, and a name where it is assigned.
         users = [step.site for step in steps.values() if candidate.slot in step.inputs]
         sites += users if candidate.movable and len(users) == 1 else []
         lines = [steps[site].line for site in sites]
         found = {other.line for other in lines if other is not None and line is not None and other.file == line.file}
+        if line is not None and candidate.movable:
+            found |= assignments(line, self.names[candidate.slot])
         return sorted(found - {line.line if line is not None else 0})[:2]
 
 

@@ -5,7 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from handgrad.crosscheck.errors.program.edits import Edit, count, edits
+from handgrad.crosscheck.errors.program.arrangement import count
+from handgrad.crosscheck.errors.program.edit import Edit
+from handgrad.crosscheck.errors.program.edits import edits
 from handgrad.crosscheck.errors.program.program import Frame, Program, Step
 from handgrad.crosscheck.errors.repair.candidate import COSTS, Candidate
 from handgrad.crosscheck.errors.repair.leaf import Leaf

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from handgrad.crosscheck.errors.program.program import NONE, Changes, Program, Values, trace
+from handgrad.crosscheck.errors.program.program import NONE, Changes, Program, Values
+from handgrad.crosscheck.errors.program.tracing import trace
 from handgrad.crosscheck.subject.arguments import Leaves, ProblemError, is_inexact, largest, wide, widened
 from handgrad.crosscheck.subject.problem import Problem, pullback
 
