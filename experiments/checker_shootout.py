@@ -79,7 +79,7 @@ class Options:
     draws: int = 8
     """Inputs for each rule, dtype and scale in "alarms"."""
     edits: int = 8
-    """How many faults of one edit each rule has in "repairs", in its program and in its text each; half as many pairs."""
+    """How many faults each rule has in "repairs", in its program and in its text; half as many pairs."""
     workers: int = 2
     """How many processes."""
     out: Path = Path("runs/checker_shootout.json")
