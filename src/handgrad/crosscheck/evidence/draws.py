@@ -10,6 +10,7 @@ from handgrad.crosscheck.subject.arguments import Leaves, largest, wide, widened
 from handgrad.crosscheck.subject.programs import Programs
 
 BASIS = 40  # outputs up to so many elements: the whole Jacobian, one cotangent for each
+ENOUGH = 2**22  # numbers of a single cotangent, above which more of them would only fill the memory
 
 
 class Draws(NamedTuple):
@@ -36,6 +37,8 @@ def cotangents(programs: Programs, seed: int, draws: int, leaves: Leaves, basis:
     """
     shapes, names = programs.outputs, programs.output_names
     several = len(shapes) > 1
+    size = sum(math.prod(y.shape) for y in shapes)
+    draws = 1 if size > ENOUGH else draws
     scales = _scales(programs, leaves) if several else [1.0] * len(shapes)
     found: list[Leaves] = []
     reaches: list[int | None] = [*[None] * draws, *(range(len(shapes)) if several else ())]
@@ -47,7 +50,7 @@ def cotangents(programs: Programs, seed: int, draws: int, leaves: Leaves, basis:
             ]
         )
     count = len(found)
-    if 1 < sum(math.prod(y.shape) for y in shapes) <= basis:
+    if 1 < size <= basis:
         for j, y in enumerate(shapes):
             units = (1, 1j) if np.dtype(wide(y.dtype)).kind == "c" else (1,)
             for flat in range(math.prod(y.shape)):
