@@ -81,6 +81,13 @@ def test_nothing_to_add():
         assert sq_norms.tolist() == [0] * factor.batch
 
 
+def test_folds_of_bfloat16_run_in_float32():
+    ids, Delta = np.zeros((1, 1000), int), np.ones((1, 1000, 1), jnp.bfloat16)
+    folds = jit(lambda f: (f.sq_norms(), f.per_example(), f.second_moment(), f.inner(f)))(Scatter(ids, Delta, 2000))
+    assert all(fold.dtype == jnp.float32 for fold in folds)
+    assert folds[0].tolist() == [1e6]
+
+
 def test_a_squared_norm_is_never_negative():
     """Where two δ's of a row cancel but for rounding."""
     Delta = np.random.default_rng(0).standard_normal((50, 1, 8)).astype(np.float32)
