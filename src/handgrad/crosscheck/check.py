@@ -8,14 +8,14 @@ from handgrad.crosscheck.report.report import Report
 from handgrad.crosscheck.search import search
 from handgrad.crosscheck.settings import Settings, SettingsOptions
 from handgrad.crosscheck.subject import forms
-from handgrad.crosscheck.subject.arguments import ProblemError, label
+from handgrad.crosscheck.subject.arguments import Function, ProblemError, label
 from handgrad.crosscheck.subject.problem import Problem
 
 
 def check_rule(
     rule: Any,
     *args: Any,
-    reference: Callable[..., Any] | None = None,
+    reference: Function | None = None,
     argnums: int | Sequence[int] | None = None,
     name: str | None = None,
     **settings: Unpack[SettingsOptions],
@@ -48,7 +48,7 @@ def check_rule(
 
 
 def check_in_dtypes(
-    rule: Any, *args: Any, reference: Callable[..., Any] | None, name: str, settings: Sequence[Settings]
+    rule: Any, *args: Any, reference: Function | None, name: str, settings: Sequence[Settings]
 ) -> list[Report]:
     """`check_rule` once for each of the settings, which may differ in dtype: float64's programs are shared."""
     forward, backward = rule
@@ -64,8 +64,8 @@ def check_in_dtypes(
 
 
 def check_custom_vjp(
-    f: Callable[..., Any],
-    reference: Callable[..., Any] | None,
+    f: Function,
+    reference: Function | None,
     *args: Any,
     keywords: dict[str, Any] | None = None,
     argnums: int | Sequence[int] | None = None,
@@ -92,11 +92,11 @@ def check_custom_vjp(
 
 
 def check_function(
-    f: Callable[..., Any],
-    grad_f: Callable[..., Any],
+    f: Function,
+    grad_f: Function,
     *args: Any,
     argnums: int | Sequence[int] = 0,
-    reference: Callable[..., Any] | None = None,
+    reference: Function | None = None,
     name: str | None = None,
     **settings: Unpack[SettingsOptions],
 ) -> Report:
@@ -121,7 +121,7 @@ def check_layer(
     *,
     params: Any = None,
     key: Any = None,
-    reference: Callable[..., Any] | None = None,
+    reference: Function | None = None,
     name: str = "layer",
     **settings: Unpack[SettingsOptions],
 ) -> Report:

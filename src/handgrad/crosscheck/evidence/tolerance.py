@@ -6,9 +6,10 @@ Everything here is a function of numbers; what the numbers are is measured in ev
 """
 
 import math
-from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
 
 LAMBDA = 4.0  # Higham and Mary (2019): √k roundings' worth of error, times λ, but for a probability of 2 e^(−λ²/2)
 RATIO = 3.0  # how much more than autodiff a hand-written pass may err
@@ -24,17 +25,17 @@ NEARBY = 24  # pairs of inputs nearby
 NEAR = 2**-6  # how far "nearby" is, as a share of each number
 
 
-def unit_roundoff(dtype: Any) -> float:
+def unit_roundoff(dtype: DTypeLike) -> float:
     """u: the largest relative error of one rounding to a dtype's precision."""
     return float(jnp.finfo(dtype).eps) / 2
 
 
-def coarser(*dtypes: Any) -> Any:
+def coarser(*dtypes: DTypeLike | None) -> DTypeLike:
     """The least precise of these; None among them is ignored."""
     return max((dtype for dtype in dtypes if dtype is not None), key=unit_roundoff)
 
 
-def floor(dtype: Any, roundings: int) -> float:
+def floor(dtype: DTypeLike, roundings: int) -> float:
     """γ̃_k = λ √k u: the relative error that k roundings of a dtype make, with all but certainty."""
     return LAMBDA * math.sqrt(max(roundings, 1)) * unit_roundoff(dtype)
 
@@ -59,12 +60,12 @@ def close_call(unit: float, size: float) -> float:
     return min(CLOSE * unit, CLOSEST) * size
 
 
-def of_differences(error: Any, largest: float, natural: float) -> Any:
+def of_differences(error: np.ndarray, largest: float, natural: float) -> np.ndarray:
     """How far autodiff may be from differences of that error estimate before they contradict it."""
     return DOUBT * error + SURE * largest + vanishing(2**-52, natural)
 
 
-def of_kink(error: float, least: float, low: Any, high: Any) -> Any:
+def of_kink(error: float, least: float, low: float | np.ndarray, high: float | np.ndarray) -> float | np.ndarray:
     """How far outside the two slopes a subgradient may round. Not T: of a neighbor on another side of the kink nothing
     may count as noise."""
     return RATIO * error + least + 1e-6 * (abs(low) + abs(high))
@@ -93,6 +94,6 @@ def of_adjoint(T: float, least: float, scale: float, largest_v: float, size: int
     return SPREAD * ((T + least) * largest_v * math.sqrt(size) + 1e-13 * scale * size * largest_v)
 
 
-def of_second_order(error: float, dtype: Any, roundings: int, largest: float) -> float:
+def of_second_order(error: float, dtype: DTypeLike, roundings: int, largest: float) -> float:
     """A gradient of a gradient: twice the roundings."""
     return RATIO * error + floor(dtype, 2 * roundings) * largest

@@ -12,6 +12,7 @@ from handgrad.crosscheck.subject.messages import in_short
 from handgrad.factors import is_factor
 
 Leaves = list[Any]  # arrays, one for each leaf of a pytree
+Function = Callable[..., Any]  # of anything, to anything: that of a user
 
 
 class ProblemError(Exception):
@@ -206,7 +207,7 @@ def label(f: Any, otherwise: str) -> str:
     return otherwise if name in (None, "<lambda>") else name
 
 
-def parameter_names(f: Callable[..., Any], count: int) -> list[str]:
+def parameter_names(f: Function, count: int) -> list[str]:
     """What a function calls its first `count` arguments."""
     try:
         parameters = inspect.signature(f).parameters.values()

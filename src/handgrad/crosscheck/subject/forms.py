@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from handgrad.crosscheck.subject.arguments import (
     Arguments,
+    Function,
     Leaves,
     ProblemError,
     cotangent_like,
@@ -29,10 +30,10 @@ OWN = "autodiff of its own forward pass"
 
 def from_rule(
     name: str | None,
-    forward: Callable[..., Any],
-    backward: Callable[..., Any],
+    forward: Function,
+    backward: Function,
     args: Sequence[Any],
-    reference: Callable[..., Any] | None,
+    reference: Function | None,
     dtype: Any = None,
     argnums: Argnums = None,
     argument_names: Sequence[str] | None = None,
@@ -81,14 +82,7 @@ def from_rule(
 
 
 def from_layer(
-    name: str,
-    layer: Any,
-    x: Any,
-    params: Any,
-    key: Any,
-    reference: Callable[..., Any] | None,
-    seed: int = 0,
-    dtype: Any = None,
+    name: str, layer: Any, x: Any, params: Any, key: Any, reference: Function | None, seed: int = 0, dtype: Any = None
 ) -> Problem:
     """The problem of a layer, its arguments being params and x."""
     missing = [part for part in ("init", "forward", "backward") if not callable(getattr(layer, part, None))]
@@ -150,8 +144,8 @@ def from_model(
 
 def from_custom_vjp(
     name: str | None,
-    f: Callable[..., Any],
-    reference: Callable[..., Any] | None,
+    f: Function,
+    reference: Function | None,
     args: Sequence[Any],
     keywords: dict[str, Any],
     dtype: Any = None,
@@ -204,11 +198,11 @@ def from_custom_vjp(
 
 def from_function(
     name: str | None,
-    f: Callable[..., Any],
-    grad_f: Callable[..., Any],
+    f: Function,
+    grad_f: Function,
     args: Sequence[Any],
     argnums: int | Sequence[int],
-    reference: Callable[..., Any] | None = None,
+    reference: Function | None = None,
     dtype: Any = None,
 ) -> Problem:
     """The problem of a gradient of a scalar function, as jax.grad would give it; without a reference, f is it."""
@@ -247,7 +241,7 @@ def from_function(
     return assemble(Form(name or where, arguments, f, by_hand, base, words, reference is None, call, wanted))
 
 
-def _structure(plain: Callable[..., Any] | None, args: list[Any], keywords: dict[str, Any], Y: Any) -> Any:
+def _structure(plain: Function | None, args: list[Any], keywords: dict[str, Any], Y: Any) -> Any:
     """The structure of a function's output; Y's where it isn't known without its numbers."""
     try:
         return jax.tree.structure(Y if plain is None else jax.eval_shape(lambda: plain(*args, **keywords)))

@@ -9,6 +9,7 @@ import numpy as np
 
 from handgrad.crosscheck.subject.arguments import (
     Arguments,
+    Function,
     Leaves,
     ProblemError,
     cotangent_like,
@@ -100,9 +101,9 @@ class Form(NamedTuple):
 
     name: str
     arguments: Arguments
-    forward: Callable[..., Any]
+    forward: Function
     by_hand: ByHand
-    reference: Callable[..., Any]
+    reference: Function
     words: str
     own_reference: bool
     call: Call

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from handgrad.crosscheck.subject.arguments import (
+    Function,
     Leaves,
     ProblemError,
     describe,
@@ -80,10 +81,10 @@ class Programs:
 
     needs_numbers = NEEDS_NUMBERS
 
-    def __init__(self, problem: Problem, shared: dict[Any, Callable[..., Any]] | None = None):
+    def __init__(self, problem: Problem, shared: dict[Any, Function] | None = None):
         self.problem = problem
         self.compiles, self.held, self.calls_back, self.without_autodiff = True, True, False, ""
-        self._compiled: dict[Any, Callable[..., Any]] = {}
+        self._compiled: dict[Any, Function] = {}
         self._shared = {} if shared is None else shared
         self._jaxprs: dict[Any, Any] = {}
         self._last: tuple[Leaves, Leaves, Both] | None = None
@@ -257,11 +258,11 @@ class Programs:
     def _run(
         self,
         name: str,
-        function: Callable[..., Any],
+        function: Function,
         *arguments: Leaves,
         who: Any = "reference",
         by_steps: bool = True,
-        programs: dict[Any, Callable[..., Any]] | None = None,
+        programs: dict[Any, Function] | None = None,
     ) -> Any:
         key, programs = _key(name, arguments), self._compiled if programs is None else programs
         if key not in programs:
@@ -311,14 +312,14 @@ def _cast(leaf: Any, dtype: Any) -> Any:
     return jnp.asarray(leaf).astype(dtype) if is_inexact(leaf) else leaf
 
 
-def _shapes(function: Callable[..., Any], problem: Problem, who: Any) -> Any:
+def _shapes(function: Function, problem: Problem, who: Any) -> Any:
     try:
         return _guarded(problem, who, jax.eval_shape, function, problem.leaves)
     except NEEDS_NUMBERS:
         return _guarded(problem, who, function, problem.leaves)
 
 
-def _compile(function: Callable[..., Any], arguments: Any) -> tuple[Callable[..., Any], Any]:
+def _compile(function: Function, arguments: Any) -> tuple[Function, Any]:
     """The compiled program, and its jaxpr."""
     traced = jax.jit(function).trace(*arguments)
     lowered = traced.lower()
@@ -336,7 +337,7 @@ def _key(name: str, given: Sequence[Leaves]) -> Any:
     return name, tuple((leaf.shape, leaf.dtype) for leaves in given for leaf in leaves)
 
 
-def _guarded(problem: Problem, who: Any, function: Callable[..., Any], *arguments: Any) -> Any:
+def _guarded(problem: Problem, who: Any, function: Function, *arguments: Any) -> Any:
     """A function's own error becomes the cause of a ProblemError; that it needs numbers is passed on."""
     try:
         return function(*arguments)
