@@ -16,7 +16,8 @@ from handgrad.crosscheck.evidence import oracle
 from handgrad.crosscheck.evidence.collect import collect
 from handgrad.crosscheck.evidence.evidence import Evidence
 from handgrad.crosscheck.subject.arguments import is_inexact, largest
-from handgrad.crosscheck.subject.programs import Programs, precise
+from handgrad.crosscheck.subject.compiling import precise
+from handgrad.crosscheck.subject.programs import Programs
 from handgrad.crosscheck.verdict import judge
 from shootout.signatures import SIGNATURES, is_told, says
 from shootout.subjects import arguments, problem_of, subject

@@ -19,8 +19,9 @@ from handgrad.crosscheck.errors import Mutant, same
 from handgrad.crosscheck.evidence.evidence import Evidence
 from handgrad.crosscheck.settings import Settings
 from handgrad.crosscheck.subject.arguments import Leaves, put
+from handgrad.crosscheck.subject.compiling import precise
 from handgrad.crosscheck.subject.problem import Problem
-from handgrad.crosscheck.subject.programs import Programs, precise
+from handgrad.crosscheck.subject.programs import Programs
 from handgrad.crosscheck.verdict import judge
 from shootout.kills import BAR, evidence_of, levels
 from shootout.subjects import arguments, problem_of, subject

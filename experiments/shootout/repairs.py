@@ -24,9 +24,9 @@ from handgrad.crosscheck.errors.program.tracing import trace
 from handgrad.crosscheck.errors.repair.repair import Repaired, find, steps_of
 from handgrad.crosscheck.errors.repair.trials import Laboratory
 from handgrad.crosscheck.subject.arguments import ProblemError
+from handgrad.crosscheck.subject.compiling import precise
 from handgrad.crosscheck.subject.forms import from_rule
 from handgrad.crosscheck.subject.problem import Problem
-from handgrad.crosscheck.subject.programs import precise
 from handgrad.rules import Rule
 from shootout import sources, strangers
 from shootout.subjects import arguments, one_each, problem_of, subject

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from helpers import assert_same, both_gradients
 
-from handgrad.crosscheck.subject.programs import QUICK_TO_COMPILE
+from handgrad.crosscheck.subject.compiling import QUICK_TO_COMPILE
 from handgrad.models import random_network
 from handgrad.models.random_network import ACTIVATIONS, PROBABILITY_LOSSES, REGRESSION_LOSSES
 

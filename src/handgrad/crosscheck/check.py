@@ -8,8 +8,9 @@ from handgrad.crosscheck.report.report import Report
 from handgrad.crosscheck.search import search
 from handgrad.crosscheck.settings import Settings, SettingsOptions
 from handgrad.crosscheck.subject import forms
-from handgrad.crosscheck.subject.arguments import Function, ProblemError, label
+from handgrad.crosscheck.subject.arguments import Function, ProblemError
 from handgrad.crosscheck.subject.problem import Problem
+from handgrad.crosscheck.subject.words import label
 
 
 def check_rule(

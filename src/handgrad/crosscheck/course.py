@@ -19,8 +19,9 @@ from handgrad.crosscheck.evidence.transforms import transforms
 from handgrad.crosscheck.report.report import Contract, Control, Report, Row
 from handgrad.crosscheck.settings import Settings
 from handgrad.crosscheck.subject.arguments import Leaves, ProblemError, is_inexact, wide
+from handgrad.crosscheck.subject.compiling import precise
 from handgrad.crosscheck.subject.problem import Problem
-from handgrad.crosscheck.subject.programs import Programs, precise
+from handgrad.crosscheck.subject.programs import Programs
 from handgrad.crosscheck.verdict import judge
 from handgrad.crosscheck.verdict.verdict import decide, notes, spelled, with_differences
 

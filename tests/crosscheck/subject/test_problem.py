@@ -10,8 +10,9 @@ import pytest
 
 import handgrad as hg
 from handgrad.crosscheck.subject import forms
-from handgrad.crosscheck.subject.arguments import Arguments, ProblemError, label, parameter_names
+from handgrad.crosscheck.subject.arguments import Arguments, ProblemError
 from handgrad.crosscheck.subject.problem import pullback
+from handgrad.crosscheck.subject.words import label, parameter_names
 
 X, W = np.random.default_rng(0).standard_normal((4, 3)), np.random.default_rng(1).standard_normal((3, 2))
 COTANGENT = np.random.default_rng(2).standard_normal((4, 2))

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from handgrad.crosscheck.subject.arguments import ProblemError
+from handgrad.crosscheck.subject.compiling import precise
 from handgrad.crosscheck.subject.forms import from_rule
-from handgrad.crosscheck.subject.programs import Programs, precise
+from handgrad.crosscheck.subject.programs import Programs
 
 X, W = np.random.default_rng(0).standard_normal((4, 3)), np.random.default_rng(1).standard_normal((3, 2))
 COTANGENT = np.random.default_rng(2).standard_normal((4, 2))

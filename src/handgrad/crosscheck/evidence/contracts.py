@@ -11,7 +11,7 @@ from handgrad.crosscheck.evidence.elsewhere import nan_stays, second_input, smal
 from handgrad.crosscheck.evidence.evidence import Evidence
 from handgrad.crosscheck.report.report import Contract
 from handgrad.crosscheck.subject.arguments import ProblemError, largest, wide
-from handgrad.crosscheck.subject.programs import precise
+from handgrad.crosscheck.subject.compiling import precise
 
 SAME_BITS = "called twice gives the same bits"
 FORWARD = "forward equals the reference"

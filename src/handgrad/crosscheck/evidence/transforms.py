@@ -13,8 +13,8 @@ from handgrad.crosscheck.evidence.evidence import Evidence
 from handgrad.crosscheck.evidence.noise import nudged
 from handgrad.crosscheck.report.report import Contract
 from handgrad.crosscheck.subject.arguments import Leaves, largest, put, wide, widened
+from handgrad.crosscheck.subject.compiling import precise
 from handgrad.crosscheck.subject.messages import in_short
-from handgrad.crosscheck.subject.programs import precise
 
 
 def transforms(evidence: Evidence, names: tuple[str, ...]) -> list[Contract]:

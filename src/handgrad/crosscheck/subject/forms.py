@@ -13,15 +13,11 @@ from handgrad.crosscheck.subject.arguments import (
     Leaves,
     ProblemError,
     cotangent_like,
-    counted,
-    describe,
     differentiable,
-    first_line,
-    label,
-    parameter_names,
     put,
 )
 from handgrad.crosscheck.subject.problem import Call, Form, Kept, Problem, assemble
+from handgrad.crosscheck.subject.words import counted, describe, first_line, label, parameter_names
 
 Argnums = int | Sequence[int] | None
 

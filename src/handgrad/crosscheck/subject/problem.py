@@ -15,10 +15,10 @@ from handgrad.crosscheck.subject.arguments import (
     cotangent_like,
     differentiable,
     is_inexact,
-    literal,
     put,
     wide,
 )
+from handgrad.crosscheck.subject.words import literal
 
 # The arguments, written out -> the check's name, and what to call it with.
 Call = Callable[[list[str]], tuple[str, list[str]]]

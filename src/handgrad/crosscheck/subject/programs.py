@@ -1,52 +1,21 @@
 """A problem's functions, compiled once and run on NumPy arrays, each in the types that it belongs to."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from handgrad.crosscheck.subject.arguments import (
-    Function,
-    Leaves,
-    ProblemError,
-    describe,
-    first_line,
-    is_inexact,
-    keystr,
-    put,
-    widened,
-)
+from handgrad.crosscheck.subject.arguments import Function, Leaves, ProblemError, is_inexact, put, widened
+from handgrad.crosscheck.subject.compiling import NEEDS_NUMBERS, as_numpy, compiled_program, on_device, precise
+from handgrad.crosscheck.subject.guarded import check_outputs, guarded, output_shapes
 from handgrad.crosscheck.subject.held import draws, hold, primitives
 from handgrad.crosscheck.subject.problem import Problem, pullback
+from handgrad.crosscheck.subject.words import keystr
 
-# A check runs each program a few times, so compiling is its price: XLA's older code generator for CPUs and LLVM's first
-# level take half of the time. Where a version of XLA doesn't know a name, its own defaults do. (Level 0 would be faster
-# still, but XLA's code is then wrong: NaN, or 14 % off, in the autodiff half of one random network in a hundred.)
-QUICK_TO_COMPILE: dict[str, bool | str] = {
-    "xla_cpu_use_fusion_emitters": False,
-    "xla_backend_optimization_level": "1",  # whatever XLA_FLAGS says
-}
 APART = 2**18  # numbers, in and out, above which running costs more than compiling: a program for each function
-
-# What a program raises that depends on a traced array's numbers: it may still be right when run step by step.
-NEEDS_NUMBERS = (
-    jax.errors.ConcretizationTypeError,
-    jax.errors.TracerArrayConversionError,
-    jax.errors.TracerIntegerConversionError,
-    jax.errors.NonConcreteBooleanIndexError,
-    jax.errors.UnexpectedTracerError,
-)
-
-
-@contextmanager
-def precise(x64: bool) -> Iterator[None]:
-    """64-bit types on or off, matrix products in full precision; the caller's settings come back, whatever happens."""
-    with jax.enable_x64(x64), jax.default_matmul_precision("highest"), jax.debug_nans(False), jax.disable_jit(False):
-        yield
 
 
 class Both(NamedTuple):
@@ -90,12 +59,12 @@ class Programs:
         self._last: tuple[Leaves, Leaves, Both] | None = None
         self._has_forward_mode = True
         with precise(problem.x64):
-            mine = _shapes(problem.forward, problem, "hand")
-            theirs = _shapes(problem.target, problem, "reference")
+            mine = output_shapes(problem.forward, problem, "hand")
+            theirs = output_shapes(problem.target, problem, "reference")
             self._traces = self._is_traceable()
             if not self._traces:
                 self.without_autodiff = "JAX can't trace the reference"
-            _check_outputs(problem, mine, theirs)
+            check_outputs(problem, mine, theirs)
             flat = [(keystr(path), y) for path, y in jax.tree.leaves_with_path(mine) if is_inexact(y)]
             self.output_names = [name or "Y" for name, _ in flat]
             self.outputs = [jax.ShapeDtypeStruct(jnp.shape(y), jnp.result_type(y)) for _, y in flat]
@@ -128,7 +97,7 @@ class Programs:
     def by_hand_eager(self, leaves: Leaves, dYs: Leaves) -> tuple[Leaves, Leaves]:
         """The same, step by step."""
         with precise(self.problem.x64):
-            return _numpy(_guarded(self.problem, "hand", self.problem.run, _jax(leaves), _jax(dYs)))
+            return as_numpy(guarded(self.problem, "hand", self.problem.run, on_device(leaves), on_device(dYs)))
 
     def by_autodiff(self, leaves: Leaves, dYs: Leaves) -> tuple[Leaves, Leaves]:
         """(Ys, cotangents) by jax.vjp of the reference, in the given dtype."""
@@ -154,7 +123,7 @@ class Programs:
         """The reference's output in float64; the leaves are wide already."""
         if not self._traces:
             with precise(True):
-                return _numpy(_guarded(self.problem, "reference", self.problem.primal, leaves))
+                return as_numpy(guarded(self.problem, "reference", self.problem.primal, leaves))
         if self._has_forward_mode and not self._apart:
             still = [np.zeros_like(leaves[i]) for i in self.problem.wanted]
             try:
@@ -167,7 +136,7 @@ class Programs:
     def eager_primal(self, leaves: Leaves) -> Leaves:
         """The same step by step, in whatever dtype it is given: complex numbers for the complex step."""
         with precise(True):
-            return _numpy(self.problem.primal(_jax(leaves)))
+            return as_numpy(self.problem.primal(on_device(leaves)))
 
     def tangent(self, leaves: Leaves, directions: Leaves) -> Leaves:
         """J v in float64, by jax.jvp; `directions` are wide, one for each wanted leaf.
@@ -199,12 +168,12 @@ class Programs:
           ProblemError: either raises; its culprit says which.
         """
         with precise(self.problem.x64):
-            theirs = _guarded(
+            theirs = guarded(
                 self.problem,
                 "reference",
                 lambda: jax.eval_shape(pullback(self.problem.primal, self.problem.wanted), leaves, dYs),
             )
-            mine = _guarded(self.problem, "hand", lambda: jax.eval_shape(self.problem.run, leaves, dYs))
+            mine = guarded(self.problem, "hand", lambda: jax.eval_shape(self.problem.run, leaves, dYs))
         return Both(mine, theirs)
 
     def _both(self, leaves: Leaves, dYs: Leaves) -> Both:
@@ -216,22 +185,22 @@ class Programs:
 
         def both(leaves: Leaves, dYs: Leaves) -> Both:
             return Both(
-                _guarded(problem, "hand", problem.run, leaves, dYs),
-                _guarded(problem, "reference", by_autodiff, leaves, dYs),
+                guarded(problem, "hand", problem.run, leaves, dYs),
+                guarded(problem, "reference", by_autodiff, leaves, dYs),
             )
 
         with precise(problem.x64):
             key = _key("both", (leaves, dYs))
             if key not in self._compiled:
                 try:
-                    self._compiled[key], jaxpr = _compile(both, _jax((leaves, dYs)))
+                    self._compiled[key], jaxpr = compiled_program(both, on_device((leaves, dYs)))
                     self.calls_back |= any("callback" in name for name in primitives(jaxpr))
                 except NEEDS_NUMBERS:
                     found = Both(self._by_hand_alone(leaves, dYs), self._run("pullback", by_autodiff, leaves, dYs))
                     if self.compiles:  # then it is the reference: each by a program of its own from here
                         self._apart = True
                     return found
-            found = _numpy(_guarded(problem, "hand", self._compiled[key], leaves, dYs))
+            found = as_numpy(guarded(problem, "hand", self._compiled[key], leaves, dYs))
         self._last = (leaves, dYs, found)
         return found
 
@@ -242,8 +211,8 @@ class Programs:
             except NEEDS_NUMBERS:
                 self.compiles = False
         # NumPy's own functions get NumPy's own arrays.
-        leaves, dYs = (leaves, dYs) if not self._traces else _jax((leaves, dYs))
-        return _numpy(_guarded(self.problem, "hand", self.problem.run, leaves, dYs))
+        leaves, dYs = (leaves, dYs) if not self._traces else on_device((leaves, dYs))
+        return as_numpy(guarded(self.problem, "hand", self.problem.run, leaves, dYs))
 
     def _forward_mode(self, leaves: Leaves, directions: Leaves) -> tuple[Leaves, Leaves]:
         wanted, primal = self.problem.wanted, self._wide_primal
@@ -267,18 +236,18 @@ class Programs:
         key, programs = _key(name, arguments), self._compiled if programs is None else programs
         if key not in programs:
             try:
-                compiled, _ = _guarded(self.problem, who, _compile, function, _jax(arguments))
+                compiled, _ = guarded(self.problem, who, compiled_program, function, on_device(arguments))
             except NEEDS_NUMBERS as error:
                 if not by_steps:
                     raise
                 try:
-                    return _numpy(_guarded(self.problem, who, function, *_jax(arguments)))
+                    return as_numpy(guarded(self.problem, who, function, *on_device(arguments)))
                 except NEEDS_NUMBERS:
                     words = f"the reference, {self.problem.reference}, can't be traced by JAX: give another one"
                     raise ProblemError(f"{self.problem.name}: {words}", "reference") from error
             programs[key] = compiled
         # Differences call a program a thousand times; NumPy's arrays cost a tenth of what making JAX's would.
-        return _numpy(_guarded(self.problem, who, programs[key], *arguments))
+        return as_numpy(guarded(self.problem, who, programs[key], *arguments))
 
     def _in_float64(self) -> Callable[[Leaves], Leaves]:
         """The reference's output for wide leaves: with the random numbers that it draws in the caller's types, and in
@@ -312,64 +281,9 @@ def _cast(leaf: Any, dtype: Any) -> Any:
     return jnp.asarray(leaf).astype(dtype) if is_inexact(leaf) else leaf
 
 
-def _shapes(function: Function, problem: Problem, who: Any) -> Any:
-    try:
-        return _guarded(problem, who, jax.eval_shape, function, problem.leaves)
-    except NEEDS_NUMBERS:
-        return _guarded(problem, who, function, problem.leaves)
-
-
-def _compile(function: Function, arguments: Any) -> tuple[Function, Any]:
-    """The compiled program, and its jaxpr."""
-    traced = jax.jit(function).trace(*arguments)
-    lowered = traced.lower()
-    try:
-        return lowered.compile(QUICK_TO_COMPILE), traced.jaxpr
-    except jax.errors.JaxRuntimeError:
-        return lowered.compile(), traced.jaxpr
-
-
 def _wanted(problem: Problem) -> Leaves:
     return [jnp.asarray(problem.leaves[i]) for i in problem.wanted]
 
 
 def _key(name: str, given: Sequence[Leaves]) -> Any:
     return name, tuple((leaf.shape, leaf.dtype) for leaves in given for leaf in leaves)
-
-
-def _guarded(problem: Problem, who: Any, function: Function, *arguments: Any) -> Any:
-    """A function's own error becomes the cause of a ProblemError; that it needs numbers is passed on."""
-    try:
-        return function(*arguments)
-    except (ProblemError, *NEEDS_NUMBERS):
-        raise
-    except (Exception, SystemExit) as error:
-        # Without a reference, what raises is the function under test.
-        blamed = who if not problem.own_reference else "hand"
-        what = problem.name if blamed == "hand" else f"{problem.name}: the reference, {problem.reference},"
-        raise ProblemError(f"{what} raised {first_line(error)}", blamed, who == "reference") from error
-
-
-def _jax(arrays: Any) -> Any:
-    return jax.device_put(arrays)  # jnp.asarray would compile a copy for every shape
-
-
-def _numpy(tree: Any) -> Any:
-    return jax.tree.map(np.asarray, tree)
-
-
-def _check_outputs(problem: Problem, mine: Any, theirs: Any) -> None:
-    """The forward pass and the reference return the same structure and shapes."""
-    if not any(is_inexact(y) for y in jax.tree.leaves(mine)):
-        raise ProblemError(f"{problem.name}: the output must have a floating-point array, got {describe(mine)}")
-    one, two = jax.tree.structure(mine), jax.tree.structure(theirs)
-    if one != two:
-        raise ProblemError(
-            f"{problem.name}: the reference, {problem.reference}, must have the output's structure, {one}, got {two}"
-        )
-    for (path, y), reference in zip(jax.tree.leaves_with_path(mine), jax.tree.leaves(theirs), strict=True):
-        if jnp.shape(y) != jnp.shape(reference):
-            raise ProblemError(
-                f"{problem.name}: the reference, {problem.reference}, must have the output's shape, "
-                f"{jnp.shape(y)}, got {jnp.shape(reference)}{f' at {keystr(path)}' if path else ''}"
-            )

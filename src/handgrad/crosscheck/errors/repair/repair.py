@@ -16,8 +16,8 @@ from handgrad.crosscheck.errors.repair.trials import Laboratory, Trial
 from handgrad.crosscheck.evidence.evidence import Evidence
 from handgrad.crosscheck.report.report import Repair
 from handgrad.crosscheck.subject.arguments import Leaves
+from handgrad.crosscheck.subject.compiling import precise
 from handgrad.crosscheck.subject.problem import Problem
-from handgrad.crosscheck.subject.programs import precise
 
 STEPS = 300_000  # that a search may run
 VERIFIED = 40  # candidates that are tried at fresh inputs, for each leaf
