@@ -15,7 +15,6 @@ from handgrad.crosscheck.subject.compiling import precise
 
 SAME_BITS = "called twice gives the same bits"
 FORWARD = "forward equals the reference"
-ROUNDINGS_APART = 4  # of the leaf's dtype, that two calls may differ by where nothing else is said
 
 
 def contracts(evidence: Evidence, apart: float | None = None) -> list[Contract]:
@@ -140,7 +139,7 @@ def same_bits(evidence: Evidence, apart: float | None) -> Contract:
         if one.tobytes() == two.tobytes():
             continue
         off = largest(_wide(one) - _wide(two))
-        allowed = (2 * ROUNDINGS_APART * leaf.unit if apart is None else apart) * leaf.scale
+        allowed = (tolerance.APART * leaf.unit if apart is None else apart) * leaf.scale
         if not off <= allowed:
             return Contract(SAME_BITS, "FAIL", f"{leaf.name} differs by {off:.3g}")
         detail = f"other last bits: {leaf.name} differs by {off:.3g}"

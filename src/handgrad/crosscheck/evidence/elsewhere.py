@@ -9,6 +9,7 @@ from handgrad.crosscheck.evidence import tolerance
 from handgrad.crosscheck.evidence.evidence import Evidence, LeafEvidence
 from handgrad.crosscheck.report.report import Contract
 from handgrad.crosscheck.subject.arguments import Leaves, ProblemError, is_inexact, largest, put, wide
+from handgrad.crosscheck.subject.messages import in_short
 
 
 def second_input(evidence: Evidence) -> Contract:
@@ -27,7 +28,7 @@ def second_input(evidence: Evidence) -> Contract:
             programs.by_hand_eager(evidence.leaves, dYs)
             eager = programs.by_hand_eager(leaves, dYs)[1]
         except (ProblemError, *programs.needs_numbers) as error:
-            return Contract(name, "SKIPPED", f"step by step it raises: {error.__cause__ or error}")
+            return Contract(name, "SKIPPED", f"step by step it raises: {in_short(error.__cause__ or error)}")
         where = _differs(evidence.wanted, eager, compiled, first)
         return Contract(name, "FAIL", f"step by step, at a second input, {where}") if where else Contract(name, "PASS")
     if not evidence.trusted:
@@ -37,7 +38,7 @@ def second_input(evidence: Evidence) -> Contract:
         try:
             mine, truth = programs.by_hand(leaves, dYs)[1], programs.in_float64(leaves, dYs)[1]
         except ProblemError as error:
-            return Contract(name, "SKIPPED", f"a second input was refused: {error.__cause__ or error}")
+            return Contract(name, "SKIPPED", f"a second input was refused: {in_short(error.__cause__ or error)}")
         where = _differs(evidence.wanted, mine, truth, first)
         if not where:
             return Contract(name, "PASS")
@@ -92,7 +93,7 @@ def small_batches(evidence: Evidence) -> Iterator[Contract]:
                 yield _same_shapes(name, evidence, mine, theirs) or Contract(name, "PASS")
         except (ProblemError, *programs.needs_numbers) as error:
             whose = "the reference has none" if getattr(error, "culprit", "hand") == "reference" else "refused"
-            yield Contract(name, "SKIPPED", f"{whose}: {error.__cause__ or error}")
+            yield Contract(name, "SKIPPED", f"{whose}: {in_short(error.__cause__ or error)}")
 
 
 def _first_rows(evidence: Evidence, Ys: Leaves) -> bool:

@@ -102,8 +102,8 @@ def _differenced(evidence: Evidence, i: int, seed: int) -> tuple[Evidence, list[
         else:
             words = f"differences have no certain digit at {list(index)}"
     sizes = np.array([largest(one) for one in truth])
-    # Ten times their own estimate, as against autodiff, and what that may miss.
-    errors = np.full(len(truth), tolerance.DOUBT * uncertain + 1e-8 * largest(sizes)) / tolerance.RATIO
+    # As against autodiff, and what their own estimate may miss.
+    errors = np.full(len(truth), tolerance.DOUBT * uncertain + tolerance.MISSED * largest(sizes)) / tolerance.RATIO
     found = {"truth": truth, "autodiff": truth, "slack": slack, "absolutes": sizes, "errors": errors}
     return evidence.with_leaf(i, **found), kinks, words
 

@@ -120,8 +120,8 @@ class _Looking:
 
     def _outside(self, i: int, at: tuple[slice | int, ...]) -> bool:
         """Whether autodiff has no value there because the reference itself isn't finite: nor has the function one."""
-        unknown = any(Y.unknown.any() for Y in self.evidence.outputs)
-        return unknown and not np.isfinite(self.evidence.wanted[i].truth[at]).all()
+        finite = all(np.isfinite(Y.truth).all() for Y in self.evidence.outputs)
+        return not finite and not np.isfinite(self.evidence.wanted[i].truth[at]).all()
 
 
 def _look_at_wrong(looked: _Looking, i: int) -> None:

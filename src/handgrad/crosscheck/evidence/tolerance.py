@@ -18,6 +18,8 @@ CLOSE, CLOSEST = 1024.0, 1.0  # roundings, and a share: only a smaller error can
 BLIND = 0.5  # a run that doesn't detect half of the gradient missing has shown nothing
 SURE = 1e-5  # differences contradict autodiff only by more than this share of the leaf's largest gradient
 DOUBT = 10.0  # ... and by more than so many of their own error estimates
+MISSED = 1e-8  # a share of the largest gradient that the error estimate of differences may miss
+APART = 8.0  # roundings that two calls on the same numbers may differ by
 SPREAD = 6.0  # standard deviations that a sum of independent errors stays within
 
 NEIGHBORS = 8  # inputs one unit in the last place away

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import jaxpr_as_fun
 
 from handgrad.crosscheck.subject.arguments import Function, Leaves, ProblemError, is_inexact, put, widened
 from handgrad.crosscheck.subject.compiling import NEEDS_NUMBERS, as_numpy, compiled_program, on_device, precise
@@ -43,7 +44,6 @@ class Programs:
       calls_back: whether the compiled functions call Python, which may keep state from one call to the next.
       wide: whether the inputs are float64 or complex128 already.
       without_autodiff: why JAX can't differentiate the reference (a function of NumPy, a while loop); "" where it can.
-      held: False where the function draws random numbers that float64 would draw otherwise, and nothing could hold.
     Raises:
       ProblemError: the forward pass and the reference return other structures or shapes; either raises.
     """
@@ -52,7 +52,7 @@ class Programs:
 
     def __init__(self, problem: Problem, shared: dict[Any, Function] | None = None):
         self.problem = problem
-        self.compiles, self.held, self.calls_back, self.without_autodiff = True, True, False, ""
+        self.compiles, self.calls_back, self.without_autodiff = True, False, ""
         self._compiled: dict[Any, Function] = {}
         self._shared = {} if shared is None else shared
         self._jaxprs: dict[Any, Any] = {}
@@ -250,31 +250,35 @@ class Programs:
         return as_numpy(guarded(self.problem, who, programs[key], *arguments))
 
     def _in_float64(self) -> Callable[[Leaves], Leaves]:
-        """The reference's output for wide leaves: with the random numbers that it draws in the caller's types, and in
-        the caller's types where it can't run in others (a `jnp.float32(0)` that a scan carries)."""
+        """The reference's output for wide leaves: with the random numbers that it draws in the caller's types. In the
+        caller's types altogether where it can't run in others (a `jnp.float32(0)` that a scan carries), or where it
+        draws inside a loop."""
         problem = self.problem
         if self.wide or not self._traces:
             return problem.primal
-
-        def narrow(leaves: Leaves) -> Leaves:
-            return problem.primal([_cast(leaf, own.dtype) for leaf, own in zip(leaves, problem.leaves, strict=True)])
-
         try:
             with precise(True):
                 wide = jax.make_jaxpr(problem.primal)(widened(problem.leaves))
         except NEEDS_NUMBERS:
             return problem.primal
         except Exception:  # whatever a dtype of its own makes of another
-            self._shared = {}
-            return narrow
-        if not draws(wide):
+            wide = None
+        if wide is not None and not draws(wide):
             return problem.primal
+        self._shared = {}  # what follows is this dtype's
         with precise(problem.x64):
-            given = jax.make_jaxpr(problem.primal)(problem.leaves)
+            narrow = jax.make_jaxpr(problem.primal)(problem.leaves)
         with precise(True):
-            found = hold(given, wide)
-        self.held, self._shared = found is not None, {}  # the draws are this dtype's
-        return found or narrow
+            held = None if wide is None else hold(narrow, wide)
+        if held is not None:
+            return held
+
+        def in_the_callers_types(leaves: Leaves) -> Leaves:
+            return jaxpr_as_fun(narrow)(
+                *(_cast(leaf, own.dtype) for leaf, own in zip(leaves, problem.leaves, strict=True))
+            )
+
+        return in_the_callers_types
 
 
 def _cast(leaf: Any, dtype: Any) -> Any:
