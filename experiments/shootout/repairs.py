@@ -300,7 +300,7 @@ def _elsewhere(change: str) -> str:
 def _holds(laboratory: Laboratory, found: Repaired) -> bool:
     """Whether a repair is right at numbers and shapes that the search hasn't seen."""
     trials = [laboratory.fresh(), *laboratory.others(turns=(4, 5))]
-    changes = {change.site: change.change for change in found.changes}
+    changes = {site: one for change in found.changes for site, one in change.changes.items()}
     fixed = set(range(len(found.laboratory.given.tolerances))) - found.left
     return all(not trial.wrong(changes) & fixed for trial in trials if trial is not None)
 

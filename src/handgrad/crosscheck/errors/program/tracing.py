@@ -24,6 +24,8 @@ CALLS = {
     "remat",
     "remat2",
 }
+Where = tuple[Line | None, Any]  # a line, and JAX's record of the stack
+
 UNROLLED = 2000  # steps that a loop may take here; a longer one is one step that JAX runs
 
 
@@ -69,7 +71,7 @@ class _Tracing:
     def __init__(self) -> None:
         self.slots = self.sites = 0
         self.constants: dict[int, Any] = {}
-        self.last: Line | None = None  # the user's line before: for what JAX and factors do afterwards
+        self.last: Where = None, None  # the user's line before: for what JAX and factors do afterwards
 
     def new(self) -> int:
         self.slots += 1
@@ -85,7 +87,7 @@ class _Tracing:
         self.constants[slot] = value if extended else np.asarray(value)
         return slot
 
-    def inline(self, jaxpr: Any, arguments: Sequence[int], caller: Line | None) -> tuple[list[int], list[Step]]:
+    def inline(self, jaxpr: Any, arguments: Sequence[int], caller: Where | None) -> tuple[list[int], list[Step]]:
         """(slots of the results, steps) of a jaxpr at these slots of its constants and arguments."""
         slot_of: dict[Any, int] = dict(zip([*jaxpr.constvars, *jaxpr.invars], arguments, strict=True))
         steps: list[Step] = []
@@ -99,29 +101,32 @@ class _Tracing:
         for equation in jaxpr.eqns:
             inputs = [read(atom) for atom in equation.invars]
             # What JAX has traced before, as jnp.where, has no line; what follows the user's code has the last one.
-            self.last = line = line_of(equation.source_info.traceback) or caller or self.last
+            record = equation.source_info.traceback
+            line = line_of(record)
+            if line is None:
+                line, record = caller or self.last
+            self.last = line, record
             called = equation.params.get("jaxpr", equation.params.get("call_jaxpr"))
             if equation.primitive.name in CALLS and called is not None:
                 consts = [self.constant(value) for value in getattr(called, "consts", [])]
-                outputs, inner = self.inline(getattr(called, "jaxpr", called), [*consts, *inputs], line)
+                outputs, inner = self.inline(getattr(called, "jaxpr", called), [*consts, *inputs], (line, record))
                 steps += inner
             else:
                 outputs = [self.new() for _ in equation.outvars]
                 avals = [atom.aval for atom in equation.invars], [atom.aval for atom in equation.outvars]
-                body = self.body(equation, line) if equation.primitive.name == "scan" else None
-                record = equation.source_info.traceback
+                body = self.body(equation, (line, record)) if equation.primitive.name == "scan" else None
                 steps.append(
                     Step(self.site(), equation.primitive, equation.params, inputs, outputs, *avals, line, record, body)
                 )
             slot_of.update(zip(equation.outvars, outputs, strict=True))
         return [read(atom) for atom in jaxpr.outvars], steps
 
-    def body(self, equation: Any, line: Line | None) -> Body | None:
+    def body(self, equation: Any, caller: Where) -> Body | None:
         """A scan's body, numbered whether or not it is run here: the numbers must not depend on the shapes."""
         closed, params = equation.params["jaxpr"], equation.params
         consts = [self.constant(value) for value in closed.consts]
         arguments = [self.new() for _ in closed.jaxpr.invars]
-        results, steps = self.inline(closed.jaxpr, [*consts, *arguments], line)
+        results, steps = self.inline(closed.jaxpr, [*consts, *arguments], caller)
         if params["length"] * sum(step.weight for step in steps) > UNROLLED:
             return None
         return Body(steps, arguments, results, params["num_consts"], params["num_carry"])

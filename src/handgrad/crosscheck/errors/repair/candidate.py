@@ -37,6 +37,7 @@ class Candidate(NamedTuple):
       cost: how far from simple it is.
       change: the step's.
       movable: whether a later reader of the value may be changed as well.
+      repeated: the other sites of the same expression, where a Python loop or a helper runs it again: changed too.
       also: other sites where a change as simple does the same.
     """
 
@@ -47,7 +48,13 @@ class Candidate(NamedTuple):
     cost: float
     change: Callable[[Frame], list[Any]]
     movable: bool = False
+    repeated: tuple[int, ...] = ()
     also: tuple[int, ...] = ()
+
+    @property
+    def changes(self) -> dict[int, Callable[[Frame], list[Any]]]:
+        """What it changes."""
+        return dict.fromkeys((self.site, *self.repeated), self.change)
 
 
 def scaled(place: Place, returned: bool, proposal: Proposal, factor: Factor, replaced: bool) -> Candidate:

@@ -27,12 +27,14 @@ class Place(NamedTuple):
       operand: which, or None.
       output: which; 0 for an operand.
       slot: of the value.
+      stretched: whether an operand is taken as large as the output that the step stretches it to.
     """
 
     site: int
     operand: int | None
     output: int
     slot: int
+    stretched: bool = False
 
     def change(self, value: Callable[[Frame, Any], Any]) -> Change:
         """The step's change that puts value(frame, the value here) in its place."""
@@ -40,7 +42,9 @@ class Place(NamedTuple):
         def change(frame: Frame) -> list[Any]:
             if self.operand is not None:
                 inputs = list(frame.inputs)
-                inputs[self.operand] = value(frame, inputs[self.operand])
+                x = inputs[self.operand]
+                shape = frame.step.avals_out[0].shape if self.stretched else x.shape
+                inputs[self.operand] = value(frame, np.broadcast_to(x, shape))
                 return frame.run(inputs)
             outputs = list(frame.outputs())
             outputs[self.output] = value(frame, outputs[self.output])
@@ -73,6 +77,7 @@ class Unrolled:
       values: by number.
       at: {site: its instances}.
       by_operand: {(id of an instance, operand): the result's Jacobian}.
+      by_stretched: the same by an operand as large as the output.
       by_value: {number of a value: the result's Jacobian}.
     """
 
@@ -84,6 +89,7 @@ class Unrolled:
         numbers: dict[int, int] = {}
         self._expand(steps, values, numbers)
         self.by_operand: dict[tuple[int, int], np.ndarray] = {}
+        self.by_stretched: dict[tuple[int, int], np.ndarray] = {}
         self.by_value: dict[int, np.ndarray] = {}
         y = values[result]
         if result in numbers and _real_size(y) <= NUMBERS:
@@ -157,6 +163,12 @@ class Unrolled:
             for i, (number, x) in enumerate(zip(instance.inputs, inputs, strict=True)):
                 if not _numeric(x) or _real_size(x) > NUMBERS:
                     continue
+                y = self.values[instance.outputs[0]]
+                if _stretches(instance, x, y) and _real_size(y) <= NUMBERS:
+                    wide = [*inputs[:i], np.broadcast_to(x, y.shape), *inputs[i + 1 :]]
+                    of_wide, _ = self._local(instance, wide, i, [0])
+                    if of_wide is not None:
+                        self.by_stretched[id(instance), i] = outer[0][1] @ of_wide[0]
                 local, columns = self._local(instance, inputs, i, [k for k, _ in outer])
                 left -= columns
                 if local is None:
@@ -209,6 +221,12 @@ def flat(array: Any) -> np.ndarray:
 
 def _numeric(x: Any) -> bool:
     return isinstance(x, np.ndarray | np.generic) and x.dtype.kind in "fc"
+
+
+def _stretches(instance: Instance, x: Any, y: Any) -> bool:
+    """Whether an operation on two arrays stretches this one."""
+    binary = instance.step is not None and instance.step.name in ("add", "sub", "mul", "div")
+    return binary and y.dtype == x.dtype and 0 < x.ndim == y.ndim and x.shape != y.shape
 
 
 def _real_size(x: Any) -> int:

@@ -134,7 +134,7 @@ def search(laboratory: Laboratory, names: Names, budget: Budget) -> Repaired:
         if not change:
             skipped.add(leaf)
             continue
-        standing = {**standing, **{one.site: one.change for one in change}}
+        standing = {**standing, **_changes(change)}
         left = trials.wrong(standing)
         fixed, remaining = remaining - left, left
         for one in change:
@@ -192,7 +192,7 @@ def _best(found: Iterable[Change], trials: Trials, leaf: int, remaining: set[int
     for change in sorted(found, key=_cost)[:VERIFIED]:
         if right and _cost(change) > _cost(right[0][1]) + ALIKE:
             break
-        wrong = trials.wrong({**standing, **{candidate.site: candidate.change for candidate in change}})
+        wrong = trials.wrong({**standing, **_changes(change)})
         if leaf not in wrong and wrong <= remaining and trials.proves():
             right.append((len(wrong), change))
     if not right:
@@ -205,6 +205,10 @@ def _best(found: Iterable[Change], trials: Trials, leaf: int, remaining: set[int
     singles = [other for change in others if len(change) == 1 for other in change if other.cost <= one.cost + 0.2]
     alike = [other.site for other in singles if other.words == one.words or (other.movable and one.movable)]
     return (one._replace(also=tuple(alike)),)
+
+
+def _changes(change: Change) -> Changes:
+    return {site: function for candidate in change for site, function in candidate.changes.items()}
 
 
 def _cost(change: Change) -> float:

@@ -57,6 +57,11 @@ def spots(leaf: Leaf) -> Iterator[Spot]:
             if slot not in made or users[slot] > 1 or step.name == "return"
         ]
         places += [
+            Place(step.site, i, 0, slot, stretched=True)
+            for i, slot in enumerate(step.inputs)
+            if any((id(one), i) in run.by_stretched for run in runs for one in run.at.get(step.site, ()))
+        ]
+        places += [
             Place(step.site, None, k, slot)
             for k, slot in enumerate(step.outputs)
             if step.name != "return" and (slot != returned or users[slot] > 1)
@@ -69,7 +74,7 @@ def spots(leaf: Leaf) -> Iterator[Spot]:
 
 def _spot(leaf: Leaf, place: Place, step: Step, runs: list[Unrolled]) -> Spot | None:
     """What can be measured at a place; None where a change there has no effect."""
-    values = [run.values[_number(instance, place)] for run in runs for instance in run.at.get(place.site, ())]
+    values = [_value(run, instance, place) for run in runs for instance in run.at.get(place.site, ())]
     if not values or not all(isinstance(v, np.ndarray | np.generic) and v.dtype.kind in "fc" for v in values):
         return None
     v = np.asarray(values[0])
@@ -89,13 +94,21 @@ def _number(instance: Instance, place: Place) -> int:
     return instance.outputs[place.output] if place.operand is None else instance.inputs[place.operand]
 
 
+def _value(run: Unrolled, instance: Instance, place: Place) -> Any:
+    value = run.values[_number(instance, place)]
+    return np.broadcast_to(value, np.shape(run.values[instance.outputs[0]])) if place.stretched else value
+
+
 def _seen(run: Unrolled, place: Place) -> Iterator[tuple[Instance, np.ndarray, np.ndarray]]:
     for instance in run.at.get(place.site, ()):
         number = _number(instance, place)
         i = place.operand
-        L = run.by_value.get(number) if i is None else run.by_operand.get((id(instance), i))
+        if i is None:
+            L = run.by_value.get(number)
+        else:
+            L = (run.by_stretched if place.stretched else run.by_operand).get((id(instance), i))
         if L is not None:
-            yield instance, np.asarray(run.values[number]), L
+            yield instance, np.asarray(_value(run, instance, place)), L
 
 
 def _linear(leaf: Leaf, place: Place, of_draw: Seen, draw: int, replaced: bool) -> bool:
