@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from handgrad.crosscheck.errors.program.program import Frame
 from handgrad.crosscheck.errors.repair.factors import Factor
 from handgrad.crosscheck.errors.repair.linear import Place
-from handgrad.crosscheck.errors.repair.proposals import Proposal
+from handgrad.crosscheck.errors.repair.proposal import Proposal
 
 # Of the catalogue's edits, by kind; 1.2 of the others. What nobody means to write costs most.
 COSTS = {

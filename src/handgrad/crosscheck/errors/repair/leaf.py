@@ -8,7 +8,7 @@ import numpy as np
 from handgrad.crosscheck.errors.program.program import MISFITS, Changes, Frame, Program, Step, Values
 from handgrad.crosscheck.errors.repair.linear import flat
 from handgrad.crosscheck.errors.repair.names import Names
-from handgrad.crosscheck.errors.repair.proposals import Visible
+from handgrad.crosscheck.errors.repair.proposal import Visible
 from handgrad.crosscheck.errors.repair.trials import Trial
 
 ENOUGH = 16  # numbers that a fit is made to

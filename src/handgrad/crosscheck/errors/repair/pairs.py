@@ -9,7 +9,8 @@ from handgrad.crosscheck.errors.repair.candidate import Candidate, scaled
 from handgrad.crosscheck.errors.repair.factors import ONE
 from handgrad.crosscheck.errors.repair.leaf import Leaf
 from handgrad.crosscheck.errors.repair.linear import flat
-from handgrad.crosscheck.errors.repair.proposals import Proposal, proposals
+from handgrad.crosscheck.errors.repair.proposal import Proposal
+from handgrad.crosscheck.errors.repair.proposals import proposals
 from handgrad.crosscheck.errors.repair.spots import FIT, Spot, responses, spots
 from handgrad.crosscheck.errors.repair.steps import candidate, possible
 

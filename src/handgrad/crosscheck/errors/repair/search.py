@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 
 from handgrad.crosscheck.errors.repair.candidate import Candidate, scaled
 from handgrad.crosscheck.errors.repair.leaf import Leaf
-from handgrad.crosscheck.errors.repair.proposals import Proposal, proposals
+from handgrad.crosscheck.errors.repair.proposal import Proposal
+from handgrad.crosscheck.errors.repair.proposals import proposals
 from handgrad.crosscheck.errors.repair.spots import Spot, fitted, responses, spots
 from handgrad.crosscheck.errors.repair.steps import edited, reshaped
 

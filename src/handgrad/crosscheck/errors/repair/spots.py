@@ -9,7 +9,7 @@ import numpy as np
 from handgrad.crosscheck.errors.program.program import MISFITS, Frame, Program, Step, Values
 from handgrad.crosscheck.errors.repair.leaf import Leaf
 from handgrad.crosscheck.errors.repair.linear import Instance, Place, Unrolled, flat
-from handgrad.crosscheck.errors.repair.proposals import Proposal
+from handgrad.crosscheck.errors.repair.proposal import Proposal
 
 FIT = 1e-7  # what a fit may leave, as a share
 

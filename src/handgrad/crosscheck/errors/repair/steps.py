@@ -13,7 +13,7 @@ from handgrad.crosscheck.errors.program.source import Line
 from handgrad.crosscheck.errors.repair.candidate import COSTS, Candidate
 from handgrad.crosscheck.errors.repair.leaf import Leaf
 from handgrad.crosscheck.errors.repair.linear import Place
-from handgrad.crosscheck.errors.repair.proposals import shaped
+from handgrad.crosscheck.errors.repair.products import shaped
 
 _PASSING = ("broadcast_in_dim", "reshape", "squeeze", "convert_element_type")
 
