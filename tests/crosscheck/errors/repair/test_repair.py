@@ -234,6 +234,97 @@ def test_a_scalar_argument():
     assert change in ("`x ** (a - 1)` times a, in dx", "`dY * x ** (a - 1)` times a, in dx", "dY times a, in dx")
 
 
+def test_a_line_that_runs_several_times():
+    """A Python loop, or a helper that is called twice: the line is changed each time."""
+
+    def forward(A, B):
+        return jnp.sin(A) + jnp.sin(B), (A, B)
+
+    def slope(X):
+        return -jnp.cos(X)
+
+    def backward(residuals, dY):
+        A, B = residuals
+        return dY * slope(A), dY * slope(B)
+
+    # Of several leaves each has its repair, and the second is the first's.
+    found = of_rule(forward, backward, *normal((3, 4), (3, 4)))
+    assert {source for source, _ in found} <= {"return -jnp.cos(X)", "return dY * slope(A), dY * slope(B)"}
+
+    def powers(X):
+        return X + X**2 + X**3, X
+
+    def unscaled(X, dY):
+        dX = 0
+        for k in range(3):
+            dX = dX - dY * (k + 1) * X**k
+        return (dX,)
+
+    ((source, change),) = of_rule(powers, unscaled, X)
+    assert (source, change) == ("dX = dX - dY * (k + 1) * X**k", "the second term's sign flipped")
+
+
+def test_a_factor_that_stretches():
+    def forward(X):
+        n = jnp.sqrt(jnp.sum(X**2, axis=1, keepdims=True))
+        return X / n, (X, n)
+
+    def backward(residuals, dY):
+        X, n = residuals
+        dot = jnp.sum(dY * X, axis=1, keepdims=True)
+        return (dY / n - dot / n**3,)
+
+    assert of_rule(forward, backward, X) == [("return (dY / n - dot / n**3,)", "`dot / n**3` times X")]
+
+
+def test_two_changes():
+    """What no single change repairs, two do."""
+
+    def forward(X):
+        Y = jnp.tanh(X)
+        return Y + jnp.sin(X), (Y, X)
+
+    def twice(residuals, dY):
+        Y, X = residuals
+        a = dY * (1 - Y)
+        b = dY * jnp.sin(X)
+        return (a + b,)
+
+    found = of_rule(forward, twice, X)
+    lines = ("a = dY * (1 - Y)", "Y² in place of Y"), ("b = dY * jnp.sin(X)", "cos instead of sin")
+    assert sorted(found) == sorted(lines)
+
+
+def test_an_error_of_roundings_size_has_none():
+    assert of_rule(softmax, lambda P, dP: (softmax_right(P, dP)[0] * (1 + 1e-8),), X) is None
+
+
+def test_where_else():
+    """Nothing tells a value's line from the line that reads it: both are named."""
+
+    def backward(Y, dY):
+        slope = 1 - Y**2
+        dX = dY * slope
+        return (dX * jnp.exp(Y),)
+
+    def forward(X):
+        Y = jnp.tanh(X)
+        return jnp.exp(Y) / 2, Y
+
+    ((source, change),) = of_rule(forward, backward, X)
+    assert source == "return (dX * jnp.exp(Y),)"
+    line = backward.__code__.co_firstlineno
+    assert change == f"`dX * jnp.exp(Y)` × 1/2 (or on lines {line + 1}, {line + 2})"
+
+    def unsloped(Y, dY):
+        dX = dY
+        return (dX * jnp.exp(Y) / 2,)
+
+    ((source, change),) = of_rule(forward, unsloped, X)
+    assert source == "return (dX * jnp.exp(Y) / 2,)"
+    assert change.startswith(("`dX * jnp.exp(Y)` times 1 − Y²", "dX times 1 − Y²"))
+
+
 def test_a_right_gradient_has_none():
     assert of_rule(softmax, softmax_right, X) is None
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from handgrad.crosscheck.errors.program.program import MISFITS, Changes, Frame, Program, Step, Values
+from handgrad.crosscheck.errors.program.source import operands
 from handgrad.crosscheck.errors.repair.linear import flat
 from handgrad.crosscheck.errors.repair.names import Names
 from handgrad.crosscheck.errors.repair.proposal import Visible
@@ -36,6 +37,7 @@ class Leaf:
       misshapen: whether the cotangent has another shape than its leaf.
       missing: the truth minus the cotangent, over all draws; empty where that is misshapen.
       visible: the values that changes may use.
+      repeated: {site: all sites of the same expression, which a Python loop or a helper runs several times}.
     """
 
     def __init__(self, trial: Trial, values: list[Values], leaf: int, standing: Changes, names: Names, budget: Budget):
@@ -43,6 +45,7 @@ class Leaf:
         self.program: Program = trial.program
         self.result = self.program.cotangents[leaf]
         backward = {step.site for step in self.program.backward()[1]}
+        self.repeated = _repeated(self.program, backward)
         self.steps = [step for step in self.program.needed([self.result]) if step.site in backward]
         self.weight = sum(step.weight for step in self.steps)
         size = max(trial.truth[0][leaf].size, 1)
@@ -78,3 +81,12 @@ class Leaf:
                 return self.program.rerun(self.steps, self.values[draw], {**self.standing, **changes})[self.result]
         except MISFITS:
             return None
+
+
+def _repeated(program: Program, backward: set[int]) -> dict[int, tuple[int, ...]]:
+    """Steps that are the same operation of the source: what changes one of them changes all."""
+    groups: dict[Any, list[int]] = {}
+    for step in (one for outer in program.steps if outer.site in backward for one in outer.all()):
+        if step.line is not None and operands(step.line, step.name):
+            groups.setdefault((step.line, step.name), []).append(step.site)
+    return {site: tuple(sites) for sites in groups.values() if len(sites) > 1 for site in sites}

@@ -59,7 +59,7 @@ def pairs(leaf: Leaf) -> list[tuple[Candidate, Candidate]]:
 def _of_steps(leaf: Leaf) -> Iterator[Effect]:
     """The catalogue's edits, each by running it."""
     right = [values[leaf.result] for values in leaf.values]
-    for step in leaf.all_steps():
+    for step in (one for one in leaf.all_steps() if one.site not in leaf.repeated):
         for edit in possible(leaf.program, step):
             changed = [leaf.after({step.site: edit.change}, draw) for draw in range(len(right))]
             if all(y is not None and y.shape == h.shape for y, h in zip(changed, right, strict=True)):

@@ -50,7 +50,7 @@ def spots(leaf: Leaf) -> Iterator[Spot]:
     users = Counter(slot for step in leaf.program.steps for one in step.all() for slot in one.inputs)
     made = {slot for step in leaf.steps for one in step.all() for slot in one.outputs}
     returned = leaf.program.steps[-len(leaf.program.cotangents) + leaf.leaf].inputs[0]
-    for step in leaf.all_steps():
+    for step in (one for one in leaf.all_steps() if one.site not in leaf.repeated):
         places = [
             Place(step.site, i, 0, slot)
             for i, slot in enumerate(step.inputs)

@@ -9,7 +9,6 @@ from handgrad.crosscheck.errors.program.arrangement import count
 from handgrad.crosscheck.errors.program.edit import Edit
 from handgrad.crosscheck.errors.program.edits import edits
 from handgrad.crosscheck.errors.program.program import Frame, Program, Step
-from handgrad.crosscheck.errors.program.source import Line
 from handgrad.crosscheck.errors.repair.candidate import COSTS, Candidate
 from handgrad.crosscheck.errors.repair.leaf import Leaf
 from handgrad.crosscheck.errors.repair.linear import Place
@@ -20,24 +19,11 @@ _PASSING = ("broadcast_in_dim", "reshape", "squeeze", "convert_element_type")
 
 def edited(leaf: Leaf) -> Iterator[Candidate]:
     """The edits that make the leaf right."""
-    steps = leaf.all_steps()
-    repeated: dict[tuple[Line | None, str], list[Step]] = {}
-    for step in steps:
-        repeated.setdefault((step.line, step.name), []).append(step)
-        for edit in possible(leaf.program, step):
-            if leaf.makes_right(step.site, edit.change):
-                yield candidate(leaf, step, edit)
-    for (line, _), alike in repeated.items():
-        if line is not None and len(alike) > 1:
-            yield from _everywhere(leaf, alike)
-
-
-def _everywhere(leaf: Leaf, alike: list[Step]) -> Iterator[Candidate]:
-    """Edits of an expression that runs several times, made each time."""
-    sites = tuple(step.site for step in alike)
-    for edit in possible(leaf.program, alike[0]):
-        if leaf.make_right(dict.fromkeys(sites, edit.change)):
-            yield candidate(leaf, alike[0], edit)._replace(repeated=sites[1:])
+    for step in leaf.all_steps():
+        alike = leaf.repeated.get(step.site, (step.site,))
+        for edit in possible(leaf.program, step) if step.site == alike[0] else ():
+            if leaf.make_right(dict.fromkeys(alike, edit.change)):
+                yield candidate(leaf, step, edit)._replace(repeated=alike[1:])
 
 
 def possible(program: Program, step: Step) -> Iterator[Edit]:
