@@ -322,7 +322,7 @@ def test_where_else():
 
     ((source, change),) = of_rule(forward, unsloped, X)
     assert source == "return (dX * jnp.exp(Y) / 2,)"
-    assert change.startswith(("`dX * jnp.exp(Y)` times 1 − Y²", "dX times 1 − Y²"))
+    assert "times 1 − Y²" in change
 
 
 def test_a_right_gradient_has_none():
