@@ -24,12 +24,12 @@ def guarded(problem: Problem, who: Any, function: Function, *arguments: Any) -> 
         raise ProblemError(f"{what} raised {first_line(error)}", blamed, who == "reference") from error
 
 
-def output_shapes(function: Function, problem: Problem, who: Literal["hand", "reference"]) -> Any:
-    """The output's structure, shapes and dtypes."""
+def output_shapes(function: Function, problem: Problem, who: Literal["hand", "reference"]) -> tuple[Any, bool]:
+    """The output's structure, shapes and dtypes, and whether JAX traces the function."""
     try:
-        return guarded(problem, who, jax.eval_shape, function, problem.leaves)
+        return guarded(problem, who, jax.eval_shape, function, problem.leaves), True
     except NEEDS_NUMBERS:
-        return guarded(problem, who, function, problem.leaves)
+        return guarded(problem, who, function, problem.leaves), False
 
 
 def check_outputs(problem: Problem, mine: Any, theirs: Any) -> None:

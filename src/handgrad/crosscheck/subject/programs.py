@@ -59,9 +59,9 @@ class Programs:
         self._last: tuple[Leaves, Leaves, Both] | None = None
         self._has_forward_mode = True
         with precise(problem.x64):
-            mine = output_shapes(problem.forward, problem, "hand")
-            theirs = output_shapes(problem.target, problem, "reference")
-            self._traces = self._is_traceable()
+            mine, _ = output_shapes(problem.forward, problem, "hand")
+            theirs, traced = output_shapes(problem.target, problem, "reference")
+            self._traces = traced or self._runs_by_steps()
             if not self._traces:
                 self.without_autodiff = "JAX can't trace the reference"
             check_outputs(problem, mine, theirs)
@@ -73,16 +73,12 @@ class Programs:
         self.wide = all(leaf.dtype in (np.float64, np.complex128) for leaf in problem.leaves if is_inexact(leaf))
         self._wide_primal = self._in_float64()
 
-    def _is_traceable(self) -> bool:
-        leaves = self.problem.leaves
+    def _runs_by_steps(self) -> bool:
+        """Whether JAX differentiates the reference at concrete numbers: control flow on values."""
+        leaves, wanted = self.problem.leaves, self.problem.wanted
+        chosen = [jnp.asarray(leaves[i]) for i in wanted]
         try:
-            jax.eval_shape(self.problem.primal, leaves)
-        except NEEDS_NUMBERS:
-            pass
-        else:
-            return True
-        try:  # control flow on values: autodiff of what runs step by step
-            jax.vjp(lambda chosen: self.problem.primal(put(leaves, self.problem.wanted, chosen)), _wanted(self.problem))
+            jax.vjp(lambda chosen: self.problem.primal(put(leaves, wanted, chosen)), chosen)
         except Exception:  # whatever another library says of JAX's tracers
             return False
         return True
@@ -283,10 +279,6 @@ class Programs:
 
 def _cast(leaf: Any, dtype: Any) -> Any:
     return jnp.asarray(leaf).astype(dtype) if is_inexact(leaf) else leaf
-
-
-def _wanted(problem: Problem) -> Leaves:
-    return [jnp.asarray(problem.leaves[i]) for i in problem.wanted]
 
 
 def _key(name: str, given: Sequence[Leaves]) -> Any:
