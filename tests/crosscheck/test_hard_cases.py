@@ -315,3 +315,17 @@ def test_an_unstable_reference_is_not_the_functions_conditioning():
     assert check_rule(stable, lambda x, dy: (dy * jnp.sin(x),), x, reference=reference, **QUICK).ok
     twice = check_rule(stable, lambda x, dy: (2 * dy * jnp.sin(x),), x, reference=reference, **QUICK)
     assert twice.verdict == "FAIL", twice
+
+
+@pytest.mark.parametrize(("axis", "verdict"), [(0, "PASS"), (1, "FAIL")])
+def test_a_square_input_whose_axes_are_mixed_up(axis, verdict):
+    """A mean over examples that divides by the features: as many, so that only another batch can tell."""
+    report = check_rule(
+        lambda X: ((X * X).mean(0), X), lambda X, dy: (2 * X * dy[None] / X.shape[axis],), normal(6, 6), **QUICK
+    )
+    assert report.verdict == verdict, report
+
+
+def test_one_example_that_is_broadcast_to_a_batch():
+    mask = np.tril(np.ones((4, 5)))
+    assert check_rule(lambda x: (mask * x, None), lambda _, dy: (mask * dy,), normal(4, 5), **QUICK).ok

@@ -72,40 +72,58 @@ def nan_stays(evidence: Evidence) -> Contract:
 def small_batches(evidence: Evidence) -> Iterator[Contract]:
     """A batch of one, and the shapes of an empty one, as the reference has them."""
     batch, programs = evidence.batch, evidence.programs
-    outputs = [Y.hand.shape[:1] == (batch,) for Y in evidence.outputs]
     for size, name in ((1, "a batch of one"), (0, "an empty batch")):
-        if batch is None or batch < 2 or not any(outputs) or not evidence.trusted:
-            yield Contract(
-                name, "SKIPPED", "no batch axis" if evidence.trusted else "autodiff of the reference is wrong"
-            )
+        has_batch = any(leaf.shape[:1] == (batch,) for leaf in evidence.leaves)
+        if batch is None or batch < 2 or not has_batch or not evidence.trusted:
+            words = "no batch axis" if evidence.trusted else "autodiff of the reference is wrong"
+            yield Contract(name, "SKIPPED", words)
             continue
         leaves = [leaf[:size] if leaf.shape[:1] == (batch,) else leaf for leaf in evidence.leaves]
-        dYs = [dY[:size] if has else dY for dY, has in zip(evidence.dYs[0], outputs, strict=True)]
         try:
-            if size:
-                Ys, theirs = programs.by_autodiff(leaves, dYs)
-                if not _first_rows(evidence, Ys):
-                    yield Contract(name, "SKIPPED", "alone, the first example has another output")
-                    continue
-                yield _same(name, evidence, programs.by_hand(leaves, dYs)[1], theirs)
-            else:
-                mine, theirs = (way[1] for way in programs.shapes(leaves, dYs))
-                yield _same_shapes(name, evidence, mine, theirs) or Contract(name, "PASS")
+            yield _small_batch(evidence, name, size, leaves)
         except (ProblemError, *programs.needs_numbers) as error:
             whose = "the reference has none" if getattr(error, "culprit", "hand") == "reference" else "refused"
             yield Contract(name, "SKIPPED", f"{whose}: {in_short(error.__cause__ or error)}")
+
+
+def _small_batch(evidence: Evidence, name: str, size: int, leaves: Leaves) -> Contract:
+    """The gradients at inputs of `size` examples, where their outputs are those of as many examples or of a mean."""
+    programs, full = evidence.programs, evidence.dYs[0]
+    shapes = [y.shape for y in programs.output_shapes(leaves)]
+    batched = [shape == (size, *dY.shape[1:]) for shape, dY in zip(shapes, full, strict=True)]
+    if any(not cut and shape != dY.shape for cut, shape, dY in zip(batched, shapes, full, strict=True)):
+        return Contract(name, "SKIPPED", "alone, the first example has another output")
+    if not any(batched) and not all(is_inexact(leaf) for leaf in leaves):
+        return Contract(name, "SKIPPED", "no output has a batch axis, and an argument may index another's rows")
+    dYs = [dY[:size] if cut else dY for dY, cut in zip(full, batched, strict=True)]
+    if not size:
+        mine, theirs = (way[1] for way in programs.shapes(leaves, dYs))
+        return _same_shapes(name, evidence, mine, theirs) or Contract(name, "PASS")
+    Ys, theirs = programs.by_autodiff(leaves, dYs)
+    if any(batched) and not _first_rows(evidence, Ys):
+        return Contract(name, "SKIPPED", "alone, the first example has another output")
+    if not any(batched) and any(
+        Y.autodiff.shape[:1] == (evidence.batch,) and _near(alone[:1], Y.autodiff[:1], Y.tolerance)
+        for Y, alone in zip(evidence.outputs, Ys, strict=True)
+    ):
+        return Contract(name, "SKIPPED", "one example is broadcast to a batch")
+    return _same(name, evidence, programs.by_hand(leaves, dYs)[1], theirs)
 
 
 def _first_rows(evidence: Evidence, Ys: Leaves) -> bool:
     """Whether the reference makes of the first example alone what it makes of it among the others."""
     for Y, alone in zip(evidence.outputs, Ys, strict=True):
         first = Y.autodiff[:1] if alone.shape != Y.autodiff.shape else Y.autodiff
-        if alone.shape != first.shape:
+        if not _near(alone, first, Y.tolerance):
             return False
-        with np.errstate(invalid="ignore"):
-            if not np.all((np.abs(_wide(alone) - _wide(first)) <= 2 * Y.tolerance) | (alone == first)):
-                return False
     return True
+
+
+def _near(one: np.ndarray, other: np.ndarray, bound: float) -> bool:
+    with np.errstate(invalid="ignore"):
+        return one.shape == other.shape and bool(
+            np.all((np.abs(_wide(one) - _wide(other)) <= 2 * bound) | (one == other))
+        )
 
 
 def _other_inputs(evidence: Evidence) -> Iterator[Leaves]:

@@ -124,8 +124,9 @@ def complex_step(
     for y, z in zip(values, stepped, strict=True):
         if y.dtype.kind == "c" or y.shape != z.shape:
             return None
-        slope = np.asarray(np.imag(z), np.float64) / h
-        close = np.abs(np.real(z) - y) <= 1e-12 * np.max(np.abs(y), initial=0.0)
+        with np.errstate(all="ignore"):
+            slope = np.asarray(np.imag(z), np.float64) / h
+            close = np.abs(np.real(z) - y) <= 1e-12 * np.max(np.abs(y), initial=0.0)
         if not (np.all(np.isfinite(slope)) and np.all(close)):
             return None
         # A real part alone: the primal dropped the imaginary one somewhere, and a zero slope would be a lie.

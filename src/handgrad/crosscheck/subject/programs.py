@@ -172,6 +172,11 @@ class Programs:
             mine = guarded(self.problem, "hand", lambda: jax.eval_shape(self.problem.run, leaves, dYs))
         return Both(mine, theirs)
 
+    def output_shapes(self, leaves: Leaves) -> Leaves:
+        """The shapes and dtypes of the reference's output."""
+        with precise(self.problem.x64):
+            return guarded(self.problem, "reference", jax.eval_shape, self.problem.primal, leaves)
+
     def _both(self, leaves: Leaves, dYs: Leaves) -> Both:
         """Both gradients by one program; a second call with the same lists costs nothing."""
         if self._last is not None and self._last[0] is leaves and self._last[1] is dYs:
