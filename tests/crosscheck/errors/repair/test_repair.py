@@ -184,7 +184,7 @@ def rnn_unsquared(residuals, dH):
 X, W, b = normal((5, 4), (4, 4), (4,))
 CASES = [
     (softmax, softmax_of_mean, (X,), "s = jnp.mean(P * dP, -1, keepdims=True)", "a sum instead of the mean"),
-    (softmax, softmax_added, (X,), "return (P * (dP + s),)", "the second term's sign flipped"),
+    (softmax, softmax_added, (X,), "return (P * (dP + s),)", "the sign of s flipped"),
     (
         softmax,
         softmax_along_examples,
@@ -194,7 +194,7 @@ CASES = [
     ),
     (linear, linear_untransposed, (X, W, b), "return dY @ W, X.T @ dY, dY.sum(0)", "W transposed, in dX"),
     (linear, linear_unsummed, (X, W, b), "return dY @ W.T, X.T @ dY, dY", "dY summed over axis 0, in db"),
-    (linear, linear_mean, (X, W, b), "dW = X.T @ dY / len(dY)", "the division left out"),
+    (linear, linear_mean, (X, W, b), "dW = X.T @ dY / len(dY)", "the division by `len(dY)` left out"),
     (tanh, tanh_unsquared, (X,), "return (dY * (1 - Y),)", "Y² in place of Y"),
     (tanh, tanh_forgotten, (X,), "return (dY,)", "dY times 1 − Y²"),
     (squares, squares_halved, (X, 2 * X), "dX = dY * (X - T) / X.size", "a factor of 2"),
@@ -261,7 +261,7 @@ def test_a_line_that_runs_several_times():
         return (dX,)
 
     ((source, change),) = of_rule(powers, unscaled, X)
-    assert (source, change) == ("dX = dX - dY * (k + 1) * X**k", "the second term's sign flipped")
+    assert (source, change) == ("dX = dX - dY * (k + 1) * X**k", "the sign of `dY * (k + 1) * X ** k` flipped")
 
 
 def test_a_factor_that_stretches():
@@ -337,7 +337,7 @@ def test_coincidences():
         return dY @ W.T / 4, X.T @ dY, dY.sum(0)
 
     ((_, change),) = of_rule(linear, backward, *normal((4, 4), (4, 4), (4,)))
-    assert change == "the division left out, in dX"
+    assert change == "the division by `4` left out, in dX"
 
     def by_length(residuals, dY):
         X, W = residuals

@@ -130,21 +130,22 @@ _OPERATORS = {
 
 
 @functools.lru_cache(maxsize=4096)
-def operands(line: Line, primitive: str) -> tuple[str, ...]:
-    """The names of the operands of an expression, as ("dY", "W") of `dY @ W`; "" for an operand that is no name."""
+def operand_nodes(line: Line, primitive: str) -> tuple[ast.expr, ...]:
+    """The operands of an expression that is this one operation, or a call of one argument; else none."""
     try:
         expression = ast.parse(line.expression.strip(), mode="eval").body
     except (SyntaxError, ValueError):
         return ()
     if isinstance(expression, ast.BinOp) and _OPERATORS.get(type(expression.op)) == primitive:
-        nodes = [expression.left, expression.right]
-    elif isinstance(expression, ast.Call) and len(expression.args) == 1:
-        nodes = expression.args
-    elif isinstance(expression, ast.UnaryOp):
-        nodes = [expression.operand]
-    else:
-        return ()
-    return tuple(node.id if isinstance(node, ast.Name) else "" for node in nodes)
+        return expression.left, expression.right
+    if isinstance(expression, ast.Call) and len(expression.args) == 1:
+        return (expression.args[0],)
+    return (expression.operand,) if isinstance(expression, ast.UnaryOp) else ()
+
+
+def operands(line: Line, primitive: str) -> tuple[str, ...]:
+    """The names of the operands of an expression, as ("dY", "W") of `dY @ W`; "" for an operand that is no name."""
+    return tuple(node.id if isinstance(node, ast.Name) else "" for node in operand_nodes(line, primitive))
 
 
 class _Here:

@@ -1,5 +1,6 @@
 """The catalogue's edits, tried at every step; and what gives a cotangent of a wrong shape the right one."""
 
+import ast
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,11 +10,23 @@ from handgrad.crosscheck.errors.program.arrangement import count
 from handgrad.crosscheck.errors.program.edit import Edit
 from handgrad.crosscheck.errors.program.edits import edits
 from handgrad.crosscheck.errors.program.program import Frame, Program, Step
+from handgrad.crosscheck.errors.program.source import operand_nodes
 from handgrad.crosscheck.errors.repair.candidate import COSTS, Candidate
 from handgrad.crosscheck.errors.repair.leaf import Leaf
 from handgrad.crosscheck.errors.repair.linear import Place
+from handgrad.crosscheck.errors.repair.names import LONGEST
 from handgrad.crosscheck.errors.repair.products import shaped
 
+# Words of an edit: (which operand they are about, the words with its name).
+_OF_OPERANDS = {
+    "the first factor left out": (0, "the factor {} left out"),
+    "the second factor left out": (1, "the factor {} left out"),
+    "the first term left out": (0, "the term {} left out"),
+    "the second term left out": (1, "the term {} left out"),
+    "the first term's sign flipped": (0, "the sign of {} flipped"),
+    "the second term's sign flipped": (1, "the sign of {} flipped"),
+    "the division left out": (1, "the division by {} left out"),
+}
 _PASSING = ("broadcast_in_dim", "reshape", "squeeze", "convert_element_type")
 
 
@@ -39,6 +52,12 @@ def candidate(leaf: Leaf, step: Step, edit: Edit) -> Candidate:
         words, cost = "a sum instead of the mean", 0.8
     for i, slot in enumerate(step.inputs):
         words = words.replace(f"operand {i}", leaf.names[slot])
+    if words in _OF_OPERANDS and step.line is not None:
+        which, named = _OF_OPERANDS[words]
+        nodes = operand_nodes(step.line, step.name)
+        text = ast.unparse(nodes[which]) if len(nodes) == 2 else ""
+        if text and len(text) <= LONGEST:
+            words = named.format(text if text.isidentifier() else f"`{text}`")
     literal = any(slot in leaf.program.constants for slot in step.inputs)
     cost += 0.1 * (edit.kind == "swapped operands" and literal) - 1e-4 * step.site
     return Candidate(step.site, step.outputs[0], words, words, cost, edit.change)
