@@ -7,7 +7,7 @@ from handgrad.crosscheck.course import examine, invalid
 from handgrad.crosscheck.report.report import Report
 from handgrad.crosscheck.search import search
 from handgrad.crosscheck.settings import Settings, SettingsOptions
-from handgrad.crosscheck.subject import forms
+from handgrad.crosscheck.subject import forms, functions
 from handgrad.crosscheck.subject.arguments import Function, ProblemError
 from handgrad.crosscheck.subject.problem import Problem
 from handgrad.crosscheck.subject.words import label
@@ -87,7 +87,7 @@ def check_custom_vjp(
     name = name or label(f, "f")
 
     def build() -> Problem:
-        return forms.from_custom_vjp(name, f, reference, args, keywords or {}, given.dtype, argnums)
+        return functions.from_custom_vjp(name, f, reference, args, keywords or {}, given.dtype, argnums)
 
     return run(name, build, given)
 
@@ -113,7 +113,7 @@ def check_function(
     """
     given = Settings(**settings)
     name = name or label(grad_f, "grad_f")
-    return run(name, lambda: forms.from_function(name, f, grad_f, args, argnums, reference, given.dtype), given)
+    return run(name, lambda: functions.from_function(name, f, grad_f, args, argnums, reference, given.dtype), given)
 
 
 def check_layer(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import handgrad as hg
-from handgrad.crosscheck.subject import forms
+from handgrad.crosscheck.subject import forms, functions
 from handgrad.crosscheck.subject.arguments import Arguments, ProblemError
 from handgrad.crosscheck.subject.problem import pullback
 from handgrad.crosscheck.subject.words import label, parameter_names
@@ -85,9 +85,9 @@ def test_from_rule():
 
 
 def test_from_function():
-    problem = forms.from_function(None, lambda x, w: jnp.sum((x @ w) ** 3), jax.grad(lambda x, w: 0.0), (X, W), 0)
+    problem = functions.from_function(None, lambda x, w: jnp.sum((x @ w) ** 3), jax.grad(lambda x, w: 0.0), (X, W), 0)
     assert problem.wanted_names == ["x"]
-    good = forms.from_function(
+    good = functions.from_function(
         None, lambda x, w: jnp.sum(x @ w), lambda x, w: (x.sum(0)[:, None] + 0 * w,), (X, W), (1,)
     )
     assert good.wanted_names == ["w"]
@@ -98,7 +98,7 @@ def test_from_function():
 def test_from_custom_vjp():
     f = jax.custom_vjp(lambda n, X: X**n, nondiff_argnums=(0,))
     f.defvjp(lambda n, X: (X**n, X), lambda n, X, dY: (n * X ** (n - 1) * dY,))
-    problem = forms.from_custom_vjp(None, f, None, (3, X), {})
+    problem = functions.from_custom_vjp(None, f, None, (3, X), {})
     assert (problem.wanted_names, problem.reference) == (["X"], "the function that it wraps")
     same(problem, [X], [X + 1])
 

@@ -1,19 +1,19 @@
 """A problem's functions, compiled once and run on NumPy arrays, each in the types that it belongs to."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import jaxpr_as_fun
 
 from handgrad.crosscheck.subject.arguments import Function, Leaves, ProblemError, is_inexact, put, widened
 from handgrad.crosscheck.subject.compiling import NEEDS_NUMBERS, as_numpy, compiled_program, on_device, precise
 from handgrad.crosscheck.subject.guarded import check_outputs, guarded, output_shapes
-from handgrad.crosscheck.subject.held import draws, hold, primitives
+from handgrad.crosscheck.subject.held import primitives
 from handgrad.crosscheck.subject.problem import Problem, pullback
+from handgrad.crosscheck.subject.wide import in_float64
 from handgrad.crosscheck.subject.words import keystr
 
 APART = 2**18  # numbers, in and out, above which running costs more than compiling: a program for each function
@@ -71,7 +71,11 @@ class Programs:
         size = sum(math.prod(np.shape(a)) for a in [*problem.leaves, *self.outputs])
         self._apart = size > APART
         self.wide = all(leaf.dtype in (np.float64, np.complex128) for leaf in problem.leaves if is_inexact(leaf))
-        self._wide_primal = self._in_float64()
+        self._wide_primal, shareable = problem.primal, True
+        if self._traces and not self.wide:
+            self._wide_primal, shareable = in_float64(problem)
+        if not shareable:
+            self._shared = {}
 
     def _runs_by_steps(self) -> bool:
         """Whether JAX differentiates the reference at concrete numbers: control flow on values."""
@@ -249,41 +253,6 @@ class Programs:
             programs[key] = compiled
         # Differences call a program a thousand times; NumPy's arrays cost a tenth of what making JAX's would.
         return as_numpy(guarded(self.problem, who, programs[key], *arguments))
-
-    def _in_float64(self) -> Callable[[Leaves], Leaves]:
-        """The reference's output for wide leaves: with the random numbers that it draws in the caller's types. In the
-        caller's types altogether where it can't run in others (a `jnp.float32(0)` that a scan carries), or where it
-        draws inside a loop."""
-        problem = self.problem
-        if self.wide or not self._traces:
-            return problem.primal
-        try:
-            with precise(True):
-                wide = jax.make_jaxpr(problem.primal)(widened(problem.leaves))
-        except NEEDS_NUMBERS:
-            return problem.primal
-        except Exception:  # whatever a dtype of its own makes of another
-            wide = None
-        if wide is not None and not draws(wide):
-            return problem.primal
-        self._shared = {}  # what follows is this dtype's
-        with precise(problem.x64):
-            narrow = jax.make_jaxpr(problem.primal)(problem.leaves)
-        with precise(True):
-            held = None if wide is None else hold(narrow, wide)
-        if held is not None:
-            return held
-
-        def in_the_callers_types(leaves: Leaves) -> Leaves:
-            return jaxpr_as_fun(narrow)(
-                *(_cast(leaf, own.dtype) for leaf, own in zip(leaves, problem.leaves, strict=True))
-            )
-
-        return in_the_callers_types
-
-
-def _cast(leaf: Any, dtype: Any) -> Any:
-    return jnp.asarray(leaf).astype(dtype) if is_inexact(leaf) else leaf
 
 
 def _key(name: str, given: Sequence[Leaves]) -> Any:
