@@ -20,6 +20,7 @@ from handgrad.crosscheck.report.report import Contract, Control, Report, Row
 from handgrad.crosscheck.settings import Settings
 from handgrad.crosscheck.subject.arguments import Leaves, ProblemError, is_inexact, wide
 from handgrad.crosscheck.subject.compiling import precise
+from handgrad.crosscheck.subject.messages import in_short
 from handgrad.crosscheck.subject.problem import Problem
 from handgrad.crosscheck.subject.programs import Programs
 from handgrad.crosscheck.verdict import judge
@@ -105,7 +106,7 @@ def negative_control(evidence: Evidence, seed: int, limit: int = 24) -> Control:
 def invalid(name: str, error: ProblemError) -> Report:
     """The report on what is not a gradient at all."""
     cause = error.__cause__
-    notes = (f"caused by {type(cause).__name__}: {cause}",) if cause is not None else ()
+    notes = (f"caused by {type(cause).__name__}: {in_short(cause)}",) if cause is not None else ()
     return Report(name=name, verdict="INVALID", reason=str(error), culprit=error.culprit, notes=notes)
 
 

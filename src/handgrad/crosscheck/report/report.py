@@ -16,6 +16,8 @@ SCHEMA = "handgrad.crosscheck/1"
 class CheckFailed(AssertionError):  # noqa: N818 (it says what happened)
     """A check whose verdict is not PASS; the message is the whole report."""
 
+    __module__ = "handgrad"  # what pytest's summary calls it by
+
 
 @dataclass(frozen=True)
 class Row:
