@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.source_info_util import user_context  # pyright: ignore
+from jax.extend.source_info_util import user_context
 
 from handgrad.cases import Case
 from handgrad.crosscheck.errors.program.edits import edits, gross

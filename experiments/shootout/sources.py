@@ -101,9 +101,9 @@ def faults(text: str, function: str) -> Iterator[Fault]:
                 yield Fault("another function", node.lineno, start, end, f"{base}.{_FUNCTIONS[node.attr]}")
         elif isinstance(node, ast.Call):
             yield from _of_call(node, span, text)
-        elif isinstance(node, ast.Constant) and id(node) in combined and type(node.value) in (int, float):
-            new = repr(2 * node.value)
-            yield Fault("constant", node.lineno, *span(node), new)
+        elif isinstance(node, ast.Constant) and id(node) in combined:
+            if isinstance(node.value, int | float) and not isinstance(node.value, bool):
+                yield Fault("constant", node.lineno, *span(node), repr(2 * node.value))
         elif isinstance(node, ast.Compare) and len(node.ops) == 1:
             flipped = {ast.Gt: "<", ast.Lt: ">", ast.GtE: "<", ast.LtE: ">"}.get(type(node.ops[0]))
             if flipped:
