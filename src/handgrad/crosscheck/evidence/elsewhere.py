@@ -93,8 +93,8 @@ def _small_batch(evidence: Evidence, name: str, size: int, leaves: Leaves) -> Co
     batched = [shape == (size, *dY.shape[1:]) for shape, dY in zip(shapes, full, strict=True)]
     if any(not cut and shape != dY.shape for cut, shape, dY in zip(batched, shapes, full, strict=True)):
         return Contract(name, "SKIPPED", "alone, the first example has another output")
-    if not any(batched) and not all(is_inexact(leaf) for leaf in leaves):
-        return Contract(name, "SKIPPED", "no output has a batch axis, and an argument may index another's rows")
+    if not any(batched) and not _is_reduced(evidence, shapes):
+        return Contract(name, "SKIPPED", "no output has a batch axis, nor is it a mean or a sum over it")
     dYs = [dY[:size] if cut else dY for dY, cut in zip(full, batched, strict=True)]
     if not size:
         mine, theirs = (way[1] for way in programs.shapes(leaves, dYs))
@@ -102,12 +102,17 @@ def _small_batch(evidence: Evidence, name: str, size: int, leaves: Leaves) -> Co
     Ys, theirs = programs.by_autodiff(leaves, dYs)
     if any(batched) and not _first_rows(evidence, Ys):
         return Contract(name, "SKIPPED", "alone, the first example has another output")
-    if not any(batched) and any(
-        Y.autodiff.shape[:1] == (evidence.batch,) and _near(alone[:1], Y.autodiff[:1], Y.tolerance)
-        for Y, alone in zip(evidence.outputs, Ys, strict=True)
-    ):
+    mine = programs.by_hand(leaves, dYs)[1]
+    if not any(batched) and _same_shapes(name, evidence, mine, theirs):
         return Contract(name, "SKIPPED", "one example is broadcast to a batch")
-    return _same(name, evidence, programs.by_hand(leaves, dYs)[1], theirs)
+    return _same(name, evidence, mine, theirs)
+
+
+def _is_reduced(evidence: Evidence, shapes: list[tuple[int, ...]]) -> bool:
+    """Whether every output is what is left of an argument without its batch axis, or a scalar. An argument that is no
+    floating-point array may index the rows of another."""
+    kept = {leaf.shape[1:] for leaf in evidence.leaves if leaf.shape[:1] == (evidence.batch,)} | {()}
+    return all(is_inexact(leaf) for leaf in evidence.leaves) and all(shape in kept for shape in shapes)
 
 
 def _first_rows(evidence: Evidence, Ys: Leaves) -> bool:
