@@ -129,4 +129,12 @@ class _Tracing:
         results, steps = self.inline(closed.jaxpr, [*consts, *arguments], caller)
         if params["length"] * sum(step.weight for step in steps) > UNROLLED:
             return None
-        return Body(steps, arguments, results, params["num_consts"], params["num_carry"])
+        return Body(steps, arguments, results, *_constants_and_carry(params))
+
+
+def _constants_and_carry(params: dict[str, Any]) -> tuple[int, int]:
+    """How many of a scan's inputs are constants, and how many are carried: JAX 0.12 counts them in a tree."""
+    if "num_consts" in params:
+        return params["num_consts"], params["num_carry"]
+    constants, carry, _ = params["ft_in"].unpack()
+    return len(constants.vals), len(carry.vals)
