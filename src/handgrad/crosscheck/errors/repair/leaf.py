@@ -1,5 +1,6 @@
 """One leaf's cotangent, and what becomes of it when its backward program is changed."""
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -15,15 +16,23 @@ from handgrad.crosscheck.errors.repair.trials import Trial
 ENOUGH = 16  # numbers that a fit is made to
 
 
+SECONDS = 15.0  # of a search, at most
+
+
 class Budget:
-    """Steps that may still be run."""
+    """Steps that may still be run, within a time that no search of the shoot-out took."""
 
     def __init__(self, steps: int):
-        self.left = steps
+        self._steps, self._end = steps, time.monotonic() + SECONDS
+
+    @property
+    def left(self) -> int:
+        """The steps left; none when the time is over."""
+        return self._steps if time.monotonic() < self._end else 0
 
     def take(self, steps: int) -> bool:
         """Whether there is enough left for these."""
-        self.left -= steps
+        self._steps -= steps
         return self.left > 0
 
 

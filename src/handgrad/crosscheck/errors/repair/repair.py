@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from handgrad.crosscheck.errors.program.program import MISFITS, Changes, Program, Step
@@ -17,7 +18,9 @@ from handgrad.crosscheck.evidence.evidence import Evidence
 from handgrad.crosscheck.report.report import Repair
 from handgrad.crosscheck.subject.arguments import Leaves
 from handgrad.crosscheck.subject.compiling import precise
+from handgrad.crosscheck.subject.held import primitives
 from handgrad.crosscheck.subject.problem import Problem
+from handgrad.crosscheck.subject.programs import Programs
 
 STEPS = 300_000  # that a search may run
 VERIFIED = 40  # candidates that are tried at fresh inputs, for each leaf
@@ -91,10 +94,19 @@ def repairs(evidence: Evidence, failing: Collection[str], seed: int, budget: int
         return ()
     passing = {i for i, leaf in enumerate(evidence.wanted) if leaf.name not in failing}
     try:
+        if _has_a_kernel(programs, evidence):
+            return ()
         found = find(programs.problem, evidence.leaves, seed, passing, budget)
     except Exception:  # a report on a wrong gradient must come whatever a search for its repair runs into
         return ()
     return () if found is None else found.reports()
+
+
+def _has_a_kernel(programs: Programs, evidence: Evidence) -> bool:
+    """Whether a step is a program of its own (a Pallas kernel, a callback): it has no lines, and takes too long."""
+    with precise(programs.problem.x64):
+        names = primitives(jax.make_jaxpr(programs.problem.run)(evidence.leaves, evidence.dYs[0]))
+    return any("callback" in name or name == "pallas_call" for name in names)
 
 
 def find(
