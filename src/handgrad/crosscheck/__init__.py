@@ -5,6 +5,7 @@ from handgrad.crosscheck.model import check_model
 from handgrad.crosscheck.networks import Network, check_networks
 from handgrad.crosscheck.report.report import CheckFailed, Contract, Control, Repair, Report, Row
 from handgrad.crosscheck.settings import Settings
+from handgrad.crosscheck.torch import from_torch
 
 __all__ = [
     "CheckFailed",
@@ -21,4 +22,5 @@ __all__ = [
     "check_model",
     "check_networks",
     "check_rule",
+    "from_torch",
 ]
