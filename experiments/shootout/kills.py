@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -21,12 +21,13 @@ from handgrad.crosscheck.subject.programs import Programs
 from handgrad.crosscheck.verdict import judge
 from shootout.signatures import SIGNATURES, is_told, says
 from shootout.subjects import arguments, problem_of, subject
+from shootout.sums import Sum
 
 BAR = {"float64": 1e-9, "float32": 1e-3}  # the relative error in one leaf above which every mutant must be seen
 
 
 @dataclass
-class Tally:
+class Tally(Sum):
     """What became of the mutants of one subject.
 
     Attributes:
@@ -56,15 +57,6 @@ class Tally:
     alarms: list[str] = field(default_factory=list)
     judging: float = 0.0
     seconds: float = 0.0
-
-    def add(self, other: "Tally") -> None:
-        """Another subject's."""
-        for one in fields(self):
-            mine, theirs = getattr(self, one.name), getattr(other, one.name)
-            if isinstance(mine, Counter):
-                mine.update(theirs)
-            else:
-                setattr(self, one.name, mine + theirs)
 
 
 def evidence_of(case: Case, dtype: str, seed: int, programs: Programs | None = None) -> Evidence:

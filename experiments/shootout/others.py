@@ -6,7 +6,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from copy import copy
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -25,6 +25,7 @@ from handgrad.crosscheck.subject.programs import Programs
 from handgrad.crosscheck.verdict import judge
 from shootout.kills import BAR, evidence_of, levels
 from shootout.subjects import arguments, problem_of, subject
+from shootout.sums import Sum
 
 torch: Any = importlib.import_module("torch") if importlib.util.find_spec("torch") else None
 
@@ -145,7 +146,7 @@ OURS = "handgrad"
 
 
 @dataclass
-class Score:
+class Score(Sum):
     """One checker's, by dtype.
 
     Attributes:
@@ -168,15 +169,6 @@ class Score:
     timed: int = 0
     seconds: float = 0.0
     examples: list[str] = field(default_factory=list)
-
-    def add(self, other: "Score") -> None:
-        """Another subject's."""
-        for one in fields(self):
-            mine, theirs = getattr(self, one.name), getattr(other, one.name)
-            if isinstance(mine, Counter):
-                mine.update(theirs)
-            else:
-                setattr(self, one.name, mine + theirs)
 
     def saw(self, at: tuple[str, str], kind: str, complaint: str, content: bool) -> None:
         """One mutant more; no complaint: it passed."""

@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -30,12 +30,13 @@ from handgrad.crosscheck.subject.problem import Problem
 from handgrad.rules import Rule
 from shootout import sources, strangers
 from shootout.subjects import arguments, one_each, problem_of, subject
+from shootout.sums import Sum
 
 Part = Literal["program", "source", "pairs", "mistakes"]
 
 
 @dataclass
-class Tally:
+class Tally(Sum):
     """What became of the faults of one subject.
 
     Attributes:
@@ -59,15 +60,6 @@ class Tally:
     misplaced: list[tuple[Any, ...]] = field(default_factory=list)
     found: list[tuple[Any, ...]] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
-
-    def add(self, other: "Tally") -> None:
-        """Another subject's."""
-        for one in fields(self):
-            mine, theirs = getattr(self, one.name), getattr(other, one.name)
-            if isinstance(mine, Counter):
-                mine.update(theirs)
-            else:
-                setattr(self, one.name, mine + theirs)
 
 
 class Faulty(NamedTuple):

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from crosscheck.subjects import failing, linear, linear_backward
 
 import handgrad as hg
 from handgrad import rules
@@ -16,20 +17,7 @@ QUICK = {"control": False, "contracts": False, "transforms": ()}
 rng = np.random.default_rng(0)
 
 
-def linear(X, W, b):
-    return X @ W + b[None], (X, W)
-
-
-def linear_backward(residuals, dY):
-    X, W = residuals
-    return dY @ W.T, X.T @ dY, dY.sum(0)
-
-
 ARGS = tuple(rng.standard_normal(shape) for shape in ((5, 4), (4, 3), (3,)))
-
-
-def failing(report):
-    return sorted(row.leaf for row in report.rows if row.status == "FAIL")
 
 
 # check_rule

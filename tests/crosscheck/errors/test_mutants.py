@@ -1,9 +1,9 @@
 """Every mutant is wrong in the one way that it says, and the control counts what a judge says of each."""
 
-import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
+from crosscheck.errors.arrays import normal
 
 from handgrad.crosscheck.errors import Mutant, control, output_mutants
 from handgrad.crosscheck.errors.catalogue import CATALOGUE
@@ -16,14 +16,6 @@ G = np.array([[1.0, -2.0, 3.0], [-4.0, 5.0, 0.5], [6.0, -0.25, 7.0]])
 def draws(*leaves, count=2):
     """[draw][leaf]: each draw's leaves are another multiple."""
     return [[(leaf * factor).astype(leaf.dtype) for leaf in leaves] for factor in range(1, count + 1)]
-
-
-def normal(*shapes, dtype=np.float64, seed=0):
-    rng = np.random.default_rng(seed)
-    arrays = [rng.standard_normal(shape) for shape in shapes]
-    if jnp.issubdtype(dtype, jnp.complexfloating):
-        arrays = [array + 1j * rng.standard_normal(array.shape) for array in arrays]
-    return [array.astype(dtype) for array in arrays]
 
 
 def mutants_of(cotangents, batch=3, relative=None, values=None):

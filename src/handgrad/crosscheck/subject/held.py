@@ -17,6 +17,10 @@ RANDOM = ("random_bits", "threefry2x32", "rng_bit_generator", "random_gamma")
 CALLS = ("jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "checkpoint", "remat2")
 
 
+class _DrawsDifferError(Exception):
+    """The draws of two programs don't correspond, or are where they can't be exchanged."""
+
+
 def primitives(jaxpr: Any) -> set[str]:
     """The names of all primitives of a program, at whatever depth."""
     jaxpr = jaxpr.jaxpr if isinstance(jaxpr, ClosedJaxpr) else jaxpr
@@ -45,7 +49,7 @@ def hold(narrow: ClosedJaxpr, wide: ClosedJaxpr) -> Callable[[Leaves], Leaves] |
 
     try:
         jax.eval_shape(held, [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in wide.in_avals])
-    except NotImplementedError:
+    except _DrawsDifferError:
         return None
     return held
 
@@ -67,7 +71,7 @@ def _evaluate(closed: ClosedJaxpr, arguments: Leaves, twins: Iterator[JaxprEqn])
         elif inner is not None and draws(inner):
             outputs = _evaluate(inner, inputs, twins)
         elif _random(equation):
-            raise NotImplementedError(f"draws inside {equation.primitive.name}")
+            raise _DrawsDifferError(f"draws inside {equation.primitive.name}")
         else:
             outputs = _bind(equation, inputs)
         values.update(zip(equation.outvars, outputs, strict=True))
@@ -112,6 +116,6 @@ def _bind(equation: JaxprEqn, inputs: Leaves) -> Leaves:
 
 def _as(value: Any, aval: Any) -> Any:
     if jnp.shape(value) != aval.shape:
-        raise NotImplementedError("draws of another shape")
+        raise _DrawsDifferError("draws of another shape")
     same = jnp.issubdtype(aval.dtype, jax.dtypes.extended) or jnp.result_type(value) == aval.dtype
     return value if same else jnp.asarray(value).astype(aval.dtype)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
+from crosscheck.errors.arrays import normal
 
 from handgrad import rules
 from handgrad.crosscheck.errors import control
@@ -48,14 +49,6 @@ KINDS = {
     "wrong direction",
     "zeroed intermediate",
 }
-
-
-def normal(*shapes, dtype=np.float64, seed=0):
-    rng = np.random.default_rng(seed)
-    arrays = [rng.standard_normal(shape) for shape in shapes]
-    if jnp.issubdtype(dtype, jnp.complexfloating):
-        arrays = [array + 1j * rng.standard_normal(array.shape) for array in arrays]
-    return [array.astype(dtype) for array in arrays]
 
 
 def rule(op):
