@@ -374,3 +374,28 @@ def test_in_a_report():
     assert (repair.file, repair.source, repair.change) == (__file__, *CASES[0][3:])
     assert softmax_of_mean.__code__.co_firstlineno + 1 == repair.line
     assert not check_rule(softmax, softmax_of_mean, X, contracts=False, transforms=(), repair=False).repair
+
+
+def times(factor, callback):
+    """The sine of X, and its gradient times a factor, by JAX or behind a callback."""
+
+    def backward(X, dY):
+        if not callback:
+            return (factor * (dY * jnp.cos(X)),)
+        like = jax.ShapeDtypeStruct(X.shape, X.dtype)
+        return (factor * jax.pure_callback(lambda X, dY: np.asarray(dY) * np.cos(np.asarray(X)), like, X, dY),)
+
+    return lambda X: (jnp.sin(X), X), backward
+
+
+def test_a_callback_is_no_step_to_run_a_thousand_times():
+    quick = {"contracts": False, "transforms": ()}
+    assert check_rule(*times(2, callback=False), X, **quick).repair
+    report = check_rule(*times(2, callback=True), X, **quick)
+    assert (report.verdict, report.repair) == ("FAIL", ())
+
+
+def test_a_search_ends(monkeypatch):
+    monkeypatch.setattr("handgrad.crosscheck.errors.repair.leaf.SECONDS", 0.0)
+    report = check_rule(softmax, softmax_of_mean, X, contracts=False, transforms=())
+    assert (report.verdict, report.repair) == ("FAIL", ())
