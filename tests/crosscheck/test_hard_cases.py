@@ -329,3 +329,19 @@ def test_a_square_input_whose_axes_are_mixed_up(axis, verdict):
 def test_one_example_that_is_broadcast_to_a_batch():
     mask = np.tril(np.ones((4, 5)))
     assert check_rule(lambda x: (mask * x, None), lambda _, dy: (mask * dy,), normal(4, 5), **QUICK).ok
+
+
+@pytest.mark.parametrize(("slope", "verdict"), [(0.0, "PASS"), (1.0, "PASS")])
+def test_one_example_is_a_special_point_of_what_is_centered(slope, verdict):
+    """x − mean(x) is zero in a batch of one, on the kink of the mean excess: any slope is right there."""
+
+    def backward(c, dy):
+        d = jnp.where(c == 0, slope, c > 0) * dy / c.size
+        return (d - d.mean(),)
+
+    def forward(x):
+        c = x - x.mean()
+        return jnp.maximum(c, 0).mean(), c
+
+    report = check_rule(forward, backward, normal(6), **QUICK)
+    assert report.verdict == verdict, report

@@ -11,6 +11,8 @@ from handgrad.crosscheck.report.report import Contract
 from handgrad.crosscheck.subject.arguments import Leaves, ProblemError, is_inexact, largest, put, wide
 from handgrad.crosscheck.subject.messages import in_short
 
+HALF = "half a batch"
+
 
 def second_input(evidence: Evidence) -> Contract:
     """At other numbers of the same shapes it is still the gradient: nothing is kept from the call before.
@@ -70,31 +72,33 @@ def nan_stays(evidence: Evidence) -> Contract:
 
 
 def small_batches(evidence: Evidence) -> Iterator[Contract]:
-    """A batch of one, and the shapes of an empty one, as the reference has them."""
+    """A batch of one, and the shapes of an empty one, as the reference has them; of a mean or a sum over the batch,
+    half of it. (Of a mean, one example is a special point: what is centered is zero there.)"""
     batch, programs = evidence.batch, evidence.programs
-    for size, name in ((1, "a batch of one"), (0, "an empty batch")):
-        has_batch = any(leaf.shape[:1] == (batch,) for leaf in evidence.leaves)
-        if batch is None or batch < 2 or not has_batch or not evidence.trusted:
+    has_batch = batch is not None and batch > 1 and any(leaf.shape[:1] == (batch,) for leaf in evidence.leaves)
+    for size, name in ((1, "a batch of one"), (0, "an empty batch"), ((batch or 0) // 2, HALF)):
+        if name == HALF and not (size > 1 and has_batch and evidence.trusted and _is_reduced(evidence, size)):
+            continue
+        if not has_batch or not evidence.trusted:
             words = "no batch axis" if evidence.trusted else "autodiff of the reference is wrong"
             yield Contract(name, "SKIPPED", words)
             continue
-        leaves = [leaf[:size] if leaf.shape[:1] == (batch,) else leaf for leaf in evidence.leaves]
         try:
-            yield _small_batch(evidence, name, size, leaves)
+            yield _small_batch(evidence, name, size)
         except (ProblemError, *programs.needs_numbers) as error:
             whose = "the reference has none" if getattr(error, "culprit", "hand") == "reference" else "refused"
             yield Contract(name, "SKIPPED", f"{whose}: {in_short(error.__cause__ or error)}")
 
 
-def _small_batch(evidence: Evidence, name: str, size: int, leaves: Leaves) -> Contract:
-    """The gradients at inputs of `size` examples, where their outputs are those of as many examples or of a mean."""
-    programs, full = evidence.programs, evidence.dYs[0]
+def _small_batch(evidence: Evidence, name: str, size: int) -> Contract:
+    """The gradients at inputs of `size` examples."""
+    programs, full, leaves = evidence.programs, evidence.dYs[0], _cut(evidence, size)
     shapes = [y.shape for y in programs.output_shapes(leaves)]
     batched = [shape == (size, *dY.shape[1:]) for shape, dY in zip(shapes, full, strict=True)]
     if any(not cut and shape != dY.shape for cut, shape, dY in zip(batched, shapes, full, strict=True)):
         return Contract(name, "SKIPPED", "alone, the first example has another output")
-    if not any(batched) and not _is_reduced(evidence, shapes):
-        return Contract(name, "SKIPPED", "no output has a batch axis, nor is it a mean or a sum over it")
+    if not any(batched) and name != HALF:
+        return Contract(name, "SKIPPED", "no output has a batch axis")
     dYs = [dY[:size] if cut else dY for dY, cut in zip(full, batched, strict=True)]
     if not size:
         mine, theirs = (way[1] for way in programs.shapes(leaves, dYs))
@@ -104,15 +108,27 @@ def _small_batch(evidence: Evidence, name: str, size: int, leaves: Leaves) -> Co
         return Contract(name, "SKIPPED", "alone, the first example has another output")
     mine = programs.by_hand(leaves, dYs)[1]
     if not any(batched) and _same_shapes(name, evidence, mine, theirs):
-        return Contract(name, "SKIPPED", "one example is broadcast to a batch")
+        return Contract(name, "SKIPPED", "an example is broadcast to the batch")
     return _same(name, evidence, mine, theirs)
 
 
-def _is_reduced(evidence: Evidence, shapes: list[tuple[int, ...]]) -> bool:
-    """Whether every output is what is left of an argument without its batch axis, or a scalar. An argument that is no
-    floating-point array may index the rows of another."""
+def _cut(evidence: Evidence, size: int) -> Leaves:
+    return [leaf[:size] if leaf.shape[:1] == (evidence.batch,) else leaf for leaf in evidence.leaves]
+
+
+def _is_reduced(evidence: Evidence, size: int) -> bool:
+    """Whether every output is a scalar, or what is left of an argument without its batch axis, at `size` examples too.
+
+    An argument that is no floating-point array may index the rows of another.
+    """
     kept = {leaf.shape[1:] for leaf in evidence.leaves if leaf.shape[:1] == (evidence.batch,)} | {()}
-    return all(is_inexact(leaf) for leaf in evidence.leaves) and all(shape in kept for shape in shapes)
+    if not all(is_inexact(leaf) for leaf in evidence.leaves) or not all(Y.hand.shape in kept for Y in evidence.outputs):
+        return False
+    try:
+        cut = evidence.programs.output_shapes(_cut(evidence, size))
+    except (ProblemError, *evidence.programs.needs_numbers):
+        return False
+    return [y.shape for y in cut] == [Y.hand.shape for Y in evidence.outputs]
 
 
 def _first_rows(evidence: Evidence, Ys: Leaves) -> bool:
