@@ -1,5 +1,6 @@
 """A PyTorch function as a rule on NumPy arrays, for `check_rule`: needs the extra `torch`."""
 
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -16,16 +17,15 @@ def from_torch(f: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[...,
     Returns:
       forward: (*arrays) -> (output, residuals), backward: (residuals, cotangent) -> one cotangent for each argument.
     Raises:
-      ModuleNotFoundError: without PyTorch, when it is called.
+      ModuleNotFoundError: without PyTorch.
 
     Example:
       check_rule(from_torch(MyFunction.apply), x, W)
       check_rule(from_torch(MyFunction.apply), x, W, reference=my_function_in_jax)
     """
+    torch: Any = importlib.import_module("torch")  # by name: a type checker needn't have it
 
     def forward(*arguments: Any) -> tuple[Any, Any]:
-        import torch
-
         tensors = [torch.from_numpy(np.array(argument)) for argument in arguments]
         for tensor in tensors:
             tensor.requires_grad_(tensor.is_floating_point() or tensor.is_complex())
@@ -33,8 +33,6 @@ def from_torch(f: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[...,
         return jax.tree.map(lambda y: y.detach().numpy(), output), (tensors, output)
 
     def backward(residuals: Any, dY: Any) -> tuple[Any, ...]:
-        import torch
-
         tensors, output = residuals
         pairs = list(zip(jax.tree.leaves(output), jax.tree.leaves(dY), strict=True))
         pairs = [(y, torch.from_numpy(np.array(d))) for y, d in pairs if y.requires_grad]
