@@ -73,7 +73,7 @@ def test_what_else_the_studies_of_digits_refuse(tmp_path):
     kfac = kfac_digits.KfacDigits(out=tmp_path)
     noise = gradient_noise.Options(batch=1, out=tmp_path)
     for run, message in [
-        (lambda: digits.run(digits.Digits(data_dir=tmp_path, out=tmp_path)), "load_mnist: expected train-images-idx3"),
+        (lambda: digits.run(digits.Digits(data_dir=tmp_path, out=tmp_path)), "idx_file: expected train-images-idx3"),
         (lambda: gradient_noise.run(noise), "noise_scale: the batch must have more than 1 example, got 1"),
         (lambda: dataclasses.replace(kfac, epochs=0), "kfac_digits: epochs must be a positive integer, got 0"),
         (lambda: dataclasses.replace(kfac, adam_rates=()), "kfac_digits: adam_rates must have one rate at least"),

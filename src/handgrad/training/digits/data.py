@@ -83,7 +83,7 @@ def read_idx(path: Path, axes: int) -> UInt8[np.ndarray, "..."]:
 
 
 def _load_split(folder: Path, images_name: str, labels_name: str) -> Split:
-    images_path, labels_path = _find(folder, images_name), _find(folder, labels_name)
+    images_path, labels_path = idx_file(folder, images_name), idx_file(folder, labels_name)
     images, labels = read_idx(images_path, 3), read_idx(labels_path, 1)
     if len(images) != len(labels):
         raise InputError(
@@ -98,8 +98,13 @@ def _load_split(folder: Path, images_name: str, labels_name: str) -> Split:
     return Split(images.reshape(len(images), -1).astype(np.float32) / 255, labels.astype(np.int32))
 
 
-def _find(folder: Path, name: str) -> Path:
+def idx_file(folder: Path, name: str) -> Path:
+    """The IDX file of this name, gzipped or not.
+
+    Raises:
+      InputError: there is none.
+    """
     for path in (folder / f"{name}.gz", folder / name):
         if path.is_file():
             return path
-    raise InputError(f"load_mnist: expected {name} or {name}.gz in {folder}, got neither")
+    raise InputError(f"idx_file: expected {name} or {name}.gz in {folder}, got neither")
