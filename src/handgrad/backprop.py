@@ -19,6 +19,7 @@ from handgrad.factors import Factor, materialize as materialize
 from handgrad.factors.trees import with_mask
 from handgrad.layers import Layer, Loss
 from handgrad.layers.layer import check_layer, check_loss, passed_back
+from handgrad.layers.sums import sums_only
 from handgrad.meshes import Types, gathered
 from handgrad.rule import Rule, differentiable
 
@@ -125,7 +126,7 @@ def _value_and_grad(
         prediction, model_residuals = model.forward(params, x, key)
         losses, loss_residuals = loss.forward(prediction, target)
         dloss = mean_weights(losses) if w is None else w.astype(losses.dtype)
-        dx, factors = model.backward(model_residuals, loss.backward(loss_residuals, dloss))
+        dx, factors = model.backward(sums_only(model_residuals), loss.backward(loss_residuals, dloss))
         total = weighted_sum(losses, w)
         value = (total, prediction) if has_aux else total
         grads = tuple(
@@ -180,7 +181,7 @@ def custom_vjp(layer: Layer) -> OfLayer:
     check_layer("custom_vjp", layer)
 
     def backward(residuals: PyTree, dy: PyTree) -> tuple[PyTree, PyTree, None]:
-        dx, factors = layer.backward(residuals, dy)
+        dx, factors = layer.backward(sums_only(residuals), dy)
         return factors, dx, None
 
     of_layer = differentiable(layer.forward, backward)

@@ -12,6 +12,7 @@ from handgrad.folds.curvature._tangents import check_like_params
 from handgrad.folds.curvature.roots import check_prediction, through_logits
 from handgrad.layers import Layer, Loss
 from handgrad.layers.layer import check_layer, check_loss
+from handgrad.layers.sums import sums_only
 
 Product = Callable[[PyTree], PyTree]
 
@@ -54,7 +55,7 @@ def ggn_vector_product(
 
     def product(kept: PyTree, v: PyTree) -> PyTree:
         of_model, of_slope, residuals = kept
-        return materialize(model.backward(residuals, of_slope(of_model(v)))[1])
+        return materialize(model.backward(sums_only(residuals), of_slope(of_model(v)))[1])
 
     return _product("ggn_vector_product", product, (of_model, of_slope, residuals), params)
 

@@ -1,10 +1,11 @@
 """repeat: one layer's form n times, each time with other parameters, as a scan."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass, field
 
 import jax
-from jaxtyping import PyTree
+import jax.numpy as jnp
+from jaxtyping import Array, PyTree
 
 from handgrad import meshes
 from handgrad.checks import InputError, check_count, check_residuals, describe
@@ -12,14 +13,25 @@ from handgrad.factors.coupled import coupled, coupling_in
 from handgrad.factors.stacked import stack
 from handgrad.layers.layer import Layer, check_layer, composed, placed
 from handgrad.layers.structure.residual import check_like
+from handgrad.layers.sums import LoopResiduals
 
 __all__ = ["repeat"]
 
 
-class RepeatResiduals(NamedTuple):
-    """kept: a layer's residuals, each array with an axis of n in front; parameters among them are references."""
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class RepeatResiduals(LoopResiduals):
+    """What the layers keep. One's output is the next one's input: where a layer keeps both, the inputs are enough.
+
+    Attributes:
+      kept: a layer's residuals, each array with an axis of n in front; parameters among them are references.
+      outputs: which leaves of `kept` have the inputs in the place of the outputs.
+      y: the last output where there are such leaves, or None.
+    """
 
     kept: PyTree
+    outputs: tuple[int, ...] = field(default=(), metadata={"static": True})
+    y: Array | None = None
 
 
 def repeat(layer: Layer, n: int) -> Layer:
@@ -44,28 +56,54 @@ def repeat(layer: Layer, n: int) -> Layer:
 
     def forward(params, x, key=None):
         check_stacked("repeat", "params", params, n)
-        keys = None if key is None else jax.random.split(key, n)
+        keys, outputs = None if key is None else jax.random.split(key, n), ()
 
         def one_layer(x, params_and_key):
+            nonlocal outputs
             y, kept = layer.forward(params_and_key[0], x, params_and_key[1])
             check_like("repeat", x, y)
+            kept, outputs = _inputs_alone(kept, x, y)
             return y, kept
 
         y, kept = scan_forwarding(one_layer, x, (params, keys), length=n)
-        return y, RepeatResiduals(kept)
+        return y, RepeatResiduals(kept, outputs, y if outputs else None)
 
     def backward(residuals, dy):
-        (kept,) = check_residuals("repeat", residuals, RepeatResiduals)
-        check_stacked("repeat", "residuals", kept, n)
+        residuals = check_residuals("repeat", residuals, RepeatResiduals)
+        check_stacked("repeat", "residuals", residuals.kept, n)
 
-        def one_layer(dy, kept):
-            return layer.backward(kept, dy)
+        def one_layer(dy, i_and_kept):
+            dx, dparams = layer.backward(_with_output(residuals, *i_and_kept), dy)
+            return dx, residuals.as_wanted(dparams)
 
-        dx, dparams = scan_forwarding(one_layer, dy, kept, length=n, reverse=True)
+        each = jnp.arange(n), residuals.kept
+        dx, dparams = scan_forwarding(one_layer, dy, each, length=n, reverse=True)
         # What lies behind a coupling in one layer lies before that of the next.
         return dx, coupled(stack(dparams), layer.couples or coupling_in(dparams))
 
     return composed(init, forward, backward, layer.couples)
+
+
+def _inputs_alone(kept: PyTree, x: Array, y: Array) -> tuple[PyTree, tuple[int, ...]]:
+    """`kept` with x wherever y is, and which leaves these are; as it is, where x is not among them: two stacks less one
+    are one either way."""
+    leaves, structure = jax.tree.flatten(kept)
+    outputs = tuple(i for i, leaf in enumerate(leaves) if leaf is y)
+    if y is x or not any(leaf is x for leaf in leaves):
+        return kept, ()
+    return structure.unflatten([x if leaf is y else leaf for leaf in leaves]), outputs
+
+
+def _with_output(residuals: RepeatResiduals, i: Array, kept: PyTree) -> PyTree:
+    """What layer i kept, its output put back: the input of the next one, or the last output."""
+    if residuals.y is None:
+        return kept
+    leaves, structure = jax.tree.flatten(kept)
+    inputs = jax.tree.leaves(residuals.kept)[residuals.outputs[0]]
+    n = inputs.shape[0]
+    # A select and no carry: it is part of the loop that reads the output, where a carry would be copied in and out.
+    y = jnp.where(i == n - 1, residuals.y, inputs[jnp.minimum(i + 1, n - 1)])
+    return structure.unflatten([y if place in residuals.outputs else leaf for place, leaf in enumerate(leaves)])
 
 
 def check_stacked(where: str, name: str, tree: PyTree, n: int) -> None:
