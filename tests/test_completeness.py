@@ -39,6 +39,7 @@ COMPOSED = {
     "structure/auxiliary",
     "structure/branches",
     "structure/chain",
+    "structure/recomputed",
     "structure/repeat",
     "structure/residual",
     "structure/shared",

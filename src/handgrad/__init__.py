@@ -114,6 +114,7 @@ from handgrad.layers import (
     poisson_loss as poisson_loss,
     position_embedding as position_embedding,
     projection as projection,
+    recomputed as recomputed,
     relu as relu,
     repeat as repeat,
     residual as residual,

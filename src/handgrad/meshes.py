@@ -46,6 +46,15 @@ def matmul(
     return jnp.matmul(A, B, preferred_element_type=dtype)
 
 
+def inner(
+    A: Shaped[Array, "*rows m"], B: Shaped[Array, "n m"], dtype: DTypeLike | None = None
+) -> Shaped[Array, "*rows n"]:
+    """A Bᵀ, summed in `dtype`. (B.T is materialized where B is a slice of a stack.)"""
+    if any(spec(A)) or any(spec(B)):
+        return einsum("...m,nm->...n", A, B, dtype)
+    return jnp.inner(A, B, preferred_element_type=dtype)
+
+
 def take_rows(table: Shaped[Array, "rows ..."], ids: Int[Array, "*shape"], fill_value: float) -> Array:
     """table[ids] along the first axis; out-of-bounds ids give rows of `fill_value`."""
 

@@ -31,7 +31,7 @@ MODELS = {
         RNG.integers(0, 4, BATCH),
     ),
     "lstm": (hg.models.lstm_language_model(LstmLanguageModelConfig(7, width=4, layers=2)), IDS, LABELS),
-    "gpt2": (hg.models.gpt2(Gpt2Config(vocabulary=7, tokens=6, width=4, blocks=2, heads=2)), IDS, LABELS),
+    "gpt2": (hg.models.gpt2(Gpt2Config(7, tokens=6, width=4, blocks=2, heads=2, residuals="recompute")), IDS, LABELS),
     "llama": (
         hg.models.llama(LlamaConfig(vocabulary=7, width=4, hidden=6, blocks=2, heads=2, kv_heads=1, rotary_base=10.0)),
         IDS,

@@ -69,9 +69,9 @@ def test_init_in_float32(name):
 
 
 @both
-def test_tiled_attention_changes_nothing(name):
+def test_tiled_attention_and_recomputed_blocks_change_nothing(name):
     model, config = MODELS[name]
-    tiled = model(dataclasses.replace(config, tile=2))
+    tiled = model(dataclasses.replace(config, tile=2, residuals="recompute"))
     assert_close(jax.jit(hg.value_and_grad(tiled, LOSS))(made(name)[1], IDS, LABELS), gradients(name)[0], 1e-12)
 
 

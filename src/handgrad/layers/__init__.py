@@ -47,6 +47,7 @@ from handgrad.layers.structure.auxiliary import *
 from handgrad.layers.structure.branches import *
 from handgrad.layers.structure.chain import *
 from handgrad.layers.structure.mixture_of_experts import *
+from handgrad.layers.structure.recomputed import *
 from handgrad.layers.structure.repeat import *
 from handgrad.layers.structure.residual import *
 from handgrad.layers.structure.reversible import *

@@ -1,10 +1,11 @@
-"""Sums as they arise: a backward pass that is told that only gradients are wanted, and no factors.
+"""Sums as they arise: a backward pass that is told that only gradients are wanted.
 
-A layer that loops over others would stack the sides of their factors, one for each turn, to be multiplied later. Told by
-`sums_only` that nobody asks for factors, it multiplies them out inside the loop, and returns arrays in their places.
+A layer that loops over others stacks the sides of their factors, to be multiplied later. Where nobody asks for factors,
+as in `value_and_grad`, that would cost their memory for nothing: the loop then multiplies them out itself, as jax.grad
+does, and returns arrays in their places.
 
-It is the residuals that say so, in a field that is a part of their pytree's structure: they pass through any layer
-unchanged, so that no composition has to know of it, and jax.jit compiles a function of residuals once for each way.
+The residuals carry this wish, as a static field: it is a part of their pytree structure. So they bring it through any
+layer, and no composition has to know of it; and a backward pass that a layer compiles by itself is compiled for both.
 """
 
 from dataclasses import dataclass, field, replace
@@ -19,21 +20,25 @@ __all__ = []
 
 @dataclass(frozen=True, kw_only=True)
 class LoopResiduals:
-    """What a layer keeps that runs other layers' backward passes in a loop, or forward passes once more.
+    """The residuals of a layer that runs others in a loop, or their forward passes once more.
 
     Attributes:
-      sums: True where only sums are wanted.
+      sums: whether only gradients are wanted, so that dparams may be arrays.
     """
 
     sums: bool = field(default=False, metadata={"static": True})
 
     def as_wanted(self, dparams: PyTree) -> PyTree:
-        """A layer's dparams as the loop hands them back: multiplied out where only sums are wanted."""
+        """The dparams of a layer inside the loop, multiplied out where only sums are wanted."""
         return materialize(dparams) if self.sums else dparams
+
+    def told(self, residuals: PyTree) -> PyTree:
+        """The residuals of a forward pass that ran once more, with the same wish."""
+        return sums_only(residuals) if self.sums else residuals
 
 
 def sums_only(residuals: PyTree) -> PyTree:
-    """The same residuals, for a backward pass in whose dparams sums may stand in the place of factors."""
+    """The same residuals, for a backward pass whose dparams may be sums in the place of factors."""
     told = jax.tree.map(
         lambda node: sums_only(node) if isinstance(node, LoopResiduals) else node,
         residuals,

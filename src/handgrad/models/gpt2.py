@@ -1,6 +1,7 @@
 """gpt2: the decoder of Radford et al. 2019, from the rules alone."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from handgrad.layers import (
     Layer,
@@ -29,6 +30,7 @@ class Gpt2Config:
       dropout: rate after each branch and on attention's weights; a forward pass without a key has none.
       eps: layer norms add it to the variance.
       tile: None saves attention's weights, a number recomputes them in tiles of that many keys (flash attention).
+      residuals: of the blocks, "save" or "recompute", as `repeat`.
     """
 
     vocabulary: int = 50257
@@ -39,6 +41,7 @@ class Gpt2Config:
     dropout: float = 0.0
     eps: float = 1e-5
     tile: int | None = None
+    residuals: Literal["save", "recompute"] = "save"
 
 
 def gpt2(config: Gpt2Config = Gpt2Config()) -> Layer:
@@ -67,7 +70,7 @@ def gpt2(config: Gpt2Config = Gpt2Config()) -> Layer:
     body = chain(
         positions=position_embedding(config.tokens),
         dropout=noise,
-        blocks=repeat(block, config.blocks),
+        blocks=repeat(block, config.blocks, residuals=config.residuals),
         norm=layer_norm(eps=config.eps),
     )
     return tied_embedding(config.vocabulary, width, body)

@@ -1,6 +1,7 @@
 """llama: the decoder of Touvron et al. 2023, from the rules alone."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from handgrad.layers import Layer, chain, embedding, gated_mlp, linear, multi_head_attention, repeat, residual, rms_norm
 from handgrad.models.state_table import TRANSPOSED, StateTable, Weight
@@ -17,6 +18,7 @@ class LlamaConfig:
       rotary_base: θ of the rotary positions.
       eps: the RMS norms add it to the mean square.
       tile: None saves attention's weights, a number recomputes them in tiles of that many keys (flash attention).
+      residuals: of the blocks, "save" or "recompute", as `repeat`.
     """
 
     vocabulary: int = 128256
@@ -28,6 +30,7 @@ class LlamaConfig:
     rotary_base: float = 500000.0
     eps: float = 1e-5
     tile: int | None = None
+    residuals: Literal["save", "recompute"] = "save"
 
 
 def llama(config: LlamaConfig = LlamaConfig()) -> Layer:
@@ -48,7 +51,7 @@ def llama(config: LlamaConfig = LlamaConfig()) -> Layer:
     )
     return chain(
         embedding=embedding(config.vocabulary, config.width),
-        blocks=repeat(block, config.blocks),
+        blocks=repeat(block, config.blocks, residuals=config.residuals),
         norm=rms_norm(eps=config.eps),
         head=linear(config.vocabulary, bias=False),
     )

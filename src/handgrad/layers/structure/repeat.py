@@ -2,16 +2,18 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from handgrad import meshes
-from handgrad.checks import InputError, check_count, check_residuals, describe
+from handgrad.checks import InputError, check_choice, check_count, check_residuals, describe
 from handgrad.factors.coupled import coupled, coupling_in
 from handgrad.factors.stacked import stack
 from handgrad.layers.layer import Layer, check_layer, composed, placed
+from handgrad.layers.structure.recomputed import recomputed
 from handgrad.layers.structure.residual import check_like
 from handgrad.layers.sums import LoopResiduals
 
@@ -21,12 +23,12 @@ __all__ = ["repeat"]
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class RepeatResiduals(LoopResiduals):
-    """What the layers keep. One's output is the next one's input: where a layer keeps both, the inputs are enough.
+    """What the layers keep. A layer's output is the next one's input: of both, the inputs alone are stacked.
 
     Attributes:
       kept: a layer's residuals, each array with an axis of n in front; parameters among them are references.
-      outputs: which leaves of `kept` have the inputs in the place of the outputs.
-      y: the last output where there are such leaves, or None.
+      outputs: the leaves of `kept` that stand for the layer's output, and are its input.
+      y: the last output, if there are such leaves, or None.
     """
 
     kept: PyTree
@@ -34,7 +36,7 @@ class RepeatResiduals(LoopResiduals):
     y: Array | None = None
 
 
-def repeat(layer: Layer, n: int) -> Layer:
+def repeat(layer: Layer, n: int, *, residuals: Literal["save", "recompute"] = "save") -> Layer:
     """n layers of one form, one after the other; compile time does not grow with n.
 
     Every array of the params has an axis of length n in front, and its gradient's factor is Stacked.
@@ -42,14 +44,17 @@ def repeat(layer: Layer, n: int) -> Layer:
     Args:
       layer: its output has the shape and the dtype of its input.
       n: how many times, at least 1.
+      residuals: "save" keeps each layer's residuals; "recompute" its input alone, and runs its forward pass again in
+        the backward pass (rematerialization), as `recomputed` does.
     Raises:
-      InputError: n is not a positive integer; at trace time, where the layer's output is unlike its input or params are
-        not stacked n times.
+      InputError: n is not a positive integer; residuals of another name; at trace time, where the layer's output is
+        unlike its input or params are not stacked n times.
     Derivation: docs/derivations/structure/repeat.md
     """
     check_layer("repeat", layer)
     check_count("repeat", "n", n)
-    layer = placed(None, layer)
+    check_choice("repeat", "residuals", residuals, ("save", "recompute"))
+    layer = placed(None, layer if residuals == "save" else recomputed(layer, prevent_cse=False))
 
     def init(key, x):
         return jax.vmap(lambda k: layer.init(k, x))(jax.random.split(key, n))
@@ -68,15 +73,15 @@ def repeat(layer: Layer, n: int) -> Layer:
         y, kept = scan_forwarding(one_layer, x, (params, keys), length=n)
         return y, RepeatResiduals(kept, outputs, y if outputs else None)
 
-    def backward(residuals, dy):
-        residuals = check_residuals("repeat", residuals, RepeatResiduals)
-        check_stacked("repeat", "residuals", residuals.kept, n)
+    def backward(stacks, dy):
+        stacks = check_residuals("repeat", stacks, RepeatResiduals)
+        check_stacked("repeat", "residuals", stacks.kept, n)
 
         def one_layer(dy, i_and_kept):
-            dx, dparams = layer.backward(_with_output(residuals, *i_and_kept), dy)
-            return dx, residuals.as_wanted(dparams)
+            dx, dparams = layer.backward(_with_output(stacks, *i_and_kept), dy)
+            return dx, stacks.as_wanted(dparams)
 
-        each = jnp.arange(n), residuals.kept
+        each = jnp.arange(n), stacks.kept
         dx, dparams = scan_forwarding(one_layer, dy, each, length=n, reverse=True)
         # What lies behind a coupling in one layer lies before that of the next.
         return dx, coupled(stack(dparams), layer.couples or coupling_in(dparams))
@@ -85,8 +90,7 @@ def repeat(layer: Layer, n: int) -> Layer:
 
 
 def _inputs_alone(kept: PyTree, x: Array, y: Array) -> tuple[PyTree, tuple[int, ...]]:
-    """`kept` with x wherever y is, and which leaves these are; as it is, where x is not among them: two stacks less one
-    are one either way."""
+    """`kept` with x in the place of y, and these leaves. Unchanged if x isn't kept: y is then one stack as well."""
     leaves, structure = jax.tree.flatten(kept)
     outputs = tuple(i for i, leaf in enumerate(leaves) if leaf is y)
     if y is x or not any(leaf is x for leaf in leaves):
@@ -94,16 +98,17 @@ def _inputs_alone(kept: PyTree, x: Array, y: Array) -> tuple[PyTree, tuple[int, 
     return structure.unflatten([x if leaf is y else leaf for leaf in leaves]), outputs
 
 
-def _with_output(residuals: RepeatResiduals, i: Array, kept: PyTree) -> PyTree:
-    """What layer i kept, its output put back: the input of the next one, or the last output."""
-    if residuals.y is None:
+def _with_output(stacks: RepeatResiduals, i: Array, kept: PyTree) -> PyTree:
+    """What layer i kept, with its output in its place: the input of layer i + 1, or the last output."""
+    if stacks.y is None:
         return kept
     leaves, structure = jax.tree.flatten(kept)
-    inputs = jax.tree.leaves(residuals.kept)[residuals.outputs[0]]
-    n = inputs.shape[0]
-    # A select and no carry: it is part of the loop that reads the output, where a carry would be copied in and out.
-    y = jnp.where(i == n - 1, residuals.y, inputs[jnp.minimum(i + 1, n - 1)])
-    return structure.unflatten([y if place in residuals.outputs else leaf for place, leaf in enumerate(leaves)])
+    inputs = jax.tree.leaves(stacks.kept)[stacks.outputs[0]]
+    last = inputs.shape[0] - 1
+    # Read and not carried along: XLA fuses the select with what uses y, and would copy a carry.
+    of_next = jax.lax.dynamic_index_in_dim(inputs, jnp.minimum(i + 1, last), keepdims=False)
+    y = jnp.where(i == last, stacks.y, of_next)
+    return structure.unflatten([y if place in stacks.outputs else leaf for place, leaf in enumerate(leaves)])
 
 
 def check_stacked(where: str, name: str, tree: PyTree, n: int) -> None:

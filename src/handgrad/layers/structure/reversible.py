@@ -1,5 +1,6 @@
 """reversible: a block whose input is recomputed from its output, and n of them that keep the last output alone."""
 
+from dataclasses import dataclass
 from functools import partial
 from typing import Literal, NamedTuple
 
@@ -18,12 +19,12 @@ from handgrad.checks import (
     check_shape,
     describe,
 )
-from handgrad.factors import is_factor
 from handgrad.factors.coupled import coupled, coupling_in
 from handgrad.factors.stacked import stack
 from handgrad.layers.layer import Layer, check_layer, composed, passed_back, placed
 from handgrad.layers.structure.chain import last_coupling, split_key
 from handgrad.layers.structure.repeat import check_stacked
+from handgrad.layers.sums import LoopResiduals
 from handgrad.rules.structure.reversible import couple, pull_back_coupling
 
 __all__ = ["ReversibleParams", "reversible", "reversible_sequence"]
@@ -41,7 +42,9 @@ class ReversibleParams(NamedTuple):
     g: PyTree
 
 
-class ReversibleResiduals(NamedTuple):
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class ReversibleResiduals(LoopResiduals):
     """The output, and what is needed to run both layers again: references.
 
     Attributes:
@@ -110,8 +113,8 @@ def reversible(f: Layer, g: Layer, *, residuals: Literal["save", "recompute"] = 
             dX1 = dY1 + dX1
             dX2, df = f.backward(kept.f, dX1)
             return jnp.concatenate([dX1, dY2 + dX2], axis=-1), _params_back(f, g, df, dg)
-        y, params, key = check_residuals("reversible", kept, ReversibleResiduals)
-        _, dx, dparams = _back(f, g, params, key, y, dy)
+        kept = check_residuals("reversible", kept, ReversibleResiduals)
+        _, dx, dparams = _back(f, g, kept, dy)
         return dx, dparams
 
     return composed(init, forward, backward, last_coupling((f, g)))
@@ -152,19 +155,19 @@ def reversible_sequence(f: Layer, g: Layer, n: int, *, gradients: Literal["sums"
         return y, ReversibleResiduals(y, params, key)
 
     def backward(residuals, dy):
-        y, params, key = check_residuals("reversible_sequence", residuals, ReversibleResiduals)
-        check_stacked("reversible_sequence", "params", params, n)
+        residuals = check_residuals("reversible_sequence", residuals, ReversibleResiduals)
+        check_stacked("reversible_sequence", "params", residuals.params, n)
 
         def one_block(y_and_dy, params_and_key):
-            x, dx, dparams = _back(f, g, *params_and_key, *y_and_dy)
-            return (x, dx), dparams if gradients == "factors" else summed(dparams)
+            y, dy = y_and_dy
+            kept = ReversibleResiduals(y, *params_and_key, sums=residuals.sums or gradients == "sums")
+            x, dx, dparams = _back(f, g, kept, dy)
+            return (x, dx), kept.as_wanted(dparams)
 
-        (_, dx), dparams = meshes.scan(one_block, (y, dy), (params, keys_of(key)), length=n, reverse=True)
+        each = residuals.params, keys_of(residuals.key)
+        (_, dx), dparams = meshes.scan(one_block, (residuals.y, dy), each, length=n, reverse=True)
         # What lies behind a coupling in one block lies before that of the next.
         return dx, coupled(stack(dparams), block.couples or coupling_in(dparams))
-
-    def summed(dparams):
-        return jax.tree.map(lambda d: d.sum() if is_factor(d) else d, dparams, is_leaf=is_factor)
 
     def keys_of(key):
         return None if key is None else jax.random.split(key, n)
@@ -172,17 +175,16 @@ def reversible_sequence(f: Layer, g: Layer, n: int, *, gradients: Literal["sums"
     return composed(init, forward, backward, block.couples)
 
 
-def _back(
-    f: Layer, g: Layer, params: ReversibleParams, key: PRNGKeyArray | None, y: Array, dy: Array
-) -> tuple[Array, Array, ReversibleParams]:
+def _back(f: Layer, g: Layer, residuals: ReversibleResiduals, dy: Array) -> tuple[Array, Array, ReversibleParams]:
     """x, dx and dparams of one block, from its output."""
+    y, params = residuals.y, residuals.params
     check_shape("reversible", "dy", dy, y.shape, "like y")
 
     def again(layer, params, key, x):
         value, kept = layer.forward(params, x, key)
-        return value, partial(layer.backward, kept)
+        return value, partial(layer.backward, residuals.told(kept))
 
-    key_f, key_g = split_key(key, 2)
+    key_f, key_g = split_key(residuals.key, 2)
     F, G = partial(again, f, params.f, key_f), partial(again, g, params.g, key_g)
     x, dx, dparams = pull_back_coupling(F, G, _halves(y), _halves(dy))
     return jnp.concatenate(x, axis=-1), jnp.concatenate(dx, axis=-1), _params_back(f, g, *dparams)

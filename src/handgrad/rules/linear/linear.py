@@ -69,7 +69,7 @@ def linear_backward(residuals: LinearResiduals, dY: Outputs) -> tuple[Inputs, Ou
     X, W, b = check_residuals("linear_backward", residuals, LinearResiduals)
     dtype = jnp.result_type(X, W) if b is None else jnp.result_type(X, W, b)
     check_cotangent("linear_backward", dY, (*X.shape[:-1], W.shape[1]), dtype)
-    dX = meshes.matmul(dY, W.T).astype(X.dtype)
+    dX = meshes.inner(dY, W).astype(X.dtype)
     return dX, Outer(X, dY, W.dtype), None if b is None else Total(dY, b.dtype)
 
 
