@@ -17,7 +17,6 @@ import numpy as np
 import study
 
 import handgrad as hg
-from handgrad.cli.bench import relative_error
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ def measure(tokens: int, options: Options) -> dict[str, Any]:
         "temp_ratio": temp["chunked"] / temp["whole"],
         **{f"{way}_ms": 1e3 * median(times[way]) for way in ways},
         "time_ratio": study.ratio(times["chunked"], times["whole"]),
-        "largest_error": max(relative_error(a, b) for a, b in zip(*results, strict=True)),
+        "largest_error": max(study.relative_error(a, b) for a, b in zip(*results, strict=True)),
     }
 
 

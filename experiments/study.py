@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import tyro
+from jax.typing import ArrayLike
 from rich.console import Console
 from rich.table import Table
 
@@ -73,6 +75,14 @@ def in_turn(
 def ratio(times: Sequence[float], reference: Sequence[float]) -> float:
     """The median of the ratios of pairs."""
     return statistics.median(one / two for one, two in zip(times, reference, strict=True))
+
+
+def relative_error(value: ArrayLike, reference: ArrayLike) -> float:
+    """max |value − reference| / max |reference|; 0 where both are all zeros, NaN where either has a NaN."""
+    value, reference = np.asarray(value, np.float64), np.asarray(reference, np.float64)
+    difference = np.max(np.abs(value - reference), initial=0.0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return float(difference / np.max(np.abs(reference), initial=0.0)) if difference != 0 else 0.0
 
 
 def temp_bytes(compiled: Any) -> int:

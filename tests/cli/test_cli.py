@@ -5,11 +5,10 @@ import json
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 from rich.console import Console
 
-from handgrad.cli import bench, check, demo, whole
+from handgrad.cli import check, demo, whole
 from handgrad.crosscheck import Report
 
 
@@ -58,7 +57,7 @@ def test_demo_fails_where_a_gradient_is_wrong(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("bench", "--repeats", 0), "handgrad: bench: repeats must be a positive integer, got 0\n"),
+        (("bench", "--rounds", 0), "handgrad: bench: rounds must be a positive integer, got 0\n"),
         (("check", "--count", 0), "handgrad: check: count must be a positive integer, got 0\n"),
         (("check", "--draws", 3), "handgrad: check: draws must divide count, got 3 and 64\n"),
         (("check", "--seed", -1), "handgrad: check: seed must be at least 0 and below 2**32, got -1\n"),
@@ -123,27 +122,6 @@ def test_help_fits_eighty_columns(command_line, monkeypatch):
         status, out, _ = command_line(command, "--help")
         assert status == 0
         assert max(map(len, out.splitlines())) <= 80, out
-
-
-@pytest.mark.parametrize(
-    ("value", "reference", "expected"),
-    [([2.0, 1.0], [2.0, 2.0], 0.5), ([0.0], [0.0], 0.0), ([1.0], [0.0], np.inf), ([], [], 0.0)],
-)
-def test_relative_error(value, reference, expected):
-    assert bench.relative_error(value, reference) == expected
-
-
-def test_bench(tmp_path, monkeypatch):
-    monkeypatch.setattr(bench, "MLPS", {"tiny": ((4, 3, 2), bench.layers.relu, 5)})
-    monkeypatch.setattr(bench, "REPEATED", (1, 2))
-    file = tmp_path / "new" / "bench.json"
-    assert bench.main(bench.Bench(repeats=2, json=file)) == 0
-    figures = json.loads(file.read_text())
-    assert figures.keys() == {"date", "device", "cores", "jax", "python", "mlps", "repeat"}
-    (row,) = figures["mlps"]
-    assert row["largest_error"] < 1e-6
-    assert row["time_ratio"] > 0
-    assert [r["n"] for r in figures["repeat"]] == [1, 2]
 
 
 def test_explain_gpt2(command_line):

@@ -10,6 +10,7 @@ import gradient_noise
 import kfac_digits
 import linear_cross_entropy_memory
 import mnist_lenet
+import numpy as np
 import per_example_cost
 import private_digits
 import pytest
@@ -32,6 +33,14 @@ def test_in_turn_there_and_back(tmp_path):
     assert "".join(ran) == "abbaab"
     assert seconds == {"a": [1, 1], "b": [1, 1]}
     assert study.ratio([2.0, 3.0, 8.0], [1.0, 1.0, 2.0]) == 3.0
+
+
+@pytest.mark.parametrize(
+    ("value", "reference", "expected"),
+    [([2.0, 1.0], [2.0, 2.0], 0.5), ([0.0], [0.0], 0.0), ([1.0], [0.0], np.inf), ([], [], 0.0)],
+)
+def test_relative_error(value, reference, expected):
+    assert study.relative_error(value, reference) == expected
 
 
 def test_figures_are_published_with_machine_and_options(tmp_path, capsys):

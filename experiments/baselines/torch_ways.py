@@ -1,0 +1,34 @@
+"""PyTorch on one thread: value and gradient of a loss, eager and compiled."""
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+torch: Any = importlib.import_module("torch")
+torch.set_num_threads(1)
+
+
+def eager_and_compiled(loss: Callable[..., Any]) -> dict[str, Callable[..., Any]]:
+    """Both ways of a loss of (params, *data), params a dict of tensors."""
+    return {"torch": value_and_grad(loss), "torch.compile": value_and_grad(torch.compile(loss))}
+
+
+def value_and_grad(loss: Callable[..., Any]) -> Callable[..., Any]:
+    """(params, *data) -> (value, grads)."""
+
+    def both(params: dict[str, Any], *data: Any) -> tuple[Any, dict[str, Any]]:
+        value = loss(params, *data)
+        grads = torch.autograd.grad(value, list(params.values()))
+        return value.detach(), dict(zip(params, grads, strict=True))
+
+    return both
+
+
+def tensors(params: dict[str, np.ndarray], *data: np.ndarray) -> tuple[Any, ...]:
+    """The parameters as leaves that gradients are asked of, and the data; integers as int64."""
+    leaves = {name: torch.tensor(np.array(a), requires_grad=True) for name, a in params.items()}
+    data = jax.tree.map(np.array, data)
+    return leaves, *(torch.tensor(a).long() if a.dtype == np.int32 else torch.tensor(a) for a in data)

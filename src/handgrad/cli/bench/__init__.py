@@ -1,0 +1,120 @@
+"""handgrad bench: hand-written gradients against the best of independent baselines, alternating in one process."""
+
+import fnmatch
+import importlib.util
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+import jax
+import tyro
+from rich.console import Console
+
+from handgrad.checks import InputError, check_count, check_positive
+from handgrad.cli.bench import baselines
+from handgrad.cli.bench.records import Records
+from handgrad.cli.bench.row import Plan, WrongAnswerError, measure
+from handgrad.cli.bench.show import LEGEND, plot, summary, table
+from handgrad.cli.bench.workload import Workload, ways_of
+from handgrad.cli.bench.workloads import ALL
+from handgrad.cli.output import PASS, WRONG, check_writable
+
+File = Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")]
+QUICK = Plan(rounds=8, seconds=1.0, compilations=1)
+NO_CLONE = "independent baselines are in a clone of the repository (--baselines DIR): jax.grad of our own forward alone"
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Time hand-written gradients against the best of independent baselines.
+
+    All are checked against float64 first, then timed in turn, in one process.
+
+    Exit status 0: measured.
+    1: an answer is wrong.
+    2: invalid usage.
+    """
+
+    only: tuple[str, ...] = ()
+    """Names of workloads, or patterns of names as "gpt2-*"."""
+    list: bool = False
+    """List the workloads and run none."""
+    quick: bool = False
+    """A few small workloads, few samples, no PyTorch: within a minute."""
+    rounds: int = Plan.rounds
+    """Samples of each way, at most."""
+    seconds: float = Plan.seconds
+    """Seconds for the samples of a workload, about."""
+    json: File = None
+    """A file to write the rows to, one by one, as JSON. Rows that are there already are kept, and not measured again;
+    they must be of the same code, machine and options."""
+    plot: File = None
+    """A picture to draw the ratios in."""
+    baselines: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
+    """The folder of independent baselines. By default experiments/baselines of the clone that is installed."""
+
+
+def main(options: Bench) -> int:
+    """The command; its exit status. An interrupt leaves the rows measured so far in the JSON file."""
+    chosen, console = _chosen(options), Console()
+    if options.list:
+        for one in chosen:
+            console.print(f"{one.name:32}{', '.join(one.baselines)}", highlight=False, soft_wrap=True)
+        return PASS
+    place = baselines.folder(options.baselines)
+    plan = QUICK if options.quick else Plan(options.rounds, options.seconds)
+    records = Records(options.json, asdict(plan), place)
+    if place is None:
+        console.print(NO_CLONE, soft_wrap=True)
+    wrong = []
+    try:
+        for workload in chosen:
+            if workload.name not in records.rows:
+                with console.status(workload.name):
+                    sentence = _run(workload, plan, place, records, torch=not options.quick)
+                if sentence:
+                    wrong.append(sentence)
+                    print(f"handgrad: bench: {sentence}", file=sys.stderr)
+    finally:
+        rows = [records.rows[one.name] for one in chosen if one.name in records.rows]
+        if rows:
+            console.print(table(rows))
+            console.print(LEGEND, style="dim")
+            console.print(summary(rows))
+        if rows and options.plot:
+            plot(rows, options.plot)
+    return WRONG if wrong else PASS
+
+
+def _run(workload: Workload, plan: Plan, place: Path | None, records: Records, *, torch: bool) -> str | None:
+    """Measure one workload and keep its row; what is wrong with its answers, if anything."""
+    modules = baselines.load(workload.baselines, place, torch=torch)
+    program = workload.make(**workload.sizes)
+    ways = ways_of(workload, program, modules)
+    if len(ways) > 1:
+        try:
+            records.add(measure(workload, program, ways, plan))
+        except WrongAnswerError as error:
+            return str(error)
+        finally:
+            jax.clear_caches()
+    return None
+
+
+def _chosen(options: Bench) -> Sequence[Workload]:
+    """The workloads that the options name, after checking all options."""
+    check_count("bench", "rounds", options.rounds)
+    check_positive("bench", "seconds", options.seconds)
+    for name in ("json", "plot"):
+        if path := getattr(options, name):
+            check_writable("bench", name, path)
+    if options.plot and importlib.util.find_spec("matplotlib") is None:
+        raise InputError("bench: plot needs matplotlib: pip install 'handgrad[report]'")
+    for pattern in options.only:
+        if not any(fnmatch.fnmatchcase(one.name, pattern) for one in ALL):
+            raise InputError(f"bench: no workload is called {pattern}; handgrad bench --list names them")
+    if options.only:
+        return [one for one in ALL if any(fnmatch.fnmatchcase(one.name, pattern) for pattern in options.only)]
+    return [one for one in ALL if options.list or (one.quick if options.quick else one.by_default)]

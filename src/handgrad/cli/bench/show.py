@@ -1,0 +1,83 @@
+"""The bench on a terminal and as a plot."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from handgrad.cli.bench.workload import HAND
+
+Row = dict[str, Any]
+TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2)
+LEGEND = (
+    "CPU ms: process CPU time of a run by hand. time: by hand / the fastest baseline, CPU time, median (JAX: the "
+    "fastest of XLA's, where that is PyTorch). mem: temporary and output memory / the least of the baselines. compile: "
+    "trace and compile time. peak: share of the matrix-product rate. error: by hand, against float64."
+)
+
+
+def table(rows: Sequence[Row]) -> Table:
+    """A line for each workload, 80 columns wide."""
+    made = Table(title="by hand / the best of the baselines", title_justify="left", box=None, padding=(0, 1, 0, 0))
+    headings = ("workload", "CPU ms", "time", "baseline", "JAX", "mem", "compile", "peak", "error")
+    for heading in headings:
+        made.add_column(heading, justify="left" if heading in ("workload", "baseline") else "right", no_wrap=True)
+    for row in rows:
+        own, time = row["ways"][HAND], row["time"]
+        of_jax = "" if row["time_jax"] == time else f"{row['time_jax']['cpu'][1]:.2f}"
+        made.add_row(
+            row["name"],
+            f"{own['cpu_ms']:.3g}" if own["cpu_ms"] < 1000 else f"{own['cpu_ms']:.0f}",
+            f"{time['cpu'][1]:.2f}",
+            time["baseline"].removeprefix("jax.grad, "),
+            of_jax,
+            f"{row['memory']['ratio']:.2f}",
+            f"{row['compile']['ratio']:.2f}",
+            f"{row['product_share']:.0%}",
+            f"{own['error']:.0e}",
+        )
+    return made
+
+
+def summary(rows: Sequence[Row]) -> str:
+    """Geometric means, and who loses."""
+    means = {
+        "time": [row["time"]["cpu"][1] for row in rows],
+        "memory": [row["memory"]["ratio"] for row in rows],
+        "compile": [row["compile"]["ratio"] for row in rows],
+    }
+    said = ", ".join(f"{name} {geometric(ratios):.2f}" for name, ratios in means.items())
+    lost = [row["name"] for row in rows if row["time"]["cpu"][1] > 1.03 or row["memory"]["ratio"] > 1.03]
+    losing = f"; behind by more than 3 % in time or memory: {', '.join(lost)}" if lost else ""
+    return f"{len(rows)} workloads, geometric means: {said}{losing}"
+
+
+def geometric(ratios: Sequence[float]) -> float:
+    """The geometric mean; of none, of zeros and of infinities that of the others."""
+    logs = [math.log(ratio) for ratio in ratios if 0 < ratio < math.inf]
+    return math.exp(sum(logs) / len(logs)) if logs else math.nan
+
+
+def plot(rows: Sequence[Row], path: Path) -> None:
+    """Ratios of time, with their quartiles, and of memory."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 1.2 + 0.22 * len(rows)), layout="constrained")
+    by_time, by_memory = figure.subplots(1, 2, sharey=True)
+    names, places = [row["name"] for row in rows], range(len(rows))
+    low, middle, high = zip(*(row["time"]["cpu"] for row in rows), strict=True)
+    by_time.hlines(places, low, high, color="tab:blue", alpha=0.4)
+    by_time.plot(middle, places, "o", markersize=4)
+    by_memory.plot([row["memory"]["ratio"] for row in rows], places, "o", markersize=4, color="tab:orange")
+    for axes, title in ((by_time, "process CPU time"), (by_memory, "memory")):
+        axes.axvline(1, color="gray", linewidth=0.8)
+        axes.set_xscale("log")
+        axes.set_xticks(TICKS, [f"{tick:g}" for tick in TICKS], fontsize=7)
+        axes.minorticks_off()
+        axes.set_title(f"{title}, by hand / best baseline", fontsize=9)
+        axes.grid(alpha=0.3)
+    by_time.set_yticks(places, names, fontsize=7)
+    by_time.invert_yaxis()
+    figure.savefig(path, dpi=150)
