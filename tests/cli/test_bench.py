@@ -44,7 +44,7 @@ def run_tiny(workload, place, torch=False):
         ways = ways_of(workload, program, baselines.load(workload.baselines, place, torch=torch))
         ways = {name: way for name, way in ways.items() if name != "torch.compile"}
         compiled, _ = row._compile(ways, program.donate, 1)
-        return row.check(workload.name, program, ways, compiled)
+        return row.check(workload, program, ways, compiled)
 
 
 def test_every_way_of_a_workload_computes_the_same():

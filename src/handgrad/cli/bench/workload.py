@@ -42,6 +42,7 @@ class Workload:
       sizes: the keyword arguments of `make`; the baselines' `ways` get them too.
       tiny: sizes in place of these, for tests.
       baselines: independent programs of the same numbers, experiments/baselines/<name>.py.
+      float64: how far by hand and the first baseline may be apart in float64.
       trade: by hand trades time for memory here, and is measured against baselines that do so too.
       quick: one of those that --quick runs.
       by_default: False runs it only where it is named.
@@ -52,6 +53,7 @@ class Workload:
     sizes: Mapping[str, Any]
     tiny: Mapping[str, Any] = field(default_factory=dict)
     baselines: tuple[str, ...] = ()
+    float64: float = 1e-9
     trade: bool = False
     quick: bool = False
     by_default: bool = True

@@ -1,0 +1,75 @@
+"""GPT-2 in plain JAX: one projection for queries, keys and values, a scan over the blocks, a tied head."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+
+
+def norm(x, layer, eps=1e-5):
+    """Layer norm."""
+    mean, variance = jnp.mean(x, -1, keepdims=True), jnp.var(x, -1, keepdims=True)
+    return (x - mean) * lax.rsqrt(variance + eps) * layer["scale"] + layer["shift"]
+
+
+def linear(x, layer):
+    """x W + b."""
+    return x @ layer["w"] + layer["b"]
+
+
+def block(x, layer, *, heads):
+    """Attention and an mlp, each added to its input."""
+    batch, tokens, width = x.shape
+    qkv = linear(norm(x, layer["norm1"]), layer["qkv"])
+    q, k, v = (a.reshape(batch, tokens, heads, -1) for a in jnp.split(qkv, 3, axis=-1))
+    mixed = jax.nn.dot_product_attention(q, k, v, is_causal=True)
+    x = x + linear(mixed.reshape(batch, tokens, width), layer["out"])
+    hidden = jax.nn.gelu(linear(norm(x, layer["norm2"]), layer["up"]), approximate=True)
+    return x + linear(hidden, layer["down"])
+
+
+def loss(params, ids, following, *, heads, checkpoint=False, unroll=1):
+    """Cross-entropy summed over the tokens, its mean over the batch."""
+
+    def of_block(x, layer):
+        return block(x, layer, heads=heads), None
+
+    x = params["table"][ids] + params["positions"][: ids.shape[1]]
+    x, _ = lax.scan(jax.checkpoint(of_block) if checkpoint else of_block, x, params["blocks"], unroll=unroll)
+    logits = norm(x, params["norm"]) @ params["table"].T
+    return optax.softmax_cross_entropy_with_integer_labels(logits, following).sum(1).mean()
+
+
+def ways(*, heads, depth, **sizes):
+    """Value and gradient, the loop over blocks rolled and unrolled."""
+    forms = {
+        "jax.grad, scan": {},
+        "jax.grad, unrolled": {"unroll": depth},
+        "jax.checkpoint, blocks": {"checkpoint": True},
+    }
+    return {name: jax.value_and_grad(functools.partial(loss, heads=heads, **form)) for name, form in forms.items()}
+
+
+def parameters(theirs):
+    """Tables, norms and the stacked blocks."""
+    body, blocks = theirs["body"], theirs["body"]["blocks"]
+    mix, mlp = blocks["attention"]["mix"], blocks["mlp"]
+    merged = (mix.query, mix.key, mix.value)
+    qkv = {"w": np.concatenate([one.W for one in merged], -1), "b": np.concatenate([one.b for one in merged], -1)}
+    stacked = {"norm1": of_norm(blocks["attention"]["norm"]), "norm2": of_norm(mlp["norm"]), "qkv": qkv}
+    stacked |= {"out": of_linear(mix.output), "up": of_linear(mlp["up"]), "down": of_linear(mlp["down"])}
+    tables = {"table": theirs["embedding"].table, "positions": body["positions"].table}
+    return {**tables, "blocks": stacked, "norm": of_norm(body["norm"])}
+
+
+def of_norm(theirs):
+    """Scale and shift."""
+    return {"scale": theirs.gamma, "shift": theirs.beta}
+
+
+def of_linear(theirs):
+    """Weights and bias."""
+    return {"w": theirs.W, "b": theirs.b}
