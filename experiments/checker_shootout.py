@@ -231,7 +231,8 @@ def _alarms_table(figures: dict[str, Any]) -> Table:
 def _repairs_table(figures: dict[str, Any]) -> Table:
     parts = [part for part in figures if part not in ("made", "wall seconds")]
     table = study.table("repairs", "", *parts)
-    for words in ("faults", "repaired", "on the right line", "naming the right line", "median seconds", "longest"):
+    counts = "faults", "repaired", "right line first", "right line among those named"
+    for words in (*counts, "median seconds", "longest"):
         table.add_row(words, *(str(figures[part][words]) for part in parts))
     table.add_row("wrong repairs", *(str(len(figures[part]["wrong repairs"])) for part in parts))
     return table

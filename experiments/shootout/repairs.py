@@ -1,6 +1,5 @@
 """Wrong gradients before the search for a repair: how many are repaired, on which line, and whether rightly."""
 
-import re
 import shutil
 import statistics
 import tempfile
@@ -18,10 +17,12 @@ import numpy as np
 from jax.extend.source_info_util import user_context
 
 from handgrad.cases import Case
+from handgrad.crosscheck.errors.program import source
 from handgrad.crosscheck.errors.program.edits import edits, gross
 from handgrad.crosscheck.errors.program.program import Program, Step
 from handgrad.crosscheck.errors.program.tracing import trace
 from handgrad.crosscheck.errors.repair.repair import Repaired, find, steps_of
+from handgrad.crosscheck.errors.repair.source import Source
 from handgrad.crosscheck.errors.repair.trials import Laboratory
 from handgrad.crosscheck.subject.arguments import ProblemError
 from handgrad.crosscheck.subject.compiling import precise
@@ -32,6 +33,8 @@ from shootout import sources, strangers
 from shootout.subjects import arguments, one_each, problem_of, subject
 from shootout.sums import Sum
 
+# The lines are those of the rule that is broken here.
+source._PLUMBING = (*source._PLUMBING, __file__)
 Part = Literal["program", "source", "pairs", "mistakes"]
 
 
@@ -42,8 +45,8 @@ class Tally(Sum):
     Attributes:
       faults: by kind, those that make the gradient wrong.
       repaired: those of them whose repair is right.
-      lines: repaired ones whose line is the fault's.
-      named: repaired ones that name the fault's line, perhaps beside another.
+      lines: repaired ones whose line, the first that is named, is the fault's.
+      named: repaired ones that name the fault's line, first or as one of at most two others.
       wrong: repairs that are not right at inputs and shapes that the search didn't use.
       misses: (kind, line, words) of what was not repaired.
       misplaced: (kind, line, reported line, words).
@@ -79,12 +82,13 @@ class Faulty(NamedTuple):
 
 
 def in_program(problem: Problem, count: int, rng: np.random.Generator, together: int = 1) -> Iterator[Faulty]:
-    """Faults of the catalogue: `together` steps of the backward program changed."""
+    """Faults of the catalogue: `together` expressions of the backward program changed, wherever they run."""
     leaves = problem.leaves
     with precise(problem.x64):
         Ys = jax.eval_shape(problem.primal, leaves)
         program = trace(problem.run, leaves, [np.ones(y.shape, y.dtype) for y in Ys])
     steps = [one for step in program.backward()[1] for one in step.all() if one.name != "return" and one.line]
+    repeated = Source(program).repeated
     choices = [(step, edit) for step in steps for edit in (*edits(step), *gross(step)) if edit.kind not in UNLIKELY]
     kinds: dict[str, list[Any]] = {}
     for i in rng.permutation(len(choices)):
@@ -101,7 +105,9 @@ def in_program(problem: Problem, count: int, rng: np.random.Generator, together:
             chosen = [turns[k] for k in rng.choice(len(turns), together, replace=False)]
         if not chosen or len({step.site for step, _ in chosen}) < len(chosen):
             continue
-        changes = {step.site: (edit.kind, edit.words) for step, edit in chosen}
+        changes = {
+            site: (edit.kind, edit.words) for step, edit in chosen for site in repeated.get(step.site, (step.site,))
+        }
         run = partial(_run_changed, problem.run, changes)
         where = [(step.line.file, step.line.line) for step, _ in chosen]
         words = "; ".join(f"{step.name}: {edit.words}" for step, edit in chosen)
@@ -124,8 +130,10 @@ def _run_changed(run: Callable[..., Any], changes: dict[int, tuple[str, str]], l
     program = trace(run, leaves, dYs)
     steps = steps_of(program)
     found = {
-        site: next(e.change for e in (*edits(steps[site]), *gross(steps[site])) if (e.kind, e.words) == key)
+        site: edit.change
         for site, key in changes.items()
+        for edit in (*edits(steps[site]), *gross(steps[site]))
+        if (edit.kind, edit.words) == key
     }
     values: list[Any] = [None] * program.slots
     for slot, value in program.constants.items():
@@ -275,18 +283,13 @@ def _judge(tally: Tally, faulty: Faulty, seed: int) -> None:
     else:
         tally.repaired[kind] += 1
         lines = {(repair.file, repair.line) for repair in reports}
-        others = {(repair.file, int(n)) for repair in reports for n in re.findall(r"\d+", _elsewhere(repair.change))}
+        others = {(line.file, line.line) for change in found.changes for line in change.also}
         tally.lines[kind] += set(where) <= lines
         tally.named[kind] += set(where) <= lines | others
         if set(where) <= lines | others:
             tally.found.append((kind, at, made, words))
         else:
             tally.misplaced.append((kind, at, made, words))
-
-
-def _elsewhere(change: str) -> str:
-    """The other lines that a report names."""
-    return change.partition("(or on line")[2]
 
 
 def _holds(laboratory: Laboratory, found: Repaired) -> bool:
@@ -312,11 +315,16 @@ def _of_part(results: list[Tally]) -> dict[str, Any]:
         "subjects": len(results),
         "faults": whole.faults.total(),
         "repaired": whole.repaired.total(),
-        "on the right line": whole.lines.total(),
-        "naming the right line": whole.named.total(),
+        "right line first": whole.lines.total(),
+        "right line among those named": whole.named.total(),
         "wrong repairs": whole.wrong,
         "kinds": {
-            kind: {"faults": whole.faults[kind], "repaired": whole.repaired[kind], "on the line": whole.lines[kind]}
+            kind: {
+                "faults": whole.faults[kind],
+                "repaired": whole.repaired[kind],
+                "first": whole.lines[kind],
+                "named": whole.named[kind],
+            }
             for kind in kinds
         },
         "median seconds": round(statistics.median(whole.seconds), 2) if whole.seconds else 0.0,

@@ -9,7 +9,7 @@ import numpy as np
 
 from handgrad.crosscheck import errors
 from handgrad.crosscheck.errors.program import program_mutants
-from handgrad.crosscheck.errors.repair import repairs
+from handgrad.crosscheck.errors.repair import obstacle, repairs
 from handgrad.crosscheck.evidence import kinks, oracle, tolerance
 from handgrad.crosscheck.evidence.collect import collect
 from handgrad.crosscheck.evidence.contracts import contracts, without_reference
@@ -70,7 +70,8 @@ def look(programs: Programs, leaves: Leaves, settings: Settings) -> Report:
             control = negative_control(evidence, settings.seed)
     decision = decide(given.evidence, rows, promises, findings, refused)
     failed = {row.leaf for row in rows if row.status == "FAIL"} if decision.culprit == "hand" else set()
-    searched = bool(failed) and _searched(evidence, settings)
+    searched = bool(failed) and settings.repair is not False
+    unsearched = _unsearched(evidence, settings) if searched else ""
     return Report(
         name=programs.problem.name,
         verdict=decision.verdict,
@@ -80,10 +81,10 @@ def look(programs: Programs, leaves: Leaves, settings: Settings) -> Report:
         contracts=tuple(promises),
         kinks=tuple(said),
         control=control,
-        notes=tuple(notes(evidence, findings, rows, promises)),
+        notes=(*notes(evidence, findings, rows, promises), *([unsearched] if unsearched else [])),
         settings=_settings(evidence, settings, time.perf_counter() - start),
         reproduce=_reproduce(programs.problem, leaves, settings) if decision.verdict == "FAIL" else "",
-        repair=repairs(evidence, failed, settings.seed) if searched else (),
+        repair=repairs(evidence, failed, settings.seed) if searched and not unsearched else (),
     )
 
 
@@ -166,11 +167,11 @@ def _affordable(evidence: Evidence, settings: Settings) -> bool:
     return whole and sum(leaf.truth.size for leaf in evidence.wanted) <= CHEAP
 
 
-def _searched(evidence: Evidence, settings: Settings) -> bool:
-    """Whether to search for a repair of a gradient that fails."""
-    if settings.repair is not None:
-        return settings.repair
-    return sum(leaf.truth.size for leaf in evidence.wanted) <= REPAIRED
+def _unsearched(evidence: Evidence, settings: Settings) -> str:
+    """Why no repair is searched for, as a note; "" where one is."""
+    large = settings.repair is None and sum(leaf.truth.size for leaf in evidence.wanted) > REPAIRED
+    why = f"the gradient has over {REPAIRED:,} numbers (repair=True searches)" if large else obstacle(evidence)
+    return f"no repair was searched for: {why}" if why else ""
 
 
 def _another(rng: np.random.Generator, leaf: Any) -> Any:

@@ -53,6 +53,7 @@ def first_wrong(model: Any, loss: Any, params: Any, x: Any, target: Any, key: An
         "dtype": settings.dtype,
         "control": False,
         "contracts": False,
+        "repair": False,  # the network's own report has it
         "transforms": (),
     }
 

@@ -16,14 +16,16 @@ def normal(*shapes, seed=0):
     return [rng.standard_normal(shape) for shape in shapes]
 
 
-def repairs(problem):
-    """(source, change) of each repair; None where nothing is wrong."""
+def repairs(problem, elsewhere=False):
+    """(source, change) of each repair, with the other lines if asked for; None where nothing is wrong."""
     found = find(problem, problem.leaves, seed=0)
-    return None if found is None else [(one.source, one.change) for one in found.reports()]
+    if found is None:
+        return None
+    return [(one.source, one.change if elsewhere else one.change.split(" (or on ")[0]) for one in found.reports()]
 
 
-def of_rule(forward, backward, *args):
-    return repairs(from_rule("rule", forward, backward, args, None))
+def of_rule(forward, backward, *args, elsewhere=False):
+    return repairs(from_rule("rule", forward, backward, args, None), elsewhere)
 
 
 def softmax(X):
@@ -312,18 +314,72 @@ def test_where_else():
         Y = jnp.tanh(X)
         return jnp.exp(Y) / 2, Y
 
-    ((source, change),) = of_rule(forward, backward, X)
+    ((source, change),) = of_rule(forward, backward, X, elsewhere=True)
     assert source == "return (dX * jnp.exp(Y),)"
     line = backward.__code__.co_firstlineno
-    assert change == f"`dX * jnp.exp(Y)` × 1/2 (or on lines {line + 1}, {line + 2})"
+    assert change == f"`dX * jnp.exp(Y)` × 1/2 (or on lines {line + 2}, {line + 1})"
 
     def unsloped(Y, dY):
         dX = dY
         return (dX * jnp.exp(Y) / 2,)
 
     ((source, change),) = of_rule(forward, unsloped, X)
-    assert source == "return (dX * jnp.exp(Y) / 2,)"
-    assert "times 1 − Y²" in change
+    assert (source, change) == ("dX = dY", "dX times 1 − Y²")  # a line that only gives a name is suspicious
+
+
+def test_a_factor_that_a_helper_lacks():
+    """A helper that is called twice: its line is changed for both."""
+
+    def forward(A, B):
+        return jnp.tanh(A) * jnp.tanh(B), (A, B)
+
+    def squared(Y):
+        return (2 - 2 * Y**2) / 2 * 2
+
+    def backward(residuals, dY):
+        A, B = residuals
+        return dY * squared(jnp.tanh(A)) * jnp.tanh(B), dY * squared(jnp.tanh(B)) * jnp.tanh(A)
+
+    ((source, change),) = of_rule(forward, backward, *normal((3, 4), (3, 4)))
+    assert (source, change) == ("return (2 - 2 * Y**2) / 2 * 2", "the factor `2` left out")
+
+
+def lse(X):
+    Y = jax.nn.logsumexp(X, axis=1)
+    return Y, (X, Y)
+
+
+def lse_without_g(residuals, g):
+    X, Y = residuals
+    return (jnp.exp(X - Y[:, None]),)
+
+
+def softmax_without_difference(s, g):
+    inner = jnp.sum(g * s, axis=1, keepdims=True)  # noqa: F841 (its use is what is missing)
+    return (s,)
+
+
+@pytest.mark.parametrize(
+    ("forward", "backward", "change"),
+    [
+        (lse, lse_without_g, "`jnp.exp(X - Y[:, None])` times dY[:, None]"),
+        (softmax, softmax_without_difference, "P times (g − inner)"),
+    ],
+)
+def test_a_cotangent_that_is_not_read(forward, backward, change):
+    assert [found for _, found in of_rule(forward, backward, X)] == [change]
+
+
+def test_a_factor_that_makes_it_as_large_as_the_leaf():
+    def backward(residuals, dY):
+        x, W, y = residuals
+        return dY[:, None] * (y @ W.T), x.T @ dY[:, None], dY[:, None] * (x @ W)
+
+    def forward(x, W, y):
+        return jnp.sum(x @ W * y, axis=1), (x, W, y)
+
+    found = of_rule(forward, backward, *normal((5, 3), (3, 4), (5, 4)))
+    assert [change for _, change in found] == ["`dY[:, None]` times y, in dW"]
 
 
 def test_a_right_gradient_has_none():
@@ -393,6 +449,7 @@ def test_a_callback_is_no_step_to_run_a_thousand_times():
     assert check_rule(*times(2, callback=False), X, **quick).repair
     report = check_rule(*times(2, callback=True), X, **quick)
     assert (report.verdict, report.repair) == ("FAIL", ())
+    assert "no repair was searched for: the gradient runs a kernel or a callback" in report.notes
 
 
 def test_a_search_ends(monkeypatch):

@@ -6,6 +6,7 @@ import linecache
 import re
 import sys
 import sysconfig
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,28 +59,43 @@ class Line(NamedTuple):
         return linecache.getline(self.file, self.line).encode()[self.start : self.end].decode(errors="ignore")
 
 
-def line_of(traceback: Any, inside: Line | None = None) -> Line | None:
-    """The innermost frame that is the user's; None where JAX doesn't say.
+def line_of(traceback: Any) -> Line | None:
+    """The innermost frame that is the user's; None where JAX doesn't say."""
+    return next(iter(_lines(traceback)), None)
 
-    Args:
-      traceback: JAX's record of an equation.
-      inside: a line of the function in which that frame must be.
-    """
+
+def stack_of(traceback: Any, end: Line) -> list[Line]:
+    """The user's frames, the innermost first, up to the function that a line is in; none if it isn't among them."""
+    found = []
+    for line in _lines(traceback):
+        found.append(line)
+        if (line.file, line.function) == (end.file, end.function):
+            return found
+    return []
+
+
+def _lines(traceback: Any) -> Iterator[Line]:
     try:
         frames = list(traceback.frames)  # the innermost first
         codes, offsets = traceback.raw_frames()
     except AttributeError:  # not part of JAX's promises
-        return None
+        return
     candidates = [i for i, frame in enumerate(frames) if not frame.file_name.startswith(_PLUMBING)]
     # A rule that is itself part of an installed library has no frame elsewhere.
     own = [i for i in candidates if not frames[i].file_name.startswith(_LIBRARIES)] or candidates
-    if inside is not None:
-        own = [i for i in own if (frames[i].file_name, codes[i].co_name) == (inside.file, inside.function)]
-    if not own:
-        return None
-    start, end = _columns(codes[own[0]], offsets[own[0]])
-    frame = frames[own[0]]
-    return Line(frame.file_name, frame.line_num, codes[own[0]].co_name, start, end)
+    for i in own:
+        yield Line(frames[i].file_name, frames[i].line_num, codes[i].co_name, *_columns(codes[i], offsets[i]))
+
+
+def caller(traceback: Any, line: Line) -> int:
+    """The stack below the function that a line is in, as a number: another one for another call of it."""
+    try:
+        frames = list(traceback.frames)
+        codes, offsets = traceback.raw_frames()
+    except AttributeError:
+        return 0
+    at = next((i for i, one in enumerate(frames) if (one.file_name, one.line_num) == (line.file, line.line)), 0)
+    return hash(tuple(zip(map(id, codes[at + 1 :]), offsets[at + 1 :], strict=True)))
 
 
 @functools.lru_cache(maxsize=4096)
@@ -111,11 +127,14 @@ def assigned(line: Line) -> str:
 
 
 def assignments(line: Line, name: str) -> set[int]:
-    """The last line before one that assigns a name; empty where none of the thirty before does, or it is no name."""
+    """The last line of the function before one that assigns a name; empty where none does, or it is no name."""
     if name.isidentifier():
-        for number in range(line.line - 1, max(line.line - 30, 0), -1):
-            if re.match(rf"\s*(\w+, )*{name}(, \w+)* =[^=]", linecache.getline(line.file, number)):
+        for number in range(line.line - 1, 0, -1):
+            text = linecache.getline(line.file, number)
+            if re.match(rf"\s*(\w+, )*{name}(, \w+)* =[^=]", text):
                 return {number}
+            if re.match(r"\s*(def|class) ", text):
+                break
     return set()
 
 
@@ -146,6 +165,34 @@ def operand_nodes(line: Line, primitive: str) -> tuple[ast.expr, ...]:
 def operands(line: Line, primitive: str) -> tuple[str, ...]:
     """The names of the operands of an expression, as ("dY", "W") of `dY @ W`; "" for an operand that is no name."""
     return tuple(node.id if isinstance(node, ast.Name) else "" for node in operand_nodes(line, primitive))
+
+
+def renamed(line: Line) -> str:
+    """ "b" of a line that only gives it another name, as `a = b`; else ""."""
+    found = re.fullmatch(r"\w+ = [(]*([\w.]+)[)]*", line.text)
+    return found[1] if found else ""
+
+
+def returned(line: Line, position: int) -> str:
+    """The name that a line returns at a position; "" where that is no name."""
+    try:
+        (statement,) = ast.parse(line.text).body
+    except (SyntaxError, ValueError):
+        return ""
+    value = statement.value if isinstance(statement, ast.Return) else None
+    several = value.elts if isinstance(value, ast.Tuple) else [value]
+    node = several[position] if position < len(several) else None
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def arguments(line: Line) -> set[str]:
+    """The names that the calls on a line are given."""
+    try:
+        tree = ast.parse(line.expression.strip() or line.text)
+    except (SyntaxError, ValueError):
+        return set()
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    return {node.id for call in calls for node in call.args if isinstance(node, ast.Name)}
 
 
 class _Here:

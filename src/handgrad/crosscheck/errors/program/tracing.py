@@ -47,21 +47,11 @@ def trace(hand: Callable[..., Any], leaves: Sequence[Any], dYs: Sequence[Any]) -
 
 def _with_returns(program: Program, tracing: "_Tracing", atoms: Sequence[Any], line: Line | None) -> Program:
     """The program with a last step for each cotangent, at the line that returns it."""
-    forward = {step.site for step in program.needed(program.Ys)}
-    read = [slot for step in program.steps for slot in step.inputs] + program.Ys + program.cotangents
-    # Where nothing else reads a result, the line that computes it may be changed as well.
-    alone = (step for step in program.steps if step.site not in forward)
-    made = {
-        slot: (line and line_of(step.traceback, line)) or step.line
-        for step in alone
-        for slot in step.outputs
-        if read.count(slot) == 1
-    }
     steps, cotangents = list(program.steps), []
     for slot, atom in zip(program.cotangents, atoms, strict=True):
         cotangents.append(tracing.new())
         avals = [atom.aval], [atom.aval]
-        steps.append(Step(tracing.site(), Return(), {}, [slot], [cotangents[-1]], *avals, made.get(slot) or line))
+        steps.append(Step(tracing.site(), Return(), {}, [slot], [cotangents[-1]], *avals, line))
     return program._replace(steps=steps, cotangents=cotangents, slots=tracing.slots)
 
 

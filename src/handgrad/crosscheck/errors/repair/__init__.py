@@ -1,3 +1,3 @@
 """What to write instead: mutation testing read backwards."""
 
-from handgrad.crosscheck.errors.repair.repair import repairs as repairs
+from handgrad.crosscheck.errors.repair.repair import obstacle as obstacle, repairs as repairs

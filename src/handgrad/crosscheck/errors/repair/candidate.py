@@ -4,15 +4,18 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from handgrad.crosscheck.errors.program.program import Frame
+from handgrad.crosscheck.errors.program.source import Line
 from handgrad.crosscheck.errors.repair.factors import Factor
 from handgrad.crosscheck.errors.repair.linear import Place
 from handgrad.crosscheck.errors.repair.proposal import Proposal
 
 # Of the catalogue's edits, by kind; 1.2 of the others. What nobody means to write costs most.
 COSTS = {
+    "sign left out": 0.75,
     "mean for a sum": 0.8,
-    "sign of a term": 1.0,
-    "swapped operands": 1.0,
+    "rounded": 0.8,
+    "sign of a term": 0.85,
+    "swapped operands": 0.85,
     "transposed operand": 1.0,
     "wrong branch": 1.0,
     "wrong axis": 1.1,
@@ -38,7 +41,8 @@ class Candidate(NamedTuple):
       change: the step's.
       movable: whether a later reader of the value may be changed as well.
       repeated: the other sites of the same expression, where a Python loop or a helper runs it again: changed too.
-      also: other sites where a change as simple does the same.
+      line: where to write it, if not at the site's own line.
+      also: other lines where a change as simple does the same, the likeliest first.
     """
 
     site: int
@@ -49,7 +53,8 @@ class Candidate(NamedTuple):
     change: Callable[[Frame], list[Any]]
     movable: bool = False
     repeated: tuple[int, ...] = ()
-    also: tuple[int, ...] = ()
+    line: Line | None = None
+    also: tuple[Line, ...] = ()
 
     @property
     def changes(self) -> dict[int, Callable[[Frame], list[Any]]]:

@@ -1,16 +1,16 @@
 """One leaf's cotangent, and what becomes of it when its backward program is changed."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 from handgrad.crosscheck.errors.program.program import MISFITS, Changes, Frame, Program, Step, Values
-from handgrad.crosscheck.errors.program.source import operands
 from handgrad.crosscheck.errors.repair.linear import flat
 from handgrad.crosscheck.errors.repair.names import Names
 from handgrad.crosscheck.errors.repair.proposal import Visible
+from handgrad.crosscheck.errors.repair.source import Source
 from handgrad.crosscheck.errors.repair.trials import Trial
 
 ENOUGH = 16  # numbers that a fit is made to
@@ -43,9 +43,10 @@ class Leaf:
       standing: changes made already.
       steps: the backward steps that the cotangent needs.
       values: of every slot, for each draw that is looked at.
-      misshapen: whether the cotangent has another shape than its leaf.
+      misshapen: whether the cotangent has another shape or dtype than its leaf.
       missing: the truth minus the cotangent, over all draws; empty where that is misshapen.
       visible: the values that changes may use.
+      source: the lines of its steps.
       repeated: {site: all sites of the same expression, which a Python loop or a helper runs several times}.
     """
 
@@ -54,20 +55,31 @@ class Leaf:
         self.program: Program = trial.program
         self.result = self.program.cotangents[leaf]
         backward = {step.site for step in self.program.backward()[1]}
-        self.repeated = _repeated(self.program, backward)
+        self.source = Source(self.program)
+        self.repeated = self.source.repeated
         self.steps = [step for step in self.program.needed([self.result]) if step.site in backward]
         self.weight = sum(step.weight for step in self.steps)
         size = max(trial.truth[0][leaf].size, 1)
         draws = min(len(values), max(1, -(-ENOUGH // size)))
         self.values, self.truth = values[:draws], [draw[leaf] for draw in trial.truth[:draws]]
         pairs = [(draw[self.result], truth) for draw, truth in zip(self.values, self.truth, strict=True)]
-        self.misshapen = any(y.shape != truth.shape for y, truth in pairs)
-        self.missing = np.concatenate([flat(truth) - flat(y) for y, truth in pairs if y.shape == truth.shape] or [[]])
-        self.visible = Visible(self.program, self.values[0], names)
+        alike = [(y, truth) for y, truth in pairs if (y.shape, y.dtype) == (truth.shape, truth.dtype)]
+        self.misshapen = len(alike) < len(pairs)
+        self.missing = np.concatenate([flat(truth) - flat(y) for y, truth in alike] or [[]])
+        self.visible = Visible(self.program, self.values[0], names, self.steps)
 
     def all_steps(self) -> list[Step]:
         """The backward steps, those inside loops too, that no change stands at."""
         return [one for step in self.steps for one in step.all() if one.site not in self.standing]
+
+    def operations(self) -> Iterator[tuple[Step, tuple[int, ...]]]:
+        """(step, the other sites of its expression) for every expression of the source."""
+        seen: set[int] = set()
+        for step in self.all_steps():
+            alike = self.repeated.get(step.site, (step.site,))
+            if not seen.intersection(alike):
+                seen.update(alike)
+                yield step, tuple(site for site in alike if site != step.site)
 
     def makes_right(self, site: int, change: Callable[[Frame], list[Any]]) -> bool:
         """Whether a change makes the leaf right in every draw."""
@@ -90,12 +102,3 @@ class Leaf:
                 return self.program.rerun(self.steps, self.values[draw], {**self.standing, **changes})[self.result]
         except MISFITS:
             return None
-
-
-def _repeated(program: Program, backward: set[int]) -> dict[int, tuple[int, ...]]:
-    """Steps that are the same operation of the source: what changes one of them changes all."""
-    groups: dict[Any, list[int]] = {}
-    for step in (one for outer in program.steps if outer.site in backward for one in outer.all()):
-        if step.line is not None and operands(step.line, step.name):
-            groups.setdefault((step.line, step.name), []).append(step.site)
-    return {site: tuple(sites) for sites in groups.values() if len(sites) > 1 for site in sites}

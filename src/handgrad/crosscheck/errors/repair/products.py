@@ -10,30 +10,50 @@ from handgrad.crosscheck.errors.repair.linear import Place
 from handgrad.crosscheck.errors.repair.proposal import Proposal, Visible, other
 
 PRODUCTS = 24  # values of which products are made
+FUNCTIONS = (("{}", lambda m: m), ("the conjugate of {}", np.conj))
+UNREAD = 6  # values that are not read, and are tried with others
 
 
 def products(place: Place, v: np.ndarray, visible: Visible) -> Iterator[Proposal]:
     """Products of two others: element by element, one with the other's sum, and of matrices."""
-    slots = visible.like(place.site, v.shape)[:PRODUCTS]
-    names, values = visible.names, visible.values
-    for i, one in enumerate(slots):
-        for two in slots[i:]:
-            product = lambda frame, v, one=one, two=two: frame.values[one] * frame.values[two]  # noqa: E731
-            words = f"{names.inside(one)} ∘ {names.inside(two)}"
+    operands = visible.like(place.site, v.shape)[:PRODUCTS]
+    for i, one in enumerate(operands):
+        for two in operands[i:]:
+            product = lambda frame, v, one=one, two=two: one.of(frame.values) * two.of(frame.values)  # noqa: E731
+            words = f"{one.inside} ∘ {two.inside}"
             yield Proposal(product, f"{words} in place of {{}}", f"{words} instead", words, 2.5)
-        for two in slots:
+        for two in operands:
             for axis in range(v.ndim):
-                if np.shape(values[two]) == v.shape:
+                if np.shape(visible.values[two.slot]) == v.shape:
                     value = lambda frame, v, one=one, two=two, axis=axis: (  # noqa: E731
-                        frame.values[one] * np.sum(frame.values[two], axis=axis, keepdims=True)
+                        one.of(frame.values) * np.sum(frame.values[two.slot], axis=axis, keepdims=True)
                     )
-                    words = f"{names.inside(one)} times the sum of {names[two]} along axis {axis}"
+                    words = f"{one.inside} times the sum of {two.name} along axis {axis}"
                     yield Proposal(value, f"{words} in place of {{}}", f"{words} instead", words, 2.8)
     if v.ndim == 2:
-        matrices = [slot for slot in visible.before(place.site) if np.ndim(values[slot]) == 2][:PRODUCTS]
+        matrices = [slot for slot in visible.before(place.site) if np.ndim(visible.values[slot]) == 2][:PRODUCTS]
         for one in matrices:
             for two in matrices:
                 yield from _matrix_products(one, two, v.shape, visible)
+
+
+def unread(place: Place, v: np.ndarray, visible: Visible) -> Iterator[Proposal]:
+    """Sums and products of two others, one of which the cotangent should depend on and doesn't."""
+    operands = visible.like(place.site, v.shape)
+    for one in [one for one in operands if one.slot in visible.unread and one.rank <= 1][:UNREAD]:
+        for two in operands[:PRODUCTS]:
+            if two.slot == one.slot:
+                continue
+            for sign, c in (("+", 1), ("−", -1)):
+                both = lambda frame, one=one, two=two, c=c: one.of(frame.values) + c * two.of(frame.values)  # noqa: E731
+                words = f"({one.inside} {sign} {two.inside})"
+                times = lambda frame, v, both=both: v * both(frame)  # noqa: E731
+                yield Proposal(times, f"{{}} times {words}", f"a factor of {words}", f"{{}} times {words}", 2.0)
+                alone = lambda frame, v, both=both: both(frame)  # noqa: E731
+                yield Proposal(alone, f"{words} in place of {{}}", f"{words} instead", words, 2.2)
+            product = lambda frame, v, one=one, two=two: one.of(frame.values) * two.of(frame.values)  # noqa: E731
+            words = f"{one.inside} ∘ {two.inside}"
+            yield Proposal(product, f"{words} in place of {{}}", f"{words} instead", words, 2.1)
 
 
 def _matrix_products(one: int, two: int, shape: tuple[int, ...], visible: Visible) -> Iterator[Proposal]:
@@ -69,7 +89,24 @@ def shaped(v: np.ndarray, shape: tuple[int, ...], visible: Visible) -> Iterator[
         yield Proposal(mean, f"{{}} {words.replace('summed', 'averaged')}", f"a mean over axis {axes[0]}", "", 1.2)
     for slot in visible.before(1 << 30):
         if np.shape(visible.values[slot]) == shape and visible.values[slot].dtype == v.dtype:
-            yield other(slot, visible.names[slot], 0.5)
+            yield other(visible.operand(slot), 0.5)
+
+
+def stretched(place: Place, v: np.ndarray, visible: Visible) -> Iterator[Proposal]:
+    """The value times another that makes it larger, or complex."""
+    for slot in visible.before(place.site):
+        value = visible.values[slot]
+        for axes in range(max(v.ndim - np.ndim(value), 0) + 1 if np.ndim(value) else 0):
+            one = visible.operand(slot, axes)
+            try:
+                larger = np.broadcast_shapes(v.shape, np.shape(one.of(visible.values))) != v.shape
+            except ValueError:
+                continue
+            complex_ = (value.dtype.kind, v.dtype.kind) == ("c", "f")
+            for words, function in FUNCTIONS[: 1 + complex_] if larger or complex_ else ():
+                times = lambda frame, v, one=one, function=function: v * function(one.of(frame.values))  # noqa: E731
+                words, cost = words.format(one.inside), 1.5 + 0.1 * one.rank
+                yield Proposal(times, f"{{}} times {words}", f"a factor of {words}", "", cost)
 
 
 def _reductions(before: tuple[int, ...], after: tuple[int, ...]) -> Iterator[tuple[int, ...]]:

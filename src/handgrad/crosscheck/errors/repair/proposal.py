@@ -1,6 +1,6 @@
 """A value that may be put somewhere, and the values that a place may use."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,10 +32,37 @@ class Proposal(NamedTuple):
     cost: float
 
 
-class Visible:
-    """The values that a place may use, those of its own scope computed before it; and what a number may mean."""
+class Operand(NamedTuple):
+    """A value as a place may use it.
 
-    def __init__(self, program: Program, values: Values, names: Names):
+    Attributes:
+      slot: its own.
+      name, inside: what to call it, and as part of a formula.
+      rank: 0 for an argument, then what has a name, then the rest.
+      axes: of length 1 that it gets at its end, as in `g[:, None]`.
+    """
+
+    slot: int
+    name: str
+    inside: str
+    rank: float
+    axes: int = 0
+
+    def of(self, values: Values) -> Any:
+        """The value."""
+        value = values[self.slot]
+        return value.reshape(np.shape(value) + (1,) * self.axes) if self.axes else value
+
+
+class Visible:
+    """The values that a place may use, those of its own scope computed before it; and what a number may mean.
+
+    Attributes:
+      unread: slots that none of the cotangent's steps reads.
+    """
+
+    def __init__(self, program: Program, values: Values, names: Names, read: Sequence[Step]):
+        self.unread = set(range(program.slots)) - {slot for step in read for one in step.all() for slot in one.inputs}
         self.names, self.values = names, values
         self.factors = Factors(program, names.arguments)
         steps = [one for step in program.steps for one in step.all()]
@@ -79,16 +106,31 @@ class Visible:
         slots = [slot for at, slot in scope[2] if at < site]
         return sorted(slots, key=lambda slot: self.names.rank.get(slot, 3))
 
-    def like(self, site: int, shape: tuple[int, ...]) -> list[int]:
-        """Those that stretch to a shape."""
-        return [slot for slot in self.before(site) if _stretches(np.shape(self.values[slot]), shape)][:MOST]
+    def operand(self, slot: int, axes: int = 0) -> Operand:
+        """A value, with axes added at its end."""
+        name, inside, rank = self.names[slot], self.names.inside(slot), self.names.rank.get(slot, 3)
+        if axes:
+            name = inside = f"{inside}[{':, ' * np.ndim(self.values[slot])}{', '.join(['None'] * axes)}]"
+        return Operand(slot, name, inside, rank, axes)
+
+    def like(self, site: int, shape: tuple[int, ...]) -> list[Operand]:
+        """Those that stretch to a shape, or do so when they get axes at their end."""
+        found = []
+        for slot in self.before(site):
+            own = np.shape(self.values[slot])
+            axes = len(shape) - len(own) if own else 0
+            if _stretches(own, shape):
+                found.append(self.operand(slot))
+            elif axes > 0 and _stretches(own + (1,) * axes, shape):
+                found.append(self.operand(slot, axes))
+        return found[:MOST]
 
 
-def other(slot: int, name: str, cost: float) -> Proposal:
+def other(operand: Operand, cost: float) -> Proposal:
     """Another value in place of what stands there."""
-    return Proposal(
-        lambda frame, v: frame.values[slot], f"{name} in place of {{}}", f"{name} instead", name, 1.2 + cost
-    )
+    name = operand.name
+    value = lambda frame, v: operand.of(frame.values)  # noqa: E731
+    return Proposal(value, f"{name} in place of {{}}", f"{name} instead", name, 1.2 + cost)
 
 
 def _stretches(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:

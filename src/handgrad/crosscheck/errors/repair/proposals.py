@@ -8,8 +8,8 @@ import numpy as np
 from handgrad.crosscheck.errors.program.program import Step
 from handgrad.crosscheck.errors.repair.factors import FUNCTIONS
 from handgrad.crosscheck.errors.repair.linear import Place
-from handgrad.crosscheck.errors.repair.products import products
-from handgrad.crosscheck.errors.repair.proposal import Proposal, Visible, other
+from handgrad.crosscheck.errors.repair.products import products, unread
+from handgrad.crosscheck.errors.repair.proposal import Operand, Proposal, Visible, other
 
 
 def proposals(place: Place, step: Step, v: np.ndarray, visible: Visible, tier: int) -> Iterator[Proposal]:
@@ -18,16 +18,17 @@ def proposals(place: Place, step: Step, v: np.ndarray, visible: Visible, tier: i
         yield Proposal(lambda frame, v: v, "{}", "", "{}", 0.7)
         yield from moved(v)
         yield Proposal(lambda frame, v: np.ones_like(v), "", "", "1", 1.2)
-        for slot in visible.like(place.site, v.shape):
-            if slot != place.slot and not np.array_equal(visible.values[slot], v):
-                cost = 0.2 * visible.names.rank.get(slot, 3) + visible.distance(step, slot)
-                yield other(slot, visible.names[slot], cost)
+        for one in visible.like(place.site, v.shape):
+            if one.slot != place.slot and not np.array_equal(one.of(visible.values), v):
+                yield other(one, 0.2 * one.rank + visible.distance(step, one.slot))
         yield from _times_functions(place, step, v, visible, slice(1))
     elif tier == 1:
         yield from _reduced(place, v, visible)
         yield from _times_functions(place, step, v, visible, slice(1, None))
-    elif step.name == "return":
-        yield from products(place, v, visible)
+    else:
+        yield from unread(place, v, visible)
+        if step.name == "return":
+            yield from products(place, v, visible)
 
 
 def moved(v: np.ndarray) -> Iterator[Proposal]:
@@ -62,10 +63,10 @@ def _elementwise(function: Callable[[Any], Any], words: str, cost: float) -> Pro
 
 def _reduced(place: Place, v: np.ndarray, visible: Visible) -> Iterator[Proposal]:
     """Sums along one axis, of the value itself and of others of its shape."""
-    slots = [slot for slot in visible.like(place.site, v.shape) if np.shape(visible.values[slot]) == v.shape]
-    for slot in (None, *(slot for slot in slots if slot != place.slot)):
-        name = "{}" if slot is None else visible.names[slot]
-        of = lambda frame, v, slot=slot: v if slot is None else frame.values[slot]  # noqa: E731
+    operands = [one for one in visible.like(place.site, v.shape) if np.shape(visible.values[one.slot]) == v.shape]
+    for one in (None, *(one for one in operands if one.slot != place.slot)):
+        name = "{}" if one is None else one.name
+        of = lambda frame, v, one=one: v if one is None else one.of(frame.values)  # noqa: E731
         for axis, n in enumerate(v.shape):
             if n > 1:
                 along = "" if v.ndim == 1 else f" along axis {axis}"
@@ -74,31 +75,31 @@ def _reduced(place: Place, v: np.ndarray, visible: Visible) -> Iterator[Proposal
                 for which, reduced in (("sum", value), ("mean", mean)):
                     words = f"the {which} of {name}{along}"
                     yield Proposal(reduced, f"{words} in place of {{}}", f"{words} instead", words, 2.0)
-                if slot is not None:
-                    yield from _projections(slot, name, axis, along)
+                if one is not None:
+                    yield from _projections(one, axis, along)
 
 
-def _projections(slot: int, name: str, axis: int, along: str) -> Iterator[Proposal]:
+def _projections(one: Operand, axis: int, along: str) -> Iterator[Proposal]:
     """The sum of the value times another, alone and times that other again: what a normalization takes away."""
     for which, function in (("sum", np.sum), ("mean", np.mean)):
-        inner = lambda frame, v, function=function: function(v * frame.values[slot], axis=axis, keepdims=True)  # noqa: E731
-        words = f"the {which} of {{}} times {name}{along}"
+        inner = lambda frame, v, function=function: function(v * one.of(frame.values), axis=axis, keepdims=True)  # noqa: E731
+        words = f"the {which} of {{}} times {one.name}{along}"
         yield Proposal(inner, "", "", words, 2.2)
-        outer = lambda frame, v, inner=inner: frame.values[slot] * inner(frame, v)  # noqa: E731
-        yield Proposal(outer, "", "", f"{name} times {words}", 2.4)
+        outer = lambda frame, v, inner=inner: one.of(frame.values) * inner(frame, v)  # noqa: E731
+        yield Proposal(outer, "", "", f"{one.name} times {words}", 2.4)
 
 
 def _times_functions(place: Place, step: Step, v: np.ndarray, visible: Visible, functions: slice) -> Iterator[Proposal]:
     """The value times a simple function of another, and that function alone."""
-    for slot in visible.like(place.site, v.shape):
-        boolean = visible.values[slot].dtype.kind == "b"
-        name, own = visible.names.inside(slot), slot == place.slot
+    for one in visible.like(place.site, v.shape):
+        boolean = visible.values[one.slot].dtype.kind == "b"
+        name, own = one.inside, one.slot == place.slot
         for i, (template, function) in list(enumerate(FUNCTIONS[:2] if boolean else FUNCTIONS))[functions]:
             words = template.replace("{}", name)
-            f = lambda frame, function=function, slot=slot: function(_numbers(frame.values[slot]))  # noqa: E731
+            f = lambda frame, function=function, one=one: function(_numbers(one.of(frame.values)))  # noqa: E731
             times = lambda frame, v, f=f: v * f(frame)  # noqa: E731
-            cost = 1.5 + 0.1 * visible.names.rank.get(slot, 3) + 0.03 * i + (0.1 if i else 0) - 0.3 * own
-            cost += visible.distance(step, slot)
+            cost = 1.5 + 0.1 * one.rank + 0.03 * i + (0.1 if i else 0) - 0.3 * own
+            cost += visible.distance(step, one.slot)
             if own and template in ("{}", "{}²"):
                 power = f"{name}{'²' if template == '{}' else '³'}"
                 yield Proposal(times, f"{power} in place of {name}", f"{power} in place of {name}", power, cost)

@@ -1,5 +1,6 @@
 """The repair: the smallest change to a backward program that makes its gradient right."""
 
+from collections import Counter
 from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
@@ -7,9 +8,9 @@ import jax
 import numpy as np
 
 from handgrad.crosscheck.errors.program.program import MISFITS, Changes, Program, Step
-from handgrad.crosscheck.errors.program.source import assignments
 from handgrad.crosscheck.errors.repair.candidate import Candidate
 from handgrad.crosscheck.errors.repair.leaf import Budget, Leaf
+from handgrad.crosscheck.errors.repair.lines import likeliest
 from handgrad.crosscheck.errors.repair.names import Names, returns_several, subject
 from handgrad.crosscheck.errors.repair.pairs import pairs
 from handgrad.crosscheck.errors.repair.search import candidates
@@ -20,11 +21,12 @@ from handgrad.crosscheck.subject.arguments import Leaves
 from handgrad.crosscheck.subject.compiling import precise
 from handgrad.crosscheck.subject.held import primitives
 from handgrad.crosscheck.subject.problem import Problem
-from handgrad.crosscheck.subject.programs import Programs
 
 STEPS = 300_000  # that a search may run
-VERIFIED = 40  # candidates that are tried at fresh inputs, for each leaf
-ALIKE = 0.5  # changes of this much more cost are looked at, for one that repairs more leaves, or is as good elsewhere
+VERIFIED = 60  # candidates that are tried at fresh inputs, for each leaf
+OF_LINE = 8  # of those on one line
+ALIKE = 0.6  # changes of this much more cost are looked at, for lines that are as good
+FEWER = 1.5  # and of this much, for one that repairs more leaves
 ROUNDS = 3  # changes that one repair may have
 
 Change = tuple[()] | tuple[Candidate] | tuple[Candidate, Candidate]
@@ -54,27 +56,16 @@ class Repaired(NamedTuple):
             step = steps[candidate.site]
             name = subject(self.names, step, candidate.slot)
             words = candidate.words.replace("{}", name) if name else candidate.alone.replace("{}", "it")
-            line = step.line
-            if line is not None and len(leaves) == 1 and returns_several(line):
+            if step.line is not None and len(leaves) == 1 and returns_several(step.line):
                 words += f", in {self.names.gradient(min(leaves))}"
-            others = self._elsewhere(candidate, steps)
-            if others:
-                words += f" (or on line{'s' * (len(others) > 1)} {', '.join(map(str, others))})"
+            line = candidate.line or step.line
+            if candidate.also:
+                same = line.file if line is not None else ""
+                others = ", ".join(str(one.line) if one.file == same else str(one) for one in candidate.also)
+                words += f" (or on line{'s' * (len(candidate.also) > 1)} {others})"
             where = (line.file, line.line, line.text) if line is not None else ("", 0, "")
             found.append(Repair(*where, words))
         return tuple(found)
-
-    def _elsewhere(self, candidate: Candidate, steps: dict[int, Step]) -> list[int]:
-        """The other lines of the file where a change as simple does the same: at most two."""
-        line, sites = steps[candidate.site].line, list(candidate.also)
-        # A value that one step alone reads may as well be changed there, and a name where it is assigned.
-        users = [step.site for step in steps.values() if candidate.slot in step.inputs]
-        sites += users if candidate.movable and len(users) == 1 else []
-        lines = [steps[site].line for site in sites]
-        found = {other.line for other in lines if other is not None and line is not None and other.file == line.file}
-        if line is not None and candidate.movable:
-            found |= assignments(line, self.names[candidate.slot])
-        return sorted(found - {line.line if line is not None else 0})[:2]
 
 
 def repairs(evidence: Evidence, failing: Collection[str], seed: int, budget: int = STEPS) -> tuple[Repair, ...]:
@@ -89,24 +80,29 @@ def repairs(evidence: Evidence, failing: Collection[str], seed: int, budget: int
       seed: of the fresh inputs.
       budget: the steps of the program that the search may run.
     """
-    programs = evidence.programs
-    if not programs.compiles or not evidence.trusted:
-        return ()
     passing = {i for i, leaf in enumerate(evidence.wanted) if leaf.name not in failing}
     try:
-        if _has_a_kernel(programs, evidence):
-            return ()
-        found = find(programs.problem, evidence.leaves, seed, passing, budget)
+        found = find(evidence.programs.problem, evidence.leaves, seed, passing, budget)
     except Exception:  # a report on a wrong gradient must come whatever a search for its repair runs into
         return ()
     return () if found is None else found.reports()
 
 
-def _has_a_kernel(programs: Programs, evidence: Evidence) -> bool:
-    """Whether a step is a program of its own (a Pallas kernel, a callback): it has no lines, and takes too long."""
-    with precise(programs.problem.x64):
-        names = primitives(jax.make_jaxpr(programs.problem.run)(evidence.leaves, evidence.dYs[0]))
-    return any("callback" in name or name == "pallas_call" for name in names)
+def obstacle(evidence: Evidence) -> str:
+    """Why a repair can't be searched for; "" if it can."""
+    problem = evidence.programs.problem
+    if not evidence.programs.compiles:
+        return "JAX can't trace the gradient"
+    if not evidence.trusted:
+        return "there is no reference to trust"
+    # A step that is a program of its own has no lines, and takes too long to run a thousand times.
+    try:
+        with precise(problem.x64):
+            names = primitives(jax.make_jaxpr(problem.run)(evidence.leaves, evidence.dYs[0]))
+    except Exception:  # whatever a user's function raises when it is traced once more
+        return "JAX can't trace the gradient once more"
+    kernel = any("callback" in name or name == "pallas_call" for name in names)
+    return "the gradient runs a kernel or a callback" if kernel else ""
 
 
 def find(
@@ -190,33 +186,34 @@ def _single(trials: Trials, leaf: int, remaining: set[int], standing: Changes, n
     values = [small.program.run(*inputs, changes=standing) for inputs in small.inputs] if standing else small.values
     one = Leaf(small, values, leaf, standing, names, budget)
     for tier in candidates(one):
-        best = _best([(candidate,) for candidate in tier], trials, leaf, remaining, standing)
-        if best:
-            return best
-    if one.misshapen:
-        return ()
-    return _best(pairs(one), trials, leaf, remaining, standing)
+        likely = [candidate._replace(cost=candidate.cost + one.source.unlikely(candidate.site)) for candidate in tier]
+        right = _right([(candidate,) for candidate in likely], trials, leaf, remaining, standing)
+        if right:
+            return (likeliest(one, [candidate for change in right for candidate in change]),)
+    right = [] if one.misshapen else _right(pairs(one), trials, leaf, remaining, standing)
+    return right[0] if right else ()
 
 
-def _best(found: Iterable[Change], trials: Trials, leaf: int, remaining: set[int], standing: Changes) -> Change:
-    """Of the changes that are right everywhere the one that repairs most leaves, then the simplest."""
+def _right(found: Iterable[Change], trials: Trials, leaf: int, remaining: set[int], standing: Changes) -> list[Change]:
+    """The changes that are right everywhere, of those the ones that repair most leaves, the simplest first."""
     right: list[tuple[int, Change]] = []
-    for change in sorted(found, key=_cost)[:VERIFIED]:
-        if right and _cost(change) > _cost(right[0][1]) + ALIKE:
+    steps = steps_of(trials.small.program)
+    tried: Counter[tuple[str, ...]] = Counter()
+    for change in sorted(found, key=_cost):
+        if right:
+            left, best = min(((count, _cost(other)) for count, other in right))
+            if _cost(change) > best + (FEWER if left else ALIKE):
+                break
+        if tried.total() >= VERIFIED:
             break
-        wrong = trials.wrong({**standing, **_changes(change)})
-        if leaf not in wrong and wrong <= remaining and trials.proves():
-            right.append((len(wrong), change))
-    if not right:
-        return ()
-    fewest = min(count for count, _ in right)
-    best, *others = [change for count, change in right if count == fewest]
-    if len(best) != 1:
-        return best
-    one = best[0]
-    singles = [other for change in others if len(change) == 1 for other in change if other.cost <= one.cost + 0.2]
-    alike = [other.site for other in singles if other.words == one.words or (other.movable and one.movable)]
-    return (one._replace(also=tuple(alike)),)
+        lines = tuple(str(steps[one.site].line) for one in change)
+        if tried[lines] < OF_LINE:
+            tried[lines] += 1
+            wrong = trials.wrong({**standing, **_changes(change)})
+            if leaf not in wrong and wrong <= remaining and trials.proves():
+                right.append((len(wrong), change))
+    fewest = min((count for count, _ in right), default=0)
+    return [change for count, change in right if count == fewest]
 
 
 def _changes(change: Change) -> Changes:

@@ -1,13 +1,13 @@
 """Single changes of a backward program that make one leaf's cotangent right."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from handgrad.crosscheck.errors.repair.candidate import Candidate, scaled
 from handgrad.crosscheck.errors.repair.leaf import Leaf
 from handgrad.crosscheck.errors.repair.proposal import Proposal
 from handgrad.crosscheck.errors.repair.proposals import proposals
 from handgrad.crosscheck.errors.repair.spots import Spot, fitted, responses, spots
-from handgrad.crosscheck.errors.repair.steps import edited, reshaped
+from handgrad.crosscheck.errors.repair.steps import edited, everywhere, reshaped
 
 TIERS = 3
 TRIED = 2.0  # cost up to which functions are tried where nothing tells what is missing
@@ -18,20 +18,20 @@ def candidates(leaf: Leaf) -> Iterator[list[Candidate]]:
     if leaf.misshapen:
         yield list(reshaped(leaf))
         return
-    yield list(edited(leaf))
+    changes = [*edited(leaf), *everywhere(leaf)]
     found = list(spots(leaf))
     for tier in range(TIERS):
-        yield [candidate for spot in found if leaf.budget.left > 0 for candidate in _at(leaf, spot, tier)]
+        yield changes + [one for spot in found if leaf.budget.left > 0 for one in _fitting(leaf, spot, tier)]
+        changes = []
+        unfit = [spot for spot in found if spot.looped or not spot.replaces] if tier < 2 else []
+        yield [one for spot in unfit if leaf.budget.left > 0 for one in _tried(leaf, spot, tier)]
 
 
-def _at(leaf: Leaf, spot: Spot, tier: int) -> Iterator[Candidate]:
-    """What may stand at a place instead, or beside what stands there."""
-    found = list(proposals(spot.place, spot.step, spot.v, leaf.visible, tier))
-    if tier < 2 and (spot.looped or not spot.replaces):
-        yield from _tried(leaf, spot, found, tier)
+def _fitting(leaf: Leaf, spot: Spot, tier: int) -> Iterator[Candidate]:
+    """What may stand at a place instead, or beside what stands there, times what its effect tells."""
     if not spot.adds:
         return
-    kept, R = responses(leaf, spot, found)
+    kept, R = responses(leaf, spot, list(proposals(spot.place, spot.step, spot.v, leaf.visible, tier)))
     if not kept:
         return
     for i, c in fitted(R, leaf.missing):
@@ -49,11 +49,11 @@ def _meant(leaf: Leaf, spot: Spot, proposal: Proposal, c: float, replaced: bool)
         yield scaled(spot.place, spot.step.name == "return", proposal, factor, replaced)
 
 
-def _tried(leaf: Leaf, spot: Spot, found: Sequence[Proposal], tier: int) -> Iterator[Candidate]:
+def _tried(leaf: Leaf, spot: Spot, tier: int) -> Iterator[Candidate]:
     """Where a value's effect isn't linear, each change is tried."""
     # What is put or added inside a loop may itself change with the iteration before.
     looped = spot.looped and tier == 0
-    for proposal in found:
+    for proposal in proposals(spot.place, spot.step, spot.v, leaf.visible, tier):
         own = proposal.replaced == "{}"
         if tier and proposal.cost > TRIED:
             continue

@@ -49,7 +49,6 @@ def spots(leaf: Leaf) -> Iterator[Spot]:
     runs = [Unrolled(leaf.program, leaf.steps, v, leaf.result, leaf.standing) for v in leaf.values]
     users = Counter(slot for step in leaf.program.steps for one in step.all() for slot in one.inputs)
     made = {slot for step in leaf.steps for one in step.all() for slot in one.outputs}
-    returned = leaf.program.steps[-len(leaf.program.cotangents) + leaf.leaf].inputs[0]
     for step in (one for one in leaf.all_steps() if one.site not in leaf.repeated):
         places = [
             Place(step.site, i, 0, slot)
@@ -61,11 +60,7 @@ def spots(leaf: Leaf) -> Iterator[Spot]:
             for i, slot in enumerate(step.inputs)
             if any((id(one), i) in run.by_stretched for run in runs for one in run.at.get(step.site, ()))
         ]
-        places += [
-            Place(step.site, None, k, slot)
-            for k, slot in enumerate(step.outputs)
-            if step.name != "return" and (slot != returned or users[slot] > 1)
-        ]
+        places += [Place(step.site, None, k, slot) for k, slot in enumerate(step.outputs) if step.name != "return"]
         for place in places:
             spot = _spot(leaf, place, step, runs)
             if spot is not None:

@@ -11,11 +11,13 @@ from handgrad.crosscheck.errors.program.edit import Edit
 from handgrad.crosscheck.errors.program.edits import edits
 from handgrad.crosscheck.errors.program.program import Frame, Program, Step
 from handgrad.crosscheck.errors.program.source import operand_nodes
-from handgrad.crosscheck.errors.repair.candidate import COSTS, Candidate
+from handgrad.crosscheck.errors.repair.candidate import COSTS, Candidate, scaled
+from handgrad.crosscheck.errors.repair.factors import ONE
 from handgrad.crosscheck.errors.repair.leaf import Leaf
 from handgrad.crosscheck.errors.repair.linear import Place
 from handgrad.crosscheck.errors.repair.names import LONGEST
-from handgrad.crosscheck.errors.repair.products import shaped
+from handgrad.crosscheck.errors.repair.products import shaped, stretched
+from handgrad.crosscheck.errors.repair.proposal import Proposal
 
 # Words of an edit: (which operand they are about, the words with its name).
 _OF_OPERANDS = {
@@ -27,27 +29,42 @@ _OF_OPERANDS = {
     "the second term's sign flipped": (1, "the sign of {} flipped"),
     "the division left out": (1, "the division by {} left out"),
 }
+LIKELY = 1.5  # the cost of factors that are tried
 _PASSING = ("broadcast_in_dim", "reshape", "squeeze", "convert_element_type")
 
 
 def edited(leaf: Leaf) -> Iterator[Candidate]:
     """The edits that make the leaf right."""
-    for step in leaf.all_steps():
-        alike = leaf.repeated.get(step.site, (step.site,))
-        for edit in possible(leaf.program, step) if step.site == alike[0] else ():
-            if leaf.make_right(dict.fromkeys(alike, edit.change)):
-                yield candidate(leaf, step, edit)._replace(repeated=alike[1:])
+    for step, others in leaf.operations():
+        for edit in possible(leaf.program, step):
+            if leaf.make_right(dict.fromkeys((step.site, *others), edit.change)):
+                yield candidate(leaf, step, edit)._replace(repeated=others)
+
+
+def everywhere(leaf: Leaf) -> Iterator[Candidate]:
+    """A factor of what runs several times."""
+    own = Proposal(lambda frame, v: v, "{}", "", "{}", 0.7)
+    for step, others in leaf.operations():
+        place = Place(step.site, None, 0, step.outputs[0])
+        for factor in leaf.visible.factors.tried(whole=True)[1:] if others else ():
+            one = scaled(place, False, own, factor, True)._replace(repeated=others)
+            if factor.cost <= LIKELY and leaf.make_right(one.changes):
+                yield one
 
 
 def possible(program: Program, step: Step) -> Iterator[Edit]:
     """What a step could do instead."""
     yield from edits(step)
     yield from _along(program, step)
+    if step.name == "dot_general" and step.params["dimension_numbers"] == (((1,), (0,)), ((), ())):
+        a, b = (aval.shape for aval in step.avals_in)
+        if len(a) == len(b) == 2 and a[0] == b[1]:
+            yield Edit("swapped operands", "the operands exchanged", lambda frame: [frame.inputs[1] @ frame.inputs[0]])
 
 
 def candidate(leaf: Leaf, step: Step, edit: Edit) -> Candidate:
     """An edit as a change that might be the repair."""
-    words, cost = edit.words, COSTS.get(edit.kind, 1.2)
+    words, cost = edit.words, COSTS.get("sign left out" if edit.words == "neg left out" else edit.kind, 1.2)
     if words == "the division left out" and _averages(leaf.program, step):
         words, cost = "a sum instead of the mean", 0.8
     for i, slot in enumerate(step.inputs):
@@ -60,6 +77,10 @@ def candidate(leaf: Leaf, step: Step, edit: Edit) -> Candidate:
             words = named.format(text if text.isidentifier() else f"`{text}`")
     literal = any(slot in leaf.program.constants for slot in step.inputs)
     cost += 0.1 * (edit.kind == "swapped operands" and literal) - 1e-4 * step.site
+    # A number that only has to be left out was written there.
+    which, _ = _OF_OPERANDS.get(edit.words, (0, ""))
+    number = edit.kind == "dropped factor" and step.inputs[which] in leaf.program.constants
+    cost -= 0.75 * (number and not step.avals_in[which].shape)
     return Candidate(step.site, step.outputs[0], words, words, cost, edit.change)
 
 
@@ -103,6 +124,11 @@ def _makers(program: Program) -> dict[int, Step]:
 def reshaped(leaf: Leaf) -> Iterator[Candidate]:
     """What gives a cotangent of a wrong shape its leaf's."""
     yield from edited(leaf)
+    for step in (one for one in leaf.all_steps() if one.site not in leaf.repeated and one.body is None):
+        place = Place(step.site, None, 0, step.outputs[0])
+        for proposal in stretched(place, np.asarray(leaf.values[0][place.slot]), leaf.visible):
+            if leaf.makes_right(step.site, place.change(proposal.value)):
+                yield scaled(place, step.name == "return", proposal, ONE, True)
     step = leaf.program.steps[-len(leaf.program.cotangents) + leaf.leaf]
     place = Place(step.site, None, 0, leaf.result)
     for proposal in shaped(np.asarray(leaf.values[0][leaf.result]), leaf.truth[0].shape, leaf.visible):
