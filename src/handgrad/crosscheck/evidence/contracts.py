@@ -1,17 +1,20 @@
 """What every backward pass satisfies, whatever it differentiates: no reference is needed to detect a violation."""
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from handgrad.crosscheck.evidence import tolerance
-from handgrad.crosscheck.evidence.elsewhere import nan_stays, second_input, small_batches
+from handgrad.crosscheck.evidence.elsewhere import nan_stays, passes, second_input, small_batches
 from handgrad.crosscheck.evidence.evidence import Evidence
 from handgrad.crosscheck.report.report import Contract
-from handgrad.crosscheck.subject.arguments import ProblemError, largest, wide
-from handgrad.crosscheck.subject.compiling import precise
+from handgrad.crosscheck.subject.arguments import Leaves, ProblemError, largest, wide
+from handgrad.crosscheck.subject.compiling import on_device, precise
+from handgrad.crosscheck.subject.problem import Kept
+from handgrad.crosscheck.subject.stepwise import stepwise
 
 SAME_BITS = "called twice gives the same bits"
 FORWARD = "forward equals the reference"
@@ -151,12 +154,20 @@ def residuals_untouched(evidence: Evidence) -> Contract:
     name, problem = "residuals stay as they were", evidence.programs.problem
     if problem.keep is None:
         return Contract(name, "SKIPPED", "JAX keeps them")
-    with precise(problem.x64):
-        _, residuals, pull = problem.keep([jnp.asarray(leaf) for leaf in evidence.leaves])
+    untouched = partial(_untouched, name, evidence, problem.keep)
+    return evidence.programs.in_numpy_first(untouched, passes)
+
+
+def _untouched(name: str, evidence: Evidence, keep: Callable[[Leaves], Kept], in_numpy: bool) -> Contract:
+    with precise(evidence.programs.problem.x64):
+        leaves, dYs = on_device((evidence.leaves, evidence.dYs[0]))
+        with stepwise(in_numpy):
+            _, residuals, pull = keep(leaves)
         arrays = [leaf for leaf in jax.tree.leaves(residuals) if isinstance(leaf, np.ndarray | jax.Array)]
         arrays = [a for a in arrays if not jnp.issubdtype(a.dtype, jax.dtypes.extended)]
         before, structure = [np.array(a).tobytes() for a in arrays], jax.tree.structure(residuals)
-        pull(residuals, [jnp.asarray(dY) for dY in evidence.dYs[0]])
+        with stepwise(in_numpy):
+            pull(residuals, dYs)
         after = [np.array(a).tobytes() for a in arrays]
         if jax.tree.structure(residuals) != structure:
             return Contract(name, "FAIL", "their structure changed")

@@ -1,6 +1,7 @@
 """Contracts at other inputs: a second one, one with a NaN, a batch of one and an empty one."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,11 @@ from handgrad.crosscheck.subject.arguments import Leaves, ProblemError, is_inexa
 from handgrad.crosscheck.subject.messages import in_short
 
 HALF = "half a batch"
+
+
+def passes(contract: Contract) -> bool:
+    """Whether it is kept."""
+    return contract.status == "PASS"
 
 
 def second_input(evidence: Evidence) -> Contract:
@@ -26,13 +32,18 @@ def second_input(evidence: Evidence) -> Contract:
     if programs.compiles and not programs.calls_back:
         leaves = [_scaled(leaf, 7 / 8) for leaf in evidence.leaves]
         compiled = programs.by_hand(leaves, dYs)[1]
-        try:
-            programs.by_hand_eager(evidence.leaves, dYs)
-            eager = programs.by_hand_eager(leaves, dYs)[1]
-        except (ProblemError, *programs.needs_numbers) as error:
-            return Contract(name, "SKIPPED", f"step by step it raises: {in_short(error.__cause__ or error)}")
-        where = _differs(evidence.wanted, eager, compiled, first)
-        return Contract(name, "FAIL", f"step by step, at a second input, {where}") if where else Contract(name, "PASS")
+
+        def step_by_step(in_numpy: bool) -> Contract:
+            try:
+                programs.by_hand_eager(evidence.leaves, dYs, in_numpy)
+                eager = programs.by_hand_eager(leaves, dYs, in_numpy)[1]
+            except (ProblemError, *programs.needs_numbers) as error:
+                return Contract(name, "SKIPPED", f"step by step it raises: {in_short(error.__cause__ or error)}")
+            where = _differs(evidence.wanted, eager, compiled, first)
+            words = f"step by step, at a second input, {where}" if where else ""
+            return Contract(name, "FAIL" if where else "PASS", words)
+
+        return programs.in_numpy_first(step_by_step, passes)
     if not evidence.trusted:
         return Contract(name, "SKIPPED", "autodiff of the reference is wrong here")
     where = ""
@@ -84,13 +95,13 @@ def small_batches(evidence: Evidence) -> Iterator[Contract]:
             yield Contract(name, "SKIPPED", words)
             continue
         try:
-            yield _small_batch(evidence, name, size)
+            yield programs.in_numpy_first(partial(_small_batch, evidence, name, size), passes)
         except (ProblemError, *programs.needs_numbers) as error:
             whose = "the reference has none" if getattr(error, "culprit", "hand") == "reference" else "refused"
             yield Contract(name, "SKIPPED", f"{whose}: {in_short(error.__cause__ or error)}")
 
 
-def _small_batch(evidence: Evidence, name: str, size: int) -> Contract:
+def _small_batch(evidence: Evidence, name: str, size: int, in_numpy: bool) -> Contract:
     """The gradients at inputs of `size` examples."""
     programs, full, leaves = evidence.programs, evidence.dYs[0], _cut(evidence, size)
     shapes = [y.shape for y in programs.output_shapes(leaves)]
@@ -103,10 +114,10 @@ def _small_batch(evidence: Evidence, name: str, size: int) -> Contract:
     if not size:
         mine, theirs = (way[1] for way in programs.shapes(leaves, dYs))
         return _same_shapes(name, evidence, mine, theirs) or Contract(name, "PASS")
-    Ys, theirs = programs.by_autodiff(leaves, dYs)
+    Ys, theirs = programs.by_autodiff(leaves, dYs, in_numpy)
     if any(batched) and not _first_rows(evidence, Ys):
         return Contract(name, "SKIPPED", "alone, the first example has another output")
-    mine = programs.by_hand(leaves, dYs)[1]
+    mine = programs.by_hand(leaves, dYs, in_numpy)[1]
     if not any(batched) and _same_shapes(name, evidence, mine, theirs):
         return Contract(name, "SKIPPED", "an example is broadcast to the batch")
     return _same(name, evidence, mine, theirs)

@@ -13,7 +13,7 @@ from handgrad.crosscheck.evidence.evidence import Evidence
 from handgrad.crosscheck.evidence.noise import nudged
 from handgrad.crosscheck.report.report import Contract
 from handgrad.crosscheck.subject.arguments import Leaves, largest, put, wide, widened
-from handgrad.crosscheck.subject.compiling import precise
+from handgrad.crosscheck.subject.compiling import compiled_program, on_device, precise
 from handgrad.crosscheck.subject.messages import in_short
 
 
@@ -45,14 +45,19 @@ def transforms(evidence: Evidence, names: tuple[str, ...]) -> list[Contract]:
 
 def jit_equals_eager(evidence: Evidence) -> str:
     """Compiled and step by step: XLA may fuse, which rounds otherwise, and no more."""
-    return _apart(evidence, evidence.programs.by_hand_eager(evidence.leaves, evidence.dYs[0])[1], evidence.hand[0])
+    programs, leaves, dYs = evidence.programs, evidence.leaves, evidence.dYs[0]
+
+    def apart(in_numpy: bool) -> str:
+        return _apart(evidence, programs.by_hand_eager(leaves, dYs, in_numpy)[1], evidence.hand[0])
+
+    return programs.in_numpy_first(apart, lambda detail: not detail)
 
 
 def vmap_equals_loop(evidence: Evidence) -> str:
     """Two sets of inputs at once, and one after the other."""
     stacked, one_by_one = _two(evidence)
-    together = jax.jit(jax.vmap(evidence.programs.problem.run))(*stacked)[1]
-    return _apart_both(evidence, together, one_by_one)
+    compiled, _ = compiled_program(jax.vmap(evidence.programs.problem.run), stacked)
+    return _apart_both(evidence, compiled(*stacked)[1], one_by_one)
 
 
 def scan_equals_loop(evidence: Evidence) -> str:
@@ -70,7 +75,7 @@ def scan_equals_loop(evidence: Evidence) -> str:
 def checkpoint_equals_plain(evidence: Evidence) -> str:
     """Under jax.checkpoint, which runs the forward pass again."""
     f = jax.checkpoint(evidence.programs.problem.differentiable)
-    leaves, dYs = _arrays(evidence.leaves), _arrays(evidence.dYs[0])
+    leaves, dYs = on_device(evidence.leaves), on_device(evidence.dYs[0])
     found = jax.jit(lambda leaves, dYs: _gradient(evidence, f, leaves, dYs))(leaves, dYs)
     return _apart(evidence, found, evidence.hand[0])
 
@@ -112,14 +117,14 @@ def second_order_equals_autodiff(evidence: Evidence) -> str:
         return jax.jit(outer)
 
     cast = [np.asarray(v).astype(leaf.value.dtype) for v, leaf in zip(vs, evidence.wanted, strict=True)]
-    given = [_arrays(part) for part in (evidence.leaves, evidence.dYs[0], cast)]
+    given = [on_device(part) for part in (evidence.leaves, evidence.dYs[0], cast)]
     try:
         theirs = twice(problem.primal)(*given)
     except Exception as error:
         return f"skipped: the reference can't be differentiated twice: {type(error).__name__}"
     mine = twice(problem.differentiable)(*given)
     with precise(True):
-        truth = twice(problem.primal)(*(_arrays(widened(part)) for part in (evidence.leaves, evidence.dYs[0], cast)))
+        truth = twice(problem.primal)(*(on_device(widened(part)) for part in (evidence.leaves, evidence.dYs[0], cast)))
     for leaf, one, two, true in zip(evidence.wanted, mine, theirs, truth, strict=True):
         one, two, true = (np.asarray(a).astype(wide(a.dtype)) for a in (one, two, true))
         bound = tolerance.of_second_order(
@@ -154,10 +159,10 @@ def _two(evidence: Evidence) -> tuple[list[Leaves], list[Leaves]]:
     sets = [(evidence.leaves, evidence.dYs[0]), (near, evidence.dYs[-1 % evidence.random])]
     one_by_one = [evidence.programs.by_hand(*given)[1] for given in sets]
     stacked = [
-        [jnp.stack([jnp.asarray(a), jnp.asarray(b)]) for a, b in zip(one, two, strict=True)]
+        [(np if isinstance(a, np.ndarray) else jnp).stack([a, b]) for a, b in zip(one, two, strict=True)]
         for one, two in zip(*sets, strict=True)
     ]
-    return stacked, one_by_one
+    return on_device(stacked), one_by_one
 
 
 def _apart_both(evidence: Evidence, together: Leaves, one_by_one: list[Leaves]) -> str:
@@ -178,7 +183,3 @@ def _apart(evidence: Evidence, one: Leaves, two: Leaves) -> str:
         if off > tolerance.of_transform(leaf.tolerance) or not np.array_equal(np.isnan(a), np.isnan(b)):
             return f"{leaf.name}: {off:.3g} apart"
     return ""
-
-
-def _arrays(leaves: Leaves) -> Leaves:
-    return [jnp.asarray(leaf) for leaf in leaves]

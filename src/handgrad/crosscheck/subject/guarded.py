@@ -5,7 +5,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from handgrad.crosscheck.subject.arguments import Function, ProblemError, is_inexact
+from handgrad.crosscheck.subject.arguments import Function, ProblemError, is_inexact, put
 from handgrad.crosscheck.subject.compiling import NEEDS_NUMBERS
 from handgrad.crosscheck.subject.problem import Problem
 from handgrad.crosscheck.subject.words import describe, first_line, keystr
@@ -30,6 +30,17 @@ def output_shapes(function: Function, problem: Problem, who: Literal["hand", "re
         return guarded(problem, who, jax.eval_shape, function, problem.leaves), True
     except NEEDS_NUMBERS:
         return guarded(problem, who, function, problem.leaves), False
+
+
+def runs_by_steps(problem: Problem) -> bool:
+    """Whether JAX differentiates the reference at concrete numbers: control flow on values."""
+    leaves, wanted = problem.leaves, problem.wanted
+    chosen = [jnp.asarray(leaves[i]) for i in wanted]
+    try:
+        jax.vjp(lambda chosen: problem.primal(put(leaves, wanted, chosen)), chosen)
+    except Exception:  # whatever another library says of JAX's tracers
+        return False
+    return True
 
 
 def check_outputs(problem: Problem, mine: Any, theirs: Any) -> None:

@@ -1,8 +1,8 @@
 """A problem's functions, compiled once and run on NumPy arrays, each in the types that it belongs to."""
 
 import math
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -10,12 +10,14 @@ import numpy as np
 
 from handgrad.crosscheck.subject.arguments import Function, Leaves, ProblemError, is_inexact, put, widened
 from handgrad.crosscheck.subject.compiling import NEEDS_NUMBERS, as_numpy, compiled_program, on_device, precise
-from handgrad.crosscheck.subject.guarded import check_outputs, guarded, output_shapes
+from handgrad.crosscheck.subject.guarded import check_outputs, guarded, output_shapes, runs_by_steps
 from handgrad.crosscheck.subject.held import primitives
 from handgrad.crosscheck.subject.problem import Problem, pullback
+from handgrad.crosscheck.subject.stepwise import interpreted, stepwise
 from handgrad.crosscheck.subject.wide import in_float64
 from handgrad.crosscheck.subject.words import keystr
 
+T = TypeVar("T")
 APART = 2**18  # numbers, in and out, above which running costs more than compiling: a program for each function
 
 
@@ -61,7 +63,7 @@ class Programs:
         with precise(problem.x64):
             mine, _ = output_shapes(problem.forward, problem, "hand")
             theirs, traced = output_shapes(problem.target, problem, "reference")
-            self._traces = traced or self._runs_by_steps()
+            self._traces = traced or runs_by_steps(problem)
             if not self._traces:
                 self.without_autodiff = "JAX can't trace the reference"
             check_outputs(problem, mine, theirs)
@@ -77,30 +79,44 @@ class Programs:
         if not shareable:
             self._shared = {}
 
-    def _runs_by_steps(self) -> bool:
-        """Whether JAX differentiates the reference at concrete numbers: control flow on values."""
-        leaves, wanted = self.problem.leaves, self.problem.wanted
-        chosen = [jnp.asarray(leaves[i]) for i in wanted]
-        try:
-            jax.vjp(lambda chosen: self.problem.primal(put(leaves, wanted, chosen)), chosen)
-        except Exception:  # whatever another library says of JAX's tracers
-            return False
-        return True
+    def in_numpy_first(self, check: Callable[[bool], T], right: Callable[[T], bool]) -> T:
+        """What a check finds of programs that run once: in NumPy, where compiling them would cost more than running.
 
-    def by_hand(self, leaves: Leaves, dYs: Leaves) -> tuple[Leaves, Leaves]:
+        What isn't right by NumPy is looked at again as JAX runs it, and so is what can't run there.
+
+        Args:
+          check: takes `in_numpy`, for `by_hand`, `by_hand_eager` and `by_autodiff`.
+          right: whether that is settled by what `check` returned.
+        """
+        if not self._apart:
+            try:
+                found = check(True)
+                if right(found):
+                    return found
+            except Exception:  # JAX will say it again
+                pass
+        return check(False)
+
+    def by_hand(self, leaves: Leaves, dYs: Leaves, in_numpy: bool = False) -> tuple[Leaves, Leaves]:
         """(Ys, cotangents) of the function under test, in its own dtype."""
+        if in_numpy:
+            return self._interpreted("hand", self.problem.run, leaves, dYs)
         if self._apart or not self.compiles or self.without_autodiff:
             with precise(self.problem.x64):
                 return self._by_hand_alone(leaves, dYs)
         return self._both(leaves, dYs).hand
 
-    def by_hand_eager(self, leaves: Leaves, dYs: Leaves) -> tuple[Leaves, Leaves]:
+    def by_hand_eager(self, leaves: Leaves, dYs: Leaves, in_numpy: bool = False) -> tuple[Leaves, Leaves]:
         """The same, step by step."""
         with precise(self.problem.x64):
-            return as_numpy(guarded(self.problem, "hand", self.problem.run, on_device(leaves), on_device(dYs)))
+            given = on_device((leaves, dYs))
+            with stepwise(in_numpy):
+                return as_numpy(guarded(self.problem, "hand", self.problem.run, *given))
 
-    def by_autodiff(self, leaves: Leaves, dYs: Leaves) -> tuple[Leaves, Leaves]:
+    def by_autodiff(self, leaves: Leaves, dYs: Leaves, in_numpy: bool = False) -> tuple[Leaves, Leaves]:
         """(Ys, cotangents) by jax.vjp of the reference, in the given dtype."""
+        if in_numpy:
+            return self._interpreted("reference", pullback(self.problem.primal, self.problem.wanted), leaves, dYs)
         if self._apart or not self.compiles:
             with precise(self.problem.x64):
                 return self._run("pullback", pullback(self.problem.primal, self.problem.wanted), leaves, dYs)
@@ -218,6 +234,10 @@ class Programs:
         # NumPy's own functions get NumPy's own arrays.
         leaves, dYs = (leaves, dYs) if not self._traces else on_device((leaves, dYs))
         return as_numpy(guarded(self.problem, "hand", self.problem.run, leaves, dYs))
+
+    def _interpreted(self, who: Any, function: Function, leaves: Leaves, dYs: Leaves) -> tuple[Leaves, Leaves]:
+        with precise(self.problem.x64):
+            return as_numpy(guarded(self.problem, who, interpreted, function, leaves, dYs))
 
     def _forward_mode(self, leaves: Leaves, directions: Leaves) -> tuple[Leaves, Leaves]:
         wanted, primal = self.problem.wanted, self._wide_primal

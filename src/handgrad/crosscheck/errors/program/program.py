@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from handgrad.crosscheck.errors.program.interpret import cast, evaluate
 from handgrad.crosscheck.errors.program.source import Line
+from handgrad.crosscheck.numerics.interpret import cast, evaluate
 
 # What a change raises that doesn't fit the shapes or dtypes around it.
 MISFITS = (ValueError, TypeError, IndexError, OverflowError, jax.errors.JaxRuntimeError)

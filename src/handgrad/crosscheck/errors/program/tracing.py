@@ -10,6 +10,7 @@ from jax.extend.core import Literal
 
 from handgrad.crosscheck.errors.program.program import Body, Program, Return, Step
 from handgrad.crosscheck.errors.program.source import Line, line_of, watching
+from handgrad.crosscheck.numerics.interpret import constants_and_carry
 
 # Calls that do nothing but call: their equations join the caller's.
 CALLS = {
@@ -119,12 +120,4 @@ class _Tracing:
         results, steps = self.inline(closed.jaxpr, [*consts, *arguments], caller)
         if params["length"] * sum(step.weight for step in steps) > UNROLLED:
             return None
-        return Body(steps, arguments, results, *_constants_and_carry(params))
-
-
-def _constants_and_carry(params: dict[str, Any]) -> tuple[int, int]:
-    """How many of a scan's inputs are constants, and how many are carried: JAX 0.12 counts them in a tree."""
-    if "num_consts" in params:
-        return params["num_consts"], params["num_carry"]
-    constants, carry, _ = params["ft_in"].unpack()
-    return len(constants.vals), len(carry.vals)
+        return Body(steps, arguments, results, *constants_and_carry(params))

@@ -8,13 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from handgrad.crosscheck.errors.program.arrays import ARRANGED, Rule, cast
+from handgrad.crosscheck.numerics.arrays import ARRANGED, Rule, cast
 
 
 def evaluate(primitive: Any, inputs: Sequence[Any], params: dict[str, Any], dtypes: Sequence[Any]) -> list[Any]:
     """The outputs of one equation.
 
-    Tracers, 16-bit floats and primitives without a rule here go through JAX itself.
+    Tracers and primitives without a rule here go through JAX itself. With 16-bit floats NumPy computes in float32, as
+    XLA does, and rounds once.
 
     Args:
       dtypes: of the outputs.
@@ -25,14 +26,17 @@ def evaluate(primitive: Any, inputs: Sequence[Any], params: dict[str, Any], dtyp
         outputs = list(outputs) if primitive.multiple_results else [outputs]
         return outputs if any(isinstance(y, Tracer) for y in outputs) else [_concrete(y) for y in outputs]
     with np.errstate(all="ignore"):
-        outputs = rule(inputs, params)
+        outputs = rule([x.astype(np.float32) if _is_half(x) else x for x in inputs], params)
     outputs = outputs if primitive.multiple_results else [outputs]
     return [cast(y, dtype) for y, dtype in zip(outputs, dtypes, strict=True)]
 
 
 def _plain(x: Any) -> bool:
-    """Whether NumPy computes with it as XLA does: 16-bit floats it rounds at other places."""
-    return isinstance(x, np.ndarray | np.generic) and (x.dtype.kind in "biuc" or x.dtype.char in "fd")
+    return isinstance(x, np.ndarray | np.generic) and (x.dtype.kind in "biuc" or x.dtype.char in "fd" or _is_half(x))
+
+
+def _is_half(x: Any) -> bool:
+    return x.dtype.name in ("bfloat16", "float16")
 
 
 def _concrete(y: Any) -> Any:
@@ -141,3 +145,11 @@ RULES: dict[str, Rule] = {
 def _truncated(a: Any, b: Any) -> Any:
     """Integers divide towards zero."""
     return (np.sign(a) * np.sign(b) * (np.abs(a) // np.where(b == 0, 1, np.abs(b)))).astype(a.dtype)
+
+
+def constants_and_carry(params: dict[str, Any]) -> tuple[int, int]:
+    """How many of a scan's inputs are constants, and how many are carried: JAX 0.12 counts them in a tree."""
+    if "num_consts" in params:
+        return params["num_consts"], params["num_carry"]
+    constants, carry, _ = params["ft_in"].unpack()
+    return len(constants.vals), len(carry.vals)

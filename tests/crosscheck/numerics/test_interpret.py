@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from handgrad.crosscheck.errors.program.interpret import RULES
+from handgrad.crosscheck.numerics.interpret import RULES
 from handgrad.crosscheck.errors.program.tracing import trace
 
 RNG = np.random.default_rng(0)
