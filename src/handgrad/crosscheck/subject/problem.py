@@ -176,6 +176,18 @@ def pullback(
     return pulled
 
 
+def pushforward(
+    primal: Callable[[Leaves], Leaves], wanted: Sequence[int]
+) -> Callable[[Leaves, Leaves], tuple[Leaves, Leaves]]:
+    """(leaves, directions of the wanted leaves) -> (Ys, their tangents), by jax.jvp of `primal`."""
+
+    def pushed(leaves: Leaves, directions: Leaves) -> tuple[Leaves, Leaves]:
+        chosen = [jax.numpy.asarray(leaves[i]) for i in wanted]
+        return jax.jvp(lambda chosen: primal(put(leaves, wanted, chosen)), (chosen,), (directions,))
+
+    return pushed
+
+
 def _with_gradient(
     plain: Callable[[Leaves], Leaves],
     run: Callable[[Leaves, Leaves], tuple[Leaves, Leaves]],

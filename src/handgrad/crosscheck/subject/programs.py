@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from handgrad.crosscheck.subject.arguments import Function, Leaves, ProblemError, is_inexact, put, widened
+from handgrad.crosscheck.subject.arguments import Function, Leaves, ProblemError, is_inexact, widened
 from handgrad.crosscheck.subject.compiling import NEEDS_NUMBERS, as_numpy, compiled_program, on_device, precise
 from handgrad.crosscheck.subject.guarded import check_outputs, guarded, output_shapes, runs_by_steps
 from handgrad.crosscheck.subject.held import primitives
-from handgrad.crosscheck.subject.problem import Problem, pullback
+from handgrad.crosscheck.subject.problem import Problem, pullback, pushforward
 from handgrad.crosscheck.subject.stepwise import interpreted, stepwise
 from handgrad.crosscheck.subject.wide import in_float64
 from handgrad.crosscheck.subject.words import keystr
@@ -55,8 +55,8 @@ class Programs:
     def __init__(self, problem: Problem, shared: dict[Any, Function] | None = None):
         self.problem = problem
         self.compiles, self.calls_back, self.without_autodiff = True, False, ""
+        self._pulled = pullback(problem.primal, problem.wanted)
         self._compiled: dict[Any, Function] = {}
-        self._shared = {} if shared is None else shared
         self._jaxprs: dict[Any, Any] = {}
         self._last: tuple[Leaves, Leaves, Both] | None = None
         self._has_forward_mode = True
@@ -70,14 +70,11 @@ class Programs:
             flat = [(keystr(path), y) for path, y in jax.tree.leaves_with_path(mine) if is_inexact(y)]
             self.output_names = [name or "Y" for name, _ in flat]
             self.outputs = [jax.ShapeDtypeStruct(jnp.shape(y), jnp.result_type(y)) for _, y in flat]
-        size = sum(math.prod(np.shape(a)) for a in [*problem.leaves, *self.outputs])
-        self._apart = size > APART
+        self._apart = sum(math.prod(np.shape(a)) for a in [*problem.leaves, *self.outputs]) > APART
         self.wide = all(leaf.dtype in (np.float64, np.complex128) for leaf in problem.leaves if is_inexact(leaf))
-        self._wide_primal, shareable = problem.primal, True
-        if self._traces and not self.wide:
-            self._wide_primal, shareable = in_float64(problem)
-        if not shareable:
-            self._shared = {}
+        narrow = self._traces and not self.wide
+        self._wide_primal, shareable = in_float64(problem) if narrow else (problem.primal, True)
+        self._shared = shared if shareable and shared is not None else {}
 
     def in_numpy_first(self, check: Callable[[bool], T], right: Callable[[T], bool]) -> T:
         """What a check finds of programs that run once: in NumPy, where compiling them would cost more than running.
@@ -85,7 +82,7 @@ class Programs:
         What isn't right by NumPy is looked at again as JAX runs it, and so is what can't run there.
 
         Args:
-          check: takes `in_numpy`, for `by_hand`, `by_hand_eager` and `by_autodiff`.
+          check: takes `in_numpy`, for `both` and `by_hand_eager`.
           right: whether that is settled by what `check` returned.
         """
         if not self._apart:
@@ -97,14 +94,18 @@ class Programs:
                 pass
         return check(False)
 
-    def by_hand(self, leaves: Leaves, dYs: Leaves, in_numpy: bool = False) -> tuple[Leaves, Leaves]:
+    def both(self, leaves: Leaves, dYs: Leaves, in_numpy: bool) -> Both:
+        """`by_hand` and `by_autodiff`, at shapes that no other program has."""
+        if not in_numpy:
+            return Both(autodiff=self.by_autodiff(leaves, dYs), hand=self.by_hand(leaves, dYs))
+        with precise(self.problem.x64):
+            return as_numpy(interpreted(self._pair, leaves, dYs))
+
+    def by_hand(self, leaves: Leaves, dYs: Leaves) -> tuple[Leaves, Leaves]:
         """(Ys, cotangents) of the function under test, in its own dtype."""
-        if in_numpy:
-            return self._interpreted("hand", self.problem.run, leaves, dYs)
         if self._apart or not self.compiles or self.without_autodiff:
-            with precise(self.problem.x64):
-                return self._by_hand_alone(leaves, dYs)
-        return self._both(leaves, dYs).hand
+            return self._by_hand_alone(leaves, dYs)
+        return self._compiled_pair(leaves, dYs).hand
 
     def by_hand_eager(self, leaves: Leaves, dYs: Leaves, in_numpy: bool = False) -> tuple[Leaves, Leaves]:
         """The same, step by step."""
@@ -113,27 +114,18 @@ class Programs:
             with stepwise(in_numpy):
                 return as_numpy(guarded(self.problem, "hand", self.problem.run, *given))
 
-    def by_autodiff(self, leaves: Leaves, dYs: Leaves, in_numpy: bool = False) -> tuple[Leaves, Leaves]:
+    def by_autodiff(self, leaves: Leaves, dYs: Leaves) -> tuple[Leaves, Leaves]:
         """(Ys, cotangents) by jax.vjp of the reference, in the given dtype."""
-        if in_numpy:
-            return self._interpreted("reference", pullback(self.problem.primal, self.problem.wanted), leaves, dYs)
         if self._apart or not self.compiles:
-            with precise(self.problem.x64):
-                return self._run("pullback", pullback(self.problem.primal, self.problem.wanted), leaves, dYs)
-        return self._both(leaves, dYs).autodiff
+            return self._run("pullback", self._pulled, leaves, dYs, wide=self.wide)
+        return self._compiled_pair(leaves, dYs).autodiff
 
     def in_float64(self, leaves: Leaves, dYs: Leaves) -> tuple[Leaves, Leaves]:
         """The same in float64 (complex128)."""
         if self.wide:
             return self.by_autodiff(leaves, dYs)
-        with precise(True):
-            return self._run(
-                "pullback",
-                pullback(self._wide_primal, self.problem.wanted),
-                widened(leaves),
-                widened(dYs),
-                programs=self._shared,
-            )
+        pulled = pullback(self._wide_primal, self.problem.wanted)
+        return self._run("pullback", pulled, widened(leaves), widened(dYs), wide=True)
 
     def primal(self, leaves: Leaves) -> Leaves:
         """The reference's output in float64; the leaves are wide already."""
@@ -146,8 +138,7 @@ class Programs:
                 return self._forward_mode(leaves, still)[0]
             except (ProblemError, TypeError):
                 self._has_forward_mode = False
-        with precise(True):
-            return self._run("primal", self._wide_primal, leaves)
+        return self._run("primal", self._wide_primal, leaves, wide=True)
 
     def eager_primal(self, leaves: Leaves) -> Leaves:
         """The same step by step, in whatever dtype it is given: complex numbers for the complex step."""
@@ -184,40 +175,33 @@ class Programs:
           ProblemError: either raises; its culprit says which.
         """
         with precise(self.problem.x64):
-            theirs = guarded(
-                self.problem,
-                "reference",
-                lambda: jax.eval_shape(pullback(self.problem.primal, self.problem.wanted), leaves, dYs),
-            )
-            mine = guarded(self.problem, "hand", lambda: jax.eval_shape(self.problem.run, leaves, dYs))
-        return Both(mine, theirs)
+            return jax.eval_shape(self._pair, leaves, dYs)
 
     def output_shapes(self, leaves: Leaves) -> Leaves:
         """The shapes and dtypes of the reference's output."""
         with precise(self.problem.x64):
             return guarded(self.problem, "reference", jax.eval_shape, self.problem.primal, leaves)
 
-    def _both(self, leaves: Leaves, dYs: Leaves) -> Both:
+    def _pair(self, leaves: Leaves, dYs: Leaves) -> Both:
+        theirs = guarded(self.problem, "reference", self._pulled, leaves, dYs)
+        return Both(guarded(self.problem, "hand", self.problem.run, leaves, dYs), theirs)
+
+    def _compiled_pair(self, leaves: Leaves, dYs: Leaves) -> Both:
         """Both gradients by one program; a second call with the same lists costs nothing."""
         if self._last is not None and self._last[0] is leaves and self._last[1] is dYs:
             return self._last[2]
         problem = self.problem
-        by_autodiff = pullback(problem.primal, problem.wanted)
-
-        def both(leaves: Leaves, dYs: Leaves) -> Both:
-            return Both(
-                guarded(problem, "hand", problem.run, leaves, dYs),
-                guarded(problem, "reference", by_autodiff, leaves, dYs),
-            )
-
         with precise(problem.x64):
             key = _key("both", (leaves, dYs))
             if key not in self._compiled:
                 try:
-                    self._compiled[key], jaxpr = compiled_program(both, on_device((leaves, dYs)))
+                    self._compiled[key], jaxpr = compiled_program(self._pair, on_device((leaves, dYs)))
                     self.calls_back |= any("callback" in name for name in primitives(jaxpr))
+                    if self.wide:  # in another dtype this is the truth
+                        run = self._compiled[key]
+                        self._shared[_key("pullback", (leaves, dYs))] = lambda *given: run(*given).autodiff
                 except NEEDS_NUMBERS:
-                    found = Both(self._by_hand_alone(leaves, dYs), self._run("pullback", by_autodiff, leaves, dYs))
+                    found = Both(self._by_hand_alone(leaves, dYs), self._run("pullback", self._pulled, leaves, dYs))
                     if self.compiles:  # then it is the reference: each by a program of its own from here
                         self._apart = True
                     return found
@@ -228,51 +212,35 @@ class Programs:
     def _by_hand_alone(self, leaves: Leaves, dYs: Leaves) -> tuple[Leaves, Leaves]:
         if self.compiles:
             try:
-                return self._run("run", self.problem.run, leaves, dYs, who="hand", by_steps=False)
+                return self._run("run", self.problem.run, leaves, dYs, who="hand")
             except NEEDS_NUMBERS:
                 self.compiles = False
         # NumPy's own functions get NumPy's own arrays.
-        leaves, dYs = (leaves, dYs) if not self._traces else on_device((leaves, dYs))
-        return as_numpy(guarded(self.problem, "hand", self.problem.run, leaves, dYs))
-
-    def _interpreted(self, who: Any, function: Function, leaves: Leaves, dYs: Leaves) -> tuple[Leaves, Leaves]:
         with precise(self.problem.x64):
-            return as_numpy(guarded(self.problem, who, interpreted, function, leaves, dYs))
+            given = on_device((leaves, dYs)) if self._traces else (leaves, dYs)
+            return as_numpy(guarded(self.problem, "hand", self.problem.run, *given))
 
     def _forward_mode(self, leaves: Leaves, directions: Leaves) -> tuple[Leaves, Leaves]:
-        wanted, primal = self.problem.wanted, self._wide_primal
+        pushed = pushforward(self._wide_primal, self.problem.wanted)
+        return self._run("tangent", pushed, leaves, directions, wide=True)
 
-        def tangent(leaves: Leaves, directions: Leaves) -> tuple[Leaves, Leaves]:
-            chosen = [jnp.asarray(leaves[i]) for i in wanted]
-            return jax.jvp(lambda chosen: primal(put(leaves, wanted, chosen)), (chosen,), (directions,))
-
-        with precise(True):
-            return self._run("tangent", tangent, leaves, directions, programs=self._shared)
-
-    def _run(
-        self,
-        name: str,
-        function: Function,
-        *arguments: Leaves,
-        who: Any = "reference",
-        by_steps: bool = True,
-        programs: dict[Any, Function] | None = None,
-    ) -> Any:
-        key, programs = _key(name, arguments), self._compiled if programs is None else programs
-        if key not in programs:
-            try:
-                compiled, _ = guarded(self.problem, who, compiled_program, function, on_device(arguments))
-            except NEEDS_NUMBERS as error:
-                if not by_steps:
-                    raise
+    def _run(self, name: str, function: Function, *given: Leaves, who: Any = "reference", wide: bool = False) -> Any:
+        """A program's results; in float64 it is shared with other dtypes' checks."""
+        key, programs = _key(name, given), self._shared if wide else self._compiled
+        with precise(wide or self.problem.x64):
+            if key not in programs:
                 try:
-                    return as_numpy(guarded(self.problem, who, function, *on_device(arguments)))
-                except NEEDS_NUMBERS:
-                    words = f"the reference, {self.problem.reference}, can't be traced by JAX: give another one"
-                    raise ProblemError(f"{self.problem.name}: {words}", "reference") from error
-            programs[key] = compiled
-        # Differences call a program a thousand times; NumPy's arrays cost a tenth of what making JAX's would.
-        return as_numpy(guarded(self.problem, who, programs[key], *arguments))
+                    programs[key], _ = guarded(self.problem, who, compiled_program, function, on_device(given))
+                except NEEDS_NUMBERS as error:
+                    if who == "hand":
+                        raise
+                    try:
+                        return as_numpy(guarded(self.problem, who, function, *on_device(given)))
+                    except NEEDS_NUMBERS:
+                        words = f"the reference, {self.problem.reference}, can't be traced by JAX: give another one"
+                        raise ProblemError(f"{self.problem.name}: {words}", "reference") from error
+            # Differences call a program a thousand times; NumPy's arrays cost a tenth of what making JAX's would.
+            return as_numpy(guarded(self.problem, who, programs[key], *given))
 
 
 def _key(name: str, given: Sequence[Leaves]) -> Any:

@@ -92,7 +92,8 @@ def _run(closed: Any, arguments: Sequence[Any]) -> list[Any]:
     values = dict(zip([*jaxpr.constvars, *jaxpr.invars], map(_in_numpy, [*consts, *arguments]), strict=True))
 
     def read(atom: Any) -> Any:
-        return np.asarray(atom.val, getattr(atom.aval, "dtype")) if isinstance(atom, Literal) else values[atom]
+        aval: Any = atom.aval
+        return np.asarray(atom.val, aval.dtype) if isinstance(atom, Literal) else values[atom]
 
     for equation in jaxpr.eqns:
         avals = [atom.aval for atom in equation.outvars]
