@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from handgrad.crosscheck.numerics.interpret import RULES
 from handgrad.crosscheck.errors.program.tracing import trace
+from handgrad.crosscheck.numerics.interpret import RULES
 
 RNG = np.random.default_rng(0)
 ROUNDED_HALF_AWAY = lax.RoundingMethod.AWAY_FROM_ZERO
