@@ -7,7 +7,7 @@ import numpy as np
 
 from handgrad.crosscheck.errors import forms
 from handgrad.crosscheck.errors.catalogue import GROUPS, QUICK
-from handgrad.crosscheck.errors.fit import EXACT, LEAST, SCALED, Fit, Found
+from handgrad.crosscheck.errors.fit import EXACT, LARGE, LEAST, SCALED, Fit, Found
 from handgrad.crosscheck.errors.gradient import Gradient, argument, wide
 
 HUGE = 2**22  # numbers in all draws together, above which only factors and places are looked for
@@ -58,6 +58,8 @@ def diagnose(specimen: Specimen) -> str:
         said = [] if came == due else [f"dtype {', '.join(came.names or [str(came)])} instead of {due}"]
         if came.names is not None:  # JAX's float0, which holds nothing
             return said[0]
+        if len(s.truth) > 2 and len(s.truth) * s.truth[0].size > LARGE:
+            s = _most_wrong(s)
         truth, hand = _stack(s.truth), _stack(s.hand)
         if np.iscomplexobj(hand) and not np.issubdtype(due, np.complexfloating):
             hand = np.real(hand)
@@ -65,6 +67,18 @@ def diagnose(specimen: Specimen) -> str:
         if precision and not said:
             said = [f"computed in {precision} instead of {due}"]
         return "; ".join(filter(None, [*said, _numbers(s, truth, hand.astype(truth.dtype), tolerance)]))
+
+
+def _most_wrong(s: Specimen) -> Specimen:
+    """The two draws that are most wrong: of a large gradient they say as much, sooner."""
+    errors = [
+        np.max(np.abs(wide(hand) - truth), initial=0, where=np.isfinite(truth))
+        for hand, truth in zip(s.hand, s.truth, strict=True)
+    ]
+    kept = sorted(np.argsort(errors)[-2:])  # NaN is the largest
+    others = {name: [draws[k] for k in kept] for name, draws in s.others.items()}
+    hand, truth, dYs = ([draws[k] for k in kept if draws] for draws in (s.hand, s.truth, s.dYs))
+    return s._replace(hand=hand, truth=truth, dYs=dYs, others=others)
 
 
 def _numbers(s: Specimen, truth: np.ndarray, hand: np.ndarray, tolerance: float) -> str:
@@ -75,10 +89,11 @@ def _numbers(s: Specimen, truth: np.ndarray, hand: np.ndarray, tolerance: float)
     others = {name: _stack(t) for name, t in s.others.items() if t[0].shape == s.truth[0].shape}
     if not np.iscomplexobj(truth):
         others = {name: t for name, t in others.items() if not np.iscomplexobj(t)}
-    x, g = argument(s.value, truth.shape[1:]), np.where(known, truth, 0)
+    x, everywhere = argument(s.value, truth.shape[1:]), bool(known.all())
+    g = truth if everywhere else np.where(known, truth, 0)
     of = Gradient(s.name, g, np.dtype(s.dtype), x, s.sizes, others, s.dYs, s.one)
     said = [forms.not_finite(of, hand, broken)] if broken.any() else []
-    fit = Fit(of, np.where(known, hand, 0), tolerance)
+    fit = Fit(of, hand if everywhere else np.where(known, hand, 0), tolerance)
     said += [explained(fit)] if fit.off.any() and not broken.all(0).all() else []
     return ", elsewhere ".join(filter(None, said))
 
@@ -86,9 +101,6 @@ def _numbers(s: Specimen, truth: np.ndarray, hand: np.ndarray, tolerance: float)
 def explained(fit: Fit) -> str:
     """What the catalogue says of it: of each group the lowest rank, of the groups the first."""
     best = Found(LEAST + 1, "")
-    if fit.large and len(fit.g) > 2 and fit.proportional() is None:
-        # The two draws that are most wrong say as much, sooner.
-        fit = fit.of_draws(np.sort(np.argsort(np.abs(fit.d).reshape(len(fit.d), -1).max(1))[-2:]))
     for group in GROUPS if fit.g.size <= HUGE else QUICK:
         for error in group:
             for found in error.recognized(fit):
