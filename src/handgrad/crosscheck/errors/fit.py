@@ -229,7 +229,7 @@ def parallel(t: np.ndarray, y: np.ndarray, cosine: float) -> bool:
     return 0 < tt < np.inf and yy > 0 and abs(inner(t, y)) ** 2 >= cosine * tt * yy
 
 
-def over(a: np.ndarray, scale: float) -> np.ndarray:
+def over(a: np.ndarray, scale: float) -> Any:
     """a by a real number, contiguous: two real divisions take a tenth of a complex one."""
     a = np.ascontiguousarray(a)
     return (a.view(np.float64) / scale).view(a.dtype) if np.iscomplexobj(a) else a / scale

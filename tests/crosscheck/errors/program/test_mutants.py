@@ -163,7 +163,7 @@ def test_linear_by_its_formula():
     expected = [
         ("stale argument 0", "W", X_old.T @ dY),
         ("stale argument 1", "X", dY @ W_old.T),
-        ("transpose left out", "X", dY @ W),
+        ("operand 1 transposed", "X", dY @ W),
         ("reduce_sum: the first element instead of the sum", "b", dY[0]),
         ("reduce_sum: a mean instead of the sum", "b", dY.mean(0)),
     ]
