@@ -11,6 +11,7 @@ from handgrad.crosscheck.errors.repair.leaf import Leaf
 OTHERS = 2  # lines that are named beside the likeliest
 AS_SIMPLE = 0.4  # the cost that a change may have more there
 CALL = 0.05  # the cost of naming the line that calls or reads
+BARE = 0.15  # of naming one that only returns a name
 RENAMED = 0.3  # what is likelier where a line only gives a name
 
 
@@ -34,7 +35,8 @@ def _lines(leaf: Leaf, step: Step, candidate: Candidate) -> Iterator[tuple[Line 
     At its step; where a function calls the helper that the step is in; where the value that it changes is read, or
     given the name that it is read by.
     """
-    yield step.line, candidate.cost
+    bare = step.name == "return" and step.line is not None and returned(step.line, leaf.leaf)
+    yield step.line, candidate.cost + (BARE if bare else 0.0)
     if not candidate.movable:
         return
     for helper, line in pairwise(leaf.source.stacks[step.site]):
@@ -45,8 +47,10 @@ def _lines(leaf: Leaf, step: Step, candidate: Candidate) -> Iterator[tuple[Line 
     names = {(step.line, called)}
     for one in [step] if candidate.slot in step.inputs else readers if len(readers) == 1 else []:
         if one.line is not None:
-            yield one.line, candidate.cost + CALL * (one is not step)
-            read = [*operands(one.line, one.name)[one.inputs.index(candidate.slot) :], returned(one.line, leaf.leaf)][0]
+            own = returned(one.line, leaf.leaf) if one.name == "return" else ""
+            if one is not step:
+                yield one.line, candidate.cost + (BARE if own else CALL)
+            read = own or [*operands(one.line, one.name)[one.inputs.index(candidate.slot) :], ""][0]
             names |= {(one.line, read)}
             names |= {(line, name) for line in leaf.source.stacks[one.site][1:] for name in arguments(line)}
     made = {one.line.line for one in leaf.steps if one.line and candidate.slot in one.outputs}

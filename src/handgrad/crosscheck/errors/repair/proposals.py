@@ -20,7 +20,9 @@ def proposals(place: Place, step: Step, v: np.ndarray, visible: Visible, tier: i
         yield Proposal(lambda frame, v: np.ones_like(v), "", "", "1", 1.2)
         for one in visible.like(place.site, v.shape):
             if one.slot != place.slot and not np.array_equal(one.of(visible.values), v):
-                yield other(one, 0.2 * one.rank + visible.distance(step, one.slot))
+                # The same name for another value: a line that runs twice, as of a helper, and says nothing.
+                again = one.name == visible.names[place.slot]
+                yield other(one, 0.2 * one.rank + visible.distance(step, one.slot) + again)
         yield from _times_functions(place, step, v, visible, slice(1))
     elif tier == 1:
         yield from _reduced(place, v, visible)
