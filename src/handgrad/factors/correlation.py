@@ -1,6 +1,7 @@
 """Correlation: the gradient of every convolution's kernel, Σ_b X_b ⋆ Δ_b."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -24,7 +25,8 @@ from handgrad.factors.base import (
     weighted,
 )
 from handgrad.factors.costs import Cost
-from handgrad.factors.windows import Window, of_tap, padded, patches
+from handgrad.factors.outer import Outer
+from handgrad.factors.windows import Window, features_of_groups, is_cheaper_by_shifts, of_tap, padded, patches
 
 
 @jax.tree_util.register_dataclass
@@ -63,10 +65,15 @@ class Correlation(Factor):
         """
         self._check_sides()
         window, axes = self.window, len(self.window.size)
+        if window.is_pointwise:
+            seen = of_tap(padded(self.X, window, 0), window, (0,) * axes, self.Delta.shape[1:-1])
+            return Outer(seen, self.Delta).accumulate(weights).reshape(self.shape)
+        if self._is_by_shifts():
+            return jnp.sum(weighted(self.per_example(), weights), axis=0)
         Delta = weighted(self.Delta, weights)
         dtype = jnp.result_type(self.X, Delta)
         space, n_in = self.X.shape[1:-1], self.X.shape[-1] // window.groups
-        if window.groups > 1 and (n_in == 1 or meshes.places(self.X, self.batch) > 1):
+        if window.groups > 1 and meshes.places(self.X, self.batch) > 1:
             return self._tap_by_tap(Delta)
         of_sides, of_kernel = (0, axes + 1, *range(1, axes + 1)), (axes + 1, axes, *range(axes))
         convolve = partial(
@@ -88,8 +95,7 @@ class Correlation(Factor):
         return meshes.along(of_taps, product, self.X.astype(dtype), Delta.astype(dtype))
 
     def _tap_by_tap(self, Delta: Array) -> Array:
-        """One product for each tap: for depthwise kernels, and where the batch, which would be among the features of
-        each group, may be sharded."""
+        """One product for each tap: where the batch, which would be among the features of a group, may be sharded."""
         dtype, outputs, groups = accumulator(self.X, Delta), Delta.shape[1:-1], self.window.groups
 
         def by_group(A: Array) -> Array:
@@ -97,16 +103,39 @@ class Correlation(Factor):
             return A.reshape(*A.shape[:2], groups, A.shape[-1] // groups)
 
         def product(x: Array) -> Array:
-            if x.shape[-1] > 1:
-                return meshes.einsum("btgi,btgo->igo", x, Delta, dtype)
-            return jnp.sum(x.astype(dtype) * Delta, axis=(0, 1))[None]  # faster than a matrix product of one column
+            return meshes.einsum("btgi,btgo->igo", x, Delta, dtype)
 
         X, Delta = padded(self.X, self.window, 0), meshes.along_batch(by_group, Delta)
         taps = (meshes.along_batch(by_group, of_tap(X, self.window, tap, outputs)) for tap in self.window.taps())
         return jnp.stack(list(map(product, taps))).reshape(self.shape)
 
+    def _is_by_shifts(self) -> bool:
+        """Whether dK, too, is cheaper as shifted products: where there are groups."""
+        _, _, n_out = _sizes(self)
+        return self.window.groups > 1 and is_cheaper_by_shifts(self.window, self.shape[-2], n_out)
+
+    def _by_shifts(self) -> Gradients:
+        """For each tap and each input feature of a group, the sum over the outputs of a product of X, shifted, and Δ:
+        all of them in one loop, which reads both once."""
+        window, outputs, dtype = self.window, self.Delta.shape[1:-1], accumulator(self.X, self.Delta)
+
+        def add(one: Sequence[Array], other: Sequence[Array]) -> tuple[Array, ...]:
+            return tuple(map(jnp.add, one, other))
+
+        def sums(X: Array, Delta: Array) -> Array:
+            X = padded(X, window, 0)
+            seen = (of_tap(X, window, tap, outputs) for tap in window.taps())
+            products = [x * Delta for x_t in seen for x in features_of_groups(x_t, window.groups, Delta.shape[-1])]
+            zeros, space = [jnp.zeros((), dtype)] * len(products), range(1, Delta.ndim - 1)
+            return jnp.stack(jax.lax.reduce(products, zeros, add, list(space)), axis=1)
+
+        g = meshes.along_batch(sums, self.X.astype(dtype), self.Delta.astype(dtype))
+        return g.reshape(self.batch, *self.shape)
+
     def per_example(self) -> Gradients:
         self._check_sides()
+        if self._is_by_shifts():
+            return self._by_shifts()
         P, Delta = self._by_groups()
         dtype = accumulator(P, Delta)
         g = jnp.einsum("btkgi,btgo->bkigo", P, Delta, preferred_element_type=dtype)

@@ -12,6 +12,8 @@ from jaxtyping import Array, Float
 
 Pairs = tuple[tuple[int, int], ...]
 
+MOST_SHIFTS = 100  # as many products in one loop compile in about half a second
+
 
 @dataclass(frozen=True)
 class Window:
@@ -38,6 +40,11 @@ class Window:
     def span(self) -> tuple[int, ...]:
         """From the first tap to the last: d (size − 1) + 1."""
         return tuple(d * (k - 1) + 1 for k, d in zip(self.size, self.dilation, strict=True))
+
+    @property
+    def is_pointwise(self) -> bool:
+        """Whether each output sees one element, and all of its features: a matrix product."""
+        return math.prod(self.size) == 1 and self.groups == 1
 
     def outputs(self, space: Sequence[int]) -> tuple[int, ...]:
         """m, how many windows fit in a space of n elements with its padding."""
@@ -67,6 +74,32 @@ class Window:
         return product(*(range(0, span, d) for span, d in zip(self.span, self.dilation, strict=True)))
 
 
+def is_cheaper_by_shifts(window: Window, n_in: int, n_out: int) -> bool:
+    """Whether Σ_t Σ_c of X's feature c, shifted to tap t, times its row of K is cheaper than XLA's convolution.
+
+    The sum is one loop of elementwise products, and XLA on CPU has no fast convolution of groups, nor one of a few
+    features to at most 16: there it takes as long as for 16. Measured on CPU; on other devices both are bound by
+    reading X.
+
+    Args:
+      n_in, n_out: features of one group.
+    """
+    shifts = math.prod(window.size) * n_in
+    if window.groups > 1:
+        return n_in <= 8 and shifts <= MOST_SHIFTS
+    return n_out <= 16 and shifts <= MOST_SHIFTS and shifts * max(n_out, 8) <= 1000
+
+
+def features_of_groups(
+    X: Float[Array, "*tokens n"], groups: int, n_out: int
+) -> Iterator[Float[Array, "*tokens {n_out}"]]:
+    """Feature 0 of each group, feature 1, ..., each repeated for all outputs of its group."""
+    n_in, times = X.shape[-1] // groups, n_out // groups
+    for i in range(n_in):
+        feature = X[..., i::n_in]
+        yield feature if times == 1 else jnp.repeat(feature, times, axis=-1)
+
+
 def patches(X: Float[Array, "batch *space n"], window: Window) -> Float[Array, "batch *outputs taps n"]:
     """What each window sees (im2col), padding as 0."""
     axes = len(window.size)
@@ -85,6 +118,16 @@ def padded(X: Float[Array, "batch *space n"], window: Window, value: float) -> F
     """X with as much padding as windows meet; elements behind the last window go."""
     margins = ((0, 0), *window.padding_met(X.shape[1:-1]), (0, 0))
     return jax.lax.pad(X, jnp.asarray(value, X.dtype), [(*pair, 0) for pair in margins])
+
+
+def through_tap(
+    X: Float[Array, "batch *space n"], window: Window, tap: Sequence[int], outputs: Sequence[int]
+) -> Float[Array, "batch *outputs n"]:
+    """`of_tap` of an X without its padding."""
+    axes = zip(X.shape[1:-1], outputs, window.padding, window.strides, tap, strict=True)
+    margins = [(p - t, s * (m - 1) + 1 + t - p - n, 0) for n, m, (p, _), s, t in axes]
+    X = jax.lax.pad(X, jnp.zeros((), X.dtype), [(0, 0, 0), *margins, (0, 0, 0)])
+    return X[(slice(None), *(slice(None, None, s) for s in window.strides))]
 
 
 def of_tap(

@@ -1,14 +1,10 @@
 """Convolution: the same few weights under every window of space."""
 
-from collections.abc import Sequence
-from functools import partial
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from handgrad import meshes
 from handgrad.checks import (
     InputError,
     as_row,
@@ -20,9 +16,9 @@ from handgrad.checks import (
     describe,
 )
 from handgrad.factors import Correlation, Total
-from handgrad.factors.base import accumulator
-from handgrad.factors.windows import Pairs, Window
+from handgrad.factors.windows import Window
 from handgrad.rule import Rule
+from handgrad.rules.images._forms import convolve, convolve_back
 from handgrad.rules.images._windows import Padding, PerAxis, make_window
 
 __all__ = ["ConvolutionResiduals", "convolution", "convolution_backward", "convolution_forward"]
@@ -99,44 +95,6 @@ def convolution_backward(
 
 
 convolution = Rule(convolution_forward, convolution_backward)
-
-
-def convolve(X: Array, K: Array, window: Window) -> Float[Array, "batch *outputs n_out"]:
-    """P K, the patches of X times the kernel, without writing P out."""
-    return _slide(X, K, window.strides, window.padding, (1,) * len(window.size), window)
-
-
-def convolve_back(Y: Array, K: Array, window: Window, space: tuple[int, ...]) -> Float[Array, "batch *space n_in"]:
-    """The transpose of `convolve` in X.
-
-    Again a convolution: Y with s − 1 zeros between two elements, a window that moves by 1, the kernel flipped, and
-    each group's K_t transposed.
-    """
-    axes, groups = len(window.size), window.groups
-    n_in, n_out = K.shape[-2:]
-    flipped = jnp.flip(K, range(axes)).reshape(*window.size, n_in, groups, n_out // groups)
-    transposed = flipped.swapaxes(-1, -3).reshape(*window.size, n_out // groups, groups * n_in)
-    return _slide(Y, transposed, (1,) * axes, window.padding_back(space), window.strides, window)
-
-
-def _slide(
-    X: Array, K: Array, strides: Sequence[int], padding: Pairs, input_dilation: Sequence[int], window: Window
-) -> Array:
-    """One convolution by XLA, features last, summed in float32 at least."""
-    axes, dtype = len(window.size), jnp.result_type(X, K)
-    of_images, of_kernel = (0, axes + 1, *range(1, axes + 1)), (axes + 1, axes, *range(axes))
-    convolve = partial(
-        jax.lax.conv_general_dilated,
-        window_strides=strides,
-        padding=padding,
-        lhs_dilation=input_dilation,
-        rhs_dilation=window.dilation,
-        dimension_numbers=jax.lax.ConvDimensionNumbers(of_images, of_kernel, of_images),
-        feature_group_count=window.groups,
-        preferred_element_type=accumulator(dtype),
-    )
-    of_outputs = [meshes.spec(X)[0], *(None for _ in range(axes)), meshes.spec(K)[-1]]
-    return meshes.along(of_outputs, convolve, X.astype(dtype), K.astype(dtype)).astype(dtype)
 
 
 def kernel_window(

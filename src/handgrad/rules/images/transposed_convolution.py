@@ -17,8 +17,9 @@ from handgrad.checks import (
 from handgrad.factors import Correlation, Total
 from handgrad.factors.windows import Window
 from handgrad.rule import Rule
+from handgrad.rules.images._forms import convolve, convolve_back
 from handgrad.rules.images._windows import Padding, PerAxis, make_window, per_axis
-from handgrad.rules.images.convolution import add_bias, check_groups, check_kernel, convolve, convolve_back
+from handgrad.rules.images.convolution import add_bias, check_groups, check_kernel
 
 __all__ = [
     "TransposedConvolutionResiduals",
