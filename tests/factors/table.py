@@ -204,8 +204,9 @@ WINDOWS = {
     "strides": (plane((3, 2), strides=(2, 3), padding=((1, 2), (0, 1))), (6, 5), 2, 2),
     "dilation": (plane((2, 3), strides=(2, 1), dilation=(3, 2), padding=((2, 0), (1, 3))), (5, 4), 1, 2),
     "depthwise": (plane((3, 3), groups=3), (4, 5), 3, 6),
+    "pointwise": (plane((1, 1), strides=(2, 1), padding=((1, 0), (0, 1))), (4, 2), 2, 3),
     "unused margin": (plane(strides=(4, 3)), (5, 4), 2, 1),
-    "line": (Window((3,), (2,), ((2, 1),), (1,), 1), (7,), 2, 2),
+    "line": (Window((3,), (2,), ((2, 1),), (1,), 2), (7,), 18, 2),
     "solid": (Window((2, 1, 2), (1, 2, 1), ((0, 1), (0, 0), (1, 0)), (1, 1, 2), 2), (3, 3, 3), 2, 4),
 }
 

@@ -146,21 +146,28 @@ CASES = [
     Case(
         rules.convolution,
         "line",
-        normal((2, 9, 4), (3, 2, 2), (2,)),
+        normal((2, 9, 18), (3, 9, 18), (18,)),  # XLA's form: groups of more than eight features
         convolution,
         {"strides": 2, "padding": ((3, 1),), "dilation": 2, "groups": 2},
     ),
     edge(
         rules.convolution,
-        "depthwise",
-        normal((2, 6, 5, 2), (2, 3, 1, 4)),
+        "pointwise",
+        normal((2, 5, 4, 3), (1, 1, 3, 2), (2,)),
         convolution,
-        {"strides": (3, 2), "padding": "VALID", "groups": 2},
+        {"strides": (2, 3), "padding": ((1, 0), (0, 2))},
+    ),
+    edge(
+        rules.convolution,
+        "depthwise",
+        normal((2, 6, 5, 3), (2, 3, 1, 3)),
+        convolution,
+        {"strides": (3, 2), "padding": ((0, 0), (2, 1)), "groups": 3},
     ),
     edge(
         rules.convolution,
         "solid",
-        normal((2, 3, 4, 3, 2), (2, 1, 2, 2, 1), (1,)),
+        normal((2, 3, 4, 3, 17), (2, 1, 2, 17, 17), (17,)),
         convolution,
         {"strides": (1, 2, 1), "dilation": (2, 1, 1)},
     ),
