@@ -38,8 +38,9 @@ def attention(
     seen = seen if mask is None else seen & jnp.broadcast_to(mask, S.shape)
     P = jax.nn.softmax(S, axis=-1, where=seen)
     if key is not None and dropout:
-        column = jax.vmap(lambda j: jax.random.bernoulli(jax.random.fold_in(key, j), 1 - dropout, P.shape[:3]), 0, -1)
-        P = P * column(jnp.arange(keys)) / (1 - dropout)
+        rows = [[jax.random.fold_in(jax.random.fold_in(key, i), j) for j in range(keys)] for i in range(tokens)]
+        kept = [[jax.random.bernoulli(one, 1 - dropout, P.shape[:2]) for one in row] for row in rows]
+        P = P * jnp.moveaxis(jnp.array(kept), (0, 1), (2, 3)) / (1 - dropout)
     return jnp.swapaxes(P @ V, 1, 2).astype(jnp.result_type(Q, K, V))
 
 
@@ -103,6 +104,7 @@ CASES = [
     *of_both("everything", DROPPED, 2, dropout=0.4, **OPTIONS),
     edge(rules.attention, "one-token", ONE_TOKEN, attention),
     edge(rules.tiled_attention, "one-tile", ONE_TOKEN, attention),
+    edge(rules.tiled_attention, "many-keys", drawn(1, 1, 520, 1, 1, 1, 1), attention),
     *of_both("empty", drawn(0, 2, 3, 2, 1, 2, 2), 2),
     Case(rules.rotary, "half", at((2, 3, 2, 6), 0, 1, 2), rotary),
     Case(rules.rotary, "interleaved", at((2, 3, 2, 6), 5, 1, 700), rotary, {"form": "interleaved", "base": 100.0}),

@@ -29,7 +29,8 @@ class Gpt2Config:
       width, blocks, heads: features of a token, how many blocks, attention heads of each.
       dropout: rate after each branch and on attention's weights; a forward pass without a key has none.
       eps: layer norms add it to the variance.
-      tile: None saves attention's weights, a number recomputes them in tiles of that many keys (flash attention).
+      tile: a number recomputes attention's weights in tiles of that many tokens (flash attention); None does so where
+        that is faster, and saves them where tokens are few.
       residuals: of the blocks, "save" or "recompute", as `repeat`.
     """
 

@@ -17,7 +17,8 @@ class LlamaConfig:
       heads, kv_heads: query heads, and the fewer heads of keys and values that they share.
       rotary_base: θ of the rotary positions.
       eps: the RMS norms add it to the mean square.
-      tile: None saves attention's weights, a number recomputes them in tiles of that many keys (flash attention).
+      tile: a number recomputes attention's weights in tiles of that many tokens (flash attention); None does so where
+        that is faster, and saves them where tokens are few.
       residuals: of the blocks, "save" or "recompute", as `repeat`.
     """
 

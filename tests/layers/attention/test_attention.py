@@ -6,7 +6,7 @@ import pytest
 from helpers import assert_refused, assert_same, both_gradients, drawn
 
 import handgrad as hg
-from handgrad import factors
+from handgrad import factors, rules
 from handgrad.layers import MultiHeadAttentionParams, multi_head_attention
 
 KEY = jax.random.key(0, impl="unsafe_rbg")  # threefry takes longer to compile
@@ -59,6 +59,18 @@ def test_gradients_are_factors_of_one_input():
         assert dparams.query.W.A is dparams.key.W.A is dparams.value.W.A is x
 
     jax.eval_shape(look, drawn(TWO, X), X)
+
+
+def test_many_tokens_are_tiled():
+    """From 256 on, on a CPU, if `tile` doesn't say so."""
+
+    def kept(layer, tokens):
+        x = jax.ShapeDtypeStruct((1, tokens, 8), "float32")
+        params = jax.eval_shape(layer.init, KEY, x)
+        return type(jax.eval_shape(layer.forward, params, x)[1].attention)
+
+    assert [kept(TWO, tokens) for tokens in (255, 256)] == [rules.AttentionResiduals, rules.TiledAttentionResiduals]
+    assert kept(multi_head_attention(2, tile=8), 9) == rules.TiledAttentionResiduals
 
 
 def test_heads_are_attentions_side_by_side():

@@ -79,8 +79,11 @@ def test_softcap_and_dropout():
     """torch has no softcap in this function: its tanh and its softmax. Its draw of what is dropped is another, but its
     arithmetic on the same draw is not."""
     key = jax.random.key(5)
-    columns = [jax.random.bernoulli(jax.random.fold_in(key, j), 0.6, (2, 4, 5)) for j in range(6)]
-    R = torch.tensor(np.stack(columns, -1)).double() / 0.6
+    drawn = [
+        [jax.random.bernoulli(jax.random.fold_in(jax.random.fold_in(key, i), j), 0.6, (2, 4)) for j in range(6)]
+        for i in range(5)
+    ]
+    R = torch.tensor(np.moveaxis(np.array(drawn), (0, 1), (2, 3))).double() / 0.6
 
     def with_softcap(Q, K, V, bias):
         q, k, v = map(repeated, (Q, K, V))

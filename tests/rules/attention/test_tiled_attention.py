@@ -8,6 +8,8 @@ from rules.refusals import refuses
 
 import handgrad as hg
 from handgrad import rules
+from handgrad.rules.attention._scores import Options
+from handgrad.rules.attention._tiles import Tiles
 
 
 def temporary_bytes(rule, tokens):
@@ -17,12 +19,26 @@ def temporary_bytes(rule, tokens):
 
 
 def test_memory_grows_linearly_in_tiles():
-    """Twice the tokens: twice the temporary memory in tiles, four times in the plain form."""
+    """Twice the tokens: twice the temporary memory, and less than the probabilities of one head alone."""
     small, large = (temporary_bytes(rules.tiled_attention.with_options(tile=32), tokens) for tokens in (256, 512))
-    plain, twice = (temporary_bytes(rules.attention, tokens) for tokens in (256, 512))
     assert large <= 2.05 * small
-    assert twice >= 3.5 * plain
-    assert large < twice / 8
+    assert large < 4 * 512**2
+
+
+@pytest.mark.parametrize(("tokens", "keys", "tile"), [(8, 8, 2), (7, 12, 3), (9, 4, 4), (3, 5, 8)])
+@pytest.mark.parametrize("window", [None, 1, 3])
+@pytest.mark.parametrize("causal", [False, True])
+def test_tiles_that_are_hidden_altogether_are_never_made(tokens, keys, tile, causal, window):
+    tiles = Tiles.of(tokens, keys, tile)
+    assert tiles.height <= tile
+    assert tiles.width <= tile
+    ahead = np.subtract.outer(np.arange(keys), np.arange(tokens)).T
+    seen = (ahead <= 0) | (not causal)
+    seen &= np.abs(ahead) < (window or 100)
+    with_a_key = {(i // tiles.height * tiles.height, j // tiles.width * tiles.width) for i, j in np.argwhere(seen)}
+    made = tiles.visible(Options(1.0, causal, window, None, 0.0))
+    assert with_a_key == set(zip(made.query.tolist(), made.key.tolist(), strict=True))
+    assert len(made.query) == len(with_a_key)
 
 
 def test_refuses_a_tile_of_nothing():

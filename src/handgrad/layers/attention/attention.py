@@ -1,6 +1,6 @@
 """multi_head_attention: every token attends to the tokens that it may see."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,7 @@ from handgrad.layers.layer import Layer, composed, from_rule, placed
 from handgrad.layers.linear.linear import Initializer, LinearParams, linear
 from handgrad.rule import Rule
 from handgrad.rules.attention._scores import check_options
+from handgrad.rules.attention._tiles import is_worth_tiling
 
 __all__ = ["MultiHeadAttentionParams", "multi_head_attention"]
 
@@ -95,7 +96,8 @@ def multi_head_attention(
       bias: False omits the biases of all four projections.
       causal, window, softcap, dropout: as attention_forward.
       rotary: the base of a rotary position embedding of queries and keys (form "half"), or None for none.
-      tile: None is plain attention; a number is tiled attention with so many keys at a time.
+      tile: a number is tiled attention with so many queries and keys at a time; None is tiled attention where there are
+        many tokens, 256 and more on a CPU, and plain attention, which keeps its probabilities, where there are few.
       init_W: initializer of the four weights, (key, shape, dtype) -> array; biases begin at zero.
     Derivation: docs/derivations/attention/attention.md
     """
@@ -110,9 +112,7 @@ def multi_head_attention(
     if rotary is not None:
         check_positive(where, "rotary", rotary)
     check_options(where, 1, None, causal, window, softcap, dropout)
-    rule = rules.attention if tile is None else rules.tiled_attention.with_options(tile=tile)
-    rule = rule.with_options(causal=causal, window=window, softcap=softcap, dropout=dropout)
-    attend = placed("attention", _of_heads(rule))
+    attend = placed("attention", _of_heads(tile, causal=causal, window=window, softcap=softcap, dropout=dropout))
     rotate = None if rotary is None else placed("rotary", _rotary(rotary))
 
     def projections(x: Tokens | jax.ShapeDtypeStruct) -> tuple[Projections, int]:
@@ -169,16 +169,20 @@ def multi_head_attention(
     return composed(init, forward, backward)
 
 
-def _of_heads(rule: Rule[..., Heads]) -> Layer:
-    """The attention of (Q, K, V) as a layer."""
+def _of_heads(tile: int | None, **options: Any) -> Layer:
+    """The attention of (Q, K, V) as a layer: plain or tiled."""
+    plain = rules.attention.with_options(**options)
+    tiled = rules.tiled_attention.with_options(tile=tile, **options)
 
     def forward(
         params: tuple[()], x: tuple[Heads, Heads, Heads], key: PRNGKeyArray | None = None
     ) -> tuple[Heads, AttentionResiduals]:
-        return rule.forward(*x, key=key)
+        in_tiles = tile is not None or is_worth_tiling(x[0].shape[1], x[1].shape[1])
+        return (tiled if in_tiles else plain).forward(*x, key=key)
 
     def backward(residuals: AttentionResiduals, dy: Heads) -> tuple[tuple[Heads, Heads, Heads], tuple[()]]:
-        dQ, dK, dV, *_ = rule.backward(residuals, dy)
+        in_tiles = isinstance(residuals, rules.TiledAttentionResiduals)
+        dQ, dK, dV, *_ = (tiled if in_tiles else plain).backward(residuals, dy)
         return (dQ, dK, dV), ()
 
     return Layer(lambda key, x: (), forward, backward)

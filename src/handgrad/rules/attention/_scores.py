@@ -1,9 +1,11 @@
 """What the two forms of attention share: their arguments, masking, the scores, and dropout.
 
-Inside, heads are in groups that share keys and values: scores have the shape (batch, kv_heads, group, tokens, keys),
-with heads = kv_heads × group. In einsum these axes are called b, g, r, t, s, and features n.
+Inside, heads are in groups that share keys and values, and stand in front of the tokens: scores have the shape (batch,
+kv_heads, group, tokens, keys), with heads = kv_heads × group. In einsum these axes are called b, g, r, t, s, and
+features n.
 """
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -21,7 +23,10 @@ Values = Float[Array, "batch keys kv_heads n_v"]
 Bias = Float[Array, "#batch #heads #tokens keys"]
 Mask = Bool[Array, "#batch #heads #tokens keys"]
 Key = PRNGKeyArray | UInt32[Array, " words"]  # of the new style, or the bare numbers of jax.random.PRNGKey
+GroupedQueries = Float[Array, "batch kv_heads group tokens n"]
+GroupedKeys = Float[Array, "batch kv_heads keys n"]
 Scores = Float[Array, "batch kv_heads group tokens keys"]
+GroupedBias = Shaped[Array, "#batch #kv_heads #group #tokens keys"]  # or mask
 
 
 class Options(NamedTuple):
@@ -88,10 +93,16 @@ def without_hidden(Q: Queries, K: Keys, V: Values, mask: Mask | None) -> tuple[Q
     return jnp.where(sees, Q, 0), jnp.where(is_seen, K, 0), jnp.where(is_seen, V, 0)
 
 
-def grouped(A: Queries, kv_heads: int) -> Float[Array, "batch tokens kv_heads group n"]:
-    """Heads as groups of neighbors: head h belongs to group h // (heads / kv_heads)."""
+def grouped(A: Queries, kv_heads: int) -> GroupedQueries:
+    """Heads in front of the tokens, as groups of neighbors: head h belongs to group h // (heads / kv_heads)."""
     batch, tokens, heads, n = A.shape
-    return A.reshape(batch, tokens, kv_heads, heads // kv_heads, n)
+    return jnp.moveaxis(A.reshape(batch, tokens, kv_heads, heads // kv_heads, n), 1, 3)
+
+
+def ungrouped(A: GroupedQueries) -> Queries:
+    """The inverse of `grouped`."""
+    batch, kv_heads, group, tokens, n = A.shape
+    return jnp.moveaxis(A, 3, 1).reshape(batch, tokens, kv_heads * group, n)
 
 
 def grouped_scores(
@@ -103,13 +114,16 @@ def grouped_scores(
 
 
 def product(subscripts: str, A: Array, B: Array) -> Array:
-    """einsum with its sums in at least float32."""
-    return meshes.einsum(subscripts, A, B, accumulator(A, B))
+    """einsum with its sums in at least float32. The queries of a group's heads, r and t, are one axis of it: XLA has a
+    product of two matrices without a copy where both are stacks of matrices."""
+    one, other = (side.reshape(*side.shape[:2], math.prod(side.shape[2:-1]), side.shape[-1]) for side in (A, B))
+    C = meshes.einsum(subscripts.replace("rt", "q"), one, other, accumulator(A, B))
+    return C.reshape(*A.shape[:4], C.shape[-1]) if subscripts.endswith(("rts", "rtn")) else C
 
 
-def scores(Q: Float[Array, "batch tokens kv_heads group n"], K: Keys, options: Options) -> Scores:
+def scores(Q: GroupedQueries, K: GroupedKeys, options: Options) -> Scores:
     """S = scale Q Kᵀ, before a softcap."""
-    return options.scale * product("btgrn,bsgn->bgrts", Q, K)
+    return options.scale * product("bgrtn,bgsn->bgrts", Q, K)
 
 
 def capped(S: Scores, options: Options) -> Scores:
@@ -125,52 +139,53 @@ def through_softcap(dZ: Scores, S: Scores | None, options: Options) -> Scores:
     return dZ * (4 * E / (1 + E) ** 2)
 
 
-def logits(
-    S: Scores, bias: Array | None, mask: Array | None, columns: Int[Array, " keys"], count: int, options: Options
-) -> Scores:
-    """Z = S + B, S capped; −∞ where a query doesn't see the key. `columns` number the keys, padding from `count` on."""
+def visible(i: Int[Array, " tokens"], j: Int[Array, " keys"], options: Options) -> Bool[Array, "tokens keys"] | None:
+    """Whether `causal` and the window let query i see key j; None where they hide nothing."""
+    if not options.causal and options.window is None:
+        return None
+    ahead = j[None, :] - i[:, None]
+    if options.window is None:
+        return ahead <= 0
+    return (-options.window < ahead) & (ahead < (1 if options.causal else options.window))
+
+
+def logits(S: Scores, bias: Array | None, mask: Array | None, seen: Array | None, options: Options) -> Scores:
+    """Z = S + B, S capped; −∞ where the mask or `seen` (tokens, keys) hide the key from the query."""
     S = capped(S, options)
     Z = S if bias is None else S + bias
-    i, j = jnp.arange(S.shape[-2])[:, None], columns[None, :]
-    seen = j < count
-    if options.causal:
-        seen = seen & (j <= i)
-    if options.window is not None:
-        seen = seen & (jnp.abs(i - j) < options.window)
-    seen = seen[None, None, None]
-    return jnp.where(seen if mask is None else seen & mask, Z, -jnp.inf)
+    for hides_not in (mask, None if seen is None else seen[None, None, None]):
+        Z = Z if hides_not is None else jnp.where(hides_not, Z, -jnp.inf)
+    return Z
 
 
 def exponential(Z: Array, M: Array) -> Array:
-    """e^(Z − M), and 0 where Z = −∞, where M may be −∞ or NaN as well."""
-    nothing = jnp.isneginf(Z)
-    return jnp.where(nothing, 0, jnp.exp(Z - jnp.where(jnp.isneginf(M), 0, M)))
+    """e^(Z − M), and 0 where Z = −∞ and M as well."""
+    return jnp.exp(Z - jnp.where(jnp.isneginf(M), 0, M))
 
 
-def normalized(E: Array, total: Array) -> Array:
-    """E / total, and 0 where E is 0, where total may be 0 (a query that sees no key) or NaN as well."""
-    return jnp.where(E == 0, 0, E / jnp.where(total == 0, 1, total))
+def normalized(E: Scores, Z: Scores, total: Array) -> Scores:
+    """P = E / total, and 0 where Z = −∞, where total may be 0 (a query that sees no key) or NaN as well."""
+    return jnp.where(jnp.isneginf(Z), 0, E / jnp.where(total == 0, 1, total))
 
 
-def dropped(P: Scores, key: Key | None, columns: Int[Array, " keys"], options: Options) -> Scores:
-    """P ∘ R, with R = 0 or 1 / (1 − dropout). Each column of R is drawn from its own random key, so that a tile can
-    draw its part alone and both forms drop the same."""
+def dropped(P: Scores, key: Key | None, i: Int[Array, " tokens"], j: Int[Array, " keys"], options: Options) -> Scores:
+    """P ∘ R, with R = 0 or 1 / (1 − dropout). R of a query and a key is drawn from a random key of theirs, so that a
+    tile can draw its part alone and both forms drop the same."""
     if key is None or not options.dropout:
         return P
-    batch, kv_heads, group, tokens, _ = P.shape
+    batch, kv_heads, group = P.shape[:3]
 
-    def column(j: Array) -> Array:
-        return jax.random.bernoulli(jax.random.fold_in(key, j), 1 - options.dropout, (batch, kv_heads * group, tokens))
+    def draw(i: Array, j: Array) -> Array:
+        of_both = jax.random.fold_in(jax.random.fold_in(key, i), j)
+        return jax.random.bernoulli(of_both, 1 - options.dropout, (batch, kv_heads * group))
 
-    kept = jax.vmap(column, out_axes=-1)(columns).reshape(P.shape)
+    kept = jax.vmap(jax.vmap(draw, (None, 0), -1), (0, None), -2)(i, j).reshape(P.shape)
     return jnp.where(kept, P / (1 - options.dropout), 0)
 
 
-def sum_to(dZ: Scores, bias: Float[Array, "#batch #heads #tokens _"]) -> Float[Array, "#batch #heads #tokens keys"]:
-    """dZ, ungrouped and summed over the axes along which the bias was broadcast."""
-    batch, kv_heads, group, tokens, keys = dZ.shape
-    axes = tuple(axis for axis in range(3) if bias.shape[axis] == 1)
-    return jnp.sum(dZ.reshape(batch, kv_heads * group, tokens, keys), axis=axes, keepdims=True)
+def sum_to(dZ: Scores, B: Shaped[Array, "#batch #kv_heads #group _ _"]) -> GroupedBias:
+    """dZ summed over the axes along which the bias was broadcast."""
+    return jnp.sum(dZ, axis=tuple(axis for axis in range(4) if B.shape[axis] == 1), keepdims=True)
 
 
 def _check_against_scores(where: str, name: str, B: Array, scores: tuple[int, ...]) -> None:

@@ -71,14 +71,14 @@ def attention_forward(
     options = shared.check_options(where, Q.shape[3], scale, causal, window, softcap, dropout)
     dtype, (keys, kv_heads) = jnp.result_type(Q, K, V), K.shape[1:3]
     Q, K, V = shared.without_hidden(Q, K, V, mask)
-    columns = jnp.arange(keys)
-    B, seen = (None if A is None else shared.grouped_scores(A, kv_heads) for A in (bias, mask))
-    S = shared.scores(shared.grouped(Q, kv_heads), K, options)
-    Z = shared.logits(S, B, seen, columns, keys, options)
+    i, j = jnp.arange(Q.shape[1]), jnp.arange(keys)
+    B, grouped_mask = (None if A is None else shared.grouped_scores(A, kv_heads) for A in (bias, mask))
+    S = shared.scores(shared.grouped(Q, kv_heads), jnp.swapaxes(K, 1, 2), options)
+    Z = shared.logits(S, B, grouped_mask, shared.visible(i, j, options), options)
     E = shared.exponential(Z, jnp.max(Z, axis=-1, keepdims=True))
-    P = shared.normalized(E, jnp.sum(E, axis=-1, keepdims=True)).astype(dtype)
-    Y = product("bgrts,bsgn->btgrn", shared.dropped(P, key, columns, options), V)
-    return Y.reshape(*Q.shape[:3], V.shape[3]).astype(dtype), AttentionResiduals(Q, K, V, bias, P, key)
+    P = shared.normalized(E, Z, jnp.sum(E, axis=-1, keepdims=True)).astype(dtype)
+    Y = product("bgrts,bgsn->bgrtn", shared.dropped(P, key, i, j, options), jnp.swapaxes(V, 1, 2))
+    return shared.ungrouped(Y).astype(dtype), AttentionResiduals(Q, K, V, bias, P, key)
 
 
 def attention_backward(
@@ -106,18 +106,22 @@ def attention_backward(
     dtype, (keys, kv_heads) = jnp.result_type(Q, K, V), K.shape[1:3]
     check_cotangent(where, dY, (*Q.shape[:3], V.shape[3]), dtype)
     options = shared.check_options(where, Q.shape[3], scale, causal, window, softcap, dropout)
-    columns = jnp.arange(keys)
-    Q_, dY = shared.grouped(Q, kv_heads), shared.grouped(dY, kv_heads)
+    i, j = jnp.arange(Q.shape[1]), jnp.arange(keys)
+    Q_, K_, V_ = shared.grouped(Q, kv_heads), jnp.swapaxes(K, 1, 2), jnp.swapaxes(V, 1, 2)
+    dY = shared.grouped(dY, kv_heads)
 
-    dV = product("bgrts,btgrn->bsgn", shared.dropped(P, key, columns, options), dY)
-    dP = shared.dropped(product("btgrn,bsgn->bgrts", dY, V), key, columns, options)
+    dV = product("bgrts,bgrtn->bgsn", shared.dropped(P, key, i, j, options), dY)
+    dP = shared.dropped(product("bgrtn,bgsn->bgrts", dY, V_), key, i, j, options)
     D = jnp.sum(P * dP, axis=-1, keepdims=True)
     dZ = jnp.where(P == 0, 0, P * (dP - D))  # a NaN in D stays with the keys that the query sees
-    S = None if softcap is None else shared.scores(Q_, K, options)
+    S = None if softcap is None else shared.scores(Q_, K_, options)
     dS = shared.through_softcap(dZ, S, options).astype(dtype)
-    dQ = options.scale * product("bgrts,bsgn->btgrn", dS, K).reshape(Q.shape)
-    dK = options.scale * product("bgrts,btgrn->bsgn", dS, Q_)
-    dbias = None if bias is None else shared.sum_to(dZ, bias).astype(bias.dtype)
+    dQ = shared.ungrouped(options.scale * product("bgrts,bgsn->bgrtn", dS, K_))
+    dK, dV = (jnp.swapaxes(d, 1, 2) for d in (options.scale * product("bgrts,bgrtn->bgsn", dS, Q_), dV))
+    dbias = None
+    if bias is not None:
+        dB = shared.sum_to(dZ, shared.grouped_scores(bias, kv_heads))
+        dbias = dB.reshape(bias.shape).astype(bias.dtype)
     return dQ.astype(Q.dtype), dK.astype(K.dtype), dV.astype(V.dtype), dbias, None, None
 
 

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from handgrad import meshes
 from handgrad.checks import check_cotangent, check_count, check_residuals
@@ -12,6 +12,7 @@ from handgrad.factors.base import accumulator
 from handgrad.rule import Rule
 from handgrad.rules.attention import _scores as shared
 from handgrad.rules.attention._scores import product
+from handgrad.rules.attention._tiles import Place, Tiles, tile_size
 
 __all__ = ["TiledAttentionResiduals", "tiled_attention", "tiled_attention_backward", "tiled_attention_forward"]
 
@@ -34,18 +35,8 @@ class TiledAttentionResiduals(NamedTuple):
     mask: shared.Mask | None
     key: shared.Key | None
     Y: Float[Array, "batch tokens heads n_v"]
-    M: Float[Array, "batch kv_heads group tokens"]
-    total: Float[Array, "batch kv_heads group tokens"]
-
-
-class Tile(NamedTuple):
-    """What one step of the scan reads."""
-
-    K: Array
-    V: Array
-    bias: Array | None
-    mask: Array | None
-    columns: Int[Array, " tile"]
+    M: Float[Array, "batch tokens heads 1"]
+    total: Float[Array, "batch tokens heads 1"]
 
 
 def tiled_attention_forward(
@@ -61,45 +52,41 @@ def tiled_attention_forward(
     window: int | None = None,
     softcap: float | None = None,
     dropout: float = 0.0,
-    tile: int = 128,
+    tile: int | None = None,
 ) -> tuple[Float[Array, "batch tokens heads n_v"], TiledAttentionResiduals]:
-    """Y = softmax(scale Q Kᵀ + B) V as attention_forward has it, `tile` keys at a time.
+    """Y = softmax(scale Q Kᵀ + B) V as attention_forward has it, `tile` queries and keys at a time.
 
     Each query carries the largest logit so far, the sum of exponentials and the sum of values under it; a larger logit
-    rescales both sums (online softmax). Arguments and options are attention_forward's, output and dropout the same up
-    to rounding.
+    rescales both sums (online softmax). Tiles that `causal` or the window hide altogether are left out. Arguments and
+    options are attention_forward's, output and dropout the same up to rounding.
 
     Args:
-      tile: how many keys at a time; their number need not be a multiple of it.
+      tile: how many queries, and how many keys, at a time at most; None is a size that is fast.
     Derivation: docs/derivations/attention/tiled_attention.md (Dao et al., 2022; Dao, 2023)
     """
     where = "tiled_attention_forward"
     shared.check_arguments(where, Q, K, V, bias, mask, key)
     options = shared.check_options(where, Q.shape[3], scale, causal, window, softcap, dropout)
-    check_count(where, "tile", tile)
-    dtype, (keys, kv_heads) = jnp.result_type(Q, K, V), K.shape[1:3]
-    arguments, (Q, K, V) = (Q, K, V), shared.without_hidden(Q, K, V, mask)
-    Q_ = shared.grouped(Q, kv_heads)
-
-    def one_tile(carry: tuple[Array, Array, Array], of_tile: Tile) -> tuple[tuple[Array, Array, Array], None]:
-        M, total, Y = carry
-        K_j, V_j, B_j, seen_j, columns = of_tile
-        Z = shared.logits(shared.scores(Q_, K_j, options), B_j, seen_j, columns, keys, options)
-        largest = jnp.maximum(M, jnp.max(Z, axis=-1))
-        shrink = shared.exponential(M, largest)
-        E = shared.exponential(Z, largest[..., None])
-        total = shrink * total + jnp.sum(E, axis=-1)
-        E = shared.dropped(E, key, columns, options).astype(dtype)
-        Y = shrink[..., None] * Y + product("bgrts,bsgn->bgrtn", E, V_j)
-        return (largest, total, Y), None
-
-    rows = (Q.shape[0], *Q_.shape[2:4], Q.shape[1])
+    tiles, dtype = tiles_of(where, Q, K, tile), jnp.result_type(Q, K, V)
     wide = accumulator(Q, K, V) if bias is None else accumulator(Q, K, V, bias)
-    nothing_yet = jnp.full(rows, -jnp.inf, wide), jnp.zeros(rows, wide), jnp.zeros((*rows, V.shape[3]), wide)
-    (M, total, Y), _ = meshes.scan(one_tile, nothing_yet, tiles(K, V, bias, mask, tile))
-    Y = Y / jnp.where(total == 0, 1, total)[..., None]
-    Y = jnp.moveaxis(Y, 3, 1).reshape(*Q.shape[:3], V.shape[3]).astype(dtype)
-    return Y, TiledAttentionResiduals(*arguments, bias, mask, key, Y, M, total)
+    (Q_, K_, V_), B, seen = grouped(tiles, Q, K, V, bias, mask)
+
+    def one_tile(carry: tuple[Array, Array, Array], at: Place) -> tuple[tuple[Array, Array, Array], None]:
+        M, total, Y = (tiles.rows(A, at) for A in carry)
+        Z = tiles.logits(shared.scores(tiles.rows(Q_, at), tiles.columns(K_, at), options), B, seen, at, options)
+        largest = jnp.maximum(M, jnp.max(Z, axis=-1, keepdims=True))
+        shrink, E = shared.exponential(M, largest), shared.exponential(Z, largest)
+        total = shrink * total + jnp.sum(E, axis=-1, keepdims=True)
+        E = shared.dropped(E, key, *tiles.numbers(at), options).astype(dtype)
+        Y = shrink * Y + product("bgrts,bgsn->bgrtn", E, tiles.columns(V_, at))
+        M, total, Y = (tiles.with_rows(A, rows, at) for A, rows in zip(carry, (largest, total, Y), strict=True))
+        return (M, total, Y), None
+
+    none, zero = (jnp.full_like(Q_[..., :1], value, dtype=wide) for value in (-jnp.inf, 0))
+    nothing_yet = none, zero, jnp.broadcast_to(zero, (*zero.shape[:-1], V.shape[3]))
+    (M, total, Y), _ = meshes.scan(one_tile, nothing_yet, tiles.visible(options))
+    Y = tiles.to_queries(Y / jnp.where(total == 0, 1, total)).astype(dtype)
+    return Y, TiledAttentionResiduals(Q, K, V, bias, mask, key, Y, *(tiles.to_queries(A) for A in (M, total)))
 
 
 def tiled_attention_backward(
@@ -111,71 +98,81 @@ def tiled_attention_backward(
     window: int | None = None,
     softcap: float | None = None,
     dropout: float = 0.0,
-    tile: int = 128,
+    tile: int | None = None,
 ) -> tuple[shared.Queries, shared.Keys, shared.Values, shared.Bias | None, None, None]:
-    """Pull dY back through Y = softmax(scale Q Kᵀ + B) V, `tile` keys at a time.
+    """Pull dY back through Y = softmax(scale Q Kᵀ + B) V, `tile` queries and keys at a time.
 
         P = e^(Z − M 1ᵀ) / (total 1ᵀ)      dP = dY Vᵀ      dB = dS = P ∘ (dP − D 1ᵀ)      D = (dY ∘ Y) 1
         dV = Pᵀ dY      dQ = scale dS K      dK = scale dSᵀ Q
 
-    Each tile of keys recomputes its own columns of P, hence its own rows of dK and dV; dQ adds up over the tiles.
-    Dropout and softcap are as in attention_backward. `tile` may differ from the forward's.
+    Each tile recomputes its own part of P; dQ adds up over a row of tiles, dK and dV over a column. Dropout and softcap
+    are as in attention_backward. `tile` may differ from the forward's.
 
     Derivation: docs/derivations/attention/tiled_attention.md
     """
     where = "tiled_attention_backward"
     Q, K, V, bias, mask, key, Y, M, total = check_residuals(where, residuals, TiledAttentionResiduals)
     check_cotangent(where, dY, Y.shape, Y.dtype)
-    Q, K, V = shared.without_hidden(Q, K, V, mask)
     options = shared.check_options(where, Q.shape[3], scale, causal, window, softcap, dropout)
-    check_count(where, "tile", tile)
-    dtype, (keys, kv_heads) = Y.dtype, K.shape[1:3]
-    Q_, dY = shared.grouped(Q, kv_heads), shared.grouped(dY, kv_heads)
-    D = product("btgrn,btgrn->bgrt", dY, shared.grouped(Y, kv_heads))[..., None]
+    tiles, dtype = tiles_of(where, Q, K, tile), Y.dtype
+    (Q_, K_, V_), B, seen = grouped(tiles, Q, K, V, bias, mask)
+    D = jnp.sum(dY.astype(accumulator(Y)) * Y, axis=-1, keepdims=True)
+    of_queries = Q_, *(tiles.of_queries(A, K.shape[2]) for A in (dY, M, total, D))
 
-    def one_tile(dQ: Array, of_tile: Tile) -> tuple[Array, tuple[Array, Array, Array | None]]:
-        K_j, V_j, B_j, seen_j, columns = of_tile
-        S = shared.scores(Q_, K_j, options)
-        E = shared.exponential(shared.logits(S, B_j, seen_j, columns, keys, options), M[..., None])
-        P = shared.normalized(E, total[..., None])
-        dV = product("bgrts,btgrn->bsgn", shared.dropped(P, key, columns, options).astype(dtype), dY)
-        dP = shared.dropped(product("btgrn,bsgn->bgrts", dY, V_j), key, columns, options)
-        dZ = jnp.where(P == 0, 0, P * (dP - D))
+    def one_tile(carry: Sums, at: Place) -> tuple[Sums, None]:
+        (Q_i, dY_i, M_i, total_i, D_i), (K_j, V_j) = (
+            (tiles.rows(A, at) for A in of_queries),
+            (tiles.columns(A, at) for A in (K_, V_)),
+        )
+        S = shared.scores(Q_i, K_j, options)
+        Z, numbers = tiles.logits(S, B, seen, at, options), tiles.numbers(at)
+        P = shared.normalized(shared.exponential(Z, M_i), Z, total_i)
+        P = jax.lax.optimization_barrier(P)  # or XLA would materialize the exponentials and compute P twice
+        dV = product("bgrts,bgrtn->bgsn", shared.dropped(P, key, *numbers, options).astype(dtype), dY_i)
+        dP = shared.dropped(product("bgrtn,bgsn->bgrts", dY_i, V_j), key, *numbers, options)
+        dZ = jnp.where(P == 0, 0, P * (dP - D_i))
         dS = shared.through_softcap(dZ, S, options).astype(dtype)
-        dQ = dQ + options.scale * product("bgrts,bsgn->btgrn", dS, K_j)
-        dK = options.scale * product("bgrts,btgrn->bsgn", dS, Q_)
-        return dQ, (dK, dV, None if bias is None else shared.sum_to(dZ, bias))
+        dQ, dK = product("bgrts,bgsn->bgrtn", dS, K_j), product("bgrts,bgrtn->bgsn", dS, Q_i)
+        return Sums(
+            tiles.plus_rows(carry.Q, dQ, at),
+            tiles.plus_columns(carry.K, dK, at),
+            tiles.plus_columns(carry.V, dV, at),
+            None if carry.B is None or B is None else tiles.plus_block(carry.B, shared.sum_to(dZ, B), at),
+        ), None
 
-    of_tiles = tiles(K, V, bias, mask, tile)
-    dQ, (dK, dV, dB) = meshes.scan(one_tile, jnp.zeros(Q_.shape, accumulator(Q, K, V)), of_tiles)
-    dK, dV = (joined(d, 1, keys).astype(A.dtype) for d, A in ((dK, K), (dV, V)))
-    dbias = None if bias is None or dB is None else joined(dB, 3, keys).astype(bias.dtype)
-    return dQ.reshape(Q.shape).astype(Q.dtype), dK, dV, dbias, None, None
+    zeros = [jnp.zeros_like(A, accumulator(Q, K, V)) for A in (Q_, K_, V_)]
+    nothing_yet = Sums(*zeros, B=None if B is None else jnp.zeros_like(B, accumulator(Q, K, V, B)))
+    (dQ, dK, dV, dB), _ = meshes.scan(one_tile, nothing_yet, tiles.visible(options))
+    dQ = tiles.to_queries(options.scale * dQ).astype(Q.dtype)
+    dK, dV = tiles.to_keys(options.scale * dK).astype(K.dtype), tiles.to_keys(dV).astype(V.dtype)
+    dbias = None if bias is None or dB is None else tiles.to_scores(dB, bias.shape[1]).astype(bias.dtype)
+    return dQ, dK, dV, dbias, None, None
 
 
 tiled_attention = Rule(tiled_attention_forward, tiled_attention_backward)
 
 
-def tiles(K: Array, V: Array, bias: Array | None, mask: Array | None, tile: int) -> Tile:
-    """The tiles that lax.scan runs over, along a new first axis."""
-    keys, kv_heads = K.shape[1:3]
-    tile = min(tile, keys)
-    count = -(-keys // tile)
-    B, seen = (None if A is None else cut(shared.grouped_scores(A, kv_heads), 4, count, tile) for A in (bias, mask))
-    columns = jnp.arange(count * tile).reshape(count, tile)
-    return Tile(cut(K, 1, count, tile), cut(V, 1, count, tile), B, seen, columns)
+class Sums(NamedTuple):
+    """The cotangents of queries, keys, values and bias, as they add up."""
+
+    Q: shared.GroupedQueries
+    K: shared.GroupedKeys
+    V: shared.GroupedKeys
+    B: shared.GroupedBias | None
 
 
-def cut(A: Array, axis: int, count: int, tile: int) -> Array:
-    """A with its axis of keys cut into tiles, which come first; zeros pad the last one."""
-    missing = count * tile - A.shape[axis]
-    A = jnp.pad(A, [(0, missing if i == axis else 0) for i in range(A.ndim)])
-    return jnp.moveaxis(A.reshape(*A.shape[:axis], count, tile, *A.shape[axis + 1 :]), axis, 0)
+def tiles_of(where: str, Q: Array, K: Array, tile: int | None) -> Tiles:
+    """The tiles of the scores of Q and K."""
+    tokens, keys = Q.shape[1], K.shape[1]
+    tile = tile_size(tokens, keys) if tile is None else tile
+    check_count(where, "tile", tile)
+    return Tiles.of(tokens, keys, tile)
 
 
-def joined(A: Array, axis: int, keys: int) -> Array:
-    """Tiles side by side again, without the padding of the last one."""
-    count, tile = A.shape[0], A.shape[axis + 1]
-    A = jnp.moveaxis(A, 0, axis)
-    A = A.reshape(*A.shape[:axis], count * tile, *A.shape[axis + 2 :])
-    return jax.lax.slice_in_dim(A, 0, keys, axis=axis)
+def grouped(
+    tiles: Tiles, Q: Array, K: Array, V: Array, bias: Array | None, mask: Array | None
+) -> tuple[tuple[Array, Array, Array], Array | None, Array | None]:
+    """The arguments in groups of heads, padded to whole tiles."""
+    Q, K, V = shared.without_hidden(Q, K, V, mask)
+    B, seen = (tiles.of_scores(A, K.shape[2]) for A in (bias, mask))
+    return (tiles.of_queries(Q, K.shape[2]), tiles.of_keys(K), tiles.of_keys(V)), B, seen
