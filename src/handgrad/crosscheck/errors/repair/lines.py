@@ -26,6 +26,7 @@ def likeliest(leaf: Leaf, right: list[Candidate]) -> Candidate:
                 simplest[place] = cost, line, candidate
     (least, first, best), *others = sorted(simplest.values(), key=lambda found: found[0])
     near = [line for cost, line, _ in others if line is not None and cost <= least + AS_SIMPLE]
+    near.sort(key=lambda line: first is not None and line.file != first.file)  # those of the same file first
     return best._replace(line=first, also=tuple(near[:OTHERS]))
 
 
