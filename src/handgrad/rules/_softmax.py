@@ -4,6 +4,9 @@ A row that is sure of a class has p = 1 − δ there. δ is the sum of the other
 sum that is rounded to 1, would lose it.
 """
 
+from collections.abc import Callable
+
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
@@ -26,6 +29,18 @@ def rest_of(D: Row) -> Column:
     E = jnp.exp(D)
     total = jnp.sum(E, axis=-1, keepdims=True)
     return jnp.where(total < 1.5, jnp.sum(jnp.where(E < 0.75, E, 0), axis=-1, keepdims=True), total - 1)
+
+
+def rest_below(X: Row, M: Column) -> Column:
+    """rest_of(X − M), whose second sum is made only if a row of the array is sure."""
+    total = jnp.sum(jnp.exp(X - M), axis=-1, keepdims=True)
+    return if_any(total < 1.5, lambda: rest_of(X - M), lambda: total - 1)
+
+
+def if_any(sure: Bool[Array, "..."], then: Callable[[], Column], otherwise: Callable[[], Column]) -> Column:
+    """then(), which is right for every row, or the cheaper otherwise(), where none of the rows is sure. Only on a CPU:
+    on other devices a branch waits for the device, which costs more than a sum that is fused with another."""
+    return jax.lax.cond(jnp.any(sure), then, otherwise) if jax.default_backend() == "cpu" else then()
 
 
 def rest_of_label(D: Row, at_label: Bool[Array, "*rows n"]) -> Column:

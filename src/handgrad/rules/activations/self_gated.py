@@ -188,9 +188,10 @@ def gelu_with_slope(X: Elements, approximate: bool = False) -> tuple[Elements, E
         S = jax.lax.logistic(2 * SQRT_2_OVER_PI * Z * (1 + cubic))
         Y, slope = Xw * S, S * (1 + 2 * SQRT_2_OVER_PI * Z * (1 + 3 * cubic) * (1 - S))
     else:
-        twice = jax.lax.erfc(-Xw * SQRT_HALF)  # Φ itself underflows where x Φ does not
-        root = jnp.exp(-(Xw**2) / 4)  # and so does φ
-        Y, slope = Xw / 2 * twice, (twice + Xw * root * (root * SQRT_2_OVER_PI)) / 2
+        Z = -Xw * SQRT_HALF
+        twice = jax.lax.erfc(Z)  # Φ itself underflows where x Φ does not
+        E = jnp.exp(-(Z * Z))  # the exponential that erfc is made of: XLA computes it once
+        Y, slope = Xw / 2 * twice, (twice + Xw * E * SQRT_2_OVER_PI) / 2
     return Y.astype(X.dtype), slope.astype(X.dtype)
 
 

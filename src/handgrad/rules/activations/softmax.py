@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 
 from handgrad.checks import check_array, check_cotangent, check_residuals
 from handgrad.rule import Rule
-from handgrad.rules._softmax import rest_of
+from handgrad.rules._softmax import if_any, rest_below
 from handgrad.rules._wide import wide
 
 __all__ = [
@@ -56,21 +56,28 @@ def softmax_backward(residuals: SoftmaxResiduals, dP: Rows) -> tuple[Rows]:
     """
     (P,) = check_residuals("softmax_backward", residuals, SoftmaxResiduals)
     check_cotangent("softmax_backward", dP, P.shape, P.dtype, name="dP", of="P")
-    # A row of P sums to 1, so a row of dP may be shifted: by an element where P is largest, so that a saturated row
-    # keeps its digits. By a share of the largest, since a compiler that computes P twice may round it in two ways.
+    # In a saturated row dP − mean is small at the largest P, and the mean's rounding is not; of dP − mean, which is
+    # exact there, the mean is that rounding.
     P, dP = wide(P, dP)
-    large = jnp.max(P, axis=-1, keepdims=True) < P / 0.75
-    dP = dP - jnp.max(jnp.where(large, dP, -jnp.inf), axis=-1, keepdims=True)
-    return ((P * (dP - jnp.sum(P * dP, axis=-1, keepdims=True))).astype(residuals.P.dtype),)
+    mean = jnp.sum(P * dP, axis=-1, keepdims=True)
+    sure = jnp.max(P, axis=-1, keepdims=True) > 0.75
+    missed = if_any(sure, lambda: jnp.sum(P * (dP - mean), axis=-1, keepdims=True), lambda: jnp.zeros_like(mean))
+    return ((P * (dP - mean - missed)).astype(residuals.P.dtype),)
 
 
 softmax = Rule(softmax_forward, softmax_backward)
 
 
 class LogSoftmaxResiduals(NamedTuple):
-    """L: the output; e^L is the softmax."""
+    """Of the softmax P = E / (1 + rest).
 
-    L: Rows
+    Attributes:
+      E: e^(X − max X).
+      rest: Σ E − 1 of each row, the sum without its largest element, in at least float32.
+    """
+
+    E: Rows
+    rest: Float[Array, "batch *rest 1"]
 
 
 def log_softmax_forward(X: Rows) -> tuple[Rows, LogSoftmaxResiduals]:
@@ -80,23 +87,25 @@ def log_softmax_forward(X: Rows) -> tuple[Rows, LogSoftmaxResiduals]:
     """
     check_array("log_softmax_forward", "X", X, min_ndim=2)
     (Xw,) = wide(X)
-    D = Xw - jnp.max(Xw, axis=-1, keepdims=True)
-    L = (D - jnp.log1p(rest_of(D))).astype(X.dtype)
-    return L, LogSoftmaxResiduals(L)
+    M = jnp.max(Xw, axis=-1, keepdims=True)
+    D, rest = Xw - M, rest_below(Xw, M)
+    return (D - jnp.log1p(rest)).astype(X.dtype), LogSoftmaxResiduals(jnp.exp(D).astype(X.dtype), rest)
 
 
 def log_softmax_backward(residuals: LogSoftmaxResiduals, dL: Rows) -> tuple[Rows]:
     """Pull dL back through L = log softmax(X).
 
-        dX = dL − P ∘ (dL 1) 1ᵀ = (1 − P) ∘ dL − P ∘ ((dL 1) 1ᵀ − dL)      P = e^L
+        dX = dL − P ∘ (dL 1) 1ᵀ = (1 − P) ∘ dL − P ∘ ((dL 1) 1ᵀ − dL)      P = E / (1 + rest)
 
     Derivation: docs/derivations/activations/softmax.md
     """
-    (L,) = check_residuals("log_softmax_backward", residuals, LogSoftmaxResiduals)
-    check_cotangent("log_softmax_backward", dL, L.shape, L.dtype, name="dL", of="L")
-    L, dL = wide(L, dL)
-    dX = -jnp.expm1(L) * dL - jnp.exp(L) * (jnp.sum(dL, axis=-1, keepdims=True) - dL)
-    return (dX.astype(residuals.L.dtype),)
+    E, rest = check_residuals("log_softmax_backward", residuals, LogSoftmaxResiduals)
+    check_cotangent("log_softmax_backward", dL, E.shape, E.dtype, name="dL", of="L")
+    E, dL, rest = wide(E, dL, rest)
+    total, share = jnp.sum(dL, axis=-1, keepdims=True), 1 / (1 + rest)
+    sure = jnp.where(rest < 0.5, 0.75, 2) < E  # the largest element of a row that is sure of it: 1 − P = rest · share
+    dX = jnp.where(sure, rest * share * dL - share * (total - dL), dL - E * (share * total))
+    return (dX.astype(residuals.E.dtype),)
 
 
 log_softmax = Rule(log_softmax_forward, log_softmax_backward)
