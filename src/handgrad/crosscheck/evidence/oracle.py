@@ -133,10 +133,12 @@ def _look_at_wrong(looked: _Looking, i: int) -> None:
     bad = wrong(leaf, stack(looked.evidence.hand, i))
     if bad is None or not bad.any():
         return
-    elements = _elements(np.any(bad, 0))
-    few = dict.fromkeys(elements[:: max(1, len(elements) // (2 * LOOKED_AT))])
+    places = np.flatnonzero(np.any(bad, 0))
+    spread = np.unravel_index(places[:: max(1, len(places) // (2 * LOOKED_AT))], leaf.value.shape)
+    few = dict.fromkeys(tuple(int(j) for j in index) for index in zip(*spread, strict=True))
     if not all(looked.on_a_kink(i, index) for index in few):
         return
+    elements = _elements(np.any(bad, 0))
     rest = [index for index in elements if index not in few]
     together = elementwise(looked.evidence, i, rest)
     if together is not None:
