@@ -10,6 +10,7 @@ from handgrad.checks import InputError, describe, inside, quoted
 from handgrad.factors.coupled import coupled, coupling_in, renamed
 from handgrad.layers import observing
 from handgrad.layers.observing import Part
+from handgrad.layers.starting import at_once
 from handgrad.rule import Rule
 
 __all__ = ["Layer", "Loss", "from_rule", "loss_from_rule", "placed"]
@@ -58,7 +59,7 @@ class Layer(_Functions):
             dx, dparams = backward(residuals, dy)
             return dx, coupled(dparams, couples or coupling_in(dparams))
 
-        return super().__new__(cls, init, forward, saying, couples)
+        return super().__new__(cls, at_once(init), forward, saying, couples)
 
     def parts(self, params: PyTree, x: PyTree, key: PRNGKeyArray | None = None) -> list[Part]:
         """The layers that this one is made of, in forward order, each with what it is given in this forward pass.
@@ -105,7 +106,7 @@ def composed(
     couples: str | None = None,
 ) -> Layer:
     """A layer made of others, whose backward tells which of its factors lie behind a coupling: see `passed_back`."""
-    return Layer._make((init, forward, backward, couples))
+    return Layer._make((at_once(init), forward, backward, couples))
 
 
 def check_layer(where: str, layer: object) -> None:
