@@ -19,7 +19,7 @@ LAYERS = {
     "of repeats": hg.chain(hg.repeat(hg.repeat(BLOCK, 2), 3)),
     "recomputed": hg.repeat(hg.recomputed(hg.repeat(BLOCK, 2)), 3, residuals="recompute"),
     "with noise": hg.repeat(hg.chain(BLOCK, noise()), 3, residuals="recompute"),
-    "coupled": hg.repeat(hg.chain(hg.linear(6), batch_norm()), 3),
+    "coupled": hg.repeat(hg.chain(hg.linear(6, bias=False), batch_norm()), 3),
     "tied inside": hg.repeat(hg.shared(hg.chain(hg.linear(6), hg.tanh(), hg.linear(6)), {"2": "0"}), 3),
     "tied": hg.shared(hg.chain(hg.repeat(BLOCK, 3), hg.repeat(BLOCK, 3)), {"1": "0"}),
     "reversible": reversible(HALF, HALF),

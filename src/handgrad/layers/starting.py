@@ -1,9 +1,9 @@
 """`init`, called eagerly: one program instead of one for each operation, and one that compiles fast.
 
 Nearly all of the first call's time goes into compiling JAX's threefry hash, once for every key that is split and every
-shape that is drawn. On CPU that hash is a loop; written out it compiles in a fifth of the time. NumPy splits the keys, or
-else XLA would copy their hashes into every draw that follows from them. The numbers are the same: bits are the hash of an
-element's index.
+shape that is drawn. On CPU that hash is a loop; written out it compiles in a fifth of the time. NumPy splits the keys:
+XLA would copy their hashes into every draw that follows from them. The numbers are the same, since bits are the hash of
+an element's index.
 """
 
 import math
