@@ -16,8 +16,8 @@ NAMED = hg.chain(hidden=hg.linear(3), activation=hg.tanh(), head=hg.linear(2))
 def test_params_are_a_tuple_or_a_dict():
     positional, named = (model.init(KEY, X) for model in (POSITIONAL, NAMED))
     assert type(positional) is tuple
-    assert list(named) == ["hidden", "activation", "head"]
-    for params in (positional, tuple(named.values())):
+    assert named.keys() == {"hidden", "activation", "head"}
+    for params in (positional, [named[name] for name in ("hidden", "activation", "head")]):
         assert [type(p) for p in params] == [hg.LinearParams, tuple, hg.LinearParams]
         assert [params[i].W.shape for i in (0, 2)] == [(5, 3), (3, 2)]
 
