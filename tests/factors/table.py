@@ -200,6 +200,7 @@ def plane(size=(2, 2), strides=(1, 1), padding=((0, 0), (0, 0)), dilation=(1, 1)
 WINDOWS = {
     "plain": (plane(), (4, 3), 2, 3),
     "gram": (plane(), (3, 2), 2, 3),
+    "gram-elements": (Window((4,), (1,), ((1, 1),), (1,)), (7,), 48, 4),
     "gram-groups": (plane((1, 2), groups=2), (2, 2), 4, 6),
     "strides": (plane((3, 2), strides=(2, 3), padding=((1, 2), (0, 1))), (6, 5), 2, 2),
     "dilation": (plane((2, 3), strides=(2, 1), dilation=(3, 2), padding=((2, 0), (1, 3))), (5, 4), 1, 2),

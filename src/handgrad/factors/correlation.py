@@ -20,12 +20,12 @@ from handgrad.factors.base import (
     Numbers,
     Weights,
     accumulator,
-    as_tokens,
     combined_mask,
     weighted,
 )
 from handgrad.factors.costs import Cost
 from handgrad.factors.outer import Outer
+from handgrad.factors.patches import across, across_flops, across_patches, by_groups, gram_size, patches_of_groups
 from handgrad.factors.windows import Window, features_of_groups, is_cheaper_by_shifts, of_tap, padded, patches
 
 
@@ -99,8 +99,7 @@ class Correlation(Factor):
         dtype, outputs, groups = accumulator(self.X, Delta), Delta.shape[1:-1], self.window.groups
 
         def by_group(A: Array) -> Array:
-            A = as_tokens(A)
-            return A.reshape(*A.shape[:2], groups, A.shape[-1] // groups)
+            return by_groups(A, groups)
 
         def product(x: Array) -> Array:
             return meshes.einsum("btgi,btgo->igo", x, Delta, dtype)
@@ -136,17 +135,22 @@ class Correlation(Factor):
         self._check_sides()
         if self._is_by_shifts():
             return self._by_shifts()
-        P, Delta = self._by_groups()
-        dtype = accumulator(P, Delta)
-        g = jnp.einsum("btkgi,btgo->bkigo", P, Delta, preferred_element_type=dtype)
-        return meshes.along_batch(lambda g: g.reshape(self.batch, *self.shape), g)
+
+        groups, dtype = self.window.groups, accumulator(self.X, self.Delta)
+
+        def products(X: Array, Delta: Array) -> Array:
+            P, Delta = patches_of_groups(X, self.window), by_groups(Delta, groups)
+            g = jnp.einsum("bkgit,btgo->bkigo", P, Delta, preferred_element_type=dtype)
+            return g.reshape(X.shape[0], *self.shape)
+
+        return meshes.along_batch(products, self.X, self.Delta)
 
     def norm_methods(self) -> dict[str, Cost]:
         """gram: ⟨P Pᵀ, Δ Δᵀ⟩ of the patches; direct: PᵀΔ materialized. As for Outer, group by group."""
         T, n_in, n_out = _sizes(self)
         groups, itemsize = self.window.groups, accumulator(self.X, self.Delta).itemsize
         return {
-            "gram": Cost(2 * T * T * (n_in + n_out) * groups, T * (2 * T + n_in) * groups * itemsize),
+            "gram": Cost(_gram_flops(self, self), (gram_size(self.X, self.window) + T * T * groups) * itemsize),
             "direct": Cost(2 * T * n_in * n_out * groups, n_in * (T + n_out) * groups * itemsize),
         }
 
@@ -173,17 +177,6 @@ class Correlation(Factor):
             return _gram(self, other)
         return super()._inner(other)
 
-    def _by_groups(self) -> tuple[Array, Array]:
-        """Patches (batch, outputs, taps, groups, n_in / groups) and Delta (batch, outputs, groups, n_out / groups)."""
-        groups = self.window.groups
-        P, Delta = patches(self.X, self.window), as_tokens(self.Delta)
-        taps, n_in = P.shape[-2:]
-        P = P.reshape(self.batch, Delta.shape[1], taps, n_in)
-        return (
-            P.reshape(*P.shape[:-1], groups, n_in // groups),
-            Delta.reshape(*Delta.shape[:2], groups, Delta.shape[-1] // groups),
-        )
-
     def _check_sides(self) -> None:
         """Both sides belong to the same examples and outputs: nothing is broadcast."""
         outputs = self.window.outputs(self.X.shape[1:-1])
@@ -201,15 +194,23 @@ def _gram(one: Correlation, two: Correlation) -> Numbers:
     """⟨P P′ᵀ, Δ Δ′ᵀ⟩ for each example, summed over the groups."""
     for factor in (one, two):
         factor._check_sides()
-    (P, Delta), (P2, Delta2) = one._by_groups(), two._by_groups()
-    dtype = accumulator(P, Delta, P2, Delta2)
-    across_P = jnp.einsum("btkgi,bskgi->bgts", P, P2, preferred_element_type=dtype)
-    across_Delta = jnp.einsum("btgo,bsgo->bgts", Delta, Delta2, preferred_element_type=dtype)
-    return jnp.sum(across_P * across_Delta, axis=(1, 2, 3))
+
+    def products(X: Array, X2: Array, Delta: Array, Delta2: Array) -> Array:
+        of_P, of_Delta = across_patches(X, one.window, X2, two.window), across(Delta, Delta2, one.window.groups)
+        return jnp.sum(of_P * of_Delta, axis=tuple(range(1, of_P.ndim)))
+
+    return meshes.along_batch(products, one.X, two.X, one.Delta, two.Delta)
+
+
+def _gram_flops(one: Correlation, two: Correlation) -> int:
+    """P P′ᵀ and Δ Δ′ᵀ, of all groups."""
+    (T, _, _), (S, _, _) = _sizes(one), _sizes(two)
+    return min(across_flops(one.X, one.window, two.X, two.window)) + 2 * T * S * one.Delta.shape[-1]
 
 
 def _gram_is_cheaper(one: Correlation, two: Correlation) -> bool:
-    """T S (n_in + n_out) multiplications for each group against (T + S) n_in n_out for two gradients."""
-    (T, n_in, n_out), (S, _, _) = _sizes(one), _sizes(two)
-    few = T * S * (n_in + n_out) <= (T + S) * n_in * n_out and n_in * n_out >= T * S
-    return few and one.window.groups == two.window.groups
+    """Gram's operations against those of two gradients, (T + S) n_in n_out for each group, and its memory."""
+    (T, n_in, n_out), (S, _, _), groups = _sizes(one), _sizes(two), one.window.groups
+    if two.window.groups != groups or n_in * n_out < T * S:
+        return False
+    return _gram_flops(one, two) <= 2 * (T + S) * n_in * n_out * groups

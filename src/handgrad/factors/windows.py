@@ -134,5 +134,10 @@ def of_tap(
     X: Float[Array, "batch *padded n"], window: Window, tap: Sequence[int], outputs: Sequence[int]
 ) -> Float[Array, "batch *outputs n"]:
     """What each window sees through one tap of a padded X."""
-    slices = (slice(t, t + s * (m - 1) + 1, s) for t, s, m in zip(tap, window.strides, outputs, strict=True))
-    return X[(slice(None), *slices)]
+    return X[(slice(None), *at_tap(window, tap, outputs))]
+
+
+def at_tap(window: Window, tap: Sequence[int], outputs: Sequence[int]) -> tuple[slice, ...]:
+    """The elements of a padded space that windows see through one tap."""
+    axes = zip(tap, window.strides, outputs, strict=True)
+    return tuple(slice(t, t + s * (m - 1) + 1, s) for t, s, m in axes)
