@@ -32,3 +32,24 @@ def tensors(params: dict[str, np.ndarray], *data: np.ndarray) -> tuple[Any, ...]
     leaves = {name: torch.tensor(np.array(a), requires_grad=True) for name, a in params.items()}
     data = jax.tree.map(np.array, data)
     return leaves, *(torch.tensor(a).long() if a.dtype == np.int32 else torch.tensor(a) for a in data)
+
+
+def pullbacks(function: Callable[..., Any], *others: int) -> dict[str, Callable[..., Any]]:
+    """(*arguments, dY) -> (Y, cotangents of all arguments but those at the places `others`), eager and compiled."""
+
+    def of(function: Callable[..., Any]) -> Callable[..., Any]:
+        def both(*arguments: Any) -> tuple[Any, tuple[Any, ...]]:
+            *primals, dY = arguments
+            Y = function(*primals)
+            leaves = [primal for i, primal in enumerate(primals) if i not in others]
+            return Y.detach(), torch.autograd.grad(Y, leaves, dY)
+
+        return both
+
+    return {"torch": of(function), "torch.compile": of(torch.compile(function))}
+
+
+def leaves(*arguments: np.ndarray) -> tuple[Any, ...]:
+    """Arguments of `pullbacks`: tensors that gradients are asked of, but integers and the last."""
+    *primals, dY = (torch.tensor(np.array(a)) for a in arguments)
+    return *(a.requires_grad_() if a.is_floating_point() else a.long() for a in primals), dY

@@ -6,6 +6,8 @@ import attention_memory
 import curvature_cost
 import digits
 import gradient_noise
+import growth
+import jax
 import kfac_digits
 import linear_cross_entropy_memory
 import numpy as np
@@ -138,6 +140,22 @@ def test_per_example_cost_of_every_way(tmp_path):
         assert all(way["ms"] > 0 and way["temp_bytes"] > 0 for way in figures[part].values())
         assert figures[part]["gradient"]["ratio"] == 1
     assert [(row["tokens"], row["chosen"]) for row in figures["tokens"]] == [(2, "gram"), (8, "direct")]
+
+
+@pytest.mark.slow
+def test_growth_with_the_vocabulary_is_linear_in_memory(tmp_path):
+    with jax.numpy_rank_promotion("allow"), jax.enable_x64(False):
+        found = growth.run(growth.Options(axes=("vocabulary",), doublings=2, rounds=2, out=tmp_path / "growth.json"))
+    assert [point["size"] for point in found["points"]["vocabulary"]] == [4096, 8192, 16384]
+    exponents = found["exponents"]["vocabulary"]
+    assert all(0.9 < exponents[way]["memory"] < 1.1 for way in ("hand", "baseline"))
+    assert written(tmp_path / "growth.json")["exponents"] == found["exponents"]
+    assert (tmp_path / "growth.png").stat().st_size > 10_000
+
+
+def test_an_exponent_is_the_slope_of_the_logarithms():
+    points = [{"size": n, "hand": {"time": 3 * n**2}} for n in (2, 4, 8)]
+    assert growth.exponent(points, "hand", "time") == pytest.approx(2)
 
 
 @pytest.mark.slow

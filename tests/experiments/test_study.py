@@ -7,6 +7,7 @@ import attention_memory
 import curvature_cost
 import digits
 import gradient_noise
+import growth
 import kfac_digits
 import linear_cross_entropy_memory
 import mnist_lenet
@@ -61,6 +62,8 @@ def test_figures_are_published_with_machine_and_options(tmp_path, capsys):
         (attention_memory, {"tokens": (0,)}, "attention_memory: tokens must be a positive integer, got 0"),
         (curvature_cost, {"width": 12}, "curvature_cost: width must be a multiple of 8, for 4 heads, got 12"),
         (gradient_noise, {"epochs": 0}, "gradient_noise: epochs must be a positive integer, got 0"),
+        (growth, {"doublings": 0}, "growth: doublings must be a positive integer, got 0"),
+        (growth, {"axes": ("speed",)}, "growth: axes must be 'tokens', 'time', 'batch'"),
         (linear_cross_entropy_memory, {"chunk": 0}, "linear_cross_entropy_memory: chunk must be a positive integer"),
         (per_example_cost, {"repeats": 0}, "per_example_cost: repeats must be a positive integer, got 0"),
         (private_digits, {"noise_multipliers": (-1.0,)}, "private_digits: noise_multipliers must be a positive number"),

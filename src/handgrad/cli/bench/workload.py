@@ -142,6 +142,6 @@ def of_rule(rule: Rule[..., Any], *arguments: PyTree) -> Program:
 
     def autodiff(*arguments: PyTree) -> tuple[PyTree, ...]:
         Y, pull = jax.vjp(lambda *primals: rule.forward(*primals)[0], *arguments[:-1])
-        return Y, tuple(d for d in pull(arguments[-1]) if d.dtype != jax.dtypes.float0)
+        return Y, tuple(d for d in jax.tree.leaves(pull(arguments[-1])) if d.dtype != jax.dtypes.float0)
 
     return Program(hand, autodiff, arguments)

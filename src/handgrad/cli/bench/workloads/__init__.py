@@ -1,6 +1,14 @@
 """The registry: every workload, family by family."""
 
 from handgrad.cli.bench.workload import Workload
-from handgrad.cli.bench.workloads import images, mlps, sequences, transformers
+from handgrad.cli.bench.workloads import folds, images, mlps, rules, sequences, steps, transformers
 
-ALL: tuple[Workload, ...] = (*mlps.WORKLOADS, *images.WORKLOADS, *sequences.WORKLOADS, *transformers.WORKLOADS)
+ALL: tuple[Workload, ...] = (
+    *mlps.WORKLOADS,
+    *images.WORKLOADS,
+    *sequences.WORKLOADS,
+    *transformers.WORKLOADS,
+    *rules.WORKLOADS,
+    *folds.WORKLOADS,
+    *steps.WORKLOADS,
+)

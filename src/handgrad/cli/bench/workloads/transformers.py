@@ -28,14 +28,18 @@ def of_llama(
 def _gpt2(name: str, width: int, depth: int, heads: int, tokens: int, batch: int, **rest: Any) -> Workload:
     sizes = {"vocabulary": rest.pop("vocabulary", 4096), "width": width, "depth": depth}
     sizes |= {"heads": heads, "tokens": tokens, "batch": batch}
+    sizes |= {name: rest.pop(name) for name in ("residuals",) if name in rest}
     tiny = {"vocabulary": 11, "width": 8, "depth": 2, "heads": 2, "tokens": 6, "batch": 2}
-    return Workload(f"gpt2-{name}", of_gpt2, sizes, tiny, ("gpt2", "gpt2_torch"), IN_FLOAT32, **rest)
+    return Workload(
+        f"gpt2-{name}", of_gpt2, sizes, tiny, ("gpt2", "gpt2_torch"), IN_FLOAT32, "residuals" in sizes, **rest
+    )
 
 
 WORKLOADS = (
     _gpt2("128x2", 128, 2, 4, 64, 8, quick=True),
     _gpt2("256x4", 256, 4, 4, 128, 8),
     _gpt2("256x4-long", 256, 4, 4, 512, 2),
+    _gpt2("256x4-recompute", 256, 4, 4, 128, 8, residuals="recompute"),
     _gpt2("124m", 768, 12, 12, 512, 1, vocabulary=50257, by_default=False),
     Workload(
         "llama-256x4",
