@@ -10,20 +10,27 @@ from rich.table import Table
 from handgrad.cli.bench.workload import HAND
 
 Row = dict[str, Any]
+WIDTHS = {"workload": 28, "CPU ms": 6, "time": 4, "baseline": 12, "JAX": 4, "mem": 4, "comp.": 5, "peak": 4, "error": 5}
 TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2)
 LEGEND = (
     "CPU ms: process CPU time of a run by hand. time: by hand / the fastest baseline, CPU time, median (JAX: the "
-    "fastest of XLA's, where that is PyTorch). mem: temporary and output memory / the least of the baselines. compile: "
+    "fastest of XLA's, where that is PyTorch). mem: temporary and output memory / the least of the baselines. comp.: "
     "trace and compile time. peak: share of the matrix-product rate. error: by hand, against float64."
 )
 
 
 def table(rows: Sequence[Row]) -> Table:
     """A line for each workload, 80 columns wide."""
-    made = Table(title="by hand / the best of the baselines", title_justify="left", box=None, padding=(0, 1, 0, 0))
-    headings = ("workload", "CPU ms", "time", "baseline", "JAX", "mem", "compile", "peak", "error")
-    for heading in headings:
-        made.add_column(heading, justify="left" if heading in ("workload", "baseline") else "right", no_wrap=True)
+    made = Table(
+        title="by hand / the best of the baselines",
+        title_justify="left",
+        box=None,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
+    for heading, width in WIDTHS.items():
+        left = heading in ("workload", "baseline")
+        made.add_column(heading, justify="left" if left else "right", no_wrap=True, min_width=width, max_width=width)
     for row in rows:
         own, time = row["ways"][HAND], row["time"]
         of_jax = "" if row["time_jax"] == time else f"{row['time_jax']['cpu'][1]:.2f}"
@@ -31,14 +38,21 @@ def table(rows: Sequence[Row]) -> Table:
             row["name"],
             f"{own['cpu_ms']:.3g}" if own["cpu_ms"] < 1000 else f"{own['cpu_ms']:.0f}",
             f"{time['cpu'][1]:.2f}",
-            time["baseline"].removeprefix("jax.grad, "),
+            _short(time["baseline"]),
             of_jax,
             f"{row['memory']['ratio']:.2f}",
             f"{row['compile']['ratio']:.2f}",
-            f"{row['product_share']:.0%}",
+            f"{row['product_share']:.0%}" if row["flops"] else "–",
             f"{own['error']:.0e}",
         )
     return made
+
+
+def _short(baseline: str) -> str:
+    """What tells a baseline from the others."""
+    for known in ("jax.grad, ", "jax.vjp, ", "jax.grad and "):
+        baseline = baseline.removeprefix(known)
+    return baseline.replace("optax, unrolled", "unrolled")
 
 
 def summary(rows: Sequence[Row]) -> str:
