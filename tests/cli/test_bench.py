@@ -150,11 +150,11 @@ def test_the_best_baseline_is_the_one_that_makes_the_same_trade():
 
     ways = {"hand": figures(1, 60), "a": figures(2, 100), "b": figures(4, 80), "checkpoint": figures(8, 20)}
     ways["torch"] = figures(1, None)
-    quoted = row.quoted(ways, {"a", "b", "torch"})
+    quoted = row.quoted(ways, {"a", "b", "torch"}, "cpu")
     assert quoted["time"] == {"baseline": "torch", "cpu": [1] * 3, "wall": [1] * 3}
     assert quoted["time_jax"]["baseline"] == "a"
     assert quoted["memory"] == {"baseline": "b", "ratio": 0.75}
-    assert row.quoted(ways, {"checkpoint"})["memory"]["ratio"] == 3
+    assert row.quoted(ways, {"checkpoint"}, "cpu")["memory"]["ratio"] == 3
     assert show.geometric([0.5, 2, 0, np.inf]) == 1
 
 
