@@ -24,8 +24,8 @@ def in_chunks(q, k, v, *, size):
     return mixed.swapaxes(0, 1).reshape(batch, tokens, heads, width)
 
 
-def ways(*, tile=128, tokens, **sizes):
+def ways(*, tokens, **sizes):
     """Output and pullback."""
     plain = functools.partial(jax.nn.dot_product_attention, is_causal=True)
-    chunks = functools.partial(in_chunks, size=min(tile, tokens))
+    chunks = functools.partial(in_chunks, size=min(128, tokens))
     return {"jax.nn": pullback(plain), "jax.checkpoint, chunks": pullback(chunks)}

@@ -49,6 +49,7 @@ def measure(workload: Workload, program: Program, ways: Mapping[str, Way], plan:
         for kind, seconds, own in zip(("wall", "cpu"), samples[name].T, hand.T, strict=True):
             figure[f"{kind}_ms"] = 1e3 * float(np.median(seconds))
             figure[f"{kind}_ratio"] = quartiles(own / seconds)
+    alike = {name for name, way in ways.items() if workload.trade in (way.trade, None)}
     clock = "cpu" if jax.default_backend() == "cpu" else "wall"  # processors idle while an accelerator works
     reference = next(name for name in ways if name != HAND)
     flops = product_flops(ways[reference].function, *ways[reference].arguments)
@@ -64,7 +65,7 @@ def measure(workload: Workload, program: Program, ways: Mapping[str, Way], plan:
         "product_share": flops / seconds / product_rate(),
         "copy_share": moved / seconds / copy_rate(),
         "clock": clock,
-        **quoted(figures, {name for name, way in ways.items() if way.trade == workload.trade}, clock),
+        **quoted(figures, alike, clock),
     }
 
 

@@ -43,7 +43,8 @@ class Workload:
       tiny: sizes in place of these, for tests.
       baselines: independent programs of the same numbers, experiments/baselines/<name>.py.
       float64: how far by hand and the first baseline may be apart in float64.
-      trade: by hand trades time for memory here, and is measured against baselines that do so too.
+      trade: whether by hand trades time for memory here; it is measured against baselines that do so too, or that don't
+        either. None, where it saves both, is against all.
       quick: one of those that --quick runs.
       by_default: False runs it only where it is named.
     """
@@ -54,7 +55,7 @@ class Workload:
     tiny: Mapping[str, Any] = field(default_factory=dict)
     baselines: tuple[str, ...] = ()
     float64: float = 1e-9
-    trade: bool = False
+    trade: bool | None = False
     quick: bool = False
     by_default: bool = True
 
@@ -83,7 +84,7 @@ HAND, AUTODIFF = "hand", "jax.grad, our forward"
 def ways_of(workload: Workload, program: Program, modules: Mapping[str, ModuleType]) -> dict[str, Way]:
     """By hand first, the independent baselines, jax.grad of our own forward pass last."""
 
-    ways = {HAND: Way(program.hand, program.arguments, _same, trade=workload.trade)}
+    ways = {HAND: Way(program.hand, program.arguments, _same)}
     for name, module in modules.items():
         arguments, alike = _translated(module, program.arguments)
         for way, function in module.ways(**workload.sizes).items():

@@ -4,13 +4,14 @@ from typing import Any
 
 from handgrad import rules
 from handgrad.cli.bench.workload import Program, Workload, integers, normal, of_rule
+from handgrad.rules.attention._tiles import is_worth_tiling
 
 IN_FLOAT32 = 1e-5  # jax.nn.dot_product_attention takes its softmax in float32, whatever the dtype
 
 
-def attention(tokens: int, heads: int, width: int, tile: int | None = None) -> Program:
-    """Causal, of one example."""
-    rule = rules.attention if tile is None else rules.tiled_attention.with_options(tile=tile)
+def attention(tokens: int, heads: int, width: int) -> Program:
+    """Causal, of one example, in the form that multi_head_attention chooses."""
+    rule = rules.tiled_attention if is_worth_tiling(tokens, tokens) else rules.attention
     Q, K, V, dY = (normal(seed, 1, tokens, heads, width) for seed in range(4))
     return of_rule(rule.with_options(causal=True), Q, K, V, dY)
 
@@ -56,12 +57,11 @@ def linear_recurrence(time: int, batch: int, width: int) -> Program:
     return of_rule(rules.linear_recurrence, A, normal(1, *shape), normal(2, *shape))
 
 
-def _attention(tokens: int, tile: int | None = None, **rest: Any) -> Workload:
-    sizes = {"tokens": tokens, "heads": 4, "width": 64} | ({"tile": tile} if tile else {})
-    tiny = {"tokens": 8, "heads": 2, "width": 3} | ({"tile": 4} if tile else {})
-    name = f"attention-causal-{'tiled-' if tile else ''}{tokens}"
+def _attention(tokens: int, *, by_default: bool = True) -> Workload:
+    sizes, tiny = {"tokens": tokens, "heads": 4, "width": 64}, {"tokens": 8, "heads": 2, "width": 3}
     baselines = ("attention", "attention_torch")
-    return Workload(name, attention, sizes, tiny, baselines, IN_FLOAT32, trade=tile is not None, **rest)
+    name = f"attention-causal-{tokens}"
+    return Workload(name, attention, sizes, tiny, baselines, IN_FLOAT32, trade=None, by_default=by_default)
 
 
 def _convolution(name: str, channels: int, window: int, **options: Any) -> Workload:
@@ -79,9 +79,7 @@ def _linear_cross_entropy(width: int, vocabulary: int) -> Workload:
 
 WORKLOADS = (
     *(_attention(tokens) for tokens in (256, 512, 1024, 2048)),
-    _attention(4096, by_default=False),
-    *(_attention(tokens, tile=128) for tokens in (512, 2048, 4096)),
-    _attention(8192, tile=128, by_default=False),
+    *(_attention(tokens, by_default=False) for tokens in (4096, 8192)),
     *(
         Workload(
             f"cross-entropy-{vocabulary // 1000}k",
