@@ -193,7 +193,7 @@ CASES = [
     edge(rules.max_pool, "dilated", normal((1, 5, 6, 2)), dilated(jnp.max), DILATED),
     Case(rules.average_pool, "plane", normal((2, 4, 5, 3)), average_pool, {"window": 2}),
     Case(rules.average_pool, "line", normal((2, 5, 2)), average_pool, WITHOUT_PAD),
-    edge(rules.average_pool, "overlap", normal((2, 5, 6, 2)), average_pool, OVERLAP),
+    edge(rules.average_pool, "overlap", normal((2, 5, 6, 2)), average_pool, {**OVERLAP, "window": 4}),
     edge(rules.average_pool, "dilated", normal((1, 5, 6, 2)), dilated(jnp.mean), DILATED),
     Case(rules.global_average_pool, "plane", normal((2, 3, 4, 5)), global_average_pool),
     edge(rules.global_average_pool, "one-element", normal((3, 1, 2)), global_average_pool),

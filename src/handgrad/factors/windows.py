@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 Pairs = tuple[tuple[int, int], ...]
 
 MOST_SHIFTS = 100  # as many products in one loop compile in about half a second
+FEW_TAPS = 9  # where each is moved, XLA on CPU tests every element of every one: of more, that takes longer than a copy
 
 
 @dataclass(frozen=True)

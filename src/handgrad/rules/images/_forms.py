@@ -14,10 +14,16 @@ from jaxtyping import Array, Float
 from handgrad import meshes
 from handgrad.checks import as_row
 from handgrad.factors.base import accumulator
-from handgrad.factors.windows import Window, features_of_groups, is_cheaper_by_shifts, of_tap, padded, through_tap
+from handgrad.factors.windows import (
+    FEW_TAPS,
+    Window,
+    features_of_groups,
+    is_cheaper_by_shifts,
+    of_tap,
+    padded,
+    through_tap,
+)
 from handgrad.rules.images._windows import to_tap
-
-FEW_TAPS = 9
 
 
 def convolve(X: Array, K: Array, window: Window) -> Float[Array, "batch *outputs n_out"]:
