@@ -17,6 +17,7 @@ from handgrad.factors.base import accumulator
 from handgrad.factors.windows import (
     FEW_TAPS,
     Window,
+    features_for_xla,
     features_of_groups,
     is_cheaper_by_shifts,
     of_tap,
@@ -74,7 +75,11 @@ def _along(form: Callable[[Array, Array], Array], X: Array, K: Array) -> Array:
 
 def _convolution(X: Array, K: Array, *, window: Window, input_dilation: Sequence[int]) -> Array:
     """XLA's, features last, summed in float32 at least."""
-    axes = len(window.size)
+    axes, n_in = len(window.size), K.shape[-2]
+    more, zero = features_for_xla(window, n_in, K.shape[-1]) - n_in, jnp.zeros((), X.dtype)
+    if more:
+        X = jax.lax.pad(X, zero, [*[(0, 0, 0)] * (axes + 1), (0, more, 0)])
+        K = jax.lax.pad(K, zero, [*[(0, 0, 0)] * axes, (0, more, 0), (0, 0, 0)])
     of_images, of_kernel = (0, axes + 1, *range(1, axes + 1)), (axes + 1, axes, *range(axes))
     return jax.lax.conv_general_dilated(
         X,

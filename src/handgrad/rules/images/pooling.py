@@ -179,8 +179,8 @@ average_pool = Rule(average_pool_forward, average_pool_backward)
 
 
 def _sums(X: Array, window: Window) -> Float[Array, "batch *outputs n"]:
-    """The sum of what each window sees, in one loop over the taps where that needs no copy of X with its padding: on CPU
-    it is faster than lax.reduce_window."""
+    """The sum of what each window sees, in one loop over the taps where that needs no copy of X with its padding: on
+    CPU it is faster than lax.reduce_window."""
     space = X.shape[1:-1]
     if max(max(pair) for pair in window.padding_met(space)) > 0 or math.prod(window.size) > MOST_SHIFTS:
         return _reduce_window(X, window, window.strides, window.padding, (1,) * len(space))
