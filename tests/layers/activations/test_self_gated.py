@@ -18,7 +18,7 @@ def test_self_gated():
     assert_layers(
         {
             "silu": (hg.silu(), lambda x: x / (1 + jnp.exp(-x))),
-            "silu, save": (hg.silu(residuals="save"), lambda x: x / (1 + jnp.exp(-x))),
+            "silu, recompute": (hg.silu(residuals="recompute"), lambda x: x / (1 + jnp.exp(-x))),
             "mish": (hg.mish(), lambda x: x * jnp.tanh(jnp.log(1 + jnp.exp(x)))),
             "gelu": (hg.gelu(), lambda x: x * (1 + jax.scipy.special.erf(x / jnp.sqrt(2.0))) / 2),
             "gelu, tanh form": (hg.gelu(approximate=True), tanh_form),

@@ -18,7 +18,7 @@ SUBJECTS = [
         name="tanh-form",
         approximate=True,
     ),
-    activation("silu", jax.nn.silu, "silu", name="saved", residuals="save"),
+    activation("silu", jax.nn.silu, "silu", name="of-its-input", residuals="recompute"),
 ]
 test_over_the_whole_range = over_the_whole_range(SUBJECTS)
 

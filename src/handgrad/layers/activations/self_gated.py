@@ -8,16 +8,16 @@ from handgrad.layers.layer import Layer, from_rule
 __all__ = ["gelu", "mish", "silu"]
 
 
-def silu(*, residuals: Literal["recompute", "save"] = "recompute") -> Layer:
+def silu(*, residuals: Literal["save", "recompute"] = "save") -> Layer:
     """Y = X ∘ σ(X)."""
     return from_rule(rules.silu, residuals=residuals)
 
 
-def mish(*, residuals: Literal["recompute", "save"] = "recompute") -> Layer:
+def mish(*, residuals: Literal["save", "recompute"] = "save") -> Layer:
     """Y = X ∘ tanh(softplus(X))."""
     return from_rule(rules.mish, residuals=residuals)
 
 
-def gelu(approximate: bool = False, *, residuals: Literal["recompute", "save"] = "recompute") -> Layer:
+def gelu(approximate: bool = False, *, residuals: Literal["save", "recompute"] = "save") -> Layer:
     """Y = X ∘ Φ(X), exact or in the tanh form."""
     return from_rule(rules.gelu, approximate=approximate, residuals=residuals)

@@ -1,7 +1,7 @@
 """Activations of the form Y = X ∘ gate(X).
 
-Neither Y nor the gate alone determines the slope, so each keeps one array of X's size: X itself, and the backward pass
-recomputes the gate (residuals="recompute"), or the slope, which the forward pass computes at once ("save").
+Neither Y nor the gate alone determines the slope, so each keeps one array of X's size: the slope, which the forward
+pass computes at once (residuals="save"), or X itself, and the backward pass recomputes the gate ("recompute").
 Values and slopes are computed in float32 at least and rounded once.
 """
 
@@ -34,8 +34,8 @@ __all__ = [
 ]
 
 Elements = Float[Array, "*shape"]
-Policy = Literal["recompute", "save"]
-POLICIES = ("recompute", "save")
+Policy = Literal["save", "recompute"]
+POLICIES = ("save", "recompute")
 SQRT_HALF = math.sqrt(0.5)
 SQRT_2_OVER_PI = math.sqrt(2 / math.pi)
 BEYOND = 32.0  # where the tanh form's gate is 0 or 1 in every dtype
@@ -53,11 +53,11 @@ class SiluResiduals(NamedTuple):
     slope: Elements | None
 
 
-def silu_forward(X: Elements, *, residuals: Policy = "recompute") -> tuple[Elements, SiluResiduals]:
+def silu_forward(X: Elements, *, residuals: Policy = "save") -> tuple[Elements, SiluResiduals]:
     """Y = X ∘ σ(X), also called swish.
 
     Args:
-      residuals: "recompute" keeps X, "save" the slope.
+      residuals: "save" keeps the slope, "recompute" X.
     Derivation: docs/derivations/activations/self_gated.md (Ramachandran et al. 2017)
     """
     check_array("silu_forward", "X", X)
@@ -99,11 +99,11 @@ class MishResiduals(NamedTuple):
     slope: Elements | None
 
 
-def mish_forward(X: Elements, *, residuals: Policy = "recompute") -> tuple[Elements, MishResiduals]:
+def mish_forward(X: Elements, *, residuals: Policy = "save") -> tuple[Elements, MishResiduals]:
     """Y = X ∘ tanh(softplus(X)).
 
     Args:
-      residuals: "recompute" keeps X, "save" the slope.
+      residuals: "save" keeps the slope, "recompute" X.
     Derivation: docs/derivations/activations/self_gated.md (Misra 2019)
     """
     check_array("mish_forward", "X", X)
@@ -150,13 +150,13 @@ class GeluResiduals(NamedTuple):
 
 
 def gelu_forward(
-    X: Elements, *, approximate: bool = False, residuals: Policy = "recompute"
+    X: Elements, *, approximate: bool = False, residuals: Policy = "save"
 ) -> tuple[Elements, GeluResiduals]:
     """Y = X ∘ Φ(X), Φ the normal distribution function, or its tanh form.
 
     Args:
       approximate: False for Φ(x) = ½ erfc(−x/√2), True for Φ(x) ≈ ½ (1 + tanh u) = σ(2u), u = √(2/π) (x + 0.044715 x³).
-      residuals: "recompute" keeps X, "save" the slope.
+      residuals: "save" keeps the slope, "recompute" X.
     Derivation: docs/derivations/activations/self_gated.md (Hendrycks and Gimpel 2016)
     """
     check_array("gelu_forward", "X", X)
