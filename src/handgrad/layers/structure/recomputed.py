@@ -67,5 +67,5 @@ def _after(dy: PyTree, x: PyTree) -> PyTree:
     x, dy = jax.lax.optimization_barrier((x, dy))
     if jax.default_backend() != "cpu":
         return x
-    never = jnp.max(jax.tree.leaves(dy)[0]) < -jnp.inf
+    never = jnp.max(jax.tree.leaves(dy)[0], initial=-jnp.inf) < -jnp.inf
     return jax.tree.map(lambda a: jnp.where(never, jnp.zeros_like(a), a), x)
