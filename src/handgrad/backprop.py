@@ -124,9 +124,8 @@ def _value_and_grad(
         of_params, of_x = Types.of(params), Types.of(x)
         params, x, target, w = check_batches(where, params, x, target, weights)
         prediction, model_residuals = model.forward(params, x, key)
-        losses, loss_residuals = loss.forward(prediction, target)
-        dloss = mean_weights(losses) if w is None else w.astype(losses.dtype)
-        dx, factors = model.backward(sums_only(model_residuals), loss.backward(loss_residuals, dloss))
+        losses, dprediction = losses_and_cotangent(loss, prediction, target, w)
+        dx, factors = model.backward(sums_only(model_residuals), dprediction)
         total = weighted_sum(losses, w)
         value = (total, prediction) if has_aux else total
         grads = tuple(
@@ -159,6 +158,21 @@ def value_and_factors(model: Layer, loss: Loss) -> OfExamples[tuple[Float[Array,
         return losses, factors_of(model, loss, model_residuals, dprediction, loss_residuals)
 
     return losses_and_factors
+
+
+def losses_and_cotangent(
+    loss: Loss, prediction: PyTree, target: PyTree, weights: Array | None
+) -> tuple[Float[Array, " batch"], PyTree]:
+    """Each example's loss, and the cotangent of the prediction under Σ_b w_b loss_b."""
+
+    def cotangent(losses: Array | jax.ShapeDtypeStruct) -> Array:
+        return mean_weights(losses) if weights is None else weights.astype(losses.dtype)
+
+    if loss.at_once is not None:
+        losses, _ = jax.eval_shape(loss.forward, prediction, target)
+        return loss.at_once(prediction, target, cotangent(losses))
+    losses, residuals = loss.forward(prediction, target)
+    return losses, loss.backward(residuals, cotangent(losses))
 
 
 def factors_of(
@@ -200,7 +214,7 @@ def custom_vjp_rule(
     return Rule(forward, backward).with_options(**options)
 
 
-def mean_weights(losses: Float[Array, " batch"]) -> Float[Array, " batch"]:
+def mean_weights(losses: Float[Array, " batch"] | jax.ShapeDtypeStruct) -> Float[Array, " batch"]:
     """1 / batch for each example."""
     return jnp.full_like(losses, 1 / losses.shape[0])
 

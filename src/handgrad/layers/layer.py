@@ -88,6 +88,8 @@ class Loss(NamedTuple):
         GGN has the Hessian of a loss by what it doesn't multiply itself. None where the prediction carries none.
       couples: None where loss b depends on row b of prediction and target alone; else as a Layer's.
       counts: residuals -> (batch, ...) booleans, which tokens of the prediction have a loss; None where all have one.
+      at_once: (prediction, target, dloss) -> (losses, dprediction), where both passes in one are quicker, arrays in the
+        place of factors; None where they aren't.
     """
 
     forward: Callable[[PyTree, PyTree], tuple[Float[Array, " batch"], PyTree]]
@@ -97,6 +99,7 @@ class Loss(NamedTuple):
     through: "tuple[Layer, Loss] | None" = None
     couples: str | None = None
     counts: Callable[[PyTree], Array] | None = None
+    at_once: Callable[[PyTree, PyTree, Float[Array, " batch"]], tuple[Float[Array, " batch"], PyTree]] | None = None
 
 
 def composed(

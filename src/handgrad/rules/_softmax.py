@@ -16,7 +16,8 @@ Column = Float[Array, "*rows 1"]
 
 def shifted(S: Row, M: Column) -> Row:
     """S − M of a row and its largest element; 0 at a logit of ∞, which is the only class then."""
-    return jnp.where(jnp.isposinf(S), 0, S - M)
+    most = jnp.finfo(S.dtype).max
+    return jnp.minimum(S, most) - jnp.minimum(M, most)
 
 
 def rest_of(D: Row) -> Column:
@@ -43,10 +44,9 @@ def if_any(sure: Bool[Array, "..."], then: Callable[[], Column], otherwise: Call
     return jax.lax.cond(jnp.any(sure), then, otherwise) if jax.default_backend() == "cpu" else then()
 
 
-def rest_of_label(D: Row, at_label: Bool[Array, "*rows n"]) -> Column:
-    """The same, to its last digit where the label is largest, and to that of 1 elsewhere."""
-    E = jnp.exp(D)
-    return jnp.sum(jnp.where(at_label, E - 1, E), axis=-1, keepdims=True)
+def without_label(D: Row, at_label: Bool[Array, "*rows n"]) -> Row:
+    """e^D, and 0 at each row's label. Its row sums are the label's `others`, to their last digit."""
+    return jnp.where(at_label, 0, jnp.exp(D))
 
 
 def chances(D: Row, rest: Column) -> tuple[Row, Row]:

@@ -49,6 +49,24 @@ def test_any_chunk_gives_the_same():
         assert_same(outcome, whole)
 
 
+def test_at_once_is_both_passes():
+    """The last chunk filled up, labels to ignore, every option."""
+    labels, options = (
+        LABELS.copy(),
+        {"chunk": 5, "ignore_index": -1, "label_smoothing": 0.1, "z_loss": 0.1, "softcap": 3.0},
+    )
+    labels[1, 2] = labels[2] = -1
+
+    @jax.jit
+    def two_ways(X):
+        C, cotangents = rules.linear_cross_entropy_at_once(X, W, B, labels, DC, **options)
+        found, residuals = rules.linear_cross_entropy_forward(X, W, B, labels, **options)
+        *expected, _ = rules.linear_cross_entropy_backward(residuals, DC, **options)
+        return (C, *cotangents), (found, *hg.materialize(expected))
+
+    assert_same(*two_ways(X))
+
+
 def test_a_token_to_ignore_may_hold_anything():
     """NaN there is in no loss, no cotangent, no example's gradient and no side that curvature reads."""
     ignored = np.array([[1, 0, 0], [0, 1, 1], [0, 0, 0], [1, 1, 1]], bool)

@@ -78,7 +78,13 @@ def linear_cross_entropy(
     def backward(residuals, dloss):
         return Projection(*rule.backward(residuals, dloss)[:3])
 
-    loss = Loss(forward, backward, through=(_multiplied(), softmax_cross_entropy(**options)))
+    def at_once(prediction, target, dloss):
+        losses, cotangents = rules.linear_cross_entropy_at_once(
+            *_checked(prediction), target, dloss, chunk=chunk, **options
+        )
+        return losses, Projection(*cotangents)
+
+    loss = Loss(forward, backward, at_once=at_once, through=(_multiplied(), softmax_cross_entropy(**options)))
     if ignore_index is not None:
         loss = loss._replace(counts=lambda residuals: ~is_ignored(residuals.Y, ignore_index))
     return loss

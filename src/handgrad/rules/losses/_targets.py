@@ -4,9 +4,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Integer
 
+from handgrad import meshes
 from handgrad.checks import InputError, as_row, check_target, describe, is_integer
 from handgrad.meshes import Types
-from handgrad.rules._softmax import rest_of, rest_of_label, sum_of_others
+from handgrad.rules._softmax import rest_of, sum_of_others, without_label
 from handgrad.rules.losses._losses import counted
 
 Labels = Integer[Array, "batch *tokens"]
@@ -33,25 +34,48 @@ def loss_of_rows(
     if is_integer(Y) and (class_weights is None or not label_smoothing):
         return _loss_of_labels(D, Y, class_weights, label_smoothing)
     V = weighted(as_distribution(Y, D.shape[-1], D.dtype, label_smoothing, ignore_index), class_weights)
-    rest = rest_of_label(D, is_label(Y, D.shape[-1])) if is_integer(Y) else rest_of(D)
+    rest = _rest_of_labels(D, Y)[0] if is_integer(Y) else rest_of(D)
     # 0 log 0 = 0: a logit of −∞ costs nothing where the target never happens.
     own = jnp.sum(V * counted(V, D), axis=-1, keepdims=True)
     return jnp.sum(V, axis=-1, keepdims=True) * jnp.log1p(rest) - own, rest
 
 
 def _loss_of_labels(D: Array, Y: Array, class_weights: Array | None, label_smoothing: float) -> tuple[Array, Array]:
-    """The same of labels with weights or smoothing: a sum that picks is quicker than one of products."""
-    n, at_label = D.shape[-1], Types.of(D).given_to(is_label(Y, D.shape[-1]))  # classes may lie on several devices
-    rest = rest_of_label(D, at_label)
-    C = jnp.log1p(rest) - jnp.sum(jnp.where(at_label, D, 0), axis=-1, keepdims=True)
+    """The same of labels with weights or smoothing: to pick an element is quicker than a sum of products."""
+    n = D.shape[-1]
+    rest, d = _rest_of_labels(D, Y)
+    C = jnp.log1p(rest) - d
     if label_smoothing:
         smooth = jnp.log1p(rest) - jnp.sum(D / n, axis=-1, keepdims=True)
         C = (1 - label_smoothing) * C + label_smoothing * smooth
     if class_weights is not None:
         w = as_row(class_weights.astype(D.dtype), D.ndim)
-        weight = jnp.sum(jnp.where(at_label, w, 0), axis=-1, keepdims=True)
+        weight = jnp.sum(jnp.where(at_label(Y, D), w, 0), axis=-1, keepdims=True)
         C = weight * counted(weight, C)
     return jnp.where(names_a_class(Y, n), C, jnp.nan), rest
+
+
+def _rest_of_labels(D: Array, Y: Array) -> tuple[Array, Array]:
+    """The rest of each row's softmax, as the sum over the other classes and what the label adds; and d, the label's
+    element of D. (batch, ..., 1) both."""
+    d = picked(D, Y)
+    return jnp.sum(without_label(D, at_label(Y, D)), axis=-1, keepdims=True) + jnp.expm1(d), d
+
+
+def slope_of_labels(D: Array, rest: Array, Y: Array) -> Array:
+    """P − Q of labels, which name a class each: p at the other classes, minus their sum at the label."""
+    own, share = at_label(Y, D), 1 / (1 + rest)
+    # rest = others + e^d − 1 and d ≤ 0: two positive numbers are added up.
+    others = rest - jnp.expm1(picked(D, Y))
+    return jnp.where(own, -others * share, without_label(D, own) * share)
+
+
+def picked(D: Array, Y: Array) -> Array:
+    """The element of each row that its label names, (batch, ..., 1), any element where it names none."""
+    if meshes.spec(D)[-1]:  # classes lie on several devices
+        return jnp.sum(jnp.where(at_label(Y, D), D, 0), axis=-1, keepdims=True)
+    labels = jnp.clip(jnp.expand_dims(_widened(Y), -1), 0, D.shape[-1] - 1)
+    return jnp.take_along_axis(D, Types.of(D).given_to(labels), axis=-1)
 
 
 def of_others(Y: Array, V: Array, class_weights: Array | None, label_smoothing: float) -> Array:
@@ -81,6 +105,11 @@ def one_hot(Y: Array, n: int, dtype: np.dtype) -> Array:
 def is_label(Y: Array, n: int) -> Array:
     """(batch, ..., n): which class each label names."""
     return jnp.expand_dims(_widened(Y), -1) == jnp.arange(n).reshape((1,) * Y.ndim + (n,))
+
+
+def at_label(Y: Array, D: Array) -> Array:
+    """`is_label` as D (batch, ..., n) lies on the devices: classes may lie on several."""
+    return Types.of(D).given_to(is_label(Y, D.shape[-1]))
 
 
 def names_a_class(Y: Array, n: int) -> Array:

@@ -19,7 +19,9 @@ from handgrad.rules.losses._targets import (
     check_labels_or_distributions,
     ignored,
     loss_of_rows,
+    names_a_class,
     of_others,
+    slope_of_labels,
     weighted,
 )
 
@@ -126,13 +128,19 @@ def softmax_cross_entropy_backward(
     P, others = chances(D, rest)
     Q = as_distribution(Y, Z.shape[-1], M.dtype, label_smoothing, ignore_index)
     V = weighted(Q, class_weights)
-    slope = P * of_others(Y, V, class_weights, label_smoothing) - V * others if is_integer(Y) else mismatch(P, V)
+    if not is_integer(Y):
+        slope = mismatch(P, V)
+    elif label_smoothing or class_weights is not None:
+        slope = P * of_others(Y, V, class_weights, label_smoothing) - V * others
+    else:
+        slope = slope_of_labels(D, rest, Y)
+        dC = jnp.where(names_a_class(Y, Z.shape[-1]) | (dC == 0), dC, jnp.nan)
     if z_loss:
         slope = slope + 2 * z_loss * lse * P
     if softcap is not None:
         slope = slope * _slope_of_cap(Z.astype(M.dtype) / softcap)
     if ignore_index is not None:
-        slope = jnp.where(ignored(Y, ignore_index), 0, slope)
+        dC = jnp.where(ignored(Y, ignore_index), 0, dC)
     L = counted(V, L)
     dY = target_cotangent(-(1 - label_smoothing) * dC, weighted(L, class_weights), Y)
     if class_weights is None:
