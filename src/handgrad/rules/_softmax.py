@@ -15,9 +15,12 @@ Column = Float[Array, "*rows 1"]
 
 
 def shifted(S: Row, M: Column) -> Row:
-    """S − M of a row and its largest element; 0 at a logit of ∞, which is the only class then."""
-    most = jnp.finfo(S.dtype).max
-    return jnp.minimum(S, most) - jnp.minimum(M, most)
+    """S − M of a row and its largest element; 0 at a logit of ∞, which is the only class then.
+
+    Where M is ∞, nothing else makes a NaN: one in S would be in M. So S, which may be costly, is read once.
+    """
+    D = S - M
+    return jnp.where(jnp.isnan(D) & jnp.isposinf(M), 0, D)
 
 
 def rest_of(D: Row) -> Column:

@@ -49,10 +49,15 @@ def _loss_of_labels(D: Array, Y: Array, class_weights: Array | None, label_smoot
         smooth = jnp.log1p(rest) - jnp.sum(D / n, axis=-1, keepdims=True)
         C = (1 - label_smoothing) * C + label_smoothing * smooth
     if class_weights is not None:
-        w = as_row(class_weights.astype(D.dtype), D.ndim)
-        weight = jnp.sum(jnp.where(at_label(Y, D), w, 0), axis=-1, keepdims=True)
+        weight = _weight_of_labels(Y, D, class_weights)
         C = weight * counted(weight, C)
     return jnp.where(names_a_class(Y, n), C, jnp.nan), rest
+
+
+def _weight_of_labels(Y: Array, D: Array, class_weights: Array) -> Array:
+    """The weight of each row's label, (batch, ..., 1); any weight where it names no class."""
+    labels = jnp.clip(_widened(Y), 0, D.shape[-1] - 1)
+    return jnp.expand_dims(meshes.take_rows(jnp.asarray(class_weights, D.dtype), labels, jnp.nan), -1)
 
 
 def _rest_of_labels(D: Array, Y: Array) -> tuple[Array, Array]:
@@ -62,9 +67,10 @@ def _rest_of_labels(D: Array, Y: Array) -> tuple[Array, Array]:
     return jnp.sum(without_label(D, at_label(Y, D)), axis=-1, keepdims=True) + jnp.expm1(d), d
 
 
-def slope_of_labels(D: Array, rest: Array, Y: Array) -> Array:
-    """P − Q of labels, which name a class each: p at the other classes, minus their sum at the label."""
-    own, share = at_label(Y, D), 1 / (1 + rest)
+def slope_of_labels(D: Array, rest: Array, Y: Array, class_weights: Array | None) -> Array:
+    """w_y (P − Q) of labels: p at the other classes, minus their sum at the label; NaN where it names no class."""
+    own, weight = at_label(Y, D), 1 if class_weights is None else _weight_of_labels(Y, D, class_weights)
+    share = jnp.where(names_a_class(Y, D.shape[-1]), weight / (1 + rest), jnp.nan)
     # rest = others + e^d − 1 and d ≤ 0: two positive numbers are added up.
     others = rest - jnp.expm1(picked(D, Y))
     return jnp.where(own, -others * share, without_label(D, own) * share)
@@ -83,8 +89,6 @@ def of_others(Y: Array, V: Array, class_weights: Array | None, label_smoothing: 
     n, dtype = V.shape[-1], V.dtype
     of_label = weighted(one_hot(Y, n, dtype), class_weights)
     whole = 1 if class_weights is None else jnp.sum(of_label, axis=-1, keepdims=True)
-    if not label_smoothing:
-        return whole - of_label
     w = jnp.ones(n, dtype) if class_weights is None else class_weights.astype(dtype)
     return (1 - label_smoothing) * (whole - of_label) + label_smoothing / n * as_row(sum_of_others(w), V.ndim)
 

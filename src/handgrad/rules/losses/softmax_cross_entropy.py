@@ -19,7 +19,6 @@ from handgrad.rules.losses._targets import (
     check_labels_or_distributions,
     ignored,
     loss_of_rows,
-    names_a_class,
     of_others,
     slope_of_labels,
     weighted,
@@ -130,11 +129,10 @@ def softmax_cross_entropy_backward(
     V = weighted(Q, class_weights)
     if not is_integer(Y):
         slope = mismatch(P, V)
-    elif label_smoothing or class_weights is not None:
+    elif label_smoothing:
         slope = P * of_others(Y, V, class_weights, label_smoothing) - V * others
     else:
-        slope = slope_of_labels(D, rest, Y)
-        dC = jnp.where(names_a_class(Y, Z.shape[-1]) | (dC == 0), dC, jnp.nan)
+        slope = slope_of_labels(D, rest, Y, class_weights)
     if z_loss:
         slope = slope + 2 * z_loss * lse * P
     if softcap is not None:
