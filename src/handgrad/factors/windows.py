@@ -128,16 +128,6 @@ def padded(X: Float[Array, "batch *space n"], window: Window, value: float) -> F
     return jax.lax.pad(X, jnp.asarray(value, X.dtype), [(*pair, 0) for pair in margins])
 
 
-def through_tap(
-    X: Float[Array, "batch *space n"], window: Window, tap: Sequence[int], outputs: Sequence[int]
-) -> Float[Array, "batch *outputs n"]:
-    """`of_tap` of an X without its padding."""
-    axes = zip(X.shape[1:-1], outputs, window.padding, window.strides, tap, strict=True)
-    margins = [(p - t, s * (m - 1) + 1 + t - p - n, 0) for n, m, (p, _), s, t in axes]
-    X = jax.lax.pad(X, jnp.zeros((), X.dtype), [(0, 0, 0), *margins, (0, 0, 0)])
-    return X[(slice(None), *(slice(None, None, s) for s in window.strides))]
-
-
 def of_tap(
     X: Float[Array, "batch *padded n"], window: Window, tap: Sequence[int], outputs: Sequence[int]
 ) -> Float[Array, "batch *outputs n"]:
