@@ -128,7 +128,9 @@ def gru(
     return H, H_last
 
 
-def linear_recurrence(A: Array, B: Array, H0: Array | None = None, reverse: bool = False) -> Array:
+def linear_recurrence(
+    A: Array, B: Array, H0: Array | None = None, reverse: bool = False, associative: bool | None = None
+) -> Array:
     """One step after the other."""
     h, H = jnp.zeros_like(A[:, 0]) if H0 is None else H0, []
     for t in reversed(range(A.shape[1])) if reverse else range(A.shape[1]):
@@ -166,6 +168,7 @@ LENGTHS = (2, 3, 1)
 REVERSE = {"reverse": True, "residuals": "recompute"}
 LSTM, LSTM_LENGTHS = recurrent(4, states=2), recurrent(4, states=2, lengths=LENGTHS)
 GRU, GRU_LENGTHS = recurrent(3, inner_bias=True), recurrent(3, inner_bias=True, lengths=LENGTHS)
+STATE = normal((2, 5, 3), (2, 5, 3), (2, 3))
 
 CASES = [
     Case(rules.embedding, "tokens", some_ids((3, 4), 5, 2), embedding, peer=taken),
@@ -187,7 +190,15 @@ CASES = [
     Case(rules.gru, "sequences", GRU, gru),
     Case(rules.gru, "lengths", GRU_LENGTHS, gru, REVERSE),
     edge(rules.gru, "truncated", GRU_LENGTHS, gru, {"truncate": 2, **REVERSE}),
-    Case(rules.linear_recurrence, "state", normal((2, 5, 3), (2, 5, 3), (2, 3)), linear_recurrence),
-    Case(rules.linear_recurrence, "state", normal((2, 4, 3), (2, 4, 3), (2, 3)), linear_recurrence, {"reverse": True}),
+    Case(rules.linear_recurrence, "state", STATE, linear_recurrence),
+    Case(rules.linear_recurrence, "state", STATE, linear_recurrence, {"reverse": True}),
+    Case(rules.linear_recurrence, "state", STATE, linear_recurrence, {"associative": True}),
     edge(rules.linear_recurrence, "from-zeros", normal((3, 7, 2), (3, 7, 2)), linear_recurrence),
+    edge(
+        rules.linear_recurrence,
+        "from-zeros",
+        normal((3, 7, 2), (3, 7, 2)),
+        linear_recurrence,
+        {"associative": True, "reverse": True},
+    ),
 ]

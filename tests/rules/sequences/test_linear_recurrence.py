@@ -25,7 +25,7 @@ def test_the_associative_scan_equals_a_loop():
     def both(given):
         found, expected = [], []
         for (A, B, H0, dH), (_, reverse) in zip(given, walks, strict=True):
-            found.append(passes(rules.linear_recurrence.with_options(reverse=reverse), dH, A, B, H0))
+            found.append(passes(rules.linear_recurrence.with_options(reverse=reverse, associative=True), dH, A, B, H0))
             H, pullback = jax.vjp(lambda *a, reverse=reverse: loop(*a, reverse), A, B, H0)
             expected.append((H, pullback(dH)))
         return found, expected
@@ -48,4 +48,5 @@ def test_linear_recurrence_of_the_wrong_shape():
     ones, rule = np.ones((2, 3, 4)), rules.linear_recurrence
     refuses(rule, "A must have shape (batch, time, n), got float64 (3, 4)", ones[0], ones[0], ones[0])
     refuses(rule, "B must have shape (2, 3, 4) like A, got float64 (2, 3, 1)", ones, ones[..., :1], ones[:, 0])
+    refuses(rule, "associative must be True, False or None, got 1", ones, ones, ones[:, 0], associative=1)
     refuses(rule, "H0 must have shape (2, 4) (one state …), got float64 (1, 4)", ones, ones, ones[:1, 0])

@@ -1,11 +1,13 @@
-"""The linear recurrence: an associative scan over time, since affine maps compose."""
+"""The linear recurrence: one step after the other, or an associative scan over time, since affine maps compose."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from handgrad import meshes
 from handgrad.checks import InputError, check_array, check_cotangent, check_residuals, check_shape, describe
 from handgrad.factors.base import accumulator
 from handgrad.rule import Rule
@@ -14,6 +16,7 @@ from handgrad.rules.sequences._recurrence import State, Steps, check_scan, enter
 __all__ = ["LinearRecurrenceResiduals", "linear_recurrence", "linear_recurrence_backward", "linear_recurrence_forward"]
 
 Affine = tuple[Array, Array]
+T = TypeVar("T")
 
 
 class LinearRecurrenceResiduals(NamedTuple):
@@ -29,13 +32,15 @@ class LinearRecurrenceResiduals(NamedTuple):
 
 
 def linear_recurrence_forward(
-    A: Steps, B: Steps, H0: State | None = None, *, reverse: bool = False
+    A: Steps, B: Steps, H0: State | None = None, *, reverse: bool = False, associative: bool | None = None
 ) -> tuple[Steps, LinearRecurrenceResiduals]:
-    """h_t = a_t ∘ h_{t−1} + b_t, by an associative scan: some 2 log₂(time) rounds of products instead of time steps.
+    """h_t = a_t ∘ h_{t−1} + b_t.
 
     Args:
       H0: the state before the first step; None is zeros.
       reverse: from the last step to the first: h_t = a_t ∘ h_{t+1} + b_t.
+      associative: True for an associative scan, some 2 log₂(time) rounds of products over whole arrays; False for one
+        step after the other, a third of the work; None takes the steps on a CPU, and the scan elsewhere.
     Derivation: docs/derivations/sequences/linear_recurrence.md (Blelloch 1990; Martin, Cundy 2018)
     """
     where = "linear_recurrence_forward"
@@ -48,13 +53,25 @@ def linear_recurrence_forward(
         check_array(where, "H0", H0)
         check_shape(where, "H0", H0, (A.shape[0], A.shape[2]), "(one state for each example, as wide as A)")
     check_scan(where, reverse)
+    _check_associative(where, associative)
     dtype = jnp.result_type(A, B) if H0 is None else jnp.result_type(A, B, H0)
-    H = _recur(A, B, H0, reverse).astype(dtype)
+
+    def by_scan(A: Steps, B: Steps, H0: State | None) -> Steps:
+        return _recur(A, B, H0, reverse).astype(dtype)
+
+    def in_turn(A: Steps, B: Steps, H0: State | None) -> Steps:
+        def step(h: State, t: Array) -> tuple[State, tuple[State]]:
+            h = _at(A, t) * h + _at(B, t)
+            return h, (h,)
+
+        return _walk(step, _first(H0, A, B), (jnp.zeros_like(A, dtype),), reverse)[1][0]
+
+    H = _by_platform(associative, by_scan, in_turn, A, B, H0)
     return H, LinearRecurrenceResiduals(A, B, H0, H)
 
 
 def linear_recurrence_backward(
-    residuals: LinearRecurrenceResiduals, dH: Steps, *, reverse: bool = False
+    residuals: LinearRecurrenceResiduals, dH: Steps, *, reverse: bool = False, associative: bool | None = None
 ) -> tuple[Steps, Steps, State | None]:
     """Pull dH back through h_t = a_t ∘ h_{t−1} + b_t.
 
@@ -63,15 +80,33 @@ def linear_recurrence_backward(
 
     Derivation: docs/derivations/sequences/linear_recurrence.md
     """
-    A, B, H0, H = check_residuals("linear_recurrence_backward", residuals, LinearRecurrenceResiduals)
-    check_cotangent("linear_recurrence_backward", dH, H.shape, H.dtype, "dH", "H")
-    none = jnp.zeros_like(jnp.sum(A, axis=1), H.dtype)
-    # In the other direction, a step is multiplied by the decay of the step that it comes from.
-    Delta = _recur(entering(A.astype(H.dtype), none, None, not reverse), dH, None, not reverse)
-    dA = Delta * entering(H, none if H0 is None else H0, None, reverse)
-    first = -1 if reverse else 0
-    dH0 = None if H0 is None else (A[:, first] * Delta[:, first]).astype(H0.dtype)
-    return dA.astype(A.dtype), Delta.astype(B.dtype), dH0
+    where = "linear_recurrence_backward"
+    A, B, H0, H = check_residuals(where, residuals, LinearRecurrenceResiduals)
+    check_cotangent(where, dH, H.shape, H.dtype, "dH", "H")
+    _check_associative(where, associative)
+
+    def by_scan(A: Steps, H: Steps, dH: Steps, H0: State | None) -> tuple[Steps, Steps, State]:
+        none = jnp.zeros_like(jnp.sum(A, axis=1), H.dtype)
+        # In the other direction, a step is multiplied by the decay of the step that it comes from.
+        Delta = _recur(entering(A.astype(H.dtype), none, None, not reverse), dH, None, not reverse)
+        dA = Delta * entering(H, none if H0 is None else H0, None, reverse)
+        first = -1 if reverse else 0
+        return dA.astype(A.dtype), Delta.astype(B.dtype), A[:, first] * Delta[:, first]
+
+    def in_turn(A: Steps, H: Steps, dH: Steps, H0: State | None) -> tuple[Steps, Steps, State]:
+        h0, last = _first(H0, A, H), A.shape[1] - 1
+
+        def step(passed: State, t: Array) -> tuple[State, tuple[State, State]]:
+            delta = _at(dH, t) + passed
+            before = jnp.where(t == last, h0, _at(H, t + 1)) if reverse else jnp.where(t == 0, h0, _at(H, t - 1))
+            return _at(A, t) * delta, (delta * before, delta)
+
+        outputs = jnp.zeros_like(A), jnp.zeros_like(A, B.dtype)
+        dh0, (dA, Delta) = _walk(step, _first(None, A, H), outputs, not reverse)
+        return dA, Delta, dh0
+
+    dA, dB, dH0 = _by_platform(associative, by_scan, in_turn, A, H, dH, H0)
+    return dA, dB, None if H0 is None else dH0.astype(H0.dtype)
 
 
 linear_recurrence = Rule(linear_recurrence_forward, linear_recurrence_backward)
@@ -88,3 +123,49 @@ def _recur(A: Steps, B: Steps, H0: State | None, reverse: bool) -> Steps:
     dtype = accumulator(A, B)
     P, S = jax.lax.associative_scan(compose, (A.astype(dtype), B.astype(dtype)), reverse=reverse, axis=1)
     return S if H0 is None else P * jnp.expand_dims(H0, 1) + S  # all maps up to step t in one: h_t = p_t ∘ h_0 + s_t
+
+
+def _walk(
+    step: Callable[[State, Array], tuple[State, tuple[State, ...]]],
+    state: State,
+    outputs: tuple[Steps, ...],
+    reverse: bool,
+) -> tuple[State, tuple[Steps, ...]]:
+    """The last state, and each step's outputs written where they belong.
+
+    A jax.lax.scan wants time in front: it would transpose every array before, and every output after.
+    """
+    time = outputs[0].shape[1]
+
+    def one_step(i: Array, carried: tuple[State, tuple[Steps, ...]]) -> tuple[State, tuple[Steps, ...]]:
+        t = time - 1 - i if reverse else i
+        state, values = step(carried[0], t)
+        pairs = zip(carried[1], values, strict=True)
+        return state, tuple(
+            jax.lax.dynamic_update_index_in_dim(steps, value.astype(steps.dtype), t, 1) for steps, value in pairs
+        )
+
+    return meshes.fori_loop(time, one_step, (state, outputs))
+
+
+def _at(A: Steps, t: Array) -> State:
+    """a_t, in float32 at least."""
+    return jax.lax.dynamic_index_in_dim(A, t, 1, keepdims=False).astype(accumulator(A))
+
+
+def _first(H0: State | None, *like: Steps) -> State:
+    """The state before the first step, in float32 at least; zeros for None."""
+    dtype = accumulator(*like)
+    return jnp.zeros_like(jnp.sum(like[0], axis=1), dtype) if H0 is None else H0.astype(dtype)
+
+
+def _by_platform(associative: bool | None, by_scan: Callable[..., T], in_turn: Callable[..., T], *arrays: Any) -> T:
+    """By a scan, in turn, or whichever is quicker where the program runs."""
+    if associative is None:
+        return jax.lax.platform_dependent(*arrays, cpu=in_turn, default=by_scan)
+    return by_scan(*arrays) if associative else in_turn(*arrays)
+
+
+def _check_associative(where: str, associative: bool | None) -> None:
+    if not (associative is None or isinstance(associative, bool)):
+        raise InputError(f"{where}: associative must be True, False or None, got {associative!r}")
