@@ -79,8 +79,7 @@ def is_cheaper_by_shifts(window: Window, n_in: int, n_out: int) -> bool:
     """Whether Σ_t Σ_c of X's feature c, shifted to tap t, times its row of K is cheaper than XLA's convolution.
 
     The sum is one loop of elementwise products, and XLA on CPU has no fast convolution of groups, nor one of a few
-    features to at most 16: there it takes as long as for 16. Measured on CPU; on other devices both are bound by
-    reading X.
+    features to at most 16: there it takes as long as for 16. The bounds were measured on CPU alone.
 
     Args:
       n_in, n_out: features of one group.

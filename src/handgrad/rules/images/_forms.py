@@ -3,7 +3,7 @@
 Which one is cheaper follows from the window and the number of features: `Window.is_pointwise`, `is_cheaper_by_shifts`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial, reduce
 
@@ -38,6 +38,8 @@ def convolve_back(Y: Array, K: Array, window: Window, space: tuple[int, ...]) ->
         return to_tap(_product(Y, K.reshape(n_in, n_out).T), window, (0,) * axes, space)
     transposed = K.reshape(*window.size, n_in, groups, n_out // groups).swapaxes(-1, -3)
     transposed = transposed.reshape(*window.size, n_out // groups, groups * n_in)
+    if max(window.strides) > 1 and is_cheaper_by_shifts(window, n_out // groups, n_in):
+        return _along(partial(_shifts_back, window=window, space=space), Y, transposed)
     back = replace(window, strides=(1,) * axes, padding=window.padding_back(space))
     return _slide(Y, jnp.flip(transposed, range(axes)), back, window.strides)
 
@@ -50,9 +52,15 @@ def _product(X: Array, W: Array) -> Array:
 
 def _slide(X: Array, K: Array, window: Window, input_dilation: Sequence[int]) -> Array:
     """Σ_t x_{s i + d t − p} K_t, where X has zeros between its elements."""
-    by_shifts, dtype = is_cheaper_by_shifts(window, K.shape[-2], K.shape[-1] // window.groups), jnp.result_type(X, K)
-    form = partial(_shifts if by_shifts else _convolution, window=window, input_dilation=input_dilation)
-    of_outputs = [meshes.spec(X)[0], *(None for _ in window.size), meshes.spec(K)[-1]]
+    if max(input_dilation) == 1 and is_cheaper_by_shifts(window, K.shape[-2], K.shape[-1] // window.groups):
+        return _along(partial(_shifts, window=window), X, K)
+    return _along(partial(_convolution, window=window, input_dilation=input_dilation), X, K)
+
+
+def _along(form: Callable[[Array, Array], Array], X: Array, K: Array) -> Array:
+    """form(X, K) in X's and K's dtype, sharded along the batch as X and along the features as K."""
+    dtype = jnp.result_type(X, K)
+    of_outputs = [meshes.spec(X)[0], *(None for _ in X.shape[1:-1]), meshes.spec(K)[-1]]
     return meshes.along(of_outputs, form, X.astype(dtype), K.astype(dtype)).astype(dtype)
 
 
@@ -77,16 +85,25 @@ def _convolution(X: Array, K: Array, *, window: Window, input_dilation: Sequence
     )
 
 
-def _shifts(X: Array, K: Array, *, window: Window, input_dilation: Sequence[int]) -> Array:
+def _shifts(X: Array, K: Array, *, window: Window) -> Array:
     """Σ_t Σ_c  X's feature c of each group, shifted to tap t, times its row of K_t: one loop, in float32 at least.
 
     X is copied with its padding, and so what makes X is computed once, and not again for each product.
     """
-    dtype = accumulator(X)
-    between = [(0, 0, 0), *((0, 0, d - 1) for d in input_dilation), (0, 0, 0)]
-    X = jax.lax.pad(X, jnp.zeros((), X.dtype), between)
     outputs, X = window.outputs(X.shape[1:-1]), padded(X, window, 0)
-    seen = (of_tap(X, window, tap, outputs).astype(dtype) for tap in window.taps())
-    features = (x for x_t in seen for x in features_of_groups(x_t, window.groups, K.shape[-1]))
-    rows = K.reshape(-1, K.shape[-1]).astype(dtype)
-    return reduce(jnp.add, (x * as_row(k, x.ndim) for x, k in zip(features, rows, strict=True)))
+    of_taps = zip(K.reshape(-1, *K.shape[-2:]), window.taps(), strict=True)
+    return reduce(jnp.add, (_rows(of_tap(X, window, tap, outputs), K_t, window.groups) for K_t, tap in of_taps))
+
+
+def _shifts_back(Y: Array, K: Array, *, window: Window, space: tuple[int, ...]) -> Array:
+    """The same in the other direction, each product moved to the elements that its tap saw: none with the zeros of a
+    dilated Y, which is not made."""
+    of_taps = zip(K.reshape(-1, *K.shape[-2:]), window.taps(), strict=True)
+    return reduce(jnp.add, (to_tap(_rows(Y, K_t, window.groups), window, tap, space) for K_t, tap in of_taps))
+
+
+def _rows(X: Array, W: Array, groups: int) -> Array:
+    """X W, group by group, as one product for each row of W."""
+    dtype = accumulator(X)
+    features = features_of_groups(X.astype(dtype), groups, W.shape[-1])
+    return reduce(jnp.add, (x * as_row(w, X.ndim) for x, w in zip(features, W.astype(dtype), strict=True)))
