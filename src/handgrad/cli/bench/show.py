@@ -38,7 +38,7 @@ def table(rows: Sequence[Row]) -> Table:
         ms = own[f"{clock}_ms"]
         made.add_row(
             row["name"],
-            f"{ms:.3g}" if ms < 1000 else f"{ms:.0f}",
+            f"{ms:.3f}" if ms < 1 else f"{ms:.1f}",
             f"{time[clock][1]:.2f}",
             _short(time["baseline"]),
             of_jax,
