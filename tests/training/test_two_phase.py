@@ -220,8 +220,8 @@ def test_bad_input():
 def test_a_kernel_is_multiplied_once(stacked):
     """Its norm would take as long as its gradient: as many convolutions as in a plain step, in the form that XLA
     compiles alike inside a loop and outside, features last on both sides."""
-    loss, block = hg.squared_error(), hg.residual(hg.chain(hg.convolution(4, 2, groups=2), hg.tanh()))
-    model, x = hg.repeat(block, 2) if stacked else block, jax.ShapeDtypeStruct((3, 5, 5, 4), np.float32)
+    loss, block = hg.squared_error(), hg.residual(hg.chain(hg.convolution(32, 2), hg.tanh()))
+    model, x = hg.repeat(block, 2) if stacked else block, jax.ShapeDtypeStruct((3, 5, 5, 32), np.float32)
     state = jax.eval_shape(lambda: init_state(model.init(jax.random.key(0), x), optax.sgd(0.1)))
     ways = two_phase_step(model, loss, optax.sgd(0.1), 0.1), train_step(model, loss, optax.sgd(0.1))
     ours, plain = (str(jax.make_jaxpr(step)(state, x, x)) for step in ways)

@@ -56,8 +56,13 @@ def _loss_of_labels(D: Array, Y: Array, class_weights: Array | None, label_smoot
 
 def _weight_of_labels(Y: Array, D: Array, class_weights: Array) -> Array:
     """The weight of each row's label, (batch, ..., 1); any weight where it names no class."""
-    labels = jnp.clip(_widened(Y), 0, D.shape[-1] - 1)
-    return jnp.expand_dims(meshes.take_rows(jnp.asarray(class_weights, D.dtype), labels, jnp.nan), -1)
+    weights = jnp.asarray(class_weights, D.dtype)
+    return jnp.expand_dims(meshes.take_rows(weights, _classes(Y, D.shape[-1]), jnp.nan), -1)
+
+
+def _classes(Y: Array, n: int) -> Array:
+    """Labels as indices: the nearest class for one that names none."""
+    return jnp.clip(_widened(Y), 0, n - 1).astype(jnp.int32)
 
 
 def _rest_of_labels(D: Array, Y: Array) -> tuple[Array, Array]:
@@ -80,8 +85,7 @@ def picked(D: Array, Y: Array) -> Array:
     """The element of each row that its label names, (batch, ..., 1), any element where it names none."""
     if meshes.spec(D)[-1]:  # classes lie on several devices
         return jnp.sum(jnp.where(at_label(Y, D), D, 0), axis=-1, keepdims=True)
-    labels = jnp.clip(jnp.expand_dims(_widened(Y), -1), 0, D.shape[-1] - 1)
-    return jnp.take_along_axis(D, Types.of(D).given_to(labels), axis=-1)
+    return jnp.take_along_axis(D, jnp.expand_dims(_classes(Y, D.shape[-1]), -1), axis=-1)
 
 
 def of_others(Y: Array, V: Array, class_weights: Array | None, label_smoothing: float) -> Array:
