@@ -39,8 +39,8 @@ def registered(monkeypatch, **factors):
 def run_tiny(workload, place, torch=False):
     """The errors of every way at the tiny sizes; PyTorch uncompiled."""
     workload = dataclasses.replace(workload, sizes={**workload.sizes, **workload.tiny})
-    program = workload.make(**workload.sizes)
     with jax.numpy_rank_promotion("allow"), jax.enable_x64(False):  # as a user's program
+        program = workload.make(**workload.sizes)
         ways = ways_of(workload, program, baselines.load(workload.baselines, place, torch=torch))
         ways = {name: way for name, way in ways.items() if name != "torch.compile"}
         compiled, _ = row._compile(ways, program.donate, 1)
@@ -54,6 +54,7 @@ def test_every_way_of_a_workload_computes_the_same():
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")  # torch.compile's own
 @pytest.mark.parametrize("workload", KINDS.values(), ids=lambda one: one.name)
 def test_every_way_of_every_workload_computes_the_same(workload):
     errors = run_tiny(workload, baselines.folder(None), torch=True)

@@ -188,7 +188,7 @@ def test_reversible_memory_is_the_same_at_any_depth_and_rounding_stays_near_the_
     options = reversible_memory.Options(depths=(4, 16), width=16, batch=256, out=tmp_path / "figures.json")
     four, sixteen = reversible_memory.run(options)
     assert sixteen["sequence"]["temp_bytes"] < 1.05 * four["sequence"]["temp_bytes"]
-    assert sixteen["repeat"]["temp_bytes"] > 3 * four["repeat"]["temp_bytes"]
+    assert sixteen["repeat"]["temp_bytes"] > 2.5 * four["repeat"]["temp_bytes"]
     for row in (four, sixteen):
         assert row["sequence"]["error"] < 10 * row["repeat"]["error"] < 1e-4
     assert written(options.out)["rows"] == [four, sixteen]

@@ -194,11 +194,5 @@ CASES = [
     Case(rules.linear_recurrence, "state", STATE, linear_recurrence, {"reverse": True}),
     Case(rules.linear_recurrence, "state", STATE, linear_recurrence, {"associative": True}),
     edge(rules.linear_recurrence, "from-zeros", normal((3, 7, 2), (3, 7, 2)), linear_recurrence),
-    edge(
-        rules.linear_recurrence,
-        "from-zeros",
-        normal((3, 7, 2), (3, 7, 2)),
-        linear_recurrence,
-        {"associative": True, "reverse": True},
-    ),
+    edge(rules.linear_recurrence, "state", STATE, linear_recurrence, {"associative": True, "reverse": True}),
 ]

@@ -81,7 +81,7 @@ def look(programs: Programs, leaves: Leaves, settings: Settings) -> Report:
         contracts=tuple(promises),
         kinks=tuple(said),
         control=control,
-        notes=(*notes(evidence, findings, rows, promises), *([unsearched] if unsearched else [])),
+        notes=(*([unsearched] if unsearched else []), *notes(evidence, findings, rows, promises)),
         settings=_settings(evidence, settings, time.perf_counter() - start),
         reproduce=_reproduce(programs.problem, leaves, settings) if decision.verdict == "FAIL" else "",
         repair=repairs(evidence, failed, settings.seed) if searched and not unsearched else (),

@@ -64,7 +64,7 @@ def linear_recurrence_forward(
             h = _at(A, t) * h + _at(B, t)
             return h, (h,)
 
-        return _walk(step, _first(H0, A, B), (jnp.zeros_like(A, dtype),), reverse)[1][0]
+        return _walk(step, _first(H0, A + B), (jnp.zeros_like(A + B, dtype),), reverse, A, B)[1][0]
 
     H = _by_platform(associative, by_scan, in_turn, A, B, H0)
     return H, LinearRecurrenceResiduals(A, B, H0, H)
@@ -94,15 +94,16 @@ def linear_recurrence_backward(
         return dA.astype(A.dtype), Delta.astype(B.dtype), A[:, first] * Delta[:, first]
 
     def in_turn(A: Steps, H: Steps, dH: Steps, H0: State | None) -> tuple[Steps, Steps, State]:
-        h0, last = _first(H0, A, H), A.shape[1] - 1
+        like, last = H + dH, A.shape[1] - 1  # A may be the same for all examples
+        h0 = _first(H0, like)
 
         def step(passed: State, t: Array) -> tuple[State, tuple[State, State]]:
             delta = _at(dH, t) + passed
             before = jnp.where(t == last, h0, _at(H, t + 1)) if reverse else jnp.where(t == 0, h0, _at(H, t - 1))
             return _at(A, t) * delta, (delta * before, delta)
 
-        outputs = jnp.zeros_like(A), jnp.zeros_like(A, B.dtype)
-        dh0, (dA, Delta) = _walk(step, _first(None, A, H), outputs, not reverse)
+        outputs = jnp.zeros_like(like, A.dtype), jnp.zeros_like(like, B.dtype)
+        dh0, (dA, Delta) = _walk(step, _first(None, like), outputs, not reverse, A, H, dH)
         return dA, Delta, dh0
 
     dA, dB, dH0 = _by_platform(associative, by_scan, in_turn, A, H, dH, H0)
@@ -130,8 +131,9 @@ def _walk(
     state: State,
     outputs: tuple[Steps, ...],
     reverse: bool,
+    *closed_over: Steps,
 ) -> tuple[State, tuple[Steps, ...]]:
-    """The last state, and each step's outputs written where they belong.
+    """The last state, and each step's outputs written where they belong; `closed_over` are the arrays that steps read.
 
     A jax.lax.scan wants time in front: it would transpose every array before, and every output after.
     """
@@ -145,7 +147,7 @@ def _walk(
             jax.lax.dynamic_update_index_in_dim(steps, value.astype(steps.dtype), t, 1) for steps, value in pairs
         )
 
-    return meshes.fori_loop(time, one_step, (state, outputs))
+    return meshes.fori_loop(time, one_step, (state, outputs), closed_over)
 
 
 def _at(A: Steps, t: Array) -> State:
@@ -153,10 +155,10 @@ def _at(A: Steps, t: Array) -> State:
     return jax.lax.dynamic_index_in_dim(A, t, 1, keepdims=False).astype(accumulator(A))
 
 
-def _first(H0: State | None, *like: Steps) -> State:
-    """The state before the first step, in float32 at least; zeros for None."""
-    dtype = accumulator(*like)
-    return jnp.zeros_like(jnp.sum(like[0], axis=1), dtype) if H0 is None else H0.astype(dtype)
+def _first(H0: State | None, like: Steps) -> State:
+    """The state before the first of such steps, in float32 at least; zeros for None."""
+    dtype = accumulator(like)
+    return jnp.zeros_like(jnp.sum(like, axis=1), dtype) if H0 is None else H0.astype(dtype)
 
 
 def _by_platform(associative: bool | None, by_scan: Callable[..., T], in_turn: Callable[..., T], *arrays: Any) -> T:
