@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 Pairs = tuple[tuple[int, int], ...]
 
 MOST_SHIFTS = 100  # as many products in one loop compile in about half a second
+MOST_DENSE_SHIFTS = 32  # in a network more than that, fused with what is around, compile and run for longer than XLA's
 FEW_TAPS = 9  # where each is moved, XLA on CPU tests every element of every one: of more, that takes longer than a copy
 
 
@@ -87,7 +88,7 @@ def is_cheaper_by_shifts(window: Window, n_in: int, n_out: int) -> bool:
     shifts = math.prod(window.size) * n_in
     if window.groups > 1:
         return n_in <= 8 and shifts <= MOST_SHIFTS
-    return n_out <= 16 and shifts <= MOST_SHIFTS and shifts * max(n_out, 8) <= 1000
+    return n_out <= 16 and shifts <= MOST_DENSE_SHIFTS
 
 
 def features_for_xla(window: Window, n_in: int, n_out: int) -> int:
