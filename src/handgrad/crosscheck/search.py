@@ -47,7 +47,7 @@ def search(problem: Problem, settings: Settings, report: Report) -> Report:
     Raises:
       ModuleNotFoundError: without the `search` extra.
     """
-    quick = replace(settings, contracts=False, transforms=(), control=False, search=False)
+    quick = replace(settings, contracts=False, transforms=(), control=False, search=False, repair=False)
     failing, kind = problem.leaves, "as given"
     if report.verdict != "FAIL":
         found = _first_failing(problem, quick)
