@@ -11,8 +11,8 @@ from handgrad.checks import InputError, describe
 from handgrad.layers.layer import Layer, Loss
 from handgrad.layers.linear.linear import Initializer, LinearParams, linear
 from handgrad.layers.losses.softmax_cross_entropy import softmax_cross_entropy
+from handgrad.rules.losses._projected import unrounded_logits
 from handgrad.rules.losses._targets import is_ignored
-from handgrad.rules.losses.linear_cross_entropy import unrounded_logits
 
 __all__ = ["Projection", "linear_cross_entropy", "projection"]
 

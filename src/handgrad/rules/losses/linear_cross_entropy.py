@@ -1,23 +1,29 @@
 """The output projection and its loss as one rule: logits exist for a chunk of tokens at a time, in both passes."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from handgrad import meshes
-from handgrad.checks import InputError, as_row, check_array, check_count, check_residuals, check_shape, describe
-from handgrad.factors import Outer, Recomputed, Total
-from handgrad.factors.base import accumulator, as_rows
+from handgrad.checks import InputError, check_array, check_count, check_residuals, check_shape, describe
+from handgrad.factors import Recomputed
 from handgrad.rule import Rule
-from handgrad.rules.linear.linear import LinearResiduals, linear_backward
 from handgrad.rules.losses._chunks import in_chunks, out_of_chunks
 from handgrad.rules.losses._losses import Losses, check_losses_cotangent, per_example
-from handgrad.rules.losses._targets import Labels, is_ignored
+from handgrad.rules.losses._projected import (
+    Options,
+    again,
+    db_again,
+    db_sides,
+    dW_again,
+    dW_sides,
+    promoted,
+    unrounded_logits,
+    walk,
+)
+from handgrad.rules.losses._targets import Labels
 from handgrad.rules.losses.softmax_cross_entropy import (
-    SoftmaxCrossEntropyResiduals,
     check_options,
     softmax_cross_entropy_backward,
     softmax_cross_entropy_forward,
@@ -32,8 +38,6 @@ __all__ = [
 ]
 
 Tokens = Float[Array, "batch *tokens"]
-Rows = tuple[Array, ...]  # X, Y, M, rest, dC, batch first
-Shared = tuple[Array, Any]  # W, and b or None
 
 
 class LinearCrossEntropyResiduals(NamedTuple):
@@ -54,21 +58,6 @@ class LinearCrossEntropyResiduals(NamedTuple):
     Y: Labels
     M: Tokens
     rest: Tokens
-
-
-class Options(NamedTuple):
-    """The rule's options, as the factors keep them: hashable."""
-
-    chunk: int
-    label_smoothing: float
-    ignore_index: int | None
-    z_loss: float
-    softcap: float | None
-
-    @property
-    def of_loss(self) -> dict[str, Any]:
-        """Those of softmax_cross_entropy."""
-        return {name: value for name, value in self._asdict().items() if name != "chunk"}
 
 
 def linear_cross_entropy_forward(
@@ -103,7 +92,7 @@ def linear_cross_entropy_forward(
 
     _, of_tokens = meshes.scan(one_chunk, None, in_chunks((X, Y), Y, chunk))
     C, *kept = out_of_chunks(of_tokens, Y)
-    return per_example(C, _dtype(X, W, b)), LinearCrossEntropyResiduals(X, W, b, Y, *kept)
+    return per_example(C, promoted(X, W, b)), LinearCrossEntropyResiduals(X, W, b, Y, *kept)
 
 
 def linear_cross_entropy_backward(
@@ -129,12 +118,12 @@ def linear_cross_entropy_backward(
     """
     where = "linear_cross_entropy_backward"
     X, W, b, Y, *kept = check_residuals(where, residuals, LinearCrossEntropyResiduals)
-    check_losses_cotangent(where, dC, X, _dtype(X, W, b))
+    check_losses_cotangent(where, dC, X, promoted(X, W, b))
     options = Options(chunk, label_smoothing, ignore_index, z_loss, softcap)
     rows, shared = (X, Y, *kept, dC), (W, b)
-    dX, sum_W, sum_b = _again(rows, shared, None, options)
-    dW = Recomputed(sum_W, rows, shared, _dW_again, options, W.dtype, _dW_sides)
-    db = None if b is None else Recomputed(sum_b, rows, shared, _db_again, options, b.dtype, _db_sides)
+    dX, sum_W, sum_b = again(rows, shared, None, options)
+    dW = Recomputed(sum_W, rows, shared, dW_again, options, W.dtype, dW_sides)
+    db = None if b is None else Recomputed(sum_b, rows, shared, db_again, options, b.dtype, db_sides)
     return dX, dW, db, None
 
 
@@ -161,7 +150,7 @@ def linear_cross_entropy_at_once(
 
     Args:
       dC: cotangent of C.
-      others: as for linear_cross_entropy_forward.
+      X, W, b, Y, the options: as for linear_cross_entropy_forward.
     Returns:
       C, (dX, dW, db), db None without a bias: what the two passes give, summed over the examples.
     Derivation: docs/derivations/losses/linear_cross_entropy.md (Hsu et al. 2024, "Liger kernel")
@@ -169,106 +158,16 @@ def linear_cross_entropy_at_once(
     where = "linear_cross_entropy_at_once"
     options = Options(chunk, label_smoothing, ignore_index, z_loss, softcap)
     _check(where, X, W, b, Y, options)
-    dtype = _dtype(X, W, b)
+    dtype = promoted(X, W, b)
     check_losses_cotangent(where, dC, X, dtype)
 
     def logits_cotangent(X: Array, Y: Array, dC: Array) -> tuple[Array, Array]:
         C, kept = softmax_cross_entropy_forward(unrounded_logits(X, W, b), Y, **options.of_loss)
         return softmax_cross_entropy_backward(kept, dC, **options.of_loss)[0].astype(dtype), C
 
-    dX, dW, db, C = _walk((X, Y), dC, (W, b), options, logits_cotangent)
+    dX, dW, db, C = walk((X, Y), dC, (W, b), options, logits_cotangent)
     db = None if b is None else db.astype(b.dtype)
     return per_example(C, dtype), (dX, dW.astype(W.dtype), db)
-
-
-def _walk(
-    tokens: Rows, dC: Array, shared: Shared, options: Options, logits_cotangent: Callable[..., tuple[Array, Any]]
-) -> tuple[Array, Array, Any, Any]:
-    """dX, Σ dW and Σ db (None without a bias), both sums not yet rounded to the parameters' dtypes, chunk by chunk; and
-    what `logits_cotangent` gives beside dZ, token by token."""
-    Y, (W, b), dtype = tokens[1], shared, accumulator(_dtype(tokens[0], *shared))
-
-    def one_chunk(sums, rows):
-        X, Y, *_ = rows
-        dZ, beside = logits_cotangent(*rows)
-        X, _ = _counted(X, Y, options)
-        dX, dW, db = linear_backward(LinearResiduals(X, W, b), dZ)
-        dW_sum, db_sum = sums
-        return (dW_sum + dW.accumulate(), None if db is None else db_sum + db.accumulate()), (dX, beside)
-
-    zeros = jnp.zeros(W.shape, dtype), None if b is None else jnp.zeros(b.shape, dtype)
-    # 0 for what only fills up
-    dC = in_chunks(_of_tokens(dC.astype(dtype), Y), Y, options.chunk, mode="constant")
-    (dW, db), of_tokens = meshes.scan(one_chunk, zeros, (*in_chunks(tokens, Y, options.chunk), dC))
-    dX, beside = out_of_chunks(of_tokens, Y)
-    return dX, dW, db, beside
-
-
-def _again(rows: Rows, shared: Shared, weights: Array | None, options: Options) -> tuple[Array, Array, Any]:
-    """`_walk` with logits that are computed again, dC times weights."""
-    *tokens, dC = rows
-
-    def logits_cotangent(X: Array, Y: Array, M: Array, rest: Array, dC: Array) -> tuple[Array, None]:
-        return _logits_cotangent(X, Y, (M, rest), dC, shared, options), None
-
-    dtype = tokens[2].dtype
-    dC = dC.astype(dtype) if weights is None else dC.astype(dtype) * weights.astype(dtype)
-    return _walk(tuple(tokens), dC, shared, options, logits_cotangent)[:3]
-
-
-def _logits_cotangent(X: Array, Y: Array, kept: Sequence[Array], dC: Array, shared: Shared, options: Options) -> Array:
-    """dZ (tokens, n) of tokens, whose logits are computed again."""
-    M, rest = (jnp.expand_dims(a, 1) for a in kept)
-    of_loss = SoftmaxCrossEntropyResiduals(unrounded_logits(X, *shared), M, rest, Y, None)
-    dZ, _, _ = softmax_cross_entropy_backward(of_loss, dC, **options.of_loss)
-    return dZ.astype(_dtype(X, *shared))
-
-
-def _dW_again(rows: Rows, shared: Shared, weights: Array | None, options: Options) -> Array:
-    return _again(rows, shared, weights, options)[1]
-
-
-def _db_again(rows: Rows, shared: Shared, weights: Array | None, options: Options) -> Array:
-    return _again(rows, shared, weights, options)[2]
-
-
-def _dW_sides(rows: Rows, shared: Shared, options: Options) -> Outer:
-    X, seen = _counted(rows[0], rows[1], options)
-    return Outer(X, _whole_cotangent(rows, shared, options), shared[0].dtype, seen)
-
-
-def _db_sides(rows: Rows, shared: Shared, options: Options) -> Total:
-    return Total(_whole_cotangent(rows, shared, options), shared[1].dtype)
-
-
-def _whole_cotangent(rows: Rows, shared: Shared, options: Options) -> Array:
-    """dZ (batch, ..., n), of the logits' size."""
-    X, Y, *kept, dC = rows
-    labels, *kept, dC = (a.reshape(-1) for a in (Y, *kept, _of_tokens(dC.astype(kept[0].dtype), Y)))
-    return _logits_cotangent(as_rows(X), labels, kept, dC, shared, options).reshape(*Y.shape, -1)
-
-
-def _counted(X: Array, Y: Array, options: Options) -> tuple[Array, Array | None]:
-    """X with zeros for tokens to ignore, which may hold anything (0 · NaN is NaN), and which tokens these are not."""
-    if options.ignore_index is None:
-        return X, None
-    seen = ~is_ignored(Y, options.ignore_index)
-    return jnp.where(jnp.expand_dims(seen, -1), X, 0), seen
-
-
-def _of_tokens(dC: Array, Y: Array) -> Array:
-    """Each token's dC, that of its example."""
-    return jnp.expand_dims(dC, tuple(range(1, Y.ndim))) + jnp.zeros(Y.shape, dC.dtype)
-
-
-def unrounded_logits(X: Array, W: Array, b: Array | None) -> Array:
-    """X W + 1 bᵀ in the dtype of sums: no logit is rounded to bfloat16 on its way to the exponential."""
-    Z = meshes.matmul(X, W, accumulator(_dtype(X, W, b)))
-    return Z if b is None else Z + as_row(b.astype(Z.dtype), Z.ndim)
-
-
-def _dtype(X: Array, W: Array, b: Array | None) -> np.dtype:
-    return jnp.result_type(X, W) if b is None else jnp.result_type(X, W, b)
 
 
 def _check(where: str, X: Array, W: Array, b: Array | None, Y: Array, options: Options) -> None:

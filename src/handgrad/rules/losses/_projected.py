@@ -1,0 +1,126 @@
+"""The walk over a projection's tokens, chunk by chunk, and what its factors recompute."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from handgrad import meshes
+from handgrad.checks import as_row
+from handgrad.factors import Outer, Total
+from handgrad.factors.base import accumulator, as_rows
+from handgrad.rules.linear.linear import LinearResiduals, linear_backward
+from handgrad.rules.losses._chunks import in_chunks, out_of_chunks
+from handgrad.rules.losses._targets import is_ignored
+from handgrad.rules.losses.softmax_cross_entropy import SoftmaxCrossEntropyResiduals, softmax_cross_entropy_backward
+
+Rows = tuple[Array, ...]  # X, Y, M, rest, dC, batch first
+Shared = tuple[Array, Any]  # W, and b or None
+
+
+class Options(NamedTuple):
+    """The rule's options, as the factors keep them: hashable."""
+
+    chunk: int
+    label_smoothing: float
+    ignore_index: int | None
+    z_loss: float
+    softcap: float | None
+
+    @property
+    def of_loss(self) -> dict[str, Any]:
+        """Those of softmax_cross_entropy."""
+        return {name: value for name, value in self._asdict().items() if name != "chunk"}
+
+
+def walk(
+    tokens: Rows, dC: Array, shared: Shared, options: Options, logits_cotangent: Callable[..., tuple[Array, Any]]
+) -> tuple[Array, Array, Any, Any]:
+    """dX, Σ dW and Σ db (None without a bias), both sums not yet rounded to the parameters' dtypes, chunk by chunk; and
+    what `logits_cotangent` gives beside dZ, token by token."""
+    Y, (W, b), dtype = tokens[1], shared, accumulator(promoted(tokens[0], *shared))
+
+    def one_chunk(sums, rows):
+        X, Y, *_ = rows
+        dZ, beside = logits_cotangent(*rows)
+        X, _ = _counted(X, Y, options)
+        dX, dW, db = linear_backward(LinearResiduals(X, W, b), dZ)
+        dW_sum, db_sum = sums
+        return (dW_sum + dW.accumulate(), None if db is None else db_sum + db.accumulate()), (dX, beside)
+
+    zeros = jnp.zeros(W.shape, dtype), None if b is None else jnp.zeros(b.shape, dtype)
+    # 0 for what only fills up
+    dC = in_chunks(_of_tokens(dC.astype(dtype), Y), Y, options.chunk, mode="constant")
+    (dW, db), of_tokens = meshes.scan(one_chunk, zeros, (*in_chunks(tokens, Y, options.chunk), dC))
+    dX, beside = out_of_chunks(of_tokens, Y)
+    return dX, dW, db, beside
+
+
+def again(rows: Rows, shared: Shared, weights: Array | None, options: Options) -> tuple[Array, Array, Any]:
+    """`walk` with logits that are computed again, dC times weights."""
+    *tokens, dC = rows
+
+    def logits_cotangent(X: Array, Y: Array, M: Array, rest: Array, dC: Array) -> tuple[Array, None]:
+        return _logits_cotangent(X, Y, (M, rest), dC, shared, options), None
+
+    dtype = tokens[2].dtype
+    dC = dC.astype(dtype) if weights is None else dC.astype(dtype) * weights.astype(dtype)
+    return walk(tuple(tokens), dC, shared, options, logits_cotangent)[:3]
+
+
+def _logits_cotangent(X: Array, Y: Array, kept: Sequence[Array], dC: Array, shared: Shared, options: Options) -> Array:
+    """dZ (tokens, n) of tokens, whose logits are computed again."""
+    M, rest = (jnp.expand_dims(a, 1) for a in kept)
+    of_loss = SoftmaxCrossEntropyResiduals(unrounded_logits(X, *shared), M, rest, Y, None)
+    dZ, _, _ = softmax_cross_entropy_backward(of_loss, dC, **options.of_loss)
+    return dZ.astype(promoted(X, *shared))
+
+
+def dW_again(rows: Rows, shared: Shared, weights: Array | None, options: Options) -> Array:
+    return again(rows, shared, weights, options)[1]
+
+
+def db_again(rows: Rows, shared: Shared, weights: Array | None, options: Options) -> Array:
+    return again(rows, shared, weights, options)[2]
+
+
+def dW_sides(rows: Rows, shared: Shared, options: Options) -> Outer:
+    X, seen = _counted(rows[0], rows[1], options)
+    return Outer(X, _whole_cotangent(rows, shared, options), shared[0].dtype, seen)
+
+
+def db_sides(rows: Rows, shared: Shared, options: Options) -> Total:
+    return Total(_whole_cotangent(rows, shared, options), shared[1].dtype)
+
+
+def _whole_cotangent(rows: Rows, shared: Shared, options: Options) -> Array:
+    """dZ (batch, ..., n), of the logits' size."""
+    X, Y, *kept, dC = rows
+    labels, *kept, dC = (a.reshape(-1) for a in (Y, *kept, _of_tokens(dC.astype(kept[0].dtype), Y)))
+    return _logits_cotangent(as_rows(X), labels, kept, dC, shared, options).reshape(*Y.shape, -1)
+
+
+def _counted(X: Array, Y: Array, options: Options) -> tuple[Array, Array | None]:
+    """X with zeros for tokens to ignore, which may hold anything (0 · NaN is NaN), and which tokens these are not."""
+    if options.ignore_index is None:
+        return X, None
+    seen = ~is_ignored(Y, options.ignore_index)
+    return jnp.where(jnp.expand_dims(seen, -1), X, 0), seen
+
+
+def _of_tokens(dC: Array, Y: Array) -> Array:
+    """Each token's dC, that of its example."""
+    return jnp.expand_dims(dC, tuple(range(1, Y.ndim))) + jnp.zeros(Y.shape, dC.dtype)
+
+
+def unrounded_logits(X: Array, W: Array, b: Array | None) -> Array:
+    """X W + 1 bᵀ in the dtype of sums: no logit is rounded to bfloat16 on its way to the exponential."""
+    Z = meshes.matmul(X, W, accumulator(promoted(X, W, b)))
+    return Z if b is None else Z + as_row(b.astype(Z.dtype), Z.ndim)
+
+
+def promoted(X: Array, W: Array, b: Array | None) -> np.dtype:
+    """The dtype of the losses."""
+    return jnp.result_type(X, W) if b is None else jnp.result_type(X, W, b)
