@@ -188,7 +188,8 @@ def test_reversible_memory_is_the_same_at_any_depth_and_rounding_stays_near_the_
     options = reversible_memory.Options(depths=(4, 16), width=16, batch=256, out=tmp_path / "figures.json")
     four, sixteen = reversible_memory.run(options)
     assert sixteen["sequence"]["temp_bytes"] < 1.05 * four["sequence"]["temp_bytes"]
-    assert sixteen["repeat"]["temp_bytes"] > 2.5 * four["repeat"]["temp_bytes"]
+    # Each of the 12 further blocks keeps what its two inner layers read and gave: two (batch, width) of float32.
+    assert sixteen["repeat"]["temp_bytes"] - four["repeat"]["temp_bytes"] >= 12 * 2 * 256 * 16 * 4
     for row in (four, sixteen):
         assert row["sequence"]["error"] < 10 * row["repeat"]["error"] < 1e-4
     assert written(options.out)["rows"] == [four, sixteen]
