@@ -1,0 +1,257 @@
+"""Checkpoints: all that a run needs to go on with the same bits, written by orbax."""
+
+import contextlib
+import math
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import jax
+import numpy as np
+
+from handgrad.checks import InputError, check_count, check_positive
+from handgrad.training import saved
+from handgrad.training.interruption import on_any_process
+from handgrad.training.position import Position
+from handgrad.training.runs import make_folder
+from handgrad.training.state import TrainState
+
+SCHEMA = "handgrad.checkpoint/1"
+DAMAGE = (OSError, ValueError, KeyError, TypeError)  # what reading a file raises that is not as it was written
+
+
+class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
+    """A folder of checkpoints, one for each step saved. Each is whole or absent, whenever the process is killed.
+
+    They are written in the background, by orbax. Arrays and random keys keep their bits and dtypes; nothing is pickled.
+
+        with Checkpoints("runs/digits/checkpoints", best="test_loss") as checkpoints:
+            state, position = checkpoints.restore(state) or (state, None)
+            for state, metrics in fit(..., state, data, checkpoints=checkpoints, position=position): ...
+
+    Args:
+      folder: created if it is missing.
+      every_seconds: how often `due` says that it is time to save.
+      every_steps: the same in steps, instead.
+      keep: how many of the latest to keep.
+      best: the name of a metric: the checkpoint where it is lowest is kept too.
+      higher_is_better: True keeps the one where it is highest.
+    Raises:
+      InputError: the folder can't be written or read, or an option is out of range; orbax-checkpoint is not installed.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        every_seconds: float = 60.0,
+        every_steps: int | None = None,
+        keep: int = 3,
+        best: str | None = None,
+        higher_is_better: bool = False,
+    ):
+        check_positive("Checkpoints", "every_seconds", every_seconds)
+        check_count("Checkpoints", "keep", keep)
+        if every_steps is not None:
+            check_count("Checkpoints", "every_steps", every_steps)
+        self._ocp = _orbax()
+        self.folder = make_folder(Path(folder)).resolve()
+        self._every_seconds, self._every_steps, self._best = every_seconds, every_steps, best
+        self._sign = 1 if higher_is_better else -1
+        self._saved_at = time.monotonic()
+        policies = self._ocp.checkpoint_managers
+        kept: list[Any] = [policies.LatestN(keep)]
+        if best is not None:
+            kept.append(policies.BestN(get_metric_fn=self._merit, n=1))
+        options = self._ocp.CheckpointManagerOptions(
+            preservation_policy=policies.AnyPreservationPolicy(kept),
+            best_fn=None if best is None else self._merit,
+            cleanup_tmp_directories=True,
+        )
+        try:
+            self._manager = self._ocp.CheckpointManager(self.folder, options=options)
+        except DAMAGE as error:
+            raise InputError(f"Checkpoints: {self.folder} can't be read ({_reason(error)})") from error
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """The steps that have a checkpoint, in order."""
+        return tuple(sorted(self._manager.all_steps()))
+
+    @property
+    def best_step(self) -> int | None:
+        """The step of the best metric; None where there is none."""
+        step = None if self._best is None else self._manager.best_step()
+        return step if step is not None and self._manager.metrics(step) else None
+
+    def due(self, step: int, metrics: Mapping[str, float] | None = None) -> bool:
+        """Whether it is time to save, or else whether these metrics of the epoch are the best so far.
+
+        All processes of a run get the same answer.
+        """
+        if watched := self._watched(metrics):
+            best = self.best_step
+            if best is None or self._merit(watched) > self._merit(self._manager.metrics(best)):
+                return True
+        if self._every_steps is not None:
+            return step % self._every_steps == 0
+        return on_any_process(time.monotonic() - self._saved_at >= self._every_seconds)
+
+    def save(self, state: TrainState, position: Position, metrics: Mapping[str, float] | None = None) -> None:
+        """Start writing a checkpoint, unless this step has one. The state may be donated once this returns.
+
+        Args:
+          metrics: of the epoch that has just ended, if one has.
+        Raises:
+          InputError: this checkpoint or the one before can't be written; `metrics` has no `best`.
+        """
+        self._saved_at = time.monotonic()
+        step, watched = int(state.step), self._watched(metrics)
+        if step in self._manager.all_steps():
+            return
+        leaves = saved.named(state)
+        arrays = saved.arrays(leaves)
+        about = {
+            "schema": SCHEMA,
+            "position": position._asdict(),
+            "leaves": saved.described(leaves),
+            "checksums": saved.checksums(arrays),
+        }
+        args = self._ocp.args
+        items = args.Composite(
+            arrays=args.PyTreeSave(arrays), about=args.JsonSave({**about, "checksum": saved.checksum(about)})
+        )
+        with _writing(self.folder):
+            self._manager.save(step, args=items, metrics=None if self._best is None else watched, force=True)
+
+    def restore(self, like: TrainState, *, best: bool = False) -> tuple[TrainState, Position] | None:
+        """The state and the position of the latest checkpoint; None where there is none.
+
+        A damaged checkpoint is renamed, with a warning, and the one before it is restored.
+
+        Args:
+          like: a state of the same structure, shapes and dtypes; each array takes the sharding of its array there.
+          best: True restores the best checkpoint instead of the latest.
+        Raises:
+          InputError: the checkpoint is of another model or optimizer, or none is whole.
+        """
+        if best and self._best is None:
+            raise InputError(
+                "Checkpoints.restore: best=True needs Checkpoints(best=...), the name of a metric, got None"
+            )
+        self.wait()
+        steps = [self.best_step] if best else self.steps[::-1]
+        damaged: dict[int, str] = {}
+        for step in (step for step in steps if step is not None):
+            try:
+                restored = self._read(step, like)
+            except InputError:
+                raise
+            except DAMAGE as error:
+                damaged[step] = _reason(error)
+                continue
+            if damaged:
+                self._set_aside(damaged, step)
+            return restored
+        if damaged:
+            step, reason = next(iter(damaged.items()))
+            raise InputError(
+                f"Checkpoints.restore: no checkpoint in {self.folder} is whole; {step} is damaged ({reason})"
+            )
+        return None
+
+    def wait(self) -> None:
+        """Wait until all is written.
+
+        Raises:
+          InputError: the last checkpoint can't be written; those before it remain.
+        """
+        with _writing(self.folder):
+            self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Wait, and end orbax's threads. Raises what `wait` raises."""
+        with _writing(self.folder):
+            self._manager.close()
+
+    def _read(self, step: int, like: TrainState) -> tuple[TrainState, Position]:
+        args, folder = self._ocp.args, self.folder / str(step)
+        about = self._manager.restore(step, args=args.Composite(about=args.JsonRestore()))["about"]
+        if about.pop("checksum") != saved.checksum(about):
+            raise ValueError("its description has changed")
+        if about["schema"] != SCHEMA:
+            raise InputError(f"Checkpoints.restore: {folder} must have the schema {SCHEMA}, got {about['schema']}")
+        leaves = saved.named(like)
+        if differs := saved.difference(about["leaves"], saved.described(leaves)):
+            raise InputError(f"Checkpoints.restore: {folder} is of another model or optimizer: {differs}")
+        wanted = saved.arrays(leaves)
+        shapes = {name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in wanted.items()}
+        ways = {name: self._way(array) for name, array in wanted.items()}
+        items = args.Composite(arrays=args.PyTreeRestore(item=shapes, restore_args=ways))
+        arrays = self._manager.restore(step, args=items)["arrays"]
+        for name, checksum in saved.checksums(arrays).items():
+            if checksum != about["checksums"][name]:
+                raise ValueError(f"{name} has changed")
+        state = jax.tree.unflatten(jax.tree.structure(like), saved.restored(leaves, arrays))
+        return state, Position(**about["position"])
+
+    def _way(self, array: Any) -> Any:
+        """How orbax restores one array: into the sharding of a committed one, else to the host."""
+        sharding = getattr(array, "sharding", None)
+        if sharding is None or not getattr(array, "committed", True):
+            return self._ocp.RestoreArgs(restore_type=np.ndarray)
+        return self._ocp.ArrayRestoreArgs(sharding=sharding, global_shape=array.shape, dtype=array.dtype)
+
+    def _set_aside(self, damaged: Mapping[int, str], whole: int) -> None:
+        """Rename damaged checkpoints, so that their steps can be saved again."""
+        for step, reason in damaged.items():
+            folder = self.folder / str(step)
+            aside = folder.with_name(f"{step}.damaged-{time.time_ns()}")
+            warnings.warn(
+                f"{folder} is damaged ({reason}): renamed to {aside.name}, going on from {whole}", stacklevel=3
+            )
+            if jax.process_index() == 0:
+                folder.rename(aside)
+        on_any_process(True)  # the others wait for the first
+        self._manager.reload()
+
+    def _watched(self, metrics: Mapping[str, float] | None) -> dict[str, float]:
+        """The metric that the best checkpoint is chosen by."""
+        if metrics is None or self._best is None:
+            return {}
+        if self._best not in metrics:
+            raise InputError(f"Checkpoints: best must be one of the metrics {', '.join(metrics)}, got {self._best!r}")
+        return {self._best: float(metrics[self._best])}
+
+    def _merit(self, watched: Mapping[str, float]) -> float:
+        """The higher, the better; −∞ for NaN and where there is none."""
+        value = next(iter(watched.values()), math.nan)
+        return -math.inf if math.isnan(value) else self._sign * value
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Errors of writing as one sentence."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise InputError(f"Checkpoints: {folder} can't be written ({_reason(error)}); earlier ones remain") from error
+
+
+def _orbax() -> ModuleType:
+    try:
+        import orbax.checkpoint
+    except ModuleNotFoundError:
+        raise InputError("Checkpoints: needs orbax-checkpoint: pip install 'handgrad[checkpoints]'") from None
+    return orbax.checkpoint
+
+
+def _reason(error: BaseException) -> str:
+    said = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+    return said if len(said) <= 120 else f"{said[:120]}…"
