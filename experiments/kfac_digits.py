@@ -91,8 +91,7 @@ def run(options: KfacDigits) -> dict[str, Any]:
         falling = optax.cosine_decay_schedule(rate, steps)
         if name == "adam":
             optimizer = optax.adam(falling)
-            plain = train_step(model, LOSS, optimizer)
-            step = lambda state, x, labels, key, plain=plain: plain(state, x, labels)  # noqa: E731
+            step = train_step(model, LOSS, optimizer)
         else:
             inverse = scale_by_kfac(
                 like,
@@ -102,7 +101,7 @@ def run(options: KfacDigits) -> dict[str, Any]:
             )
             optimizer = optax.chain(inverse, optax.scale_by_learning_rate(falling))
             step = kfac_step(model, LOSS, optimizer)
-        runs[name, rate] = compiled(step, init_state(params, optimizer), train, options.batch, fit_key)
+        runs[name, rate] = compiled(step, init_state(params, optimizer, fit_key), train, options.batch, fit_key)
     histories = take_turns(runs, options.epochs, fit_key)
 
     @jax.jit
@@ -136,14 +135,8 @@ def compiled(step: Callable[..., Any], state: Any, train: Any, batch: int, key: 
     count = len(labels) // batch
 
     def epoch(state, key):
-        order_key, draw_key = jax.random.split(key)
-        order = jax.random.permutation(order_key, len(labels))[: count * batch].reshape(count, batch)
-
-        def one_step(state, batch_and_key):
-            chosen, key = batch_and_key
-            return step(state, x[chosen], labels[chosen], key)
-
-        return jax.lax.scan(one_step, state, (order, jax.random.split(draw_key, count)))[0]
+        order = jax.random.permutation(key, len(labels))[: count * batch].reshape(count, batch)
+        return jax.lax.scan(lambda state, chosen: step(state, x[chosen], labels[chosen]), state, order)[0]
 
     return jax.jit(epoch).lower(state, key).compile(), state
 

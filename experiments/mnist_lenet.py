@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import study
@@ -21,7 +20,7 @@ import tyro
 import handgrad as hg
 from handgrad.checks import check_positive
 from handgrad.models.convnet import Lenet5Config, lenet5
-from handgrad.training import fit, init_state
+from handgrad.training import correct, evaluation, fit, init_state
 from handgrad.training.digits import Split, load_mnist
 
 
@@ -53,29 +52,22 @@ def run(options: MnistLenet, progress: bool = True) -> dict[str, Any]:
     train, test = (as_images(split) for split in load_mnist(options.data_dir))
     train = Split(*(array[: options.images] for array in train))
     model = lenet5(options.model)
-    steps = options.epochs * (len(train.labels) // options.batch)
+    steps = options.epochs * -(-len(train.labels) // options.batch)
     optimizer = optax.adam(optax.cosine_decay_schedule(options.learning_rate, max(steps, 1)))
 
     start, processor_start = time.perf_counter(), time.process_time()
     init_key, fit_key = jax.random.split(jax.random.key(options.seed))
-    state = init_state(jax.jit(model.init)(init_key, train.x[:1]), optimizer)
-    wrong = jax.jit(lambda params, x, labels: jnp.sum(jnp.argmax(model.forward(params, x)[0], axis=-1) != labels))
-
-    def evaluate(params):
-        """In parts, so that no array of all images' features is needed."""
-        parts = zip(np.array_split(test.x, 10), np.array_split(test.labels, 10), strict=True)
-        return {"test_accuracy": 1 - sum(int(wrong(params, *part)) for part in parts) / len(test.labels)}
-
+    state = init_state(jax.jit(model.init)(init_key, train.x[:1]), optimizer, fit_key)
+    loss = hg.softmax_cross_entropy()
     epochs = fit(
         model,
-        hg.softmax_cross_entropy(),
+        loss,
         optimizer,
         state,
         train,
         batch_size=options.batch,
         epochs=options.epochs,
-        key=fit_key,
-        evaluate=evaluate,
+        evaluate=evaluation(model, loss, {"test": test}, {"accuracy": correct}, batch_size=1000),
         progress=progress,
     )
     history = [metrics for _, metrics in epochs]

@@ -1,71 +1,170 @@
-"""The step and the epochs: optax on hand-written gradients."""
+"""Epochs: every example once, the same bits for the same key, and an end for every way a run can go wrong."""
+
+import os
+import signal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 from helpers import assert_refused, assert_same
 
 import handgrad as hg
-from handgrad.training import fit, init_state, train_step
+from handgrad.training import (
+    EarlyStopping,
+    GradientError,
+    Interrupted,
+    NotFiniteError,
+    batches,
+    evaluation,
+    fit,
+    init_state,
+    train_step,
+)
+from handgrad.training.batches import order_of
 
-MODEL, LOSS = hg.mlp((3, 5, 2), hg.tanh()), hg.squared_error()
+MODEL, LOSS, SGD = hg.mlp((3, 5, 2), hg.tanh()), hg.squared_error(), optax.sgd(0.05)
 X, Y = (np.random.default_rng(seed).standard_normal((10, n)) for seed, n in ((0, 3), (1, 2)))
 PARAMS = jax.jit(MODEL.init)(jax.random.key(0), X)
-SGD, ADAM = optax.sgd(0.05), optax.adam(0.1)
+KEY = jax.random.key(3)
 
 
-def by_optax(optimizer):
-    """One step on the whole batch by autodiff."""
-    value, grads = jax.value_and_grad(hg.objective(MODEL, LOSS))(PARAMS, X, Y)
-    updates, _ = optimizer.update(grads, optimizer.init(PARAMS), PARAMS)
-    return optax.apply_updates(PARAMS, updates), value
+def run(epochs=1, state=None, data=(X, Y), batch_size=4, model=MODEL, **options):
+    state = state or init_state(PARAMS, SGD, KEY)
+    size = {"batch_size": batch_size} if isinstance(data, tuple) else {}
+    return list(fit(model, LOSS, SGD, state, data, epochs=epochs, **size, **options))
 
 
-def run(epochs=1, key=0, batch_size=3, **options):
-    key = jax.random.key(key)
-    state = init_state(PARAMS, SGD)
-    return list(fit(MODEL, LOSS, SGD, state, (X, Y), batch_size=batch_size, epochs=epochs, key=key, **options))
-
-
-def test_a_step_and_a_full_batch_epoch_are_optax_on_autodiff():
-    """Whatever the order of an epoch: all ten examples are visited, each once."""
+def test_an_epoch_visits_every_example_once():
+    """The last batch, of two examples, is their mean; the same batches from an iterable give the same bits; and so do
+    weights of one. The loss is the mean over the examples."""
+    order = np.asarray(order_of(KEY, 0, 10))
+    batches = [(X[part], Y[part]) for part in (order[:4], order[4:8], order[8:])]
 
     @jax.jit
-    def step_and_references():
-        state, value = train_step(MODEL, LOSS, ADAM)(init_state(PARAMS, ADAM), X, Y)
-        return state.step, (state.params, value), by_optax(ADAM), by_optax(SGD)[0]
+    def by_autodiff(params, x, y):
+        value, grads = jax.value_and_grad(hg.objective(MODEL, LOSS))(params, x, y)
+        return jax.tree.map(lambda p, g: p - 0.05 * g, params, grads), value
 
-    step, found, expected, whole_batch = step_and_references()
-    assert step == 1
-    assert_same(found, expected, rtol=1e-9)
-    (state, _), *_ = run(batch_size=10)
-    assert_same(state.params, whole_batch, rtol=1e-11)
+    params, total = PARAMS, 0.0
+    for x, y in batches:
+        params, value = by_autodiff(params, x, y)
+        total += len(x) * float(value)
+    for data in ((X, Y), batches, (X, Y, np.ones(10))):
+        ((state, metrics),) = run(data=data)
+        assert_same(state.params, params, 1e-11)
+        np.testing.assert_allclose(metrics.pop("loss"), total / 10, rtol=1e-12)
+        assert metrics == {"epoch": 1, "step": 3}
 
 
-def test_epochs_learn_and_report_and_the_same_key_gives_the_same_bits(capsys):
-    cost = jax.jit(lambda params: hg.objective(MODEL, LOSS)(params, X, Y))
-    history = run(20, evaluate=lambda params: {"cost": cost(params)}, progress=True)
-    states, metrics = zip(*history, strict=True)
-    assert [m["epoch"] for m in metrics] == list(range(1, 21))
-    assert metrics[-1]["cost"] < metrics[0]["cost"] / 1.5
-    assert metrics[-1].keys() == {"epoch", "train_loss", "seconds", "cost"}
-    assert states[-1].step == 20 * (10 // 3)
-    assert "20/20" in capsys.readouterr().out
-    same, other = (run(20, key=key)[-1][0] for key in (0, 1))
-    assert jax.tree.all(jax.tree.map(np.array_equal, states[-1], same))
-    assert not jax.tree.all(jax.tree.map(np.array_equal, same, other))
+def test_two_epochs_and_two_more_are_four(capsys):
+    four = run(4, progress=True)
+    assert "epoch 4/4" in capsys.readouterr().out
+    two = run(2)
+    last = run(2, state=two[-1][0])
+    assert [metrics for _, metrics in two + last] == [metrics for _, metrics in four]
+    assert jax.tree.all(jax.tree.map(np.array_equal, last[-1][0].params, four[-1][0].params))
+    assert four[-1][1]["loss"] < four[0][1]["loss"]
+    other, _ = run(4, state=init_state(PARAMS, SGD, jax.random.key(4)))[-1]
+    assert not np.array_equal(jax.tree.leaves(other.params)[0], jax.tree.leaves(last[-1][0].params)[0])
+
+
+@pytest.mark.parametrize("in_memory", [True, False], ids=["in memory", "streamed"])
+def test_a_value_that_is_not_finite(in_memory):
+    """Stopped before that step, with the last good state; or left out, and counted."""
+    target = Y.copy()
+    target[7] = np.inf
+    order = np.asarray(order_of(KEY, 0, 10))
+    batches = [(X[part], target[part]) for part in (order[:4], order[4:8], order[8:])]
+    data = (X, target) if in_memory else batches
+    bad = next(i for i, (_, y) in enumerate(batches) if np.isinf(y).any())
+    with pytest.raises(NotFiniteError, match=rf"fit: the objective is inf in step {bad + 1} \(epoch 1\)") as caught:
+        run(data=data)
+    assert caught.value.state.step == bad
+    ((state, metrics),) = run(data=data, nonfinite="skip")
+    assert metrics["skipped"] == 1
+    assert state.step == 3
+    (expected, _), *_ = run(data=[batch for i, batch in enumerate(batches) if i != bad])
+    assert_same(state.params, expected.params, 1e-12)
+
+
+def test_early_stopping_and_callbacks():
+    """Two epochs after the best one; a callback's True."""
+    values = iter([3.0, 2.0, float("nan"), 2.5, 1.0])
+    stopped = run(9, evaluate=lambda params: {"test_loss": next(values)}, early_stopping=EarlyStopping("test_loss", 2))
+    assert len(stopped) == 4
+    seen = []
+    assert len(run(9, callbacks=[lambda state, metrics: seen.append(metrics) or metrics["epoch"] == 2])) == 2
+    assert [metrics["epoch"] for metrics in seen] == [1, 2]
+
+
+def test_evaluation_is_the_mean_over_all_examples():
+    """Whatever the size of its batches."""
+    far = {"far": lambda prediction, target: jnp.max(jnp.abs(prediction - target), axis=-1)}
+    found = evaluation(MODEL, LOSS, {"test": (X, Y)}, far, batch_size=4)(PARAMS)
+
+    @jax.jit
+    def expected(params):
+        prediction, _ = MODEL.forward(params, X)
+        of_example = {"test_loss": LOSS.forward(prediction, Y)[0], "test_far": far["far"](prediction, Y)}
+        return {name: jnp.mean(values) for name, values in of_example.items()}
+
+    assert_same(jax.tree.map(np.asarray, found), expected(PARAMS), 1e-12)
+
+
+def test_a_gradient_that_goes_wrong_while_it_trains():
+    """A relu whose backward pass passes everything: right until an input is negative."""
+    wrong = hg.relu()._replace(backward=lambda residuals, dy: (dy, ()))
+    model = hg.chain(hg.linear(4), wrong, hg.linear(2))
+    state = init_state(jax.jit(model.init)(KEY, X), SGD, KEY)
+    with pytest.raises(GradientError, match="fit: the gradient differs from autodiff's in step 1") as caught:
+        run(model=model, state=state, check_every=2, batch_size=10)
+    assert not caught.value.report.ok
+
+
+def test_a_gradient_is_checked_at_every_nth_step():
+    """Of the steps of all epochs, on the batch that is taken next; from arrays and from an iterable."""
+    taken = []
+
+    def inspect(state, batch):
+        taken.append((int(state.step), batch.x.shape))
+
+    plan = batches.Plan(train_step(MODEL, LOSS, SGD), stops=True, inspect=inspect, every=2)
+    for source in (batches.InMemory(plan, (X, Y), 4), batches.Streamed(plan, [(X[:4], Y[:4])] * 3)):
+        state = init_state(PARAMS, SGD, KEY)
+        for epoch in range(2):
+            *_, last = source.epoch(state, epoch, 0)
+            state = last.state
+    assert taken == [(0, (4, 3)), (2, (4, 3)), (4, (4, 3))] * 2
+
+
+def test_a_signal_ends_it_between_two_steps():
+    def callback(state, metrics):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted, match="fit: interrupted by SIGTERM after step 3, not saved: .*") as caught:
+        run(9, callbacks=[callback])
+    assert caught.value.status == 143
 
 
 def test_bad_input():
-    start, key = init_state(PARAMS, SGD), jnp.zeros(2)
+    without_key = init_state(PARAMS, SGD)
+    metric = {"evaluate": lambda params: {"cost": 0.0}, "early_stopping": EarlyStopping("test_loss", 1)}
     assert_refused(
         {
             "fit: batch_size must be at most the 10 examples, got 11": lambda: run(batch_size=11),
-            "fit: batch_size must be a positive integer, got 0": lambda: run(batch_size=0),
+            "fit: batch_size must be a positive integer, got None": lambda: run(batch_size=None),
             "fit: epochs must be a positive integer, got 0": lambda: run(epochs=0),
-            "fit: x and target must have the same batch, got 10 and 9 examples": lambda: fit(
-                MODEL, LOSS, SGD, start, (X, Y[:9]), batch_size=1, epochs=1, key=key
-            ),
+            "fit: check_every must be a positive integer, got 0": lambda: run(check_every=0),
+            "fit: nonfinite must be 'stop' or 'skip', got 'go on'": lambda: run(nonfinite="go on"),
+            "fit: x and target must have the same batch, got 10 and 9 examples": lambda: run(data=(X, Y[:9])),
+            "fit: state must have a key, .*": lambda: run(state=without_key),
+            "fit: data must have a batch for each epoch, got none for epoch 2": lambda: run(2, data=iter([(X, Y)])),
+            r"fit: a batch must be \(x, target\) or \(x, target, weights\), got .*": lambda: run(data=[X]),
+            "fit: a batch must be no larger than the first, of 2 .* got 10": lambda: run(data=[(X[:2], Y[:2]), (X, Y)]),
+            "fit: early_stopping must name one of the metrics .*'cost', got 'test_loss'": lambda: run(**metric),
+            "train_step: micro_batches must divide the batch of 4, got 3": lambda: run(micro_batches=3),
+            "train_step: by must be 'hand' or 'autodiff', got 'foot'": lambda: run(by="foot"),
         }
     )

@@ -14,6 +14,7 @@ from handgrad.training import init_state, kfac_step, scale_by_kfac
 
 RNG = np.random.default_rng(0)
 KEY = jax.random.key(0)
+FIRST = jax.random.fold_in(KEY, 0)  # of the first step
 LIKE = {"W": Kronecker(np.zeros((3, 3)), np.zeros((2, 2))), "b": Diagonal(np.zeros(2))}
 PARAMS = {"W": np.zeros((3, 2)), "b": np.zeros(2)}
 DAMPING = 0.2
@@ -101,10 +102,10 @@ def test_a_whole_step():
 
     @jax.jit
     def both(params):
-        state = init_state(params, optimizer)
+        state = init_state(params, optimizer, KEY)
         value, grads = hg.value_and_grad(MODEL, LOSS)(params, X, LABELS, weights)
         draws = {
-            "sampled": sampled_factors(MODEL, LOSS)(params, X, LABELS, jax.random.split(KEY)[1]),
+            "sampled": sampled_factors(MODEL, LOSS)(params, X, LABELS, jax.random.split(FIRST)[1]),
             "empirical": hg.value_and_factors(MODEL, LOSS)(params, X, LABELS)[1],
         }
         steps = {}
@@ -112,7 +113,7 @@ def test_a_whole_step():
             step = kfac_step(MODEL, LOSS, optimizer, mode="reduce", fisher=fisher)
             blocks = kfac_factors(factors, "reduce")
             updates, _ = optimizer.update(grads, state.opt_state, params, kfac_factors=blocks)
-            steps[fisher] = step(state, X, LABELS, KEY, weights), (optax.apply_updates(params, updates), value)
+            steps[fisher] = step(state, X, LABELS, weights), (optax.apply_updates(params, updates), value)
         return steps
 
     for (found, value), expected in both(params).values():
@@ -128,9 +129,9 @@ def test_layers_that_draw_noise_get_a_key_of_their_own():
 
     @jax.jit
     def values(key):
-        _, value = kfac_step(model, hg.l2_loss(), optimizer)(init_state(params, optimizer), X, target, key)
+        _, value = kfac_step(model, hg.l2_loss(), optimizer)(init_state(params, optimizer, key), X, target)
         objective = hg.objective(model, hg.l2_loss())
-        noisy = objective(params, X, target, key=jax.random.split(key)[0])
+        noisy = objective(params, X, target, key=jax.random.split(jax.random.fold_in(key, 0))[0])
         return value, noisy, objective(params, X, target)
 
     value, noisy, without = values(KEY)
@@ -147,9 +148,9 @@ def test_training_is_one_program():
 
     @jax.jit
     def train(state):
-        return jax.lax.scan(lambda state, key: step(state, X, LABELS, key), state, jax.random.split(KEY, 30))
+        return jax.lax.scan(lambda state, _: step(state, X, LABELS), state, length=30)
 
-    _, losses = train(init_state(params, optimizer))
+    _, losses = train(init_state(params, optimizer, KEY))
     assert losses[-1] < losses[0] / 20
 
 
@@ -197,7 +198,7 @@ def test_a_step_under_linear_cross_entropy():
             optimizer = optimizer_of(model, loss, params, x, labels, damping=DAMPING)
             for fisher, of_both in made.items():
                 step = kfac_step(model, loss, optimizer, fisher=fisher)
-                of_both.append(step(init_state(params, optimizer), x, labels, KEY))
+                of_both.append(step(init_state(params, optimizer, KEY), x, labels))
         return made
 
     for plain, in_chunks in steps(params).values():

@@ -11,6 +11,7 @@ from helpers import assert_refused, assert_same, drawn
 import handgrad as hg
 from handgrad.folds.curvature import kfac_factors
 from handgrad.training import MicroBatches, TrainState, fit, init_state, train_step, two_phase_step, update
+from handgrad.training.batches import order_of
 
 RNG = np.random.default_rng(0)
 KEY = jax.random.key(0)
@@ -19,7 +20,7 @@ OPTIMIZER = optax.adam(0.01)
 X = hg.Sequences(RNG.standard_normal((6, 5, 2)), np.array([5, 2, 3, 1, 4, 2]))
 LABELS = RNG.integers(0, 3, 6)
 PARAMS = drawn(MODEL, X, 0.5)
-STATE = init_state(PARAMS, OPTIMIZER)
+STATE = init_state(PARAMS, OPTIMIZER, KEY)
 
 
 def picked(batch, tree):
@@ -27,7 +28,7 @@ def picked(batch, tree):
 
 
 def trained(model, loss, state, data, batch_size, **options):
-    (found, metrics), *_ = fit(model, loss, OPTIMIZER, state, data, batch_size=batch_size, epochs=1, key=KEY, **options)
+    (found, metrics), *_ = fit(model, loss, OPTIMIZER, state, data, batch_size=batch_size, epochs=1, **options)
     return found, metrics
 
 
@@ -37,7 +38,7 @@ def by_optax(state, x, target):
     one_by_one = jax.tree.map(lambda leaf: leaf[:, None], (x, target))
     value, grads = jax.tree.map(lambda g: g.mean(0), jax.vmap(alone, (None, 0, 0))(state.params, *one_by_one))
     updates, opt_state = OPTIMIZER.update(grads, state.opt_state, state.params)
-    return TrainState(optax.apply_updates(state.params, updates), opt_state, state.step + 1), value
+    return TrainState(optax.apply_updates(state.params, updates), opt_state, state.step + 1, state.key), value
 
 
 def test_an_epoch_is_the_steps_of_its_batches():
@@ -46,14 +47,13 @@ def test_an_epoch_is_the_steps_of_its_batches():
 
     @jax.jit
     def expected(state):
-        order_key, _ = jax.random.split(jax.random.split(KEY, 1)[0])
-        batches = jax.random.permutation(order_key, 6).reshape(2, 3)
+        batches = order_of(KEY, 0, 6).reshape(2, 3)
         data = jax.tree.map(jnp.asarray, (X, LABELS))
         return jax.lax.scan(lambda state, batch: by_optax(state, *picked(batch, data)), state, batches)
 
     state, losses = expected(STATE)
     assert_same(found, state, 1e-9)  # Adam divides small numbers by small ones
-    np.testing.assert_allclose(metrics["train_loss"], np.mean(losses), rtol=1e-12)
+    np.testing.assert_allclose(metrics["loss"], np.mean(losses), rtol=1e-12)
 
 
 def test_a_target_of_several_arrays():
@@ -67,7 +67,7 @@ def test_a_target_of_several_arrays():
     x = {"frames": RNG.standard_normal((4, 5, 2))}
     target = hg.CtcTarget(RNG.integers(1, 4, (4, 2)), np.array([5, 4, 5, 3]), np.array([2, 1, 0, 2]))
     params, loss = drawn(model, x), hg.ctc_loss()
-    state = init_state(params, OPTIMIZER)
+    state = init_state(params, OPTIMIZER, KEY)
     found, metrics = trained(model, loss, state, (x, target), 4)
 
     @jax.jit
@@ -77,7 +77,7 @@ def test_a_target_of_several_arrays():
 
     value, new = expected(params)
     assert_same(found.params, new, 1e-9)
-    np.testing.assert_allclose(metrics["train_loss"], value, rtol=1e-12)
+    np.testing.assert_allclose(metrics["loss"], value, rtol=1e-12)
 
 
 def test_every_other_step():
@@ -107,11 +107,11 @@ def test_kfac():
 
     @jax.jit
     def step(state):
-        found, value = hg.training.kfac_step(MODEL, LOSS, optimizer)(state, X, LABELS, KEY)
+        found, value = hg.training.kfac_step(MODEL, LOSS, optimizer)(state, X, LABELS)
         objective = hg.objective(MODEL, LOSS)
         return value, objective(PARAMS, X, LABELS), objective(found.params, X, LABELS)
 
-    value, before, after = step(init_state(PARAMS, optimizer))
+    value, before, after = step(init_state(PARAMS, optimizer, KEY))
     np.testing.assert_allclose(value, before, rtol=1e-12)
     assert after < before
 
@@ -131,7 +131,7 @@ WRONG = {
 
 def test_examples_that_do_not_belong_together():
     functions = {
-        "fit": lambda x, target: fit(MODEL, LOSS, OPTIMIZER, STATE, (x, target), batch_size=2, epochs=1, key=KEY),
+        "fit": lambda x, target: fit(MODEL, LOSS, OPTIMIZER, STATE, (x, target), batch_size=2, epochs=1),
         "value_and_grad": partial(hg.value_and_grad(MODEL, LOSS), PARAMS),
         "value_and_factors": partial(hg.value_and_factors(MODEL, LOSS), PARAMS),
     }

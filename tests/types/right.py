@@ -30,9 +30,9 @@ hg.check_rule(hg.rules.tanh, x, dtype="float32", draws=1, transforms=("jit", "vm
 hg.check_model(model, loss, params, x, labels, dtype=jnp.bfloat16, repair=False, nondeterminism_tolerance=0.0)
 
 optimizer = optax.adam(1e-3)
-state = hg.training.init_state(params, optimizer)
-for epoch, metrics in hg.training.fit(model, loss, optimizer, state, (x, labels), batch_size=2, epochs=1, key=key):
-    print(epoch.step, metrics["train_loss"])
+state = hg.training.init_state(params, optimizer, key)
+for epoch, metrics in hg.training.fit(model, loss, optimizer, state, (x, labels), batch_size=2, epochs=1):
+    print(epoch.step, metrics["loss"])
 
 
 def doubled_forward(X: jax.Array, *, scale: float = 2.0) -> tuple[jax.Array, tuple[()]]:

@@ -10,7 +10,7 @@ model, loss = hg.mlp((2, 3), hg.relu()), hg.l2_loss()
 x, y, key = jnp.ones((4, 2)), jnp.ones((4, 3)), jax.random.key(0)
 params = model.init(key, x)
 optimizer = optax.sgd(0.1)
-state = hg.training.init_state(params, optimizer)
+state = hg.training.init_state(params, optimizer, key)
 
 # The model level
 hg.value_and_grad(model, loss)(params, x)  # wrong: no target
@@ -64,7 +64,7 @@ hg.ggn_vector_product(model, loss, params, x)  # wrong: no target
 hg.ggn_diagonal(loss, model, params, x, y)  # wrong: model and loss swapped
 
 # Training
-hg.training.fit(model, loss, optimizer, state, (x, y), batch=2, epochs=1, key=key)  # wrong: batch_size
-hg.training.fit(loss, model, optimizer, state, (x, y), batch_size=2, epochs=1, key=key)  # wrong: swapped
+hg.training.fit(model, loss, optimizer, state, (x, y), batch=2, epochs=1)  # wrong: batch_size
+hg.training.fit(loss, model, optimizer, state, (x, y), batch_size=2, epochs=1)  # wrong: swapped
 hg.training.train_step(loss, model, optimizer)  # wrong: model and loss swapped
 trained = hg.trainer  # wrong: training

@@ -1,15 +1,26 @@
-"""Training on hand-written gradients: optax steps, the two-phase update, K-FAC, epochs of mini-batches.
+"""Training on hand-written gradients: optax steps, the two-phase update, K-FAC, epochs that survive interruption.
 
 The digits demo is in `handgrad.training.digits`.
 """
 
+from handgrad.training.checkpoints import Checkpoints as Checkpoints
+from handgrad.training.epochs import NotFiniteError as NotFiniteError
+from handgrad.training.evaluation import (
+    EarlyStopping as EarlyStopping,
+    correct as correct,
+    evaluation as evaluation,
+    split as split,
+)
 from handgrad.training.fit import fit as fit
+from handgrad.training.interruption import Interrupted as Interrupted
 from handgrad.training.kfac import KfacState as KfacState, kfac_step as kfac_step, scale_by_kfac as scale_by_kfac
+from handgrad.training.live_check import GradientError as GradientError
+from handgrad.training.position import Position as Position
 from handgrad.training.runs import machine as machine, make_folder as make_folder
+from handgrad.training.state import TrainState as TrainState, init_state as init_state
 from handgrad.training.step import (
     Step as Step,
-    TrainState as TrainState,
-    init_state as init_state,
+    StepOptions as StepOptions,
     train_step as train_step,
     two_phase_step as two_phase_step,
 )

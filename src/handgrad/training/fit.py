@@ -1,25 +1,20 @@
-"""fit: epochs of shuffled mini-batches, each epoch one compiled scan."""
+"""fit: epochs of mini-batches, from arrays in memory or an iterable, that survive what happens to them."""
 
-import contextlib
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Sequence
+from typing import Literal, Unpack
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 import optax
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from handgrad.backprop import same_batch
-from handgrad.checks import InputError, check_count
+from handgrad.checks import InputError, check_choice, check_count
 from handgrad.layers import Layer, Loss
-from handgrad.training.step import TrainState, train_step
-
-Data = tuple[PyTree, PyTree]
-Metrics = dict[str, float]
-Evaluate = Callable[[PyTree], Mapping[str, Array | float]]
-# One compiled epoch: (state, x, target, key) -> (state, the objective of each step).
-Epoch = Callable[[TrainState, PyTree, PyTree, PRNGKeyArray], tuple[TrainState, Float[Array, " steps"]]]
+from handgrad.training.batches import Data, InMemory, Plan, Streamed
+from handgrad.training.checkpoints import Checkpoints
+from handgrad.training.epochs import Callback, Epochs
+from handgrad.training.evaluation import EarlyStopping, Evaluate, Metrics
+from handgrad.training.live_check import live_check
+from handgrad.training.position import Position
+from handgrad.training.state import TrainState
+from handgrad.training.step import StepOptions, train_step
 
 
 def fit(
@@ -29,96 +24,70 @@ def fit(
     state: TrainState,
     data: Data,
     *,
-    batch_size: int,
     epochs: int,
-    key: PRNGKeyArray,
+    batch_size: int | None = None,
     evaluate: Evaluate | None = None,
+    nonfinite: Literal["stop", "skip"] = "stop",
+    early_stopping: EarlyStopping | None = None,
+    check_every: int | None = None,
+    callbacks: Sequence[Callback] = (),
+    checkpoints: Checkpoints | None = None,
+    position: Position | None = None,
     progress: bool = False,
+    **options: Unpack[StepOptions],
 ) -> Iterator[tuple[TrainState, Metrics]]:
     """Train, and yield the state and its metrics after each epoch.
 
-    An epoch visits the examples in a new random order and drops the last incomplete mini-batch of that order. All
-    randomness comes from `key`: the same call gives the same bits.
+    An epoch visits every example once, in a new random order; its last batch is filled up with examples of weight 0.
+    All randomness comes from the state's key, the number of the epoch and that of the step: two epochs and two more are
+    four, and a run that is resumed from a checkpoint goes on with the same bits.
 
     Args:
-      state: from `init_state`; it is not changed.
-      data: (x, target), pytrees of arrays with the examples along axis 0 of each leaf: arrays, Sequences, a CtcTarget.
-      key: for the order of examples and for the noise of layers such as dropout.
-      evaluate: params -> metrics, called after each epoch.
+      state: from `init_state`, with a key; it is not changed.
+      data: (x, target) or (x, target, weights), pytrees of arrays with the examples along axis 0 of each leaf: arrays,
+        Sequences, a CtcTarget. With weights, each step takes the weighted mean over its batch.
+        Or an iterable of batches, (x, target) or (x, target, weights), in its own order: each iteration is an epoch. If
+        it has a method `epoch`, `data.epoch(number)` is iterated instead, from number 0.
+      epochs: how many to train, counting one that `position` is in.
+      batch_size: examples in a batch, for data in memory.
+      evaluate: params -> metrics, called after each epoch: see `evaluation`.
+      nonfinite: what to do where a value or a gradient has an infinity or a NaN. "stop" raises NotFiniteError; "skip"
+        leaves the step out and counts it in the metrics as "skipped".
+      early_stopping: stops when one of evaluate's metrics no longer improves.
+      check_every: N compares the gradient with autodiff's at every Nth step, on the parameters and the batch that it is
+        at, and raises GradientError with the checker's report if they differ.
+      callbacks: (state, metrics) -> None, called in turn after each epoch; True stops.
+      checkpoints: where to save the run: when they are due, after the last epoch, and on SIGTERM and Ctrl-C.
+      position: where `checkpoints.restore` found it; None is after as many epochs as state.step has, 0 for
+        an iterable.
       progress: True shows a progress bar (rich).
+      **options: `by`, `micro_batches`, `compute_dtype`: see StepOptions.
     Yields:
-      (state, {"epoch", "train_loss" (mean over the epoch's steps), "seconds", and evaluate's}) after each epoch.
+      (state, metrics) after each epoch: "epoch", "step", "loss" (the mean over the examples of the epoch, each before
+      its step), "skipped" (steps, where any were), and evaluate's.
     Raises:
-      InputError: before anything is computed: batch_size or epochs below 1; a batch larger than the data; x and
-        target, or two leaves of one of them, with different numbers of examples.
+      InputError: before anything is computed: a count below 1; a batch larger than the data; x and target, or two
+        leaves of one of them, with different numbers of examples; a state without a key. While training: an iterable
+        without a batch, or with one larger than its first; evaluate has no such metric.
+      NotFiniteError, GradientError: see nonfinite and check_every.
+      Interrupted: by a signal, after saving.
     """
-    check_count("fit", "batch_size", batch_size)
     check_count("fit", "epochs", epochs)
-    examples = same_batch("fit", *data)
-    if batch_size > examples:
-        raise InputError(f"fit: batch_size must be at most the {examples} examples, got {batch_size}")
-    epoch = jax.jit(_epoch(model, loss, optimizer, examples, batch_size))
-    return _epochs(epoch, state, jax.tree.map(jnp.asarray, data), epochs, key, evaluate, progress)
-
-
-def _epoch(model: Layer, loss: Loss, optimizer: optax.GradientTransformation, n: int, batch_size: int) -> Epoch:
-    """One pass over n examples."""
-    step = train_step(model, loss, optimizer)
-    steps = n // batch_size
-
-    def epoch(state, x, target, key):
-        order_key, noise_key = jax.random.split(key)
-        order = jax.random.permutation(order_key, n)[: steps * batch_size].reshape(steps, batch_size)
-
-        def one_step(state, batch_and_key):
-            batch, k = batch_and_key
-            of_batch = jax.tree.map(lambda leaf: leaf[batch], (x, target))
-            return step(state, *of_batch, key=k)
-
-        return jax.lax.scan(one_step, state, (order, jax.random.split(noise_key, steps)))
-
-    return epoch
-
-
-def _epochs(
-    epoch: Epoch,
-    state: TrainState,
-    data: Data,
-    epochs: int,
-    key: PRNGKeyArray,
-    evaluate: Evaluate | None,
-    progress: bool,
-) -> Iterator[tuple[TrainState, Metrics]]:
-    """The generator behind `fit`, which checks its arguments when it is called and not at the first `next`."""
-    with ProgressBar(epochs) if progress else contextlib.nullcontext() as bar:
-        for number, k in enumerate(jax.random.split(key, epochs), start=1):
-            start = time.perf_counter()
-            state, losses = epoch(state, *data, k)
-            metrics = {"epoch": number, "train_loss": float(np.mean(losses)), "seconds": time.perf_counter() - start}
-            metrics |= {name: float(value) for name, value in (evaluate(state.params) if evaluate else {}).items()}
-            if bar:
-                bar.advance(metrics)
-            yield state, metrics
-
-
-class ProgressBar:
-    """rich's bar, with the latest loss and test accuracy beside it."""
-
-    def __init__(self, epochs: int):
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        text = TextColumn("{task.description}")
-        self._progress = Progress(TextColumn("epoch"), MofNCompleteColumn(), BarColumn(), text, TimeRemainingColumn())
-        self._task = self._progress.add_task("", total=epochs)
-
-    def __enter__(self) -> "ProgressBar":
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def advance(self, metrics: dict[str, float]) -> None:
-        """One epoch further."""
-        shown = (f"{name} {metrics[name]:.4f}" for name in ("train_loss", "test_accuracy") if name in metrics)
-        self._progress.update(self._task, advance=1, description="  ".join(shown))
+    check_choice("fit", "nonfinite", nonfinite, ("stop", "skip"))
+    if state.key is None:
+        raise InputError("fit: state must have a key, as init_state(params, optimizer, key) makes it")
+    if check_every is not None:
+        check_count("fit", "check_every", check_every)
+    plan = Plan(
+        step=train_step(model, loss, optimizer, check_finite=True, **options),
+        stops=nonfinite == "stop",
+        inspect=live_check(model, loss) if check_every else None,
+        every=check_every or 1,
+    )
+    if isinstance(data, tuple) and len(data) in (2, 3):
+        source = InMemory(plan, data, batch_size)
+        first = Position(epoch=int(state.step) // source.steps)
+    else:
+        source, first = Streamed(plan, data), Position()
+    run = Epochs(source, plan.stops, evaluate, early_stopping, tuple(callbacks), checkpoints)
+    return run.after(state, position or first, epochs, progress)

@@ -1,11 +1,11 @@
 """K-FAC as an optax transformation: gradients times the inverse of a Kronecker-factored curvature."""
 
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, Int, PyTree
 
 from handgrad.backprop import Weights, check_batches, factors_of, materialize, mean_weights, weighted_sum
 from handgrad.checks import InputError, check_choice, check_count, check_positive, describe
@@ -14,7 +14,8 @@ from handgrad.folds.curvature.blocks import Diagonal, Kronecker, is_block
 from handgrad.folds.curvature.roots import draw_of, through_logits
 from handgrad.layers import Layer, Loss
 from handgrad.layers.layer import check_layer, check_loss
-from handgrad.training.step import Scalar, TrainState
+from handgrad.training.state import TrainState, noise_key
+from handgrad.training.step import Scalar, Step
 
 Block = Kronecker | Diagonal
 
@@ -31,16 +32,6 @@ class KfacState(NamedTuple):
     step: Int[Array, ""]
     averages: PyTree[Block]
     inverses: PyTree[Block]
-
-
-class KfacStep(Protocol):
-    """What `kfac_step` returns: a pure function, not compiled; call it under jax.jit."""
-
-    def __call__(
-        self, state: TrainState, x: PyTree, target: PyTree, key: PRNGKeyArray, weights: Weights = None
-    ) -> tuple[TrainState, Scalar]:
-        """The next state, and the objective before the step."""
-        ...
 
 
 def scale_by_kfac(
@@ -114,7 +105,7 @@ def kfac_step(
     *,
     mode: Literal["expand", "reduce"] = "expand",
     fisher: Literal["sampled", "empirical"] = "sampled",
-) -> KfacStep:
+) -> Step[Scalar]:
     """`train_step` for an optimizer with `scale_by_kfac` in it: one forward pass, and the factors of its backward pass.
 
     Args:
@@ -123,7 +114,7 @@ def kfac_step(
       fisher: "sampled" takes the curvature from a second backward pass, at targets drawn from the model's own
         distribution; "empirical" from the gradient's own factors.
     Returns:
-      (state, x, target, key, weights=None) -> (state, value). The key is for the draw, and for the noise of layers
+      (state, x, target, weights=None) -> (state, value). The state's key is for the draw, and for the noise of layers
       such as dropout.
     Raises:
       InputError: a loss without a `draw` where targets are sampled; at trace time, as `objective` and `kfac_factors`.
@@ -135,7 +126,10 @@ def kfac_step(
     model, loss = through_logits(model, loss)
     draw = draw_of("kfac_step", loss) if fisher == "sampled" else None
 
-    def step(state: TrainState, x: PyTree, target: PyTree, key: PRNGKeyArray, weights: Weights = None):
+    def step(state: TrainState, x: PyTree, target: PyTree, weights: Weights = None):
+        key = noise_key(state)
+        if key is None:
+            raise InputError("kfac_step: state must have a key, as init_state(params, optimizer, key) makes it")
         params, x, target, weights = check_batches("kfac_step", state.params, x, target, weights)
         of_layers, of_draw = jax.random.split(key)
         prediction, residuals = model.forward(params, x, of_layers)
@@ -146,7 +140,7 @@ def kfac_step(
         grads, blocks = materialize(factors, weights), kfac_factors(seen, mode)
         updates, opt_state = optimizer.update(grads, state.opt_state, params, kfac_factors=blocks)
         params = optax.apply_updates(params, updates)
-        return TrainState(params, opt_state, state.step + 1), weighted_sum(losses, weights)
+        return TrainState(params, opt_state, state.step + 1, state.key), weighted_sum(losses, weights)
 
     return step
 

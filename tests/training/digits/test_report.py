@@ -6,7 +6,7 @@ import numpy as np
 
 from handgrad.training.digits import Split, Trained, write_report
 
-NUMBERS = {"train_loss": 0.5, "train_cost": 0.4, "test_cost": 0.6, "train_accuracy": 0.9, "test_accuracy": 0.8}
+NUMBERS = {"loss": 0.5, "train_loss": 0.4, "test_loss": 0.6, "train_accuracy": 0.9, "test_accuracy": 0.8}
 TEST = Split(np.zeros((30, 4), np.float32), np.arange(30, dtype=np.int32) % 3)
 
 

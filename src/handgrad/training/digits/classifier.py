@@ -10,13 +10,13 @@ import optax
 from jaxtyping import Array, Float, Int, PyTree
 
 from handgrad import layers
-from handgrad.backprop import objective
 from handgrad.checks import InputError, check_count, check_positive
 from handgrad.layers import Layer, Loss, chain
 from handgrad.models import mlp
 from handgrad.training.digits.data import Split
+from handgrad.training.evaluation import correct, evaluation
 from handgrad.training.fit import fit
-from handgrad.training.step import init_state
+from handgrad.training.state import init_state
 
 Activation = Literal["sigmoid", "tanh", "relu", "leaky_relu", "elu", "selu", "gelu", "silu", "softplus", "mish"]
 LossName = Literal[
@@ -91,29 +91,20 @@ def train_classifier(options: Options, train: Split, test: Split, *, progress: b
     model, loss = build(options, train.x.shape[1], classes)
     optimizer = make_optimizer(options)
     init_key, fit_key = jax.random.split(jax.random.key(options.seed))
-    params = jax.jit(model.init)(init_key, train.x[: options.batch])
-    value = objective(model, loss, has_aux=True)
-
-    @jax.jit
-    def evaluate(params):
-        metrics = {}
-        for name, split in (("train", train), ("test", test)):
-            cost, outputs = value(params, split.x, targets(options, split.labels, classes))
-            accuracy = jnp.mean(jnp.argmax(outputs, axis=-1) == split.labels)
-            metrics |= {f"{name}_cost": cost, f"{name}_accuracy": accuracy}
-        return metrics
-
-    history, state = [], init_state(params, optimizer)
+    state = init_state(jax.jit(model.init)(init_key, train.x[: options.batch]), optimizer, fit_key)
+    data = {
+        name: (split.x, targets(options, split.labels, classes)) for name, split in (("train", train), ("test", test))
+    }
+    history = []
     epochs = fit(
         model,
         loss,
         optimizer,
         state,
-        (train.x, targets(options, train.labels, classes)),
+        data["train"],
         batch_size=options.batch,
         epochs=options.epochs,
-        key=fit_key,
-        evaluate=evaluate,
+        evaluate=evaluation(model, loss, data, {"accuracy": correct}),
         progress=progress,
     )
     for state, metrics in epochs:  # noqa: B007 (the last one is what training leaves)

@@ -25,7 +25,7 @@ def plot_learning_curve(path: Path, history: Sequence[dict[str, float]], title: 
     epochs = [metrics["epoch"] for metrics in history]
     figure, (cost, accuracy) = _figure(1, 2, (10, 4))
     for split, style in (("train", "--"), ("test", "-")):
-        cost.plot(epochs, [m[f"{split}_cost"] for m in history], style, label=split)
+        cost.plot(epochs, [m[f"{split}_loss"] for m in history], style, label=split)
         accuracy.plot(epochs, [100 * m[f"{split}_accuracy"] for m in history], style, label=split)
     cost.set(xlabel="epoch", ylabel="mean cost", yscale="log", title=title)
     accuracy.set(xlabel="epoch", ylabel="accuracy (%)", title=f"test {100 * history[-1]['test_accuracy']:.2f} %")
