@@ -143,7 +143,7 @@ def test_a_signal_ends_it_between_two_steps():
     def callback(state, metrics):
         os.kill(os.getpid(), signal.SIGTERM)
 
-    with pytest.raises(Interrupted, match="fit: interrupted by SIGTERM after step 3, not saved: .*") as caught:
+    with pytest.raises(Interrupted, match="fit: interrupted by SIGTERM after step 3, not saved") as caught:
         run(9, callbacks=[callback])
     assert caught.value.status == 143
 

@@ -227,7 +227,8 @@ def filled(batch: tuple[PyTree, ...], size: int) -> tuple[Batch, int]:
     places = np.arange(size) % count
     weights = np.full(count, 1 / count, np.float32) if weights is None else np.asarray(weights)
     weights = np.concatenate([weights, np.zeros(size - count, weights.dtype)])
-    return Batch(*jax.tree.map(lambda leaf: np.asarray(leaf)[places], (x, target)), weights), count
+    x, target = jax.tree.map(lambda leaf: np.asarray(leaf)[places], (x, target))
+    return Batch(x, target, weights), count
 
 
 def _while_finite(
