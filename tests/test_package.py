@@ -56,7 +56,7 @@ def test_imports_point_one_way(path):
         assert not any(name.split(".")[0] == "optax" for name in imported(path))
 
 
-LATE = {"optax", "matplotlib", "tyro", "rich", "sklearn", "torch", "jinja2", "hypothesis"}
+LATE = {"optax", "matplotlib", "tyro", "rich", "sklearn", "torch", "jinja2", "hypothesis", "orbax", "tensorboardX"}
 
 
 def test_import_brings_in_no_extra():

@@ -2,19 +2,18 @@
 
 import contextlib
 import math
+import shutil
 import time
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import jax
-import numpy as np
 
 from handgrad.checks import InputError, check_count, check_positive
-from handgrad.training import saved
-from handgrad.training.interruption import on_any_process
+from handgrad.training import saved, with_orbax
+from handgrad.training.interruption import greatest
 from handgrad.training.position import Position
 from handgrad.training.runs import make_folder
 from handgrad.training.state import TrainState
@@ -57,24 +56,24 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         check_count("Checkpoints", "keep", keep)
         if every_steps is not None:
             check_count("Checkpoints", "every_steps", every_steps)
-        self._ocp = _orbax()
+        self._ocp = with_orbax.module()
         self.folder = make_folder(Path(folder)).resolve()
         self._every_seconds, self._every_steps, self._best = every_seconds, every_steps, best
         self._sign = 1 if higher_is_better else -1
         self._saved_at = time.monotonic()
         policies = self._ocp.checkpoint_managers
-        kept: list[Any] = [policies.LatestN(keep)]
-        if best is not None:
-            kept.append(policies.BestN(get_metric_fn=self._merit, n=1))
         options = self._ocp.CheckpointManagerOptions(
-            preservation_policy=policies.AnyPreservationPolicy(kept),
-            best_fn=None if best is None else self._merit,
+            preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(keep), with_orbax.Best(self)]),
             cleanup_tmp_directories=True,
         )
         try:
             self._manager = self._ocp.CheckpointManager(self.folder, options=options)
         except DAMAGE as error:
             raise InputError(f"Checkpoints: {self.folder} can't be read ({_reason(error)})") from error
+        self._merits: dict[int, float] = {}
+        for step in self.steps if best is not None else ():
+            with contextlib.suppress(*DAMAGE):
+                self._merits[step] = self._merit(self._about(step)["metrics"])
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -86,22 +85,22 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
 
     @property
     def best_step(self) -> int | None:
-        """The step of the best metric; None where there is none."""
-        step = None if self._best is None else self._manager.best_step()
-        return step if step is not None and self._manager.metrics(step) else None
+        """The step of the best metric, the latest of several; None where there is none."""
+        merits = [(self._merits.get(step, -math.inf), step) for step in self.steps]
+        merit, step = max(merits, default=(-math.inf, 0))
+        return step if merit > -math.inf else None
 
     def due(self, step: int, metrics: Mapping[str, float] | None = None) -> bool:
         """Whether it is time to save, or else whether these metrics of the epoch are the best so far.
 
         All processes of a run get the same answer.
         """
-        if watched := self._watched(metrics):
-            best = self.best_step
-            if best is None or self._merit(watched) > self._merit(self._manager.metrics(best)):
-                return True
+        best = self.best_step
+        if metrics is not None and self._merit(metrics) > (-math.inf if best is None else self._merits[best]):
+            return True
         if self._every_steps is not None:
             return step % self._every_steps == 0
-        return on_any_process(time.monotonic() - self._saved_at >= self._every_seconds)
+        return bool(greatest(time.monotonic() - self._saved_at >= self._every_seconds))
 
     def save(self, state: TrainState, position: Position, metrics: Mapping[str, float] | None = None) -> None:
         """Start writing a checkpoint, unless this step has one. The state may be donated once this returns.
@@ -112,23 +111,27 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
           InputError: this checkpoint or the one before can't be written; `metrics` has no `best`.
         """
         self._saved_at = time.monotonic()
-        step, watched = int(state.step), self._watched(metrics)
+        step, merit = int(state.step), self._merit(metrics)
         if step in self._manager.all_steps():
             return
+        self._merits[step] = merit
         leaves = saved.named(state)
         arrays = saved.arrays(leaves)
         about = {
             "schema": SCHEMA,
             "position": position._asdict(),
+            "metrics": {name: float(value) for name, value in (metrics or {}).items()},
             "leaves": saved.described(leaves),
             "checksums": saved.checksums(arrays),
         }
         args = self._ocp.args
-        items = args.Composite(
-            arrays=args.PyTreeSave(arrays), about=args.JsonSave({**about, "checksum": saved.checksum(about)})
-        )
-        with _writing(self.folder):
-            self._manager.save(step, args=items, metrics=None if self._best is None else watched, force=True)
+        items = args.Composite(arrays=args.PyTreeSave(arrays), about=args.JsonSave(saved.sealed(about)))
+        self.wait()
+        with self._writing():
+            size, free = sum(array.nbytes for array in arrays.values()), shutil.disk_usage(self.folder).free
+            if size > free:
+                raise OSError(f"{size:,} bytes are needed, {free:,} are free")
+            self._manager.save(step, args=items, force=True)
 
     def restore(self, like: TrainState, *, best: bool = False) -> tuple[TrainState, Position] | None:
         """The state and the position of the latest checkpoint; None where there is none.
@@ -172,41 +175,45 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         Raises:
           InputError: the last checkpoint can't be written; those before it remain.
         """
-        with _writing(self.folder):
+        with self._writing():
             self._manager.wait_until_finished()
 
     def close(self) -> None:
         """Wait, and end orbax's threads. Raises what `wait` raises."""
-        with _writing(self.folder):
+        with self._writing():
             self._manager.close()
 
-    def _read(self, step: int, like: TrainState) -> tuple[TrainState, Position]:
-        args, folder = self._ocp.args, self.folder / str(step)
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Errors of writing as one sentence."""
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            self._manager.reload()
+            raise InputError(
+                f"Checkpoints: {self.folder} can't be written ({_reason(error)}); its checkpoints until now remain"
+            ) from error
+
+    def _about(self, step: int) -> dict[str, Any]:
+        args = self._ocp.args
         about = self._manager.restore(step, args=args.Composite(about=args.JsonRestore()))["about"]
-        if about.pop("checksum") != saved.checksum(about):
-            raise ValueError("its description has changed")
+        saved.check_sealed(about)
+        return about
+
+    def _read(self, step: int, like: TrainState) -> tuple[TrainState, Position]:
+        args, folder, about = self._ocp.args, self.folder / str(step), self._about(step)
         if about["schema"] != SCHEMA:
             raise InputError(f"Checkpoints.restore: {folder} must have the schema {SCHEMA}, got {about['schema']}")
         leaves = saved.named(like)
         if differs := saved.difference(about["leaves"], saved.described(leaves)):
             raise InputError(f"Checkpoints.restore: {folder} is of another model or optimizer: {differs}")
         wanted = saved.arrays(leaves)
-        shapes = {name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in wanted.items()}
-        ways = {name: self._way(array) for name, array in wanted.items()}
-        items = args.Composite(arrays=args.PyTreeRestore(item=shapes, restore_args=ways))
+        ways = {name: with_orbax.restoring(self._ocp, array) for name, array in wanted.items()}
+        items = args.Composite(arrays=args.PyTreeRestore(item=dict.fromkeys(wanted, 0), restore_args=ways))
         arrays = self._manager.restore(step, args=items)["arrays"]
-        for name, checksum in saved.checksums(arrays).items():
-            if checksum != about["checksums"][name]:
-                raise ValueError(f"{name} has changed")
+        saved.check_whole(arrays, about["checksums"])
         state = jax.tree.unflatten(jax.tree.structure(like), saved.restored(leaves, arrays))
         return state, Position(**about["position"])
-
-    def _way(self, array: Any) -> Any:
-        """How orbax restores one array: into the sharding of a committed one, else to the host."""
-        sharding = getattr(array, "sharding", None)
-        if sharding is None or not getattr(array, "committed", True):
-            return self._ocp.RestoreArgs(restore_type=np.ndarray)
-        return self._ocp.ArrayRestoreArgs(sharding=sharding, global_shape=array.shape, dtype=array.dtype)
 
     def _set_aside(self, damaged: Mapping[int, str], whole: int) -> None:
         """Rename damaged checkpoints, so that their steps can be saved again."""
@@ -218,38 +225,17 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
             )
             if jax.process_index() == 0:
                 folder.rename(aside)
-        on_any_process(True)  # the others wait for the first
+        greatest(0)  # the others wait for the first
         self._manager.reload()
 
-    def _watched(self, metrics: Mapping[str, float] | None) -> dict[str, float]:
-        """The metric that the best checkpoint is chosen by."""
-        if metrics is None or self._best is None:
-            return {}
+    def _merit(self, metrics: Mapping[str, float] | None) -> float:
+        """The metric that the best is chosen by, the higher the better; −∞ for NaN, and where there is none."""
+        if not metrics or self._best is None:
+            return -math.inf
         if self._best not in metrics:
             raise InputError(f"Checkpoints: best must be one of the metrics {', '.join(metrics)}, got {self._best!r}")
-        return {self._best: float(metrics[self._best])}
-
-    def _merit(self, watched: Mapping[str, float]) -> float:
-        """The higher, the better; −∞ for NaN and where there is none."""
-        value = next(iter(watched.values()), math.nan)
+        value = float(metrics[self._best])
         return -math.inf if math.isnan(value) else self._sign * value
-
-
-@contextlib.contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    """Errors of writing as one sentence."""
-    try:
-        yield
-    except (OSError, ValueError) as error:
-        raise InputError(f"Checkpoints: {folder} can't be written ({_reason(error)}); earlier ones remain") from error
-
-
-def _orbax() -> ModuleType:
-    try:
-        import orbax.checkpoint
-    except ModuleNotFoundError:
-        raise InputError("Checkpoints: needs orbax-checkpoint: pip install 'handgrad[checkpoints]'") from None
-    return orbax.checkpoint
 
 
 def _reason(error: BaseException) -> str:

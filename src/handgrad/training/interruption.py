@@ -28,7 +28,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Flag:
-    """Whether a signal has come.
+    """Whether a signal has come, on several processes to any of them.
 
     Attributes:
       signal: the first that came; None before.
@@ -38,8 +38,9 @@ class Flag:
         self.signal: signal.Signals | None = None
 
     def __bool__(self) -> bool:
-        """On several processes: whether it has come to any of them."""
-        return on_any_process(self.signal is not None)
+        if number := greatest(self.signal or 0):
+            self.signal = signal.Signals(number)
+        return bool(number)
 
 
 @contextlib.contextmanager
@@ -66,10 +67,10 @@ def interruptible() -> Iterator[Flag]:
             signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: not installed by Python
 
 
-def on_any_process(flag: bool) -> bool:
-    """Whether it is True on any process of the run; all of them wait for each other here."""
+def greatest(number: int) -> int:
+    """The greatest of the numbers of all processes of the run, which wait for each other here."""
     if jax.process_count() == 1:
-        return flag
+        return number
     from jax.experimental.multihost_utils import process_allgather
 
-    return bool(np.any(process_allgather(np.array(flag))))
+    return int(np.max(process_allgather(np.array(number))))

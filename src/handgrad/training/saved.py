@@ -44,9 +44,22 @@ def checksums(data: Named) -> dict[str, int | None]:
     return {name: _sum(np.asarray(array)) if _is_here(array) else None for name, array in data.items()}
 
 
-def checksum(about: Mapping[str, Any]) -> int:
-    """The same for what is written as JSON."""
-    return zlib.crc32(json.dumps(about, sort_keys=True).encode())
+def check_whole(data: Named, expected: Mapping[str, int | None]) -> None:
+    """Raise a ValueError for arrays of other bytes."""
+    for name, found in checksums(data).items():
+        if found != expected[name]:
+            raise ValueError(f"{name} has changed")
+
+
+def sealed(about: dict[str, Any]) -> dict[str, Any]:
+    """What is written as JSON, with a checksum of its own."""
+    return {**about, "checksum": zlib.crc32(json.dumps(about, sort_keys=True).encode())}
+
+
+def check_sealed(about: Mapping[str, Any]) -> None:
+    """Raise a ValueError where it isn't what was written."""
+    if sealed({name: value for name, value in about.items() if name != "checksum"}) != about:
+        raise ValueError("its description has changed")
 
 
 def restored(leaves: Named, data: Named) -> list[Array | np.ndarray]:
