@@ -118,7 +118,7 @@ def test_check_without_hypothesis_or_an_interrupted_one(command_line, monkeypatc
 
 def test_help_fits_eighty_columns(command_line, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-    for command in ("check", "demo", "bench"):
+    for command in ("check", "demo", "bench", "compare"):
         status, out, _ = command_line(command, "--help")
         assert status == 0
         assert max(map(len, out.splitlines())) <= 80, out

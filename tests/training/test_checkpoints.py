@@ -90,7 +90,9 @@ def test_the_latest_and_the_best_are_kept(tmp_path):
             metrics = None if loss is None else {"loss": loss, "other": 0.0}
             best.append(checkpoints.due(step, metrics))
             checkpoints.save(made(step), Position(epoch=step), metrics)
-        assert best == [True, False, True, True, False, False, True]
+        assert best == [True, False, True, False, False, False, False]
+        assert not checkpoints.due(8)
+        assert checkpoints.due(9)
         assert (checkpoints.steps, checkpoints.best_step) == ((2, 5, 6), 2)
         checkpoints.save(made(6), Position(epoch=100))  # it has one: nothing is written
     with Checkpoints(tmp_path, keep=2, best="loss") as checkpoints:

@@ -18,7 +18,7 @@ from handgrad.training.runs import read_config, read_metrics
 
 @dataclass(frozen=True)
 class Compare:
-    """Plot the metrics of runs together, and list where they differ and where they ended."""
+    """Plot the metrics of runs together; list how they differ and where they ended."""
 
     runs: tyro.conf.Positional[
         Annotated[tuple[Path, ...], tyro.conf.arg(metavar="RUN [RUN ...]", help_behavior_hint="")]

@@ -34,7 +34,7 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
     Args:
       folder: created if it is missing.
       every_seconds: how often `due` says that it is time to save.
-      every_steps: the same in steps, instead.
+      every_steps: the same in steps, instead; `fit` looks about five times a second.
       keep: how many of the latest to keep.
       best: the name of a metric: the checkpoint where it is lowest is kept too.
       higher_is_better: True keeps the one where it is highest.
@@ -70,6 +70,7 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
             self._manager = self._ocp.CheckpointManager(self.folder, options=options)
         except DAMAGE as error:
             raise InputError(f"Checkpoints: {self.folder} can't be read ({_reason(error)})") from error
+        self._saved_step = max(self.steps, default=0)
         self._merits: dict[int, float] = {}
         for step in self.steps if best is not None else ():
             with contextlib.suppress(*DAMAGE):
@@ -99,7 +100,7 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         if metrics is not None and self._merit(metrics) > (-math.inf if best is None else self._merits[best]):
             return True
         if self._every_steps is not None:
-            return step % self._every_steps == 0
+            return step - self._saved_step >= self._every_steps
         return bool(greatest(time.monotonic() - self._saved_at >= self._every_seconds))
 
     def save(self, state: TrainState, position: Position, metrics: Mapping[str, float] | None = None) -> None:
@@ -110,8 +111,8 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         Raises:
           InputError: this checkpoint or the one before can't be written; `metrics` has no `best`.
         """
-        self._saved_at = time.monotonic()
         step, merit = int(state.step), self._merit(metrics)
+        self._saved_at, self._saved_step = time.monotonic(), step
         if step in self._manager.all_steps():
             return
         self._merits[step] = merit

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 Lines = Sequence[Mapping[str, Any]]
-BESIDE = ("epoch", "step")  # counts, not metrics
+BESIDE = ("epoch", "step", "skipped")  # counts, not metrics
 UNITS = {"accuracy": ("accuracy (%)", 100.0), "loss": ("mean loss", 1.0), "cost": ("mean cost", 1.0)}
 STYLES = ("-", "--", ":", "-.")
 
@@ -13,7 +13,7 @@ STYLES = ("-", "--", ":", "-.")
 def plot_curves(path: Path, runs: Mapping[str, Lines], title: str = "") -> None:
     """Draw the metrics of runs, epoch by epoch: a panel for each quantity, a color for each run.
 
-    A quantity is what a metric is called after its first underscore: train_loss (dashed) and test_loss are losses.
+    A quantity is what a metric is called after its first underscore: test_loss is a loss, as is the loss of training.
 
     Args:
       path: a picture; its ending names the format.
@@ -33,7 +33,7 @@ def plot_curves(path: Path, runs: Mapping[str, Lines], title: str = "") -> None:
             for style, metric in enumerate(metrics):
                 points = [(line["epoch"], scale * line[metric]) for line in lines if line.get(metric) is not None]
                 if points:
-                    name = f"{run}, {metric.partition('_')[0]}" if len(metrics) > 1 else run
+                    name = f"{run}, {_data(metric)}" if len(metrics) > 1 else run
                     marker = "o" if len(points) == 1 else None
                     axes.plot(
                         *zip(*points, strict=True), STYLES[style % 4], color=f"C{color}", marker=marker, label=name
@@ -47,9 +47,15 @@ def plot_curves(path: Path, runs: Mapping[str, Lines], title: str = "") -> None:
 
 
 def _panels(runs: Mapping[str, Lines]) -> dict[str, list[str]]:
-    """The metrics of each quantity; those of the training data last."""
+    """The metrics of each quantity, those of the training data last."""
     metrics = dict.fromkeys(name for lines in runs.values() for line in lines for name in line if name not in BESIDE)
     panels: dict[str, list[str]] = {}
-    for metric in sorted(metrics, key=lambda name: name.startswith("train_")):
+    for metric in sorted(metrics, key=lambda name: _data(name) == "train"):
         panels.setdefault(metric.partition("_")[2] or metric, []).append(metric)
     return panels
+
+
+def _data(metric: str) -> str:
+    """The data that a metric is of: what stands before its first underscore, or else those of training."""
+    before, underscore, _ = metric.partition("_")
+    return before if underscore else "train"

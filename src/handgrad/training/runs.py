@@ -7,6 +7,7 @@ import os
 import platform
 import shlex
 import sys
+import time
 from collections.abc import Collection, Mapping
 from datetime import date, datetime
 from pathlib import Path
@@ -111,11 +112,11 @@ class Run:
         """TensorBoard's copy; what it has of later steps is hidden where the run goes on."""
         step = line["step"]
         if self._writer is None:
-            self._writer = _summary_writer()(str(self.folder / "tensorboard"), purge_step=step)
+            options = {"purge_step": step, "flush_secs": 1, "filename_suffix": f".{time.time_ns()}"}
+            self._writer = _summary_writer()(str(self.folder / "tensorboard"), **options)
         for name, value in line.items():
             if name != "step" and value is not None:
                 self._writer.add_scalar(name, value, step)
-        self._writer.flush()
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
