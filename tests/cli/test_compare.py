@@ -38,11 +38,7 @@ def test_compare(runs, tmp_path, command_line, monkeypatch):
     assert last == f"written: {picture}"
     assert picture.read_bytes().startswith(b"\x89PNG")
     losses, accuracies = drawn[0].axes
-    assert [losses.get_title(), losses.get_xlabel(), losses.get_ylabel()] == [
-        "test loss and loss",
-        "epoch",
-        "mean loss",
-    ]
+    assert [losses.get_title(), losses.get_xlabel(), losses.get_ylabel()] == ["loss", "epoch", "mean loss"]
     assert accuracies.get_ylabel() == "accuracy (%)"
     assert [text.get_text() for text in losses.get_legend().get_texts()] == [
         "slow/run, test",

@@ -38,7 +38,7 @@ def plot_curves(path: Path, runs: Mapping[str, Lines], title: str = "") -> None:
                     axes.plot(
                         *zip(*points, strict=True), STYLES[style % 4], color=f"C{color}", marker=marker, label=name
                     )
-        axes.set(xlabel="epoch", ylabel=label, title=" and ".join(name.replace("_", " ") for name in metrics))
+        axes.set(xlabel="epoch", ylabel=label, title=quantity.replace("_", " "))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
