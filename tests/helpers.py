@@ -31,6 +31,8 @@ def assert_same(found: Any, expected: Any, rtol: float = 1e-12) -> None:
     assert jax.tree.structure(found) == jax.tree.structure(expected)
     for one, two in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         assert (one.shape, one.dtype) == (two.shape, two.dtype)
+        if jnp.issubdtype(one.dtype, jax.dtypes.prng_key):
+            one, two = jax.random.key_data(one), jax.random.key_data(two)
         one, two = np.asarray(one, np.float64), np.asarray(two, np.float64)
         np.testing.assert_allclose(one, two, rtol=0, atol=rtol * np.abs(two).max(initial=1e-300))
 
