@@ -102,16 +102,17 @@ def plot(path: Path, rows: list[dict[str, float]], batch: int) -> None:
     epochs = [row["epoch"] for row in rows]
     scale.plot(epochs, [row["noise_scale"] for row in rows], "o-", label="noise scale: the batch size it suggests")
     scale.axhline(batch, color="tab:gray", linestyle="--", label=f"batch size of this run, {batch}")
-    scale.set(xlabel="epoch", ylabel="examples", yscale="log", title="tr Σ / |G|²")
+    scale.set(xlabel="epoch", ylabel="examples", yscale="log", title="noise scale tr Σ / |G|²")
     for name, label in (
         ("trace", "tr Σ: variance of one example's gradient"),
         ("sq_norm", "|G|²: squared norm of the true gradient"),
     ):
         parts.plot(epochs, [row[name] if row[name] > 0 else np.nan for row in rows], "o-", label=label)
-    parts.set(xlabel="epoch", yscale="log", title=f"test accuracy {100 * rows[-1]['test_accuracy']:.1f} %")
+    parts.set(xlabel="epoch", ylabel="squared gradient", yscale="log", title="what it is made of")
     for axes in (scale, parts):
         axes.legend()
         axes.grid(alpha=0.3)
+    figure.suptitle(f"digits, test accuracy at the end {100 * rows[-1]['test_accuracy']:.1f} %")
     figure.savefig(path, dpi=120)
 
 

@@ -113,8 +113,8 @@ def plot_law(path: Path, options: Options) -> None:
     axes.axvline(edge, color="tab:red", linestyle="--", label=f"1 / a² = {edge:.4f}: beyond it w diverges")
     axes.axvline(options.rate, color="tab:gray", linestyle=":", label=f"the question's r = {options.rate}")
     axes.set(xlabel="learning rate r", ylabel=f"|w − w*| after {options.steps} steps", title="the law of convergence")
-    axes.legend(loc="upper center")
     axes.grid(alpha=0.3)
+    figure.legend(loc="outside lower center", ncols=2)
     figure.savefig(path, dpi=120)
 
 

@@ -47,7 +47,7 @@ class Options:
 
 @partial(jax.jit, static_argnames="steps")
 def descend(first, second, a, y, rate, steps):
-    """Weights and gradients before each step: a dict of arrays (steps,), and the weights after the last one."""
+    """Weights and gradients before each step, and after the last one: a dict of arrays (steps + 1,)."""
     x, target = a.reshape(1, 1), y.reshape(1, 1)
 
     def step(params, _):
@@ -68,29 +68,27 @@ def descend(first, second, a, y, rate, steps):
         return params, jax.tree.map(jnp.squeeze, seen)
 
     params = {"first": hg.LinearParams(first.reshape(1, 1)), "second": hg.LinearParams(second.reshape(1, 1))}
-    return jax.lax.scan(step, params, length=steps)[::-1]
+    return jax.lax.scan(step, params, length=steps + 1)[1]
 
 
 def run(options: Options) -> dict[str, np.ndarray]:
-    """Print the table, write the plot, return what was seen before each step."""
+    """Print the table, write the plot, return what was seen before each step and after the last."""
     check_positive("two_layer_chain", "rate", options.rate)
     study.begin("two_layer_chain", options, "steps")
     numbers = (jnp.asarray(v, jnp.float64) for v in (options.first, options.second, options.a, options.y, options.rate))
-    seen, params = descend(*numbers, options.steps)
-    seen = jax.tree.map(np.asarray, seen)
+    seen = jax.tree.map(np.asarray, descend(*numbers, options.steps))
 
     headings = "k", "W(L−1)", "W(L)", "a(L)", "question's", "by hand", "jax.grad"
     table = study.table("∂C/∂W(L−1): the question's formula, by hand, by jax.grad", *headings)
-    for k in range(0, options.steps, max(1, options.steps // 20)):
+    shown = range(0, options.steps, max(1, options.steps // 20))
+    for k in (*shown, options.steps):
         weights = (f"{seen[name][k]:#.5g}" for name in ("first", "second", "output"))
         names = ("question", "first by hand", "first by autodiff")
         table.add_row(str(k), *weights, *(f"{seen[name][k]:.8g}" for name in names))
     console = Console()
     console.print(table)
-    W1, W2 = params["first"].W.item(), params["second"].W.item()
-    console.print(
-        f"after {options.steps} steps: {options.a} · {W1:.5g} · {W2:.5g} = {options.a * W1 * W2:.5g}", highlight=False
-    )
+    W1, W2, output = (seen[name][-1] for name in ("first", "second", "output"))
+    console.print(f"after {options.steps} steps: {options.a} · {W1:.5g} · {W2:.5g} = {output:.5g}", highlight=False)
     plot(options.out / "weights.png", options, seen)
     console.print(f"plot: {options.out / 'weights.png'}", soft_wrap=True)
     return seen

@@ -12,11 +12,17 @@ from handgrad.training.evaluation import (
     split as split,
 )
 from handgrad.training.fit import fit as fit
+from handgrad.training.fit_run import fit_run as fit_run
 from handgrad.training.interruption import Interrupted as Interrupted
 from handgrad.training.kfac import KfacState as KfacState, kfac_step as kfac_step, scale_by_kfac as scale_by_kfac
 from handgrad.training.live_check import GradientError as GradientError
 from handgrad.training.position import Position as Position
-from handgrad.training.runs import Run as Run, machine as machine, make_folder as make_folder
+from handgrad.training.runs import (
+    Run as Run,
+    machine as machine,
+    make_folder as make_folder,
+    read_metrics as read_metrics,
+)
 from handgrad.training.state import TrainState as TrainState, init_state as init_state
 from handgrad.training.step import (
     Step as Step,

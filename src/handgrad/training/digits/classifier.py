@@ -16,6 +16,8 @@ from handgrad.models import mlp
 from handgrad.training.digits.data import Split
 from handgrad.training.evaluation import correct, evaluation
 from handgrad.training.fit import fit
+from handgrad.training.fit_run import fit_run
+from handgrad.training.runs import Run
 from handgrad.training.state import init_state
 
 Activation = Literal["sigmoid", "tanh", "relu", "leaky_relu", "elu", "selu", "gelu", "silu", "softplus", "mish"]
@@ -85,8 +87,10 @@ class Trained(NamedTuple):
         return self.history[-1]["test_accuracy"]
 
 
-def train_classifier(options: Options, train: Split, test: Split, *, progress: bool = False) -> Trained:
-    """Train on one split and evaluate on both after each epoch."""
+def train_classifier(
+    options: Options, train: Split, test: Split, *, run: Run | None = None, progress: bool = False
+) -> Trained:
+    """Train on one split and evaluate on both after each epoch; in the folder of `run`, where there is one."""
     classes = int(train.labels.max()) + 1
     model, loss = build(options, train.x.shape[1], classes)
     optimizer = make_optimizer(options)
@@ -95,20 +99,15 @@ def train_classifier(options: Options, train: Split, test: Split, *, progress: b
     data = {
         name: (split.x, targets(options, split.labels, classes)) for name, split in (("train", train), ("test", test))
     }
-    history = []
-    epochs = fit(
-        model,
-        loss,
-        optimizer,
-        state,
-        data["train"],
-        batch_size=options.batch,
-        epochs=options.epochs,
-        evaluate=evaluation(model, loss, data, {"accuracy": correct}),
-        progress=progress,
-    )
-    for state, metrics in epochs:  # noqa: B007 (the last one is what training leaves)
-        history.append(metrics)
+    evaluate = evaluation(model, loss, data, {"accuracy": correct})
+    how = {"batch_size": options.batch, "epochs": options.epochs, "evaluate": evaluate, "progress": progress}
+    if run:
+        state, history = fit_run(run, model, loss, optimizer, state, data["train"], **how)
+    else:
+        history = []
+        for reached, metrics in fit(model, loss, optimizer, state, data["train"], **how):
+            state = reached
+            history.append(metrics)
     return Trained(state.params, history, jax.jit(model.forward)(state.params, test.x)[0])
 
 

@@ -9,11 +9,12 @@ import numpy as np
 
 from handgrad.training.digits.classifier import Trained
 from handgrad.training.digits.data import Split
+from handgrad.training.runs import METRICS
 
 
 def write_report(folder: Path, trained: Trained, test: Split, title: str) -> list[Path]:
     """Write metrics.jsonl, learning_curve.png and worst_digits.png; the paths written."""
-    paths = [folder / name for name in ("metrics.jsonl", "learning_curve.png", "worst_digits.png")]
+    paths = [folder / name for name in (METRICS, "learning_curve.png", "worst_digits.png")]
     paths[0].write_text("".join(json.dumps(metrics) + "\n" for metrics in trained.history))
     plot_learning_curve(paths[1], trained.history, title)
     plot_worst(paths[2], test, np.asarray(trained.logits), title)
@@ -21,15 +22,18 @@ def write_report(folder: Path, trained: Trained, test: Split, title: str) -> lis
 
 
 def plot_learning_curve(path: Path, history: Sequence[dict[str, float]], title: str) -> None:
-    """Cost and accuracy on both sets, epoch by epoch."""
+    """Loss and accuracy on both sets, epoch by epoch."""
+    from matplotlib.ticker import MaxNLocator
+
     epochs = [metrics["epoch"] for metrics in history]
     figure, (cost, accuracy) = _figure(1, 2, (10, 4))
     for split, style in (("train", "--"), ("test", "-")):
         cost.plot(epochs, [m[f"{split}_loss"] for m in history], style, label=split)
         accuracy.plot(epochs, [100 * m[f"{split}_accuracy"] for m in history], style, label=split)
-    cost.set(xlabel="epoch", ylabel="mean cost", yscale="log", title=title)
+    cost.set(xlabel="epoch", ylabel="mean loss", yscale="log", title=title)
     accuracy.set(xlabel="epoch", ylabel="accuracy (%)", title=f"test {100 * history[-1]['test_accuracy']:.2f} %")
     for axes in (cost, accuracy):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend()
         axes.grid(alpha=0.3)
     figure.savefig(path, dpi=120)
