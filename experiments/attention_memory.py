@@ -1,4 +1,4 @@
-"""How much memory attention takes as the sequence grows: the plain form beside the tiled one.
+"""How much memory does attention take as the sequence grows, plain and in tiles?
 
 XLA's temporary memory of a forward and a backward pass in one jit. Nothing is run, only compiled.
 

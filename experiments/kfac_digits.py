@@ -1,4 +1,4 @@
-"""K-FAC against Adam on scikit-learn's digits: the training loss over steps, and over seconds.
+"""Does K-FAC train faster than Adam, in steps and in seconds, on scikit-learn's digits?
 
 One network, one order of mini-batches, both optimizers at each of several learning rates that fall to 0 along a cosine.
 What counts for an optimizer is its best rate: the one whose loss is lowest at the end. Compiling is left out of the

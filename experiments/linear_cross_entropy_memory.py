@@ -1,4 +1,4 @@
-"""What it saves never to hold the logits: linear_cross_entropy against linear and softmax_cross_entropy.
+"""What does it save never to hold the logits? linear_cross_entropy against linear and softmax_cross_entropy.
 
 Value and gradients (parameters and input) of one projection to many classes, for more and more tokens: temporary memory
 as XLA's memory_analysis tells it, and times, both ways run in turn in one process. Writes the figures as JSON.

@@ -1,4 +1,4 @@
-"""A published run again, digit for digit: Michael Nielsen's "Neural Networks and Deep Learning", chapter 3.
+"""Does a published run come out again, digit for digit? Nielsen's "Neural Networks and Deep Learning", chapter 3.
 
 His [784, 30, 10] sigmoid network overfits the first 1,000 training images of MNIST: cross-entropy, learning rate 0.5,
 mini-batches of 10, 400 epochs. `overfitting.json`, published beside his book, has epoch by epoch the cost and the

@@ -1,4 +1,4 @@
-"""The question's single weight: C = (a w − y)², w ← w − r ∂C/∂w, twenty times.
+"""Where does the question's single weight go? C = (a w − y)², w ← w − r ∂C/∂w, twenty times.
 
 No special code: w is a 1 × 1 matrix, a and y are batches of one, and the gradient is the `linear` rule's. Writes two
 plots, w over the steps and the error over learning rates, where the law says that each step multiplies it by 1 − 2 r

@@ -1,4 +1,4 @@
-"""The question's chain of two weights: a(L−1) = a(L−2) W(L−1), a(L) = a(L−1) W(L), C = (a(L) − y)².
+"""Is the question's formula for two weights right? a(L−1) = a(L−2) W(L−1), a(L) = a(L−1) W(L), C = (a(L) − y)².
 
 Both weights are learned, as 1 × 1 matrices in an ordinary chain. Beside each step stands the question's own simplified
 gradient for the first weight, a(L−2) W(L) 2 (a(L−1) W(L) − y): it is right, and equals the hand-written and the
