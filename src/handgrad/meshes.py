@@ -109,6 +109,11 @@ def spec(A: Array) -> tuple[MeshAxes, ...]:
     return tuple(jax.typeof(A).sharding.spec)
 
 
+def axis_names(axis: MeshAxes) -> tuple[str, ...]:
+    """The mesh axes that shard one axis of an array: of one entry of a PartitionSpec."""
+    return axis if isinstance(axis, tuple) else (axis,) if axis else ()
+
+
 def placed(arrays: Sequence[Array], axes: Sequence[MeshAxes]) -> NamedSharding | None:
     """The sharding of a result over these mesh axes, on the mesh of the arrays; None where they have none.
 
@@ -120,7 +125,7 @@ def placed(arrays: Sequence[Array], axes: Sequence[MeshAxes]) -> NamedSharding |
     seen, once = set[str](), []
     for names in reversed(axes):
         once.append(_without(names, seen))
-        seen.update(_names(names))
+        seen.update(axis_names(names))
     return NamedSharding(meshes[0], PartitionSpec(*reversed(once)))
 
 
@@ -134,10 +139,10 @@ def places(tree: PyTree[Array], batch: int) -> int:
 def gathered(params: PyTree[Array], x: PyTree[Array]) -> PyTree[Array]:
     """Parameters all-gathered along the mesh axes that shard the batch, as in fully sharded data parallelism (FSDP).
     Under Auto axes the compiler does this."""
-    of_batch = {name for a in jax.tree.leaves(x) for name in _names(spec(a)[0])}
+    of_batch = {name for a in jax.tree.leaves(x) for name in axis_names(spec(a)[0])}
 
     def gather(p: Array) -> Array:
-        if of_batch.isdisjoint(name for names in spec(p) for name in _names(names)):
+        if of_batch.isdisjoint(name for names in spec(p) for name in axis_names(names)):
             return p
         return jax.sharding.reshard(p, placed((p,), [_without(names, of_batch) for names in spec(p)]))
 
@@ -194,14 +199,9 @@ def varying_together(tree: PyTree[Array]) -> PyTree[Array]:
     return jax.tree.map(lambda leaf: _vary(leaf, axes) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, tree)
 
 
-def _names(axis: MeshAxes) -> tuple[str, ...]:
-    """The mesh axes that shard one axis of an array."""
-    return axis if isinstance(axis, tuple) else (axis,) if axis else ()
-
-
 def _without(axis: MeshAxes, names: set[str]) -> MeshAxes:
     """The same but for some mesh axes, as a PartitionSpec writes it."""
-    left = tuple(name for name in _names(axis) if name not in names)
+    left = tuple(name for name in axis_names(axis) if name not in names)
     return left if len(left) > 1 else left[0] if left else None
 
 

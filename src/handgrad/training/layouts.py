@@ -1,0 +1,246 @@
+"""Layouts: where parameters, optimizer state and batches are placed on a mesh of devices, on one host or several.
+
+A layout only says where arrays are. The same training step then runs on the mesh, and XLA inserts the collectives:
+
+    layout = fully_sharded(make_mesh())
+    state, batch = layout.place(state), layout.place_batch((x, target, weights))
+    with jax.set_mesh(layout.mesh):
+        state, value = jax.jit(step)(state, *batch)
+
+What each layout communicates, and when to choose which: docs/scaling.md.
+"""
+
+import re
+import socket
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec as P
+from jaxtyping import PyTree
+
+from handgrad.checks import InputError, check_choice, check_count, check_positive, describe, path_name
+from handgrad.meshes import axis_names
+from handgrad.training.step import TrainState
+
+Rules = Sequence[tuple[str, P]]
+
+# Tensor parallelism of a GPT-2 and of a Llama (Shoeybi et al. 2019): what enters a branch is split by columns, what
+# leaves it by rows, so that each branch has one sum over devices; the vocabulary is split in the table and the head.
+_ATTENTION = ((r"(.*\.)?(query|key|value)\.W", P(None, "model")), (r"(.*\.)?output\.W", P("model", None)))
+GPT2_RULES: Rules = (
+    *_ATTENTION,
+    (r"(.*\.)?(query|key|value)\.b", P("model")),
+    (r"(.*\.)?mlp\.up\.W", P(None, "model")),
+    (r"(.*\.)?mlp\.up\.b", P("model")),
+    (r"(.*\.)?mlp\.down\.W", P("model", None)),
+    (r"(.*\.)?embedding\.table", P("model", None)),
+)
+LLAMA_RULES: Rules = (
+    *_ATTENTION,
+    (r"(.*\.)?mlp\.mix\.(gate|up)\.W", P(None, "model")),
+    (r"(.*\.)?mlp\.mix\.down\.W", P("model", None)),
+    (r"(.*\.)?embedding\.table", P("model", None)),
+    (r"(.*\.)?head\.W", P(None, "model")),
+)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where a training state and its batches are placed.
+
+    Attributes:
+      mesh: its axis "data" shards the batch.
+      rules: (pattern, PartitionSpec): the first pattern that matches the whole path of a parameter, such as
+        `body.blocks.attention.mix.query.W`, says how it is sharded; a parameter that none matches is replicated. The
+        spec is of a parameter's last axes, so that one rule holds for a layer and for the layers stacked by `repeat`.
+      fully_sharded: whether each parameter is also split over "data", along the largest axis that this divides and no
+        rule has split (FSDP, ZeRO-3); one that has no such axis stays as it is.
+    Raises:
+      InputError: the mesh has no axis "data", or a rule names another that the mesh doesn't have.
+    """
+
+    mesh: Mesh
+    rules: Rules = ()
+    fully_sharded: bool = False
+
+    def __post_init__(self) -> None:
+        used = {"data": "the batch"} | {
+            name: f"the rule {pattern!r}" for pattern, spec in self.rules for axis in spec for name in axis_names(axis)
+        }
+        for name, where in used.items():
+            if name not in self.mesh.shape:
+                raise InputError(f"Layout: {where} needs the mesh axis {name!r}, got a mesh of {self.mesh.axis_names}")
+
+    def specs(self, params: PyTree) -> PyTree[P]:
+        """Each parameter's PartitionSpec, from arrays or their shapes.
+
+        Raises:
+          InputError: a rule matches no parameter, or an axis that it splits isn't divisible.
+        """
+        paths = [(path_name(path), leaf) for path, leaf in jax.tree.leaves_with_path(params)]
+        for pattern, _ in self.rules:
+            if not any(re.fullmatch(pattern, name) for name, _ in paths):
+                known = ", ".join(name for name, _ in paths)
+                raise InputError(f"Layout: the rule {pattern!r} matches no parameter, of {known}")
+        return jax.tree.unflatten(jax.tree.structure(params), [self._spec(name, leaf.shape) for name, leaf in paths])
+
+    def shardings(self, state: TrainState) -> TrainState:
+        """The sharding in each array's place, from arrays or their shapes.
+
+        An array of the optimizer's state that has a parameter's path and shape (with or without axes in front) is
+        sharded as this parameter; everything else is replicated. A state too large for one device is made in place:
+        `jax.jit(make, out_shardings=layout.shardings(jax.eval_shape(make)))()`.
+        """
+        of_params = self.specs(state.params)
+        specs = dict(jax.tree.leaves_with_path(of_params, is_leaf=lambda spec: isinstance(spec, P)))
+        known = {path: (leaf.shape, specs[path]) for path, leaf in jax.tree.leaves_with_path(state.params)}
+
+        def spec_of(path: jax.tree_util.KeyPath, leaf: jax.Array) -> P:
+            for start in range(len(path) + 1):  # a path may end in several parameters' paths: the longest is meant
+                shape, spec = known.get(path[start:], (None, P()))
+                if shape is not None and leaf.shape[len(leaf.shape) - len(shape) :] == shape:
+                    return _aligned(spec, len(leaf.shape))
+            return P()
+
+        specs = jax.tree.map(lambda _: P(), state)._replace(
+            params=of_params, opt_state=jax.tree.map_with_path(spec_of, state.opt_state)
+        )
+        return jax.tree.map(lambda spec: NamedSharding(self.mesh, spec), specs, is_leaf=lambda s: isinstance(s, P))
+
+    def place(self, state: TrainState) -> TrainState:
+        """The state on the mesh; on several hosts, each of which has the whole state, it is the same on all.
+
+        Raises:
+          InputError: as `specs`.
+        """
+        return jax.device_put(state, self.shardings(state))
+
+    def place_batch(self, batch: PyTree, *, part: bool = False) -> PyTree:
+        """A batch on the mesh, such as (x, target, weights), the examples split over "data" and None left as it is.
+
+        Args:
+          part: on several hosts, False means that each of them has the whole batch; True that each has an equal part.
+        Raises:
+          InputError: the devices don't divide the examples.
+        """
+        mesh = self.mesh.local_mesh if part else self.mesh
+        sharding, devices = NamedSharding(self.mesh, P("data")), mesh.shape["data"]
+
+        def put(path: jax.tree_util.KeyPath, a: jax.Array) -> jax.Array:
+            if not a.shape or a.shape[0] % devices:
+                name, wanted = path_name(path), f"a multiple of {devices} examples, the devices along mesh axis 'data'"
+                raise InputError(f"Layout.place_batch: array {name} of the batch must have {wanted}, got {describe(a)}")
+            return jax.make_array_from_process_local_data(sharding, a, None if part else a.shape)
+
+        return jax.tree.map_with_path(put, batch)
+
+    def _spec(self, name: str, shape: tuple[int, ...]) -> P:
+        """One parameter's PartitionSpec."""
+        rule = next(((pattern, spec) for pattern, spec in self.rules if re.fullmatch(pattern, name)), None)
+        if rule is not None and len(rule[1]) > len(shape):
+            raise InputError(f"Layout: the rule {rule[0]!r} must have at most the {len(shape)} axes of {name} {shape}")
+        spec = _aligned(P() if rule is None else rule[1], len(shape))
+        for axis, names in enumerate(spec):
+            devices = self._devices(names)
+            if shape[axis] % devices:
+                along = " and ".join(map(repr, axis_names(names)))
+                wanted = f"a multiple of the {devices} devices along mesh axis {along}"
+                raise InputError(f"Layout: axis {axis} of {name} {shape} must be {wanted}, got {shape[axis]}")
+        if not self.fully_sharded or any("data" in axis_names(names) for names in spec):
+            return spec
+        free = [i for i, n in enumerate(shape) if spec[i] is None and n and n % self.mesh.shape["data"] == 0]
+        largest = max(free, key=lambda i: shape[i], default=None)
+        return P(*("data" if i == largest else names for i, names in enumerate(spec)))
+
+    def _devices(self, names: str | tuple[str, ...] | None) -> int:
+        """How many parts these mesh axes make."""
+        parts = 1
+        for name in axis_names(names):
+            parts *= self.mesh.shape[name]
+        return parts
+
+
+def data_parallel(mesh: Mesh) -> Layout:
+    """Every device has all parameters, and its part of the batch."""
+    return Layout(mesh)
+
+
+def fully_sharded(mesh: Mesh) -> Layout:
+    """Every device has its part of the batch, and of each parameter and its optimizer state (FSDP, ZeRO-3)."""
+    return Layout(mesh, fully_sharded=True)
+
+
+def tensor_parallel(mesh: Mesh, rules: Rules = GPT2_RULES, *, fully_sharded: bool = False) -> Layout:
+    """The matrices of each layer split over "model", the batch over "data", and with `fully_sharded` what `rules` leave
+    of the parameters over "data" as well.
+
+    The rules are GPT2_RULES, LLAMA_RULES, or those of another model. For query, key and value, "model" must divide the
+    heads, else a head is split and its devices exchange activations.
+    """
+    return Layout(mesh, rules, fully_sharded)
+
+
+def make_mesh(data: int | None = None, model: int = 1, *, axes: Literal["explicit", "auto"] = "explicit") -> Mesh:
+    """A mesh with the axes "data" and "model", of the devices of all hosts.
+
+    Args:
+      data: parts of a batch; None takes all devices.
+      model: parts of a layer.
+      axes: "explicit" checks shardings at trace time, "auto" leaves them to the compiler (docs/devices.md).
+    Raises:
+      InputError: there are fewer devices, or `model` doesn't divide them.
+    """
+    check_count("make_mesh", "model", model)
+    check_choice("make_mesh", "axes", axes, ("explicit", "auto"))
+    devices = jax.devices()
+    if data is None:
+        if len(devices) % model:
+            raise InputError(f"make_mesh: model must divide the {len(devices)} devices, got {model}")
+        data = len(devices) // model
+    check_count("make_mesh", "data", data)
+    if data * model > len(devices):
+        raise InputError(f"make_mesh: data × model must be at most the {len(devices)} devices, got {data} × {model}")
+    kind = AxisType.Explicit if axes == "explicit" else AxisType.Auto
+    return jax.make_mesh((data, model), ("data", "model"), axis_types=(kind, kind), devices=devices[: data * model])
+
+
+def connect(coordinator: str, process: int, processes: int, timeout: float = 300.0) -> None:
+    """jax.distributed.initialize: makes this process one of several, before it uses a device.
+
+    JAX ends the process, with a stack trace, if it can't connect in time; so the address is tried first. Process 0 is
+    the coordinator itself, and waits for the others.
+
+    Args:
+      coordinator: "host:port" of process 0.
+      process, processes: which one this is, from 0, and how many there are.
+      timeout: seconds.
+    Raises:
+      InputError: nothing answers at this address in time; an argument is out of range.
+    """
+    check_count("connect", "processes", processes)
+    check_positive("connect", "timeout", timeout)
+    host, _, port = coordinator.rpartition(":")
+    if not (host and port.isdecimal()):
+        raise InputError(f"connect: coordinator must be 'host:port', got {coordinator!r}")
+    if process not in range(processes):
+        raise InputError(f"connect: process must be one of 0 … {processes - 1}, got {process!r}")
+    deadline = time.monotonic() + timeout
+    while process != 0:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), max(0.1, deadline - time.monotonic())).close()
+            break
+        except OSError as error:
+            if time.monotonic() > deadline:
+                reason = f"{coordinator} didn't answer process {process} in {timeout:g} s ({error})"
+                raise InputError(f"connect: the coordinator at {reason}") from None
+            time.sleep(0.1)
+    left = max(1, round(deadline - time.monotonic()))
+    jax.distributed.initialize(coordinator, processes, process, initialization_timeout=left)
+
+
+def _aligned(spec: P, ndim: int) -> P:
+    """The spec of an array's last axes as one of all its axes."""
+    return P(*[None] * (ndim - len(spec)), *spec)
