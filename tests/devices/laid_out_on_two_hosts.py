@@ -7,8 +7,6 @@ import sys
 
 # The last count of devices is the one that counts.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
-    f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"  # the last one counts
-)
 
 import jax
 import numpy as np

@@ -44,7 +44,7 @@ def test_training_is_that_of_one_device(name, layout, axes):
         assert array.sharding.is_equivalent_to(sharding, array.ndim)
     expected, expected_values = on_one_device(name)
     assert laid_out.off(state, expected) < 1e-12
-    assert laid_out.off(values, expected_values) < 1e-12
+    assert max(map(abs, np.subtract(values, expected_values))) < 1e-12
 
 
 def of_gpt2(layout):

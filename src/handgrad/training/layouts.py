@@ -23,7 +23,7 @@ from jaxtyping import PyTree
 
 from handgrad.checks import InputError, check_choice, check_count, check_positive, describe, path_name
 from handgrad.meshes import axis_names
-from handgrad.training.step import TrainState
+from handgrad.training.state import TrainState
 
 Rules = Sequence[tuple[str, P]]
 
