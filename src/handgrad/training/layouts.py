@@ -19,7 +19,7 @@ from typing import Literal
 
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec as P
-from jaxtyping import PyTree
+from jaxtyping import Array, PyTree
 
 from handgrad.checks import InputError, check_choice, check_count, check_positive, describe, path_name
 from handgrad.meshes import axis_names
@@ -98,7 +98,7 @@ class Layout:
         specs = dict(jax.tree.leaves_with_path(of_params, is_leaf=lambda spec: isinstance(spec, P)))
         known = {path: (leaf.shape, specs[path]) for path, leaf in jax.tree.leaves_with_path(state.params)}
 
-        def spec_of(path: jax.tree_util.KeyPath, leaf: jax.Array) -> P:
+        def spec_of(path: jax.tree_util.KeyPath, leaf: Array) -> P:
             for start in range(len(path) + 1):  # a path may end in several parameters' paths: the longest is meant
                 shape, spec = known.get(path[start:], (None, P()))
                 if shape is not None and leaf.shape[len(leaf.shape) - len(shape) :] == shape:
@@ -116,10 +116,11 @@ class Layout:
         Raises:
           InputError: as `specs`.
         """
-        return jax.device_put(state, self.shardings(state))
+        return jax.tree.map(_put, state, self.shardings(state))
 
     def place_batch(self, batch: PyTree, *, part: bool = False) -> PyTree:
         """A batch on the mesh, such as (x, target, weights), the examples split over "data" and None left as it is.
+        Inside jit, this is where the batch is put from there on.
 
         Args:
           part: on several hosts, False means that each of them has the whole batch; True that each has an equal part.
@@ -129,11 +130,14 @@ class Layout:
         mesh = self.mesh.local_mesh if part else self.mesh
         sharding, devices = NamedSharding(self.mesh, P("data")), mesh.shape["data"]
 
-        def put(path: jax.tree_util.KeyPath, a: jax.Array) -> jax.Array:
+        def put(path: jax.tree_util.KeyPath, a: Array) -> Array:
             if not a.shape or a.shape[0] % devices:
                 name, wanted = path_name(path), f"a multiple of {devices} examples, the devices along mesh axis 'data'"
                 raise InputError(f"Layout.place_batch: array {name} of the batch must have {wanted}, got {describe(a)}")
-            return jax.make_array_from_process_local_data(sharding, a, None if part else a.shape)
+            if not isinstance(a, jax.core.Tracer):
+                return jax.make_array_from_process_local_data(sharding, a, None if part else a.shape)
+            explicit = AxisType.Explicit in self.mesh.axis_types
+            return jax.sharding.reshard(a, sharding) if explicit else jax.lax.with_sharding_constraint(a, sharding)
 
         return jax.tree.map_with_path(put, batch)
 
@@ -239,6 +243,13 @@ def connect(coordinator: str, process: int, processes: int, timeout: float = 300
             time.sleep(0.1)
     left = max(1, round(deadline - time.monotonic()))
     jax.distributed.initialize(coordinator, processes, process, initialization_timeout=left)
+
+
+def _put(a: Array, sharding: NamedSharding) -> Array:
+    """jax.device_put, for typed random keys as well, which it can't put on several hosts."""
+    if not jax.dtypes.issubdtype(a.dtype, jax.dtypes.prng_key):
+        return jax.device_put(a, sharding)
+    return jax.random.wrap_key_data(jax.device_put(jax.random.key_data(a), sharding), impl=jax.random.key_impl(a))
 
 
 def _aligned(spec: P, ndim: int) -> P:
