@@ -44,8 +44,11 @@ class Epochs:
     def after(
         self, state: TrainState, position: Position, epochs: int, progress: bool
     ) -> Iterator[tuple[TrainState, Metrics]]:
-        """The state and the metrics after each epoch. A checkpoint is saved once the caller is done with them, so that
-        what it writes of an epoch is there before the checkpoint that follows the epoch."""
+        """The state and the metrics after each epoch. A checkpoint is saved only when the caller comes back for the next:
+        what it writes of an epoch is there before the checkpoint that follows the epoch, and if it fails to, the epoch
+        is taken again."""
+        if self.early_stopping and position.stale >= self.early_stopping.patience:
+            return  # resumed after it had stopped
         first = position.epoch
         bar = ProgressBar(first, epochs, self.source.steps) if progress else None
         with bar or contextlib.nullcontext(), interruptible() as flag:
@@ -55,13 +58,12 @@ class Epochs:
                 position, stale = self._judged(position.next_epoch(), metrics)
                 if bar:
                     bar.epoch(metrics)
-                try:
-                    yield state, metrics
-                finally:
-                    if self.checkpoints:
-                        self.checkpoints.save(state, position, metrics)
+                yield state, metrics
                 stopped = [callback(state, metrics) for callback in self.callbacks]
-                if stale or any(stopped):
+                ends = stale or any(stopped) or position.epoch == first + epochs
+                if self.checkpoints and (ends or self.checkpoints.due(int(state.step), metrics)):
+                    self.checkpoints.save(state, position, metrics)
+                if ends:
                     break
                 self._interrupted(flag, state, position)
         if self.checkpoints:
