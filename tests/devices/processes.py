@@ -16,12 +16,14 @@ def free_port() -> int:
         return free.getsockname()[1]
 
 
-def run_together(script: str, processes: int) -> list[dict[str, Any]]:
-    """The last line, JSON, of each of so many processes of a script beside this one: `python script PORT RANK`."""
+def run_together(script: str, processes: int, *arguments: str) -> list[dict[str, Any]]:
+    """The last line, JSON, of each of so many processes of a script beside this one: `python script PORT RANK ...`."""
     command = [sys.executable, str(Path(__file__).with_name(script)), str(free_port())]
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    running = [subprocess.Popen([*command, str(rank)], env=environment, **pipes) for rank in range(processes)]
+    running = [
+        subprocess.Popen([*command, str(rank), *arguments], env=environment, **pipes) for rank in range(processes)
+    ]
     try:
         outputs = [process.communicate(timeout=180) for process in running]
     finally:

@@ -44,9 +44,9 @@ class Epochs:
     def after(
         self, state: TrainState, position: Position, epochs: int, progress: bool
     ) -> Iterator[tuple[TrainState, Metrics]]:
-        """The state and the metrics after each epoch. A checkpoint is saved only when the caller comes back for the next:
-        what it writes of an epoch is there before the checkpoint that follows the epoch, and if it fails to, the epoch
-        is taken again."""
+        """The state and the metrics after each epoch. A checkpoint is saved only when the caller comes back for more:
+        what it writes of an epoch is there before the checkpoint that follows the epoch, and if it fails, the epoch is
+        taken again."""
         if self.early_stopping and position.stale >= self.early_stopping.patience:
             return  # resumed after it had stopped
         first = position.epoch
