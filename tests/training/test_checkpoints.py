@@ -56,7 +56,7 @@ def test_everything_comes_back(tmp_path):
     state = made(5)
     with Checkpoints(tmp_path / "new") as checkpoints:
         assert checkpoints.restore(state) is None
-        checkpoints.save(state, POSITION)
+        checkpoints.save(state, POSITION, {"loss": float("nan")})
     with Checkpoints(tmp_path / "new") as checkpoints:
         restored, position = checkpoints.restore(made(0))
     assert same(restored, state)
@@ -95,6 +95,8 @@ def test_the_latest_and_the_best_are_kept(tmp_path):
         assert checkpoints.due(9)
         assert (checkpoints.steps, checkpoints.best_step) == ((2, 5, 6), 2)
         checkpoints.save(made(6), Position(epoch=100))  # it has one: nothing is written
+        with pytest.raises(InputError, match=r"must hold earlier steps than 4, got 6: restore it$"):
+            checkpoints.save(made(4), Position())
     with Checkpoints(tmp_path, keep=2, best="loss") as checkpoints:
         assert [checkpoints.restore(made(), best=which)[1].epoch for which in (False, True)] == [6, 2]
         assert not checkpoints.due(7, {"loss": 2.0})

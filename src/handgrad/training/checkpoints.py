@@ -109,12 +109,18 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         Args:
           metrics: of the epoch that has just ended, if one has.
         Raises:
-          InputError: this checkpoint or the one before can't be written; `metrics` has no `best`.
+          InputError: this checkpoint or the one before can't be written; `metrics` has no `best`; the folder has a
+            checkpoint of a later step, which was not restored.
         """
         step, merit = int(state.step), self._merit(metrics)
         self._saved_at, self._saved_step = time.monotonic(), step
-        if step in self._manager.all_steps():
+        latest = max(self.steps, default=-1)
+        if step == latest:
             return
+        if step < latest:
+            raise InputError(
+                f"Checkpoints: {self.folder} must hold earlier steps than {step}, got {latest}: restore it"
+            )
         self._merits[step] = merit
         leaves = saved.named(state)
         arrays = saved.arrays(leaves)
