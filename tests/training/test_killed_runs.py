@@ -29,7 +29,7 @@ def started(folder):
 def finished(folder):
     """What a run leaves, once it has gone to its end."""
     with started(folder) as process:
-        _, err = process.communicate(timeout=120)
+        _, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     with Checkpoints(folder / "checkpoints", best="test_loss") as checkpoints:
         latest, best = (checkpoints.restore(killed_run.start(), best=which) for which in (False, True))
@@ -80,7 +80,7 @@ def test_a_run_that_is_interrupted_says_so_and_goes_on(number, whole, tmp_path):
     with started(tmp_path / "interrupted") as process:
         assert reach(process, 50)
         process.send_signal(number)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=300)
     assert process.returncode == 128 + number
     assert err.startswith(f"fit: interrupted by {number.name} after step ")
     assert len(err.splitlines()) == 1
