@@ -159,6 +159,30 @@ def test_the_best_baseline_is_the_one_that_makes_the_same_trade():
     assert show.geometric([0.5, 2, 0, np.inf]) == 1
 
 
+def test_what_is_said_at_the_end_fits_eighty_columns():
+    longest = max((one.name for one in ALL), key=len)
+
+    def of(name, time, memory):
+        return {
+            "name": name,
+            "clock": "cpu",
+            "time": {"cpu": [0, time, 9]},
+            "memory": {"ratio": memory},
+            "compile": {"ratio": 1.0},
+            "took": {"wall_s": 600.0, "cpu_s": 700.0},
+        }
+
+    lines = show.summary([of("good", 0.5, 1.03), of(longest, 2.0, 1.04)]).splitlines()
+    assert lines == [
+        "2 workloads in 1,200 s, 1,400 s of processors",
+        "geometric means: time 1.00, memory 1.03, compile 1.00",
+        "1 behind by more than 3%:",
+        f"  {longest:28} time 2.00  memory 1.04",
+    ]
+    assert all(len(line) <= 80 for line in lines)
+    assert show.summary([of("good", 0.5, 1.0)]).endswith("\nnone behind by more than 3%")
+
+
 def test_errors():
     small = np.array([1e-9])  # where zero is right, beside larger numbers: rounding
     assert row.distance((np.array([2.0, 1.0]), small), (np.array([2.0, 2.0]), 0 * small)) == 0.5

@@ -46,7 +46,7 @@ class Workload:
       trade: whether by hand trades time for memory here; it is measured against baselines that do so too, or that don't
         either. None, where it saves both, is against all.
       quick: one of those that --quick runs.
-      by_default: False runs it only where it is named.
+      heavy: it takes minutes and gigabytes, and runs last.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Workload:
     float64: float = 1e-9
     trade: bool | None = False
     quick: bool = False
-    by_default: bool = True
+    heavy: bool = False
 
 
 class Way(NamedTuple):

@@ -63,7 +63,6 @@ WORKLOADS = (
         for kind in ("norms", "clipped")
         for of in ("mlp", "lenet5", "gpt2-block")
     ),
-    _fold("noise-scale", "mlp", SIZES["mlp"]),
-    _fold("noise-scale", "gpt2-block", SIZES["gpt2-block"]),
+    *(_fold("noise-scale", of, SIZES[of]) for of in SIZES),
     _fold("kfac", "mlp", SIZES["mlp"]),
 )
