@@ -26,10 +26,12 @@ def _perceptron(name: str, sizes: tuple[int, ...], activation: str, batch: int, 
     return Workload(f"mlp-{name}-{activation}", perceptron, chosen, tiny, ("mlp", "mlp_torch"), quick=quick)
 
 
-def _stack(activation: str, batch: int, *, quick: bool = False) -> Workload:
+def _stack(activation: str, batch: int) -> Workload:
     chosen = {"width": 128, "depth": 16, "activation": activation, "batch": batch}
-    tiny = {"width": 4, "depth": 3, "batch": 5}
-    return Workload(f"repeat-{activation}-batch-{batch}", stack, chosen, tiny, ("residual_stack",), quick=quick)
+    baselines = ("residual_stack", "residual_stack_torch")
+    return Workload(
+        f"repeat-{activation}-batch-{batch}", stack, chosen, {"width": 4, "depth": 3, "batch": 5}, baselines
+    )
 
 
 WORKLOADS = (

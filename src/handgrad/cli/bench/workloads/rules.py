@@ -112,10 +112,10 @@ WORKLOADS = (
         for kind in ("relu", "gelu", "silu", "softplus", "softmax", "log_softmax")
     ),
     *(_convolution("3x3", channels, 3) for channels in (1, 16, 64, 256)),
-    *(_convolution("1x1", channels, 1) for channels in (64, 256)),
-    *(_convolution("depthwise-3x3", channels, 3, groups=channels) for channels in (64, 256)),
-    _convolution("strided-3x3", 64, 3, strides=2),
-    _convolution("transposed-3x3", 64, 3, strides=2, transposed=True),
+    *(_convolution("1x1", channels, 1) for channels in (16, 64, 256)),
+    *(_convolution("depthwise-3x3", channels, 3, groups=channels) for channels in (16, 64, 256)),
+    *(_convolution("strided-3x3", channels, 3, strides=2) for channels in (1, 16, 64, 256)),
+    *(_convolution("transposed-3x3", channels, 3, strides=2, transposed=True) for channels in (1, 16, 64, 256)),
     *(
         Workload(
             f"linear-recurrence-{time}",
