@@ -27,6 +27,7 @@ from handgrad.cli.output import PASS, WRONG, check_writable
 File = Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")]
 QUICK = Plan(rounds=8, seconds=1.0, compilations=1)
 NO_CLONE = "independent baselines are in a clone of the repository (--baselines DIR): jax.grad of our own forward alone"
+NO_TORCH = "PyTorch is left out: its baselines are programs for CPUs"
 
 
 @dataclass(frozen=True)
@@ -71,12 +72,15 @@ def main(options: Bench) -> int:
     records = Records(options.json, asdict(plan), place)
     if place is None:
         console.print(NO_CLONE, soft_wrap=True)
+    torch = not options.quick and clock() == "cpu"
+    if not (torch or options.quick):
+        console.print(NO_TORCH)
     wrong = []
     try:
         for workload in (one for one in chosen if one.name not in records.rows):
             try:
                 with console.status(workload.name):
-                    row = measured(workload, plan, place, torch=not options.quick and clock() == "cpu")
+                    row = measured(workload, plan, place, torch=torch)
             except WrongAnswerError as error:
                 wrong.append(workload.name)
                 print(f"handgrad: bench: {error}", file=sys.stderr)
