@@ -15,7 +15,7 @@ from handgrad.checks import InputError
 from handgrad.cli import bench
 from handgrad.cli.bench import baselines, rates, records, row, show
 from handgrad.cli.bench.workload import Program, Workload, ways_of
-from handgrad.cli.bench.workloads import ALL
+from handgrad.cli.bench.workloads import ALL, WITHIN_A_MINUTE
 
 PLAN = row.Plan(rounds=2, seconds=0.1, compilations=1)
 KINDS = {(one.make.__name__, one.baselines, *sorted({**one.sizes, **one.tiny}.items())): one for one in ALL}
@@ -66,6 +66,7 @@ def test_names_and_baselines_of_the_registry():
     place = baselines.folder(None)
     names = [one.name for one in ALL]
     assert len(set(names)) == len(names)
+    assert set(WITHIN_A_MINUTE) <= set(names)
     assert all((place / f"{name}.py").is_file() for one in ALL for name in one.baselines)
     imports = re.compile(r"^\s*(import|from) handgrad", re.MULTILINE)
     assert not any(imports.search(path.read_text()) for path in place.glob("*.py"))

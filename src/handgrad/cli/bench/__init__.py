@@ -21,7 +21,7 @@ from handgrad.cli.bench.records import Records
 from handgrad.cli.bench.row import Plan, WrongAnswerError, measure
 from handgrad.cli.bench.show import legend, plot, summary, table
 from handgrad.cli.bench.workload import Workload, ways_of
-from handgrad.cli.bench.workloads import ALL
+from handgrad.cli.bench.workloads import ALL, WITHIN_A_MINUTE
 from handgrad.cli.output import PASS, WRONG, check_writable
 
 File = Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")]
@@ -133,8 +133,6 @@ def _chosen(options: Bench) -> Sequence[Workload]:
     for pattern in options.only:
         if not any(fnmatch.fnmatchcase(one.name, pattern) for one in ALL):
             raise InputError(f"bench: no workload is called {pattern}; handgrad bench --list names them")
-    patterns = options.only or ("*",)
+    patterns = options.only or (WITHIN_A_MINUTE if options.quick else ("*",))
     chosen = [one for one in ALL if any(fnmatch.fnmatchcase(one.name, pattern) for pattern in patterns)]
-    if options.quick and not options.only:
-        chosen = [one for one in chosen if one.quick]
     return sorted(chosen, key=lambda one: one.heavy)

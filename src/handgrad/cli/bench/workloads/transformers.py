@@ -36,7 +36,7 @@ def _gpt2(name: str, width: int, depth: int, heads: int, tokens: int, batch: int
 
 
 WORKLOADS = (
-    _gpt2("128x2", 128, 2, 4, 64, 8, quick=True),
+    _gpt2("128x2", 128, 2, 4, 64, 8),
     _gpt2("256x4", 256, 4, 4, 128, 8),
     _gpt2("256x4-long", 256, 4, 4, 512, 2),
     _gpt2("256x4-recompute", 256, 4, 4, 128, 8, residuals="recompute"),
