@@ -19,7 +19,7 @@ SMALL = 1e-3  # of the largest gradient: errors are shares of that at least, sin
 # Errors in float32 beyond which an answer by hand is wrong, unless a baseline rounds as badly; and a baseline's. One
 # relu that rounding turns on or off makes 1e-4 in a shallow network and 1e-2 in a ResNet.
 WRONG, WRONG_BASELINE = 1e-3, 5e-2
-COMPILING = 8.0  # seconds of a row's compilations after which none is repeated: long ones differ little
+COMPILING = 4.0  # seconds of a row's compilations after which none is repeated: long ones differ little
 WARMING = 0.5  # seconds after which a program has run often enough to know how long it takes
 
 
@@ -34,7 +34,7 @@ class Plan:
     """
 
     rounds: int = 30
-    seconds: float = 4.0
+    seconds: float = 3.0
     compilations: int = 3
 
 
