@@ -76,7 +76,7 @@ class Options:
     """Which parts to run; what the file has of the others stays."""
     mutants: int = 1000
     """How many mutants each rule has in each dtype, at least."""
-    draws: int = 8
+    draws: int = 3
     """Inputs for each rule, dtype and scale in "alarms"."""
     edits: int = 8
     """How many faults each rule has in "repairs", in its program and in its text; half as many pairs."""

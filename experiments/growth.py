@@ -16,9 +16,10 @@ import study
 from matplotlib.figure import Figure
 
 from handgrad.checks import check_choice
-from handgrad.cli.bench import baselines
-from handgrad.cli.bench.row import Plan, measure
-from handgrad.cli.bench.workload import HAND, ways_of
+from handgrad.cli.bench import baselines, measured
+from handgrad.cli.bench.rates import clock
+from handgrad.cli.bench.row import Plan
+from handgrad.cli.bench.workload import HAND
 from handgrad.cli.bench.workloads import ALL
 
 # axis: a workload, the size that grows, and where it begins
@@ -30,7 +31,7 @@ AXES = {
     "width": ("repeat-relu-batch-256", "width", 64),
     "vocabulary": ("cross-entropy-8k", "vocabulary", 4096),
 }
-FIGURES = {"time": "cpu_ms", "memory": "memory_bytes", "compile": "compile_s"}
+FIGURES = {"time": "ms", "memory": "memory_bytes", "compile": "compile_s"}
 
 
 @dataclass(frozen=True)
@@ -52,11 +53,11 @@ def at(axis: str, size: int, options: Options) -> dict[str, Any]:
     name, grows, _ = AXES[axis]
     workload = next(one for one in ALL if one.name == name)
     workload = dataclasses.replace(workload, sizes={**workload.sizes, grows: size})
-    program = workload.make(**workload.sizes)
-    modules = baselines.load(workload.baselines, baselines.folder(None), torch=False)
-    row = measure(workload, program, ways_of(workload, program, modules), Plan(options.rounds, 2.0, 1))
+    row = measured(workload, Plan(options.rounds, 2.0, 1), baselines.folder(None))
+    assert row
     ways = {"hand": row["ways"][HAND], "baseline": row["ways"][row["time"]["baseline"]]}
-    return {"size": size} | {way: {name: one[key] for name, key in FIGURES.items()} for way, one in ways.items()}
+    figures = {way: one | {"ms": one[f"{clock()}_ms"]} for way, one in ways.items()}
+    return {"size": size} | {way: {name: one[key] for name, key in FIGURES.items()} for way, one in figures.items()}
 
 
 def exponent(points: list[dict[str, Any]], way: str, figure: str) -> float:

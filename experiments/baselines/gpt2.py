@@ -20,36 +20,40 @@ def linear(x, layer):
     return x @ layer["w"] + layer["b"]
 
 
-def block(x, layer, *, heads):
+def block(x, layer, *, heads, attention):
     """Attention and an mlp, each added to its input."""
     batch, tokens, width = x.shape
     qkv = linear(norm(x, layer["norm1"]), layer["qkv"])
     q, k, v = (a.reshape(batch, tokens, heads, -1) for a in jnp.split(qkv, 3, axis=-1))
-    mixed = jax.nn.dot_product_attention(q, k, v, is_causal=True)
+    mixed = jax.nn.dot_product_attention(q, k, v, is_causal=True, implementation=attention)
     x = x + linear(mixed.reshape(batch, tokens, width), layer["out"])
     hidden = jax.nn.gelu(linear(norm(x, layer["norm2"]), layer["up"]), approximate=True)
     return x + linear(hidden, layer["down"])
 
 
-def loss(params, ids, following, *, heads, checkpoint=False, unroll=1):
-    """Cross-entropy summed over the tokens, its mean over the batch."""
+def loss(params, ids, following, *, heads, checkpoint=False, unroll=1, attention=None):
+    """Cross-entropy summed over the tokens, its mean over the batch; attention by XLA, or "cudnn" on its GPUs."""
 
     def of_block(x, layer):
-        return block(x, layer, heads=heads), None
+        return block(x, layer, heads=heads, attention=attention), None
 
     x = params["table"][ids] + params["positions"][: ids.shape[1]]
-    x, _ = lax.scan(jax.checkpoint(of_block) if checkpoint else of_block, x, params["blocks"], unroll=unroll)
+    of_block = jax.checkpoint(of_block, prevent_cse=unroll > 1) if checkpoint else of_block
+    x, _ = lax.scan(of_block, x, params["blocks"], unroll=unroll)
     logits = norm(x, params["norm"]) @ params["table"].T
+    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))  # in bfloat16 its sum would lose the digits
     return optax.softmax_cross_entropy_with_integer_labels(logits, following).sum(1).mean()
 
 
-def ways(*, heads, depth, **sizes):
+def ways(*, heads, depth, residuals="save", **sizes):
     """Value and gradient, the loop over blocks rolled and unrolled."""
     forms = {
         "jax.grad, scan": {},
         "jax.grad, unrolled": {"unroll": depth},
         "jax.checkpoint, blocks": {"checkpoint": True},
     }
+    if residuals == "recompute":
+        forms["jax.checkpoint, blocks unrolled"] = {"checkpoint": True, "unroll": depth}
     return {name: jax.value_and_grad(functools.partial(loss, heads=heads, **form)) for name, form in forms.items()}
 
 

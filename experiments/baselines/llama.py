@@ -42,7 +42,8 @@ def loss(params, ids, following, *, heads, kv_heads, checkpoint=False, unroll=1)
         return block(x, layer, heads=heads, kv_heads=kv_heads), None
 
     x = params["table"][ids]
-    x, _ = lax.scan(jax.checkpoint(of_block) if checkpoint else of_block, x, params["blocks"], unroll=unroll)
+    of_block = jax.checkpoint(of_block, prevent_cse=unroll > 1) if checkpoint else of_block
+    x, _ = lax.scan(of_block, x, params["blocks"], unroll=unroll)
     logits = norm(x, params["norm"]) @ params["head"]
     return optax.softmax_cross_entropy_with_integer_labels(logits, following).sum(1).mean()
 

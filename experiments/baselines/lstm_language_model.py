@@ -19,7 +19,8 @@ def lstm(params, x, *, checkpoint):
 
     zeros = jnp.zeros((x.shape[1], params["u"].shape[0]), x.dtype)
     x = x @ params["w"] + params["b"]
-    return jax.lax.scan(jax.checkpoint(step) if checkpoint else step, (zeros, zeros), x)[1]
+    step = jax.checkpoint(step, prevent_cse=False) if checkpoint else step
+    return jax.lax.scan(step, (zeros, zeros), x)[1]
 
 
 def loss(params, ids, following, *, checkpoint=False):

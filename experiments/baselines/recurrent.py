@@ -44,7 +44,8 @@ def loss(params, x, target, *, cell, hoisted=True, checkpoint=False):
         x = x if hoisted else x @ params["w"] + params["b"]
         return STEPS[cell](params, x, state)
 
-    _, y = jax.lax.scan(jax.checkpoint(step) if checkpoint else step, (h, h) if cell == "lstm" else h, x)
+    step = jax.checkpoint(step, prevent_cse=False) if checkpoint else step
+    _, y = jax.lax.scan(step, (h, h) if cell == "lstm" else h, x)
     return jnp.mean(jnp.sum((jnp.swapaxes(y, 0, 1) - target) ** 2, axis=(1, 2)))
 
 

@@ -1,12 +1,14 @@
 """PyTorch on one thread: value and gradient of a loss, eager and compiled."""
 
 import importlib
+import os
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # no pool of compilers beside what is timed
 torch: Any = importlib.import_module("torch")
 torch.set_num_threads(1)
 

@@ -15,7 +15,7 @@ from handgrad.checks import InputError
 from handgrad.cli import bench
 from handgrad.cli.bench import baselines, rates, records, row, show
 from handgrad.cli.bench.workload import Program, Workload, ways_of
-from handgrad.cli.bench.workloads import ALL
+from handgrad.cli.bench.workloads import ALL, WITHIN_A_MINUTE
 
 PLAN = row.Plan(rounds=2, seconds=0.1, compilations=1)
 KINDS = {(one.make.__name__, one.baselines, *sorted({**one.sizes, **one.tiny}.items())): one for one in ALL}
@@ -66,6 +66,7 @@ def test_names_and_baselines_of_the_registry():
     place = baselines.folder(None)
     names = [one.name for one in ALL]
     assert len(set(names)) == len(names)
+    assert set(WITHIN_A_MINUTE) <= set(names)
     assert all((place / f"{name}.py").is_file() for one in ALL for name in one.baselines)
     imports = re.compile(r"^\s*(import|from) handgrad", re.MULTILINE)
     assert not any(imports.search(path.read_text()) for path in place.glob("*.py"))
@@ -157,6 +158,30 @@ def test_the_best_baseline_is_the_one_that_makes_the_same_trade():
     assert quoted["memory"] == {"baseline": "b", "ratio": 0.75}
     assert row.quoted(ways, {"checkpoint"}, "cpu")["memory"]["ratio"] == 3
     assert show.geometric([0.5, 2, 0, np.inf]) == 1
+
+
+def test_what_is_said_at_the_end_fits_eighty_columns():
+    longest = max((one.name for one in ALL), key=len)
+
+    def of(name, time, memory):
+        return {
+            "name": name,
+            "clock": "cpu",
+            "time": {"cpu": [0, time, 9]},
+            "memory": {"ratio": memory},
+            "compile": {"ratio": 1.0},
+            "took": {"wall_s": 600.0, "cpu_s": 700.0},
+        }
+
+    lines = show.summary([of("good", 0.5, 1.03), of(longest, 2.0, 1.04)]).splitlines()
+    assert lines == [
+        "2 workloads in 1,200 s, 1,400 s of processors",
+        "geometric means: time 1.00, memory 1.03, compile 1.00",
+        "1 behind by more than 3%:",
+        f"  {longest:28} time 2.00  memory 1.04",
+    ]
+    assert all(len(line) <= 80 for line in lines)
+    assert show.summary([of("good", 0.5, 1.0)]).endswith("\nnone behind by more than 3%")
 
 
 def test_errors():

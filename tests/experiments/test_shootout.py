@@ -141,3 +141,18 @@ def test_bad_input(tmp_path):
     (tmp_path / "words.json").write_text("no JSON")
     with pytest.raises(InputError, match="out must be a JSON file that can be written"):
         checker_shootout.run(Options(out=tmp_path / "words.json"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    [
+        "tiled_attention cross tile=2",
+        "tiled_attention options causal=True window=3 softcap=2.0 scale=0.7 tile=3",
+        "softmax_cross_entropy weighted label_smoothing=0.1 ignore_index=-100 z_loss=0.1 softcap=4.0",
+        "matrix_exponential matrices",
+    ],
+)
+def test_right_gradients_of_huge_inputs_are_no_false_alarms(name):
+    """Saturated, where terms cancel to what the order of sums leaves; underflowing; beyond the range of squares."""
+    assert alarms.rule(name, "float64", 2, (1e3, 1e6)).alarms == []

@@ -12,6 +12,7 @@ import kfac_digits
 import linear_cross_entropy_memory
 import mnist_lenet
 import numpy as np
+import on_accelerator
 import per_example_cost
 import private_digits
 import pytest
@@ -65,6 +66,8 @@ def test_figures_are_published_with_machine_and_options(tmp_path, capsys):
         (growth, {"doublings": 0}, "growth: doublings must be a positive integer, got 0"),
         (growth, {"axes": ("speed",)}, "growth: axes must be 'tokens', 'time', 'batch'"),
         (linear_cross_entropy_memory, {"chunk": 0}, "linear_cross_entropy_memory: chunk must be a positive integer"),
+        (on_accelerator, {}, "on_accelerator: there is no accelerator here; --small runs everything tiny on a CPU"),
+        (on_accelerator, {"minutes": 0.0}, "on_accelerator: minutes must be a positive number, got 0"),
         (per_example_cost, {"repeats": 0}, "per_example_cost: repeats must be a positive integer, got 0"),
         (private_digits, {"noise_multipliers": (-1.0,)}, "private_digits: noise_multipliers must be a positive number"),
         (reversible_memory, {"width": 3}, "reversible_memory: width must be even, got 3"),

@@ -18,11 +18,9 @@ import numpy as np
 from jax.extend.random import define_prng_impl
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
+from handgrad.rules._threefry import CONFIG, THREEFRY, hashed, threefry
+
 Init = Callable[[PRNGKeyArray, PyTree], PyTree]
-Words = Any  # NumPy's or JAX's uint32
-THREEFRY = "threefry2x32"
-CONFIG: Any = jax.config  # its flags are no attributes to a type checker
-ROTATIONS = (13, 15, 26, 6), (17, 29, 16, 24)
 
 
 def at_once(init: Init) -> Init:
@@ -44,24 +42,11 @@ def at_once(init: Init) -> Init:
     return start
 
 
-def threefry(k0: Words, k1: Words, x0: Words, x1: Words) -> tuple[Words, Words]:
-    """The hash of (x0, x1) under the key (k0, k1): Salmon et al. 2011, twenty rounds written out."""
-    keys = k0, k1, k0 ^ k1 ^ np.uint32(0x1BD11BDA)
-    x0, x1 = x0 + k0, x1 + k1
-    for i in range(5):
-        for r in ROTATIONS[i % 2]:
-            x0 = x0 + x1
-            x1 = x0 ^ ((x1 << np.uint32(r)) | (x1 >> np.uint32(32 - r)))
-        x0, x1 = x0 + keys[(i + 1) % 3], x1 + (keys[(i + 2) % 3] + np.uint32(i + 1))
-    return x0, x1
-
-
 def _bits(key: Array, width: int, shape: tuple[int, ...]) -> Array:
     """Element i is the hash of i."""
     if math.prod(shape) > 2**32:
         return jax.random.bits(_as(THREEFRY, key), shape, f"uint{width}")
-    index = jax.lax.iota(np.uint32, math.prod(shape)).reshape(shape)
-    high, low = threefry(key[0], key[1], jnp.zeros_like(index), index)
+    high, low = hashed(key, shape)
     if width == 64:
         return (high.astype("uint64") << np.uint64(32)) | low.astype("uint64")
     return (high ^ low).astype(f"uint{width}")

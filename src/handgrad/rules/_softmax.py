@@ -47,11 +47,6 @@ def if_any(sure: Bool[Array, "..."], then: Callable[[], Column], otherwise: Call
     return jax.lax.cond(jnp.any(sure), then, otherwise) if jax.default_backend() == "cpu" else then()
 
 
-def without_label(D: Row, at_label: Bool[Array, "*rows n"]) -> Row:
-    """e^D, and 0 at each row's label. Its row sums are the label's `others`, to their last digit."""
-    return jnp.where(at_label, 0, jnp.exp(D))
-
-
 def chances(D: Row, rest: Column) -> tuple[Row, Row]:
     """P = e^D / (1 + rest), and 1 − P, rest / (1 + rest) at the largest element of a row that is sure of it."""
     E, share = jnp.exp(D), 1 / (1 + rest)

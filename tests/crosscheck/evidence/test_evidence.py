@@ -161,9 +161,18 @@ def test_neighbors_of_a_linear_function():
     dYs, *_ = cotangents(p, 0, 2, [X], basis=0)
     answers = [p.by_autodiff([X], dY)[1] for dY in dYs]
     Ys = p.by_autodiff([X], dYs[0])[0]
-    noise, Y_noise = neighbors(p, [X], dYs, answers, Ys, 0)
+    noise, Y_noise = neighbors(p.by_autodiff, [X], dYs, answers, Ys, 0)
     assert 0 < noise[0] <= 2 * np.abs(np.stack([dY[0] for dY in dYs])).max() * 2**-52
     assert 0 < Y_noise[0] <= 2 * np.abs(X).max() * 2**-52
+
+
+@pytest.mark.parametrize("size", [1e-200, 1e250])
+def test_noise_whose_square_leaves_the_range(size):
+    p = programs(lambda X: (size * X, ()), lambda _, dY: (size * dY,), X)
+    dYs, *_ = cotangents(p, 0, 1, [X], basis=0)
+    (answers,) = [p.by_autodiff([X], dY)[1] for dY in dYs]
+    noise, _ = neighbors(p.by_autodiff, [X], dYs, [answers], p.by_autodiff([X], dYs[0])[0], 0)
+    assert 0 < noise[0] <= 2 * size * np.abs(dYs[0][0]).max() * 2**-52
 
 
 def test_user_rtol_is_a_share_of_the_largest():

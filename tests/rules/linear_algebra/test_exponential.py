@@ -14,6 +14,14 @@ def test_a_large_cotangent():
         assert_same(scaled, size * dX[0], 1e-14)
 
 
+def test_a_zero_cotangent_where_the_exponential_overflows():
+    """0, as by autodiff, and no NaN for the other matrices of the batch to sum up."""
+    huge = np.stack([1e6 * np.eye(3), np.eye(3)])
+    _, dX = run(lambda X, dY: passes("matrix_exponential", dY, X), huge, np.stack([np.zeros((3, 3)), np.eye(3)]))
+    np.testing.assert_array_equal(dX[0], 0)
+    assert np.isfinite(dX[1]).all()
+
+
 def test_exponentials_known_in_closed_form():
     """Of 0; of a diagonal matrix; of [[0, −a], [a, 0]], which rotates by a, and its derivative by a quarter more."""
     dY, s, a, rotation, plane = RNG.standard_normal((3, 3)), np.array([0.5, -1.0, 2.0]), 0.7, *np.zeros((2, 3, 3))

@@ -161,8 +161,12 @@ def test_refusals(op):
 def test_the_page_quotes_the_shared_steps_to_the_letter():
     page = (REPOSITORY / "docs/derivations/normalization/layer_norm.md").read_text()
     source = [line.strip() for line in inspect.getsource(_norms).splitlines()]
-    quoted = [line.strip() for line in page.splitlines() if line.startswith("    ") and "keepdims" in line]
-    assert len(quoted) == 5
+    quoted = [
+        line.strip()
+        for line in page.splitlines()
+        if line.startswith("    ") and ("keepdims" in line or "scaled" in line)
+    ]
+    assert len(quoted) == 6
     assert set(quoted) <= set(source)
 
 

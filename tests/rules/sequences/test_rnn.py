@@ -147,7 +147,7 @@ def test_recompute_keeps_no_gates(op):
     def both(*arguments):
         Y, saved = getattr(rules, op).forward(*arguments)
         same, recomputed = getattr(rules, op).forward(*arguments, residuals="recompute")
-        assert (saved.gates.shape, recomputed.gates) == ((3, 5, 12), None)
+        assert ([gate.shape for gate in saved.gates], recomputed.gates) == ([(3, 5, 3)] * 4, None)
         return [(y, hg.materialize(getattr(rules, op).backward(r, Y))) for y, r in ((Y, saved), (same, recomputed))]
 
     assert_same(*both(*arguments))

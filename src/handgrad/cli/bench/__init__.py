@@ -2,11 +2,13 @@
 
 import fnmatch
 import importlib.util
+import os
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import jax
 import tyro
@@ -14,16 +16,18 @@ from rich.console import Console
 
 from handgrad.checks import InputError, check_count, check_positive
 from handgrad.cli.bench import baselines
+from handgrad.cli.bench.rates import clock
 from handgrad.cli.bench.records import Records
 from handgrad.cli.bench.row import Plan, WrongAnswerError, measure
-from handgrad.cli.bench.show import LEGEND, plot, summary, table
+from handgrad.cli.bench.show import legend, plot, summary, table
 from handgrad.cli.bench.workload import Workload, ways_of
-from handgrad.cli.bench.workloads import ALL
+from handgrad.cli.bench.workloads import ALL, WITHIN_A_MINUTE
 from handgrad.cli.output import PASS, WRONG, check_writable
 
 File = Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")]
 QUICK = Plan(rounds=8, seconds=1.0, compilations=1)
 NO_CLONE = "independent baselines are in a clone of the repository (--baselines DIR): jax.grad of our own forward alone"
+NO_TORCH = "PyTorch is left out: its baselines are programs for CPUs"
 
 
 @dataclass(frozen=True)
@@ -68,39 +72,53 @@ def main(options: Bench) -> int:
     records = Records(options.json, asdict(plan), place)
     if place is None:
         console.print(NO_CLONE, soft_wrap=True)
+    torch = not options.quick and clock() == "cpu"
+    if not (torch or options.quick):
+        console.print(NO_TORCH)
     wrong = []
     try:
-        for workload in chosen:
-            if workload.name not in records.rows:
+        for workload in (one for one in chosen if one.name not in records.rows):
+            try:
                 with console.status(workload.name):
-                    sentence = _run(workload, plan, place, records, torch=not options.quick)
-                if sentence:
-                    wrong.append(sentence)
-                    print(f"handgrad: bench: {sentence}", file=sys.stderr)
+                    row = measured(workload, plan, place, torch=torch)
+            except WrongAnswerError as error:
+                wrong.append(workload.name)
+                print(f"handgrad: bench: {error}", file=sys.stderr)
+            else:
+                if row:
+                    records.add(row)
     finally:
         rows = [records.rows[one.name] for one in chosen if one.name in records.rows]
         if rows:
             console.print(table(rows))
-            console.print(LEGEND, style="dim")
-            console.print(summary(rows))
+            console.print(legend(clock()), style="dim")
+            console.print(summary(rows), highlight=False)
         if rows and options.plot:
             plot(rows, options.plot)
     return WRONG if wrong else PASS
 
 
-def _run(workload: Workload, plan: Plan, place: Path | None, records: Records, *, torch: bool) -> str | None:
-    """Measure one workload and keep its row; what is wrong with its answers, if anything."""
+def measured(workload: Workload, plan: Plan, place: Path | None, *, torch: bool = False) -> dict[str, Any] | None:
+    """The row of a workload, with the seconds that it took; None where there is nothing to compare with.
+
+    Raises:
+      WrongAnswerError: two ways don't compute the same.
+    """
+    start = _seconds()
     modules = baselines.load(workload.baselines, place, torch=torch)
     program = workload.make(**workload.sizes)
     ways = ways_of(workload, program, modules)
-    if len(ways) > 1:
-        try:
-            records.add(measure(workload, program, ways, plan))
-        except WrongAnswerError as error:
-            return str(error)
-        finally:
-            jax.clear_caches()
-    return None
+    try:
+        row = measure(workload, program, ways, plan) if len(ways) > 1 else None
+    finally:
+        jax.clear_caches()
+    took = zip(("wall_s", "cpu_s"), _seconds(), start, strict=True)
+    return row and row | {"took": {name: end - begin for name, end, begin in took}}
+
+
+def _seconds() -> tuple[float, float]:
+    """Of the wall, and of processors: this process and what it started (PyTorch's compiler)."""
+    return time.perf_counter(), sum(os.times()[:4])
 
 
 def _chosen(options: Bench) -> Sequence[Workload]:
@@ -115,6 +133,6 @@ def _chosen(options: Bench) -> Sequence[Workload]:
     for pattern in options.only:
         if not any(fnmatch.fnmatchcase(one.name, pattern) for one in ALL):
             raise InputError(f"bench: no workload is called {pattern}; handgrad bench --list names them")
-    if options.only:
-        return [one for one in ALL if any(fnmatch.fnmatchcase(one.name, pattern) for pattern in options.only)]
-    return [one for one in ALL if options.list or (one.quick if options.quick else one.by_default)]
+    patterns = options.only or (WITHIN_A_MINUTE if options.quick else ("*",))
+    chosen = [one for one in ALL if any(fnmatch.fnmatchcase(one.name, pattern) for pattern in patterns)]
+    return sorted(chosen, key=lambda one: one.heavy)

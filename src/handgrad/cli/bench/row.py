@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from handgrad.cli.bench.rates import copy_rate, product_flops, product_rate
+from handgrad.cli.bench.rates import clock, copy_rate, product_flops, product_rate
 from handgrad.cli.bench.workload import HAND, Program, Way, Workload
 
 LEAST = 3e-3  # seconds that a sample takes at least: shorter programs run several times in one
@@ -19,14 +19,22 @@ SMALL = 1e-3  # of the largest gradient: errors are shares of that at least, sin
 # Errors in float32 beyond which an answer by hand is wrong, unless a baseline rounds as badly; and a baseline's. One
 # relu that rounding turns on or off makes 1e-4 in a shallow network and 1e-2 in a ResNet.
 WRONG, WRONG_BASELINE = 1e-3, 5e-2
+COMPILING = 4.0  # seconds of a row's compilations after which none is repeated: long ones differ little
+WARMING = 0.5  # seconds after which a program has run often enough to know how long it takes
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How long to measure: samples of each way, seconds in all, compilations of each way."""
+    """How long to measure.
+
+    Attributes:
+      rounds: samples of each way, at most.
+      seconds: for the samples of all ways, about: three samples of each are taken whatever they cost.
+      compilations: of each way, at most, while all together take no longer than COMPILING.
+    """
 
     rounds: int = 30
-    seconds: float = 4.0
+    seconds: float = 3.0
     compilations: int = 3
 
 
@@ -50,7 +58,6 @@ def measure(workload: Workload, program: Program, ways: Mapping[str, Way], plan:
             figure[f"{kind}_ms"] = 1e3 * float(np.median(seconds))
             figure[f"{kind}_ratio"] = quartiles(own / seconds)
     alike = {name for name, way in ways.items() if workload.trade in (way.trade, None)}
-    clock = "cpu" if jax.default_backend() == "cpu" else "wall"  # processors idle while an accelerator works
     reference = next(name for name in ways if name != HAND)
     flops = product_flops(ways[reference].function, *ways[reference].arguments)
     moved = sum(a.nbytes for a in jax.tree.leaves(program.arguments)) + figures[HAND]["output_bytes"]
@@ -64,23 +71,23 @@ def measure(workload: Workload, program: Program, ways: Mapping[str, Way], plan:
         "flops": flops,
         "product_share": flops / seconds / product_rate(),
         "copy_share": moved / seconds / copy_rate(),
-        "clock": clock,
-        **quoted(figures, alike, clock),
+        "clock": clock(),
+        **quoted(figures, alike, clock()),
     }
 
 
-def quoted(figures: Mapping[str, Mapping[str, Any]], alike: set[str], clock: str) -> dict[str, Any]:
+def quoted(figures: Mapping[str, Mapping[str, Any]], alike: set[str], by: str) -> dict[str, Any]:
     """By hand / the best baseline: in time, in memory, and in compile time beside the fastest of XLA's.
 
     Args:
-      clock: "cpu" or "wall", by which the best is the fastest.
       alike: ways that trade time for memory where by hand does; the others aren't quoted, where there is one.
+      by: "cpu" or "wall", the clock by which the best is the fastest.
     """
     others = [name for name in figures if name != HAND]
     others = [name for name in others if name in alike] or others
     by_xla = [name for name in others if figures[name]["memory_bytes"] is not None]
-    best = min(others, key=lambda name: figures[name][f"{clock}_ms"])
-    fastest = min(by_xla, key=lambda name: figures[name][f"{clock}_ms"])
+    best = min(others, key=lambda name: figures[name][f"{by}_ms"])
+    fastest = min(by_xla, key=lambda name: figures[name][f"{by}_ms"])
     least = min(by_xla, key=lambda name: figures[name]["memory_bytes"])
     own = figures[HAND]
     return {
@@ -106,7 +113,10 @@ def _compile(
     """Each way's program; and its memory, and the medians of the seconds that tracing and all of compiling take."""
     programs: dict[str, Any] = {name: way.function for name, way in ways.items()}
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
-    for _ in range(times):
+    began = time.perf_counter()
+    for turn in range(times):
+        if turn and time.perf_counter() - began > COMPILING:
+            break
         for name, way in ways.items():
             if not way.compiled:
                 continue
@@ -216,10 +226,10 @@ def in_turn(runs: Mapping[str, Callable[[int], None]], plan: Plan) -> dict[str, 
 
 
 def _shortest(run: Callable[[int], None]) -> float:
-    """Seconds of the fastest of a few runs, the first of which don't count."""
-    seconds = []
-    for _ in range(5):
+    """Seconds of the fastest of a few runs, or of the first, where that is long."""
+    seconds: list[float] = []
+    while len(seconds) < 5 and sum(seconds) < WARMING:
         start = time.perf_counter()
         run(1)
         seconds.append(time.perf_counter() - start)
-    return min(seconds[2:])
+    return min(seconds)

@@ -12,11 +12,8 @@ from handgrad.cli.bench.workload import HAND
 Row = dict[str, Any]
 WIDTHS = {"workload": 28, "ms": 6, "time": 4, "baseline": 12, "JAX": 4, "mem": 4, "comp.": 5, "peak": 4, "error": 5}
 TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2)
-LEGEND = (
-    "ms: a run by hand, process CPU time (wall time on accelerators). time: by hand / the fastest baseline, median "
-    "(JAX: the fastest of XLA's, where that is PyTorch). mem: temporary and output memory / the least of the "
-    "baselines. comp.: trace and compile time. peak: share of the matrix-product rate. error: by hand, against float64."
-)
+BEHIND = 1.03  # a row whose ratio of time or memory is beyond this loses
+CLOCKS = {"cpu": "process CPU time", "wall": "wall time, this being an accelerator"}
 
 
 def table(rows: Sequence[Row]) -> Table:
@@ -57,18 +54,34 @@ def _short(baseline: str) -> str:
     return baseline.replace("optax, unrolled", "unrolled")
 
 
+def legend(clock: str) -> str:
+    """What the columns are."""
+    return (
+        f"ms: a run by hand, {CLOCKS[clock]}. time: by hand / the fastest baseline, median (JAX: the fastest of "
+        "XLA's, where that is PyTorch). mem: temporary and output memory / the least of the baselines. comp.: trace "
+        "and compile time. peak: share of the matrix-product rate. error: by hand, against float64."
+    )
+
+
 def summary(rows: Sequence[Row]) -> str:
-    """Geometric means, and who loses."""
+    """Geometric means, and a line for each row that loses; 80 columns wide."""
     means = {
         "time": [row["time"][row["clock"]][1] for row in rows],
         "memory": [row["memory"]["ratio"] for row in rows],
         "compile": [row["compile"]["ratio"] for row in rows],
     }
     said = ", ".join(f"{name} {geometric(ratios):.2f}" for name, ratios in means.items())
-    worse = [max(time, memory) for time, memory in zip(means["time"], means["memory"], strict=True)]
-    lost = [row["name"] for row, ratio in zip(rows, worse, strict=True) if ratio > 1.03]
-    losing = f"; behind by more than 3 % in time or memory: {', '.join(lost)}" if lost else ""
-    return f"{len(rows)} workloads, geometric means: {said}{losing}"
+    lost = []
+    for row, *ratios in zip(rows, means["time"], means["memory"], strict=True):
+        behind = zip(("time", "memory"), ratios, strict=True)
+        if words := "  ".join(f"{name} {ratio:.2f}" for name, ratio in behind if ratio > BEHIND):
+            lost.append(f"  {row['name']:{WIDTHS['workload']}} {words}")
+    losing = (
+        f"{len(lost)} behind by more than {BEHIND - 1:.0%}:" if lost else f"none behind by more than {BEHIND - 1:.0%}"
+    )
+    wall, cpu = (sum(row["took"][name] for row in rows) for name in ("wall_s", "cpu_s"))
+    took = f"{len(rows)} workloads in {wall:,.0f} s, {cpu:,.0f} s of processors"
+    return "\n".join([took, f"geometric means: {said}", losing, *lost])
 
 
 def geometric(ratios: Sequence[float]) -> float:

@@ -45,8 +45,7 @@ class Workload:
       float64: how far by hand and the first baseline may be apart in float64.
       trade: whether by hand trades time for memory here; it is measured against baselines that do so too, or that don't
         either. None, where it saves both, is against all.
-      quick: one of those that --quick runs.
-      by_default: False runs it only where it is named.
+      heavy: it takes minutes and gigabytes, and runs last.
     """
 
     name: str
@@ -56,8 +55,7 @@ class Workload:
     baselines: tuple[str, ...] = ()
     float64: float = 1e-9
     trade: bool | None = False
-    quick: bool = False
-    by_default: bool = True
+    heavy: bool = False
 
 
 class Way(NamedTuple):

@@ -49,7 +49,7 @@ def collect(
     for only, group in drawn.groups.items():
         chosen = [k for k in group if k < drawn.random]
         given = [drawn.dYs[k] for k in chosen], [autodiff[k] for k in chosen]
-        noises[only] = neighbors(programs, leaves, *given, Ys[1], seed)
+        noises[only] = neighbors(programs.by_autodiff, leaves, *given, Ys[1], seed)
     groups = [
         _group(programs, leaves, draws, noises[only][0], precisions[only]) for only, draws in drawn.groups.items()
     ]
@@ -166,7 +166,9 @@ def _second_look(evidence: Evidence, seed: int) -> Evidence:
             if all(a.shape == leaf.value.shape for a in arrays):
                 with np.errstate(invalid="ignore"):
                     error = max(largest(a.astype(t.dtype) - t) for a, t in zip(arrays, leaf.truth, strict=True))
-                if leaf.tolerance < error <= tolerance.close_call(leaf.unit, max(leaf.scale, leaf.natural)):
+                # The terms that cancel may be as large as those of the output: a softmax that is saturated.
+                size = max(leaf.scale, leaf.natural, leaf.natural * largest(leaf.value))
+                if leaf.tolerance < error <= tolerance.close_call(leaf.unit, size, leaf.tolerance):
                     close.add(i)
     if close:
         strays = scatter(evidence.programs, evidence.leaves, evidence.dYs[: evidence.random], seed)

@@ -8,9 +8,11 @@ import numpy as np
 
 from handgrad.crosscheck.evidence import tolerance
 from handgrad.crosscheck.evidence.evidence import Evidence, LeafEvidence
+from handgrad.crosscheck.evidence.noise import Way, neighbors
 from handgrad.crosscheck.report.report import Contract
 from handgrad.crosscheck.subject.arguments import Leaves, ProblemError, is_inexact, largest, put, wide
 from handgrad.crosscheck.subject.messages import in_short
+from handgrad.crosscheck.subject.programs import Programs
 
 HALF = "half a batch"
 
@@ -40,6 +42,9 @@ def second_input(evidence: Evidence) -> Contract:
             except (ProblemError, *programs.needs_numbers) as error:
                 return Contract(name, "SKIPPED", f"step by step it raises: {in_short(error.__cause__ or error)}")
             where = _differs(evidence.wanted, eager, compiled, first)
+            if where and not programs.without_autodiff:  # these numbers may be worse conditioned than the first
+                again = partial(programs.by_hand_eager, in_numpy=in_numpy)
+                where = _differs(evidence.wanted, eager, compiled, first, _roundings(programs, leaves, dYs, again))
             words = f"step by step, at a second input, {where}" if where else ""
             return Contract(name, "FAIL" if where else "PASS", words)
 
@@ -119,7 +124,10 @@ def _small_batch(evidence: Evidence, name: str, size: int, in_numpy: bool) -> Co
         return Contract(name, "SKIPPED", "alone, the first example has another output")
     if not any(batched) and _same_shapes(name, evidence, mine, theirs):
         return Contract(name, "SKIPPED", "an example is broadcast to the batch")
-    return _same(name, evidence, mine, theirs)
+    found = _same(name, evidence, mine, theirs)
+    if found.status == "FAIL":  # alone, an example may be worse conditioned than the whole batch
+        found = _same(name, evidence, mine, theirs, _roundings(programs, leaves, dYs, programs.by_hand))
+    return found
 
 
 def _cut(evidence: Evidence, size: int) -> Leaves:
@@ -169,9 +177,28 @@ def _scaled(leaf: Any, by: float | np.ndarray) -> Any:
     return (_wide(leaf) * by).astype(leaf.dtype) if is_inexact(leaf) else leaf
 
 
-def _differs(wanted: list[LeafEvidence], mine: Leaves, right: Leaves, first: Leaves) -> str:
-    """Where two gradients differ by more than rounding, elements on a kink aside; "" where they don't."""
-    for leaf, g, other, at_first in zip(wanted, mine, right, first, strict=True):
+def _roundings(programs: Programs, leaves: Leaves, dYs: Leaves, by_hand: Way) -> list[float]:
+    """T at these inputs: what autodiff errs there, and what neighboring inputs do to its answer and to that by hand. (A
+    wrong gradient, and one kept from another call, are wrong among neighbors alike.)"""
+    truth = programs.in_float64(leaves, dYs)[1]
+    found = [0.0] * len(truth)
+    for way in (programs.by_autodiff, by_hand):
+        Ys, answers = way(leaves, dYs)
+        noise, _ = neighbors(way, leaves, [dYs], [answers], Ys, 0)
+        found = [max(pair) for pair in zip(found, noise, strict=True)]
+        if way == programs.by_autodiff:
+            with np.errstate(invalid="ignore"):
+                errors = [largest(_wide(a) - t) for a, t in zip(answers, truth, strict=True)]
+            found = [max(pair) for pair in zip(found, errors, strict=True)]
+    return [tolerance.of_leaf(error, 0.0) for error in found]
+
+
+def _differs(
+    wanted: list[LeafEvidence], mine: Leaves, right: Leaves, first: Leaves, here: list[float] | None = None
+) -> str:
+    """Where two gradients differ by more than rounding, elements on a kink aside; "" where they don't. `here` is T at
+    these inputs, where it has been measured."""
+    for i, (leaf, g, other, at_first) in enumerate(zip(wanted, mine, right, first, strict=True)):
         if g.shape != other.shape:
             return f"{leaf.name} has shape {g.shape} for {other.shape}"
         g, other = _wide(g), _wide(other)
@@ -181,6 +208,8 @@ def _differs(wanted: list[LeafEvidence], mine: Leaves, right: Leaves, first: Lea
         with np.errstate(invalid="ignore"):
             off = np.where(compared, np.abs(g - other), 0)
         bound = tolerance.of_cut(leaf.tolerance, leaf.scale, largest(other)) + leaf.vanishing
+        if here is not None:
+            bound = max(bound, 2 * here[i])
         if not np.all(off <= bound):
             return f"{leaf.name} is {largest(off):.3g} off"
     return ""
@@ -193,13 +222,14 @@ def _same_shapes(name: str, evidence: Evidence, mine: Leaves, theirs: Leaves) ->
     return None
 
 
-def _same(name: str, evidence: Evidence, mine: Leaves, theirs: Leaves) -> Contract:
+def _same(name: str, evidence: Evidence, mine: Leaves, theirs: Leaves, here: list[float] | None = None) -> Contract:
     if found := _same_shapes(name, evidence, mine, theirs):
         return found
-    for leaf, g, a in zip(evidence.wanted, mine, theirs, strict=True):
+    for i, (leaf, g, a) in enumerate(zip(evidence.wanted, mine, theirs, strict=True)):
         with np.errstate(invalid="ignore"):
             off = largest(_wide(g) - _wide(a))
-        if off > tolerance.of_cut(leaf.tolerance, leaf.scale, largest(_wide(a))):
+        bound = tolerance.of_cut(leaf.tolerance, leaf.scale, largest(_wide(a))) + leaf.vanishing
+        if off > (bound if here is None else max(bound, 2 * here[i])):
             return Contract(name, "FAIL", f"{leaf.name} is {off:.3g} off")
     return Contract(name, "PASS")
 

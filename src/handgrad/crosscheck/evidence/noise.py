@@ -1,6 +1,7 @@
 """What rounding does: answers at neighboring inputs, and how the error by hand scatters among inputs nearby."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,42 +10,44 @@ from handgrad.crosscheck.evidence import tolerance
 from handgrad.crosscheck.subject.arguments import Leaves, is_inexact, largest, wide
 from handgrad.crosscheck.subject.programs import Programs
 
+Way = Callable[[Leaves, Leaves], tuple[Leaves, Leaves]]  # (leaves, dY) -> (Y, gradients)
+
 
 def neighbors(
-    programs: Programs, leaves: Leaves, dYs: list[Leaves], answers: list[Leaves], Ys: Leaves, seed: int
+    way: Way, leaves: Leaves, dYs: list[Leaves], answers: list[Leaves], Ys: Leaves, seed: int
 ) -> tuple[list[float], list[float]]:
-    """How far autodiff's answer moves when every number that it is given moves by at most one unit in its last place,
-    and when the cotangent is another multiple of itself, which draws every rounding on its way anew.
+    """How far the answer of one way, autodiff's say, moves when every number that it is given moves by at most one unit
+    in its last place, and when the cotangent is another multiple of itself, which draws every rounding on its way anew.
 
     Returns:
       for each wanted leaf, and for each leaf of the output, the root mean square over neighbors at the element where
       it is largest.
     """
     rng, count = np.random.default_rng((seed, 1)), tolerance.NEIGHBORS
-    sums: list[Any] = [0.0] * len(answers[0])
-    Y_sums: list[Any] = [0.0] * len(Ys)
+    moves: list[list[np.ndarray]] = [[] for _ in answers[0]]
+    Y_moves: list[list[np.ndarray]] = [[] for _ in Ys]
     for s in range(count):
         k = s % len(dYs)
         c = rng.uniform(1, 2)
         near = [nudged(int(rng.integers(2**32)), leaf) for leaf in leaves]
-        near_Ys, found = programs.by_autodiff(near, [_times(c, dY) for dY in dYs[k]])
-        with np.errstate(invalid="ignore", over="ignore"):
-            sums = [t + _squared(_wide(a) / c, b) for t, a, b in zip(sums, found, answers[k], strict=True)]
-            Y_sums = [t + _squared(a, b) for t, a, b in zip(Y_sums, near_Ys, Ys, strict=True)]
-    return [largest(np.sqrt(t / count)) for t in sums], [largest(np.sqrt(t / count)) for t in Y_sums]
+        near_Ys, found = way(near, [_times(c, dY) for dY in dYs[k]])
+        for of_leaf, a, b in zip(moves, found, answers[k], strict=True):
+            of_leaf.append(_move(_wide(a) / c, b))
+        for of_output, a, b in zip(Y_moves, near_Ys, Ys, strict=True):
+            of_output.append(_move(a, b))
+    return [_root_mean_square(one) for one in moves], [_root_mean_square(one) for one in Y_moves]
 
 
 def conditioning(programs: Programs, leaves: Leaves, dYs: list[Leaves], truth: list[Leaves], seed: int) -> list[float]:
     """How far the truth itself moves among the same neighbors: what no program in this dtype can help."""
     rng = np.random.default_rng((seed, 1))
-    sums: list[Any] = [0.0] * len(truth[0])
+    moves: list[list[np.ndarray]] = [[] for _ in truth[0]]
     for s in range(tolerance.NEIGHBORS):
         k = s % len(dYs)
         near = [nudged(int(rng.integers(2**32)), leaf) for leaf in leaves]
-        found = programs.in_float64(near, dYs[k])[1]
-        with np.errstate(invalid="ignore", over="ignore"):
-            sums = [t + _squared(a, b) for t, a, b in zip(sums, found, truth[k], strict=True)]
-    return [largest(np.sqrt(t / tolerance.NEIGHBORS)) for t in sums]
+        for of_leaf, a, b in zip(moves, programs.in_float64(near, dYs[k])[1], truth[k], strict=True):
+            of_leaf.append(_move(a, b))
+    return [_root_mean_square(one) for one in moves]
 
 
 def nudged(seed: int, array: Any) -> Any:
@@ -110,5 +113,13 @@ def _wide(array: Any) -> np.ndarray:
     return np.asarray(array).astype(wide(array.dtype))
 
 
-def _squared(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return np.abs(a.astype(wide(a.dtype)) - b.astype(wide(b.dtype))) ** 2
+def _move(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    with np.errstate(invalid="ignore", over="ignore"):
+        return np.abs(a.astype(wide(a.dtype)) - b.astype(wide(b.dtype)))
+
+
+def _root_mean_square(moves: list[np.ndarray]) -> float:
+    """At the element where it is largest; of numbers whose squares leave float64's range too."""
+    stacked = np.stack(moves)
+    size = largest(stacked)
+    return size * largest(np.sqrt(np.mean((stacked / size) ** 2, axis=0))) if size > 0 else 0.0

@@ -15,6 +15,7 @@ LAMBDA = 4.0  # Higham and Mary (2019): √k roundings' worth of error, times λ
 RATIO = 3.0  # how much more than autodiff a hand-written pass may err
 VANISHING = 4.0  # roundings of terms of natural size: a smaller gradient is what they leave
 CLOSE, CLOSEST = 1024.0, 1.0  # roundings, and a share: only a smaller error can be the function's own rounding
+NEARLY = 16.0  # tolerances
 BLIND = 0.5  # a run that doesn't detect half of the gradient missing has shown nothing
 SURE = 1e-5  # differences contradict autodiff only by more than this share of the leaf's largest gradient
 DOUBT = 10.0  # ... and by more than so many of their own error estimates
@@ -57,9 +58,10 @@ def vanishing(unit: float, natural: float) -> float:
     return VANISHING * unit * natural
 
 
-def close_call(unit: float, size: float) -> float:
-    """The largest error that may be the function's own rounding, and is worth a second look."""
-    return min(CLOSE * unit, CLOSEST) * size
+def close_call(unit: float, size: float, T: float) -> float:
+    """The largest error that may be the function's own rounding, and is worth a second look: of terms of that size, or
+    where rounding is amplified, by about as much as in autodiff."""
+    return max(min(CLOSE * unit, CLOSEST) * size, NEARLY * T)
 
 
 def of_differences(error: np.ndarray, largest: float, natural: float) -> np.ndarray:
@@ -88,7 +90,7 @@ def of_transform(T: float) -> float:
 
 def of_cut(T: float, scale: float, largest: float) -> float:
     """A batch of one: T as a share, of the larger of the two gradients."""
-    return 4 * T / (scale or 1.0) * max(largest, scale)
+    return 4 * T * (max(largest / scale, 1.0) if scale else 1.0)
 
 
 def of_adjoint(T: float, least: float, scale: float, largest_v: float, size: int) -> float:

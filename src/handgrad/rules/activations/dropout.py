@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray, UInt32
 from handgrad.checks import InputError, check_array, check_choice, check_cotangent, check_residuals, describe
 from handgrad.rule import Rule
 from handgrad.rules._outline import outline, outlined
+from handgrad.rules._threefry import bits
 from handgrad.rules._wide import wide
 
 __all__ = ["DropoutResiduals", "dropout", "dropout_backward", "dropout_forward"]
@@ -92,7 +93,7 @@ def _mask(key: Key, rate: int | float, shape: tuple[int, ...]) -> Mask:
     No floating-point dtype is involved: a Python number for 1 − rate would be drawn in JAX's default one, so that one
     key would have another mask wherever 64 bits are switched on.
     """
-    return jax.random.bits(key, shape, jnp.uint32) >> 9 < math.ceil(np.float32(1 - rate) * 2**23)
+    return bits(key, shape) >> 9 < math.ceil(np.float32(1 - rate) * 2**23)
 
 
 def _masked(M: Mask, X: Elements, rate: int | float) -> Elements:

@@ -38,6 +38,7 @@ Policy = Literal["save", "recompute"]
 POLICIES = ("save", "recompute")
 SQRT_HALF = math.sqrt(0.5)
 SQRT_2_OVER_PI = math.sqrt(2 / math.pi)
+TWO_U, TWO_U_CUBIC = 2 * SQRT_2_OVER_PI, 2 * SQRT_2_OVER_PI * 0.044715  # 2u of the tanh form, as a polynomial in x
 BEYOND = 32.0  # where the tanh form's gate is 0 or 1 in every dtype
 
 
@@ -183,10 +184,9 @@ def gelu_with_slope(X: Elements, approximate: bool = False) -> tuple[Elements, E
     """Y and its slope, in X's dtype, of the exact or of the tanh form."""
     (Xw,) = wide(X)
     if approximate:
-        Z = jnp.clip(Xw, -BEYOND, BEYOND)  # so that no power overflows
-        cubic = 0.044715 * Z * Z
-        S = jax.lax.logistic(2 * SQRT_2_OVER_PI * Z * (1 + cubic))
-        Y, slope = Xw * S, S * (1 + 2 * SQRT_2_OVER_PI * Z * (1 + 3 * cubic) * (1 - S))
+        S = jax.lax.logistic(Xw * (TWO_U + TWO_U_CUBIC * (Xw * Xw)))
+        Z = jnp.clip(Xw, -BEYOND, BEYOND)  # the gate is 0 or 1 where 2u overflows, but 0 · ∞ would be NaN
+        Y, slope = Xw * S, S * (1 + Z * (TWO_U + 3 * TWO_U_CUBIC * (Z * Z)) * (1 - S))
     else:
         Z = -Xw * SQRT_HALF
         twice = jax.lax.erfc(Z)  # Φ itself underflows where x Φ does not

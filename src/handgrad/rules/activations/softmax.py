@@ -30,9 +30,10 @@ Sums = Float[Array, "batch *rest"]
 
 
 class SoftmaxResiduals(NamedTuple):
-    """P: the output, which determines the whole Jacobian diag(p) − p pᵀ."""
+    """P: the output, which determines the whole Jacobian diag(p) − p pᵀ; largest: of each row of it."""
 
     P: Rows
+    largest: Float[Array, "batch *rest 1"]
 
 
 def softmax_forward(X: Rows) -> tuple[Rows, SoftmaxResiduals]:
@@ -43,8 +44,9 @@ def softmax_forward(X: Rows) -> tuple[Rows, SoftmaxResiduals]:
     check_array("softmax_forward", "X", X, min_ndim=2)
     (Xw,) = wide(X)
     E = jnp.exp(Xw - jnp.max(Xw, axis=-1, keepdims=True))
-    P = (E / jnp.sum(E, axis=-1, keepdims=True)).astype(X.dtype)
-    return P, SoftmaxResiduals(P)
+    total = jnp.sum(E, axis=-1, keepdims=True)
+    P = (E / total).astype(X.dtype)
+    return P, SoftmaxResiduals(P, 1 / total)
 
 
 def softmax_backward(residuals: SoftmaxResiduals, dP: Rows) -> tuple[Rows]:
@@ -54,13 +56,13 @@ def softmax_backward(residuals: SoftmaxResiduals, dP: Rows) -> tuple[Rows]:
 
     Derivation: docs/derivations/activations/softmax.md
     """
-    (P,) = check_residuals("softmax_backward", residuals, SoftmaxResiduals)
+    P, largest = check_residuals("softmax_backward", residuals, SoftmaxResiduals)
     check_cotangent("softmax_backward", dP, P.shape, P.dtype, name="dP", of="P")
     # In a saturated row dP − mean is small at the largest P, and the mean's rounding is not; of dP − mean, which is
     # exact there, the mean is that rounding.
     P, dP = wide(P, dP)
     mean = jnp.sum(P * dP, axis=-1, keepdims=True)
-    sure = jnp.max(P, axis=-1, keepdims=True) > 0.75
+    sure = largest > 0.75
     missed = if_any(sure, lambda: jnp.sum(P * (dP - mean), axis=-1, keepdims=True), lambda: jnp.zeros_like(mean))
     return ((P * (dP - mean - missed)).astype(residuals.P.dtype),)
 

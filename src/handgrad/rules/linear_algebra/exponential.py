@@ -52,7 +52,8 @@ def matrix_exponential_backward(residuals: MatrixExponentialResiduals, dY: Squar
     E = dYw / jnp.where(size == 0, 1, size)
     n = X.shape[-1]
     block = jnp.block([[Xw.mT, E], [jnp.zeros_like(Xw), Xw.mT]])
-    return ((size * meshes.along_batch(jax.scipy.linalg.expm, block)[..., :n, n:]).astype(X.dtype),)
+    dX = size * meshes.along_batch(jax.scipy.linalg.expm, block)[..., :n, n:]
+    return (jnp.where(size == 0, 0, dX).astype(X.dtype),)  # zero, also where eˣ overflows
 
 
 matrix_exponential = Rule(matrix_exponential_forward, matrix_exponential_backward)

@@ -1,5 +1,6 @@
 """The target of a softmax cross-entropy: labels or distributions, smoothed and weighted; labels to ignore."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Integer
@@ -7,7 +8,7 @@ from jaxtyping import Array, Float, Integer
 from handgrad import meshes
 from handgrad.checks import InputError, as_row, check_target, describe, is_integer
 from handgrad.meshes import Types
-from handgrad.rules._softmax import rest_of, sum_of_others, without_label
+from handgrad.rules._softmax import rest_of, sum_of_others
 from handgrad.rules.losses._losses import counted
 
 Labels = Integer[Array, "batch *tokens"]
@@ -69,16 +70,40 @@ def _rest_of_labels(D: Array, Y: Array) -> tuple[Array, Array]:
     """The rest of each row's softmax, as the sum over the other classes and what the label adds; and d, the label's
     element of D. (batch, ..., 1) both."""
     d = picked(D, Y)
-    return jnp.sum(without_label(D, at_label(Y, D)), axis=-1, keepdims=True) + jnp.expm1(d), d
+    return jnp.sum(_without_label(D, Y), axis=-1, keepdims=True) + jnp.expm1(d), d
 
 
-def slope_of_labels(D: Array, rest: Array, Y: Array, class_weights: Array | None) -> Array:
-    """w_y (P − Q) of labels: p at the other classes, minus their sum at the label; NaN where it names no class."""
-    own, weight = at_label(Y, D), 1 if class_weights is None else _weight_of_labels(Y, D, class_weights)
+def slope_of_labels(D: Array, rest: Array, Y: Array, class_weights: Array | None) -> tuple[Array, Array]:
+    """w_y (P − Q) of labels: p at the other classes, and minus their sum, which belongs at the label, (batch, ..., 1);
+    NaN where it names no class."""
+    weight = 1 if class_weights is None else _weight_of_labels(Y, D, class_weights)
     share = jnp.where(names_a_class(Y, D.shape[-1]), weight / (1 + rest), jnp.nan)
     # rest = others + e^d − 1 and d ≤ 0: two positive numbers are added up.
     others = rest - jnp.expm1(picked(D, Y))
-    return jnp.where(own, -others * share, without_label(D, own) * share)
+    return _without_label(D, Y) * share, -others * share
+
+
+def with_label(A: Array, Y: Array, value: Array | float) -> Array:
+    """A with `value` at each row's label.
+
+    On a CPU, which writes A out before it is summed or multiplied, it is put in its place. Selected as an element of A,
+    as elsewhere, it is part of a loop that XLA runs once for each use of the result, and writes out as often. (Several
+    devices would have to gather A to write into it.)
+    """
+    if jax.default_backend() != "cpu" or meshes.places(A, A.shape[0]) > 1:
+        return selected(A, Y, value)
+    labels = jnp.expand_dims(_classes(Y, A.shape[-1]), -1)
+    return jnp.put_along_axis(A, labels, jnp.asarray(value, A.dtype), axis=-1, inplace=False)
+
+
+def selected(A: Array, Y: Array, value: Array | float) -> Array:
+    """The same, element by element."""
+    return jnp.where(at_label(Y, A), value, A)
+
+
+def _without_label(D: Array, Y: Array) -> Array:
+    """e^D, and 0 at each row's label. Its row sums are the label's `others`, to their last digit."""
+    return with_label(jnp.exp(D), Y, 0)
 
 
 def picked(D: Array, Y: Array) -> Array:

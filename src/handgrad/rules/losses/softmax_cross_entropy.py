@@ -20,8 +20,10 @@ from handgrad.rules.losses._targets import (
     ignored,
     loss_of_rows,
     of_others,
+    selected,
     slope_of_labels,
     weighted,
+    with_label,
 )
 
 __all__ = [
@@ -127,27 +129,33 @@ def softmax_cross_entropy_backward(
     P, others = chances(D, rest)
     Q = as_distribution(Y, Z.shape[-1], M.dtype, label_smoothing, ignore_index)
     V = weighted(Q, class_weights)
+    of_label = None  # the slope at each row's label, where it is still to be put in its place
     if not is_integer(Y):
         slope = mismatch(P, V)
     elif label_smoothing:
         slope = P * of_others(Y, V, class_weights, label_smoothing) - V * others
     else:
-        slope = slope_of_labels(D, rest, Y, class_weights)
+        slope, of_label = slope_of_labels(D, rest, Y, class_weights)
+        if z_loss or softcap is not None:
+            slope, of_label = selected(slope, Y, of_label), None
     if z_loss:
         slope = slope + 2 * z_loss * lse * P
     if softcap is not None:
         slope = slope * _slope_of_cap(Z.astype(M.dtype) / softcap)
     if ignore_index is not None:
         dC = jnp.where(ignored(Y, ignore_index), 0, dC)
+    dZ = pulled(dC, slope, Z)
+    if of_label is not None:
+        dZ = with_label(dZ, Y, pulled(dC, of_label, Z))
     L = counted(V, L)
     dY = target_cotangent(-(1 - label_smoothing) * dC, weighted(L, class_weights), Y)
     if class_weights is None:
-        return pulled(dC, slope, Z), dY, None
+        return dZ, dY, None
     of_rows = jnp.where(
         (Q == 0) | (dC == 0), 0, -dC * Q * L
     )  # a row's NaN does not propagate to a class that it gives no weight
     dw = jnp.sum(of_rows, axis=tuple(range(Z.ndim - 1)))
-    return pulled(dC, slope, Z), dY, dw.astype(class_weights.dtype)
+    return dZ, dY, dw.astype(class_weights.dtype)
 
 
 softmax_cross_entropy = Rule(softmax_cross_entropy_forward, softmax_cross_entropy_backward)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from handgrad import meshes
 from handgrad.checks import as_row, check_array, check_choice, check_positive, check_shape
 from handgrad.factors import Hadamard, Total
 from handgrad.factors.base import accumulator
@@ -112,10 +113,10 @@ def scale_and_shift(A: Rows, gamma: Features | None, beta: Features | None, X: R
     return Y.astype(promoted(X, gamma, beta))
 
 
-def scaled(A: Rows, gamma: Features | None) -> Rows:
+def scaled(A: Float[Array, "*all"], gamma: Float[Array, "..."] | None) -> Float[Array, "*all"]:
     """A ∘ 1 γᵀ, in float32 at least."""
     A = A.astype(accumulator(A))
-    return A if gamma is None else A * as_row(gamma, A.ndim)
+    return A if gamma is None else A * jnp.expand_dims(gamma, tuple(range(A.ndim - gamma.ndim)))
 
 
 def promoted(*arrays: Float[Array, "..."] | None) -> np.dtype:
@@ -123,10 +124,32 @@ def promoted(*arrays: Float[Array, "..."] | None) -> np.dtype:
     return jnp.result_type(*(a for a in arrays if a is not None))
 
 
-def centered_slope(A: Float[Array, "*all"], G: Float[Array, "*all"], R: Shrunk, axes: Axes) -> Float[Array, "*all"]:
-    """R ∘ (G − mean(G) − X̂ ∘ mean(G ∘ X̂)): the cotangent of X from the cotangent G of X̂ = A."""
-    means = jnp.mean(G, axes, keepdims=True) + A * jnp.mean(G * A, axes, keepdims=True)
-    return R * (G - means)
+def centered_slope(
+    A: Float[Array, "*all"], dY: Float[Array, "*all"], gamma: Float[Array, "..."] | None, R: Shrunk, axes: Axes
+) -> Float[Array, "*all"]:
+    """R ∘ (G − mean(G) − X̂ ∘ mean(G ∘ X̂)): the cotangent of X from that of Y, where G = dY ∘ 1 γᵀ and X̂ = A."""
+    dY = dY.astype(accumulator(dY))
+    means = scaled_mean(dY, gamma, axes) + A * scaled_mean(A * dY, gamma, axes)
+    return R * (scaled(dY, gamma) - means)
+
+
+def scaled_mean(B: Float[Array, "*all"], gamma: Float[Array, "..."] | None, axes: Axes) -> Shrunk:
+    """mean(B ∘ 1 γᵀ) over some axes; γ has one number for each index of B's last axis, or of the last two.
+
+    First over the axes along which γ repeats. What is left is a sum over features: on CPU a product of a matrix and γ,
+    since XLA would write B ∘ 1 γᵀ out to add it up.
+    """
+    if gamma is None:
+        return jnp.mean(B, axes, keepdims=True)
+    own, gamma = B.ndim - gamma.ndim, gamma.astype(B.dtype)
+    over = {axis % B.ndim for axis in ([axes] if isinstance(axes, int) else axes)}
+    if repeated := tuple(axis for axis in sorted(over) if axis < own):
+        B = jnp.mean(B, repeated, keepdims=True)
+    if gamma.ndim == 1 and not repeated and jax.default_backend() == "cpu":
+        return jnp.expand_dims(meshes.einsum("...n,n->...", B, gamma), -1) / B.shape[-1]
+    rest = tuple(over.difference(repeated))
+    scaled_B = B * jnp.expand_dims(gamma, tuple(range(own)))
+    return jnp.mean(scaled_B, rest, keepdims=True) if rest else scaled_B
 
 
 def parameter_factors(

@@ -100,7 +100,7 @@ def batch_norm_backward(
     axes = _rows(R.ndim)
     A = recall(X, A, R, axes)
     check_cotangent("batch_norm_backward", dY, A.shape, promoted(A, gamma, beta))
-    dX = centered_slope(A, scaled(dY, gamma), R, axes).astype(A.dtype)
+    dX = centered_slope(A, dY, gamma, R, axes).astype(A.dtype)
     return dX, *parameter_factors(A, dY, gamma, beta)
 
 

@@ -19,7 +19,6 @@ from handgrad.rules.normalization._norms import (
     promoted,
     recall,
     scale_and_shift,
-    scaled,
     standardize,
 )
 
@@ -100,8 +99,8 @@ def group_norm_backward(
     grouped = recall(X, A, R, axes)
     A = grouped.reshape(*grouped.shape[:-2], -1)
     check_cotangent("group_norm_backward", dY, A.shape, promoted(A, gamma, beta))
-    G = _in_groups(scaled(dY, gamma), groups)
-    dX = centered_slope(grouped, G, R, axes).reshape(A.shape)
+    of_groups = gamma if gamma is None else gamma.reshape(groups, -1)
+    dX = centered_slope(grouped, _in_groups(dY, groups), of_groups, R, axes).reshape(A.shape)
     return dX.astype(A.dtype), *parameter_factors(A, dY, gamma, beta)
 
 
@@ -165,7 +164,7 @@ def instance_norm_backward(
     axes = _between(R.ndim)
     A = recall(X, A, R, axes)
     check_cotangent("instance_norm_backward", dY, A.shape, promoted(A, gamma, beta))
-    dX = centered_slope(A, scaled(dY, gamma), R, axes).astype(A.dtype)
+    dX = centered_slope(A, dY, gamma, R, axes).astype(A.dtype)
     return dX, *parameter_factors(A, dY, gamma, beta)
 
 

@@ -18,7 +18,6 @@ from handgrad.rules.normalization._norms import (
     promoted,
     recall,
     scale_and_shift,
-    scaled,
     standardize,
 )
 
@@ -80,7 +79,7 @@ def layer_norm_backward(
     X, A, R, gamma, beta = check_residuals("layer_norm_backward", residuals, LayerNormResiduals)
     A = recall(X, A, R, -1)
     check_cotangent("layer_norm_backward", dY, A.shape, promoted(A, gamma, beta))
-    dX = centered_slope(A, scaled(dY, gamma), R, -1).astype(A.dtype)
+    dX = centered_slope(A, dY, gamma, R, -1).astype(A.dtype)
     return dX, *parameter_factors(A, dY, gamma, beta)
 
 

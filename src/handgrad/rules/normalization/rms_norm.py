@@ -20,6 +20,7 @@ from handgrad.rules.normalization._norms import (
     reciprocal_root,
     scale_and_shift,
     scaled,
+    scaled_mean,
     shrinking,
 )
 
@@ -74,8 +75,7 @@ def rms_norm_backward(residuals: RmsNormResiduals, dY: Rows, *, eps: float = 1e-
         A = (X * R).astype(promoted(X))
     assert A is not None
     check_cotangent("rms_norm_backward", dY, A.shape, promoted(A, gamma))
-    G = scaled(dY, gamma)
-    dX = R * (G - A * jnp.mean(G * A, -1, keepdims=True))
+    dX = R * (scaled(dY, gamma) - A * scaled_mean(A * dY.astype(accumulator(dY)), gamma, -1))
     return dX.astype(A.dtype), parameter_factors(A, dY, gamma, None)[0]
 
 

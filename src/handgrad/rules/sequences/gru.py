@@ -39,7 +39,7 @@ class GruResiduals(NamedTuple):
     Attributes:
       X, H0, H: left sides of dW and dU.
       W, U, b, c: for dX, the scan back, and to recompute the gates.
-      gates: r, z, n and the product a that r multiplies, (batch, time, 4 n); None with residuals="recompute".
+      gates: r, z, n and the product a that r multiplies; None with residuals="recompute".
       lengths: int32, or None.
     """
 
@@ -50,7 +50,7 @@ class GruResiduals(NamedTuple):
     c: Float[Array, " n"]
     H0: State
     H: Steps
-    gates: Float[Array, "batch time four_n"] | None
+    gates: tuple[Steps, Steps, Steps, Steps] | None
     lengths: Lengths | None
 
 
@@ -90,16 +90,16 @@ def gru_forward(
     dtype = jnp.result_type(X, W, U, b, c, H0)
     lengths, (H0,) = settle(lengths, X.shape[1], H0)
 
-    def step(state: Array, inputs: tuple[Array, Mask]) -> tuple[Array, tuple[Array, Array | None]]:
+    def step(state: Array, inputs: tuple[Array, Mask]) -> tuple[Array, tuple[Array, tuple[Array, ...] | None]]:
         Z, (inside, cut) = inputs
         H = uncut(cut, state)
-        _, z, n, _ = gates = _gates(Z, meshes.matmul(H.astype(dtype), U, Z.dtype), c)
+        _, z, n, _ = gates = _gates(Z + as_row(b, 2), meshes.matmul(H.astype(dtype), U, Z.dtype), c)
         new = (1 - z) * n + z * H
-        kept = jnp.concatenate(gates, axis=-1).astype(dtype) if residuals == "save" else None
+        kept = tuple(gate.astype(dtype) for gate in gates) if residuals == "save" else None
         return keep(inside, new, state), (keep(inside, new, 0).astype(dtype), kept)
 
-    Z = project(X, W, b).astype(accumulator(dtype))
-    inputs = time_first(Z), mask_of(lengths, X.shape[1], reverse, truncate)
+    Z = meshes.matmul(time_first(X), W, accumulator(dtype))
+    inputs = Z, mask_of(lengths, X.shape[1], reverse, truncate)
     H_last, outputs = meshes.scan(step, H0.astype(Z.dtype), inputs, reverse=reverse)
     H, gates = jax.tree.map(time_first, outputs)
     return (H, H_last.astype(dtype)), GruResiduals(X, W, U, b, c, H0, H, gates, lengths)
@@ -125,12 +125,11 @@ def gru_backward(
     check_cotangent(where, dH_last, H0.shape, H.dtype, "dH_last", "H_last")
     dtype, sums, H_prev = H.dtype, accumulator(H), entering(H, H0, lengths, reverse)
     if gates is None:  # every state is known by now: no scan
-        gates = jnp.concatenate(_gates(project(X, W, b), meshes.matmul(H_prev, U, sums), c), axis=-1)
+        gates = _gates(project(X, W, b), meshes.matmul(H_prev, U, sums), c)
 
-    def step(dstate: Array, inputs: tuple[list[Array], Mask]) -> tuple[Array, Array]:
+    def step(dstate: Array, inputs: tuple[tuple[Array, ...], Mask]) -> tuple[Array, Array]:
         arrays, (inside, cut) = inputs
-        dH, gates, H_prev = (a.astype(sums) for a in arrays)
-        r, z, n, a = jnp.split(gates, 4, axis=-1)
+        r, z, n, a, dH, H_prev = (a.astype(sums) for a in arrays)
         dH = dH + dstate
         dn = dH * (1 - z) * (1 - n) * (1 + n)
         dZ = (dn * a * r * (1 - r), dH * (H_prev - n) * z * (1 - z), dn)
@@ -138,10 +137,10 @@ def gru_backward(
         before = dH * z + meshes.matmul(_after_reset(dZ, r), U.T, sums)
         return keep(inside, halt(cut, before), dstate), dZ
 
-    inputs = [*map(time_first, (dH, gates, H_prev))], mask_of(lengths, X.shape[1], reverse, truncate)
+    inputs = tuple(map(time_first, (*gates, dH, H_prev))), mask_of(lengths, X.shape[1], reverse, truncate)
     dH0, Delta = meshes.scan(step, dH_last.astype(sums), inputs, reverse=not reverse)
     Delta, n = time_first(Delta), U.shape[0]
-    Epsilon, own = own_steps(_after_reset(Delta, gates[..., :n]), lengths)
+    Epsilon, own = own_steps(_after_reset(Delta, gates[0]), lengths)
     dX, dW = meshes.matmul(Delta, W.T).astype(X.dtype), Outer(own_steps(X, lengths)[0], Delta, W.dtype, own)
     dU = Outer(H_prev, Epsilon, U.dtype, own)
     return dX, dW, dU, Total(Delta, b.dtype), Total(Epsilon[..., 2 * n :], c.dtype), dH0.astype(H0.dtype), None

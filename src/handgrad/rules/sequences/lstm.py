@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Integer
 
 from handgrad import meshes
-from handgrad.checks import check_choice, check_cotangent, check_residuals
+from handgrad.checks import as_row, check_choice, check_cotangent, check_residuals
 from handgrad.factors import Outer, Total
 from handgrad.factors.base import accumulator
 from handgrad.rule import Rule
@@ -32,7 +32,8 @@ from handgrad.rules.sequences._recurrence import (
 
 __all__ = ["LstmResiduals", "lstm", "lstm_backward", "lstm_forward"]
 
-Kept = tuple[Array, Array, Array | None]  # h, c and the gates of a step
+Gates = tuple[Steps, Steps, Steps, Steps]
+Kept = tuple[Array, Array, tuple[Array, ...] | None]  # h, c and the gates of a step
 
 
 class LstmResiduals(NamedTuple):
@@ -54,7 +55,7 @@ class LstmResiduals(NamedTuple):
     C0: State
     H: Steps
     C: Steps
-    gates: Float[Array, "batch time four_n"] | None
+    gates: Gates | None
     lengths: Lengths | None
 
 
@@ -94,16 +95,16 @@ def lstm_forward(
     def step(state: tuple[Array, Array], inputs: tuple[Array, Mask]) -> tuple[tuple[Array, Array], Kept]:
         Z, (inside, cut) = inputs
         H_prev, C_prev = uncut(cut, state[0]), uncut(cut, state[1])
-        i, f, g, o = gates = _gates(Z + meshes.matmul(H_prev.astype(dtype), U, Z.dtype))
+        i, f, g, o = gates = _gates(Z + as_row(b, 2) + meshes.matmul(H_prev.astype(dtype), U, Z.dtype))
         C = f * C_prev + i * g
         H = o * jnp.tanh(C)
         of_step = keep(inside, H, 0).astype(dtype), keep(inside, C, 0).astype(dtype)
-        kept = jnp.concatenate(gates, axis=-1).astype(dtype) if residuals == "save" else None
+        kept = tuple(gate.astype(dtype) for gate in gates) if residuals == "save" else None
         return (keep(inside, H, state[0]), keep(inside, C, state[1])), (*of_step, kept)
 
-    Z = project(X, W, b).astype(accumulator(dtype))
+    Z = meshes.matmul(time_first(X), W, accumulator(dtype))
     state, inputs = (H0.astype(Z.dtype), C0.astype(Z.dtype)), mask_of(lengths, X.shape[1], reverse, truncate)
-    (H_last, C_last), outputs = meshes.scan(step, state, (time_first(Z), inputs), reverse=reverse)
+    (H_last, C_last), outputs = meshes.scan(step, state, (Z, inputs), reverse=reverse)
     H, C, gates = jax.tree.map(time_first, outputs)
     last = H_last.astype(dtype), C_last.astype(dtype)
     return (H, last), LstmResiduals(X, W, U, b, H0, C0, H, C, gates, lengths)
@@ -135,12 +136,12 @@ def lstm_backward(
     dtype, sums = H.dtype, accumulator(H)
     H_prev, C_prev = entering(H, H0, lengths, reverse), entering(C, C0, lengths, reverse)
     if gates is None:  # every state is known by now: no scan
-        gates = jnp.concatenate(_gates(project(X, W, b) + meshes.matmul(H_prev, U, sums)), axis=-1)
+        gates = _gates(project(X, W, b) + meshes.matmul(H_prev, U, sums))
 
-    def step(dstate: tuple[Array, Array], inputs: tuple[list[Array], Mask]) -> tuple[tuple[Array, Array], Array]:
+    def step(dstate: tuple[Array, Array], inputs: tuple[tuple[Array, ...], Mask]) -> tuple[tuple[Array, Array], Array]:
         arrays, (inside, cut) = inputs
-        dH, gates, C, C_prev = (a.astype(sums) for a in arrays)
-        (i, f, g, o), T = jnp.split(gates, 4, axis=-1), jnp.tanh(C)
+        i, f, g, o, dH, C, C_prev = (a.astype(sums) for a in arrays)
+        T = jnp.tanh(C)
         dH = dH + dstate[0]
         dC = dstate[1] + dH * o * (1 - T) * (1 + T)
         dZ = (dC * g * i * (1 - i), dC * C_prev * f * (1 - f), dC * i * (1 - g) * (1 + g), dH * T * o * (1 - o))
@@ -148,7 +149,7 @@ def lstm_backward(
         dH_prev, dC_prev = halt(cut, meshes.matmul(dZ, U.T, sums)), halt(cut, dC * f)
         return (keep(inside, dH_prev, dstate[0]), keep(inside, dC_prev, dstate[1])), dZ
 
-    inputs = [*map(time_first, (dH, gates, C, C_prev))], mask_of(lengths, X.shape[1], reverse, truncate)
+    inputs = tuple(map(time_first, (*gates, dH, C, C_prev))), mask_of(lengths, X.shape[1], reverse, truncate)
     state = dH_last.astype(sums), dC_last.astype(sums)
     (dH0, dC0), Delta = meshes.scan(step, state, inputs, reverse=not reverse)
     Delta = time_first(Delta)

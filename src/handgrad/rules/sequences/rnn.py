@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Integer
 
 from handgrad import meshes
-from handgrad.checks import check_choice, check_cotangent, check_residuals
+from handgrad.checks import as_row, check_choice, check_cotangent, check_residuals
 from handgrad.factors import Outer, Total
 from handgrad.factors.base import accumulator
 from handgrad.rule import Rule
@@ -24,7 +24,6 @@ from handgrad.rules.sequences._recurrence import (
     keep,
     mask_of,
     own_steps,
-    project,
     settle,
     time_first,
     uncut,
@@ -91,11 +90,11 @@ def rnn_forward(
 
     def step(H: Array, inputs: tuple[Array, Mask]) -> tuple[Array, Array]:
         Z, (inside, cut) = inputs
-        new = phi(Z + meshes.matmul(uncut(cut, H).astype(dtype), U, Z.dtype))
+        new = phi(Z + as_row(b, 2) + meshes.matmul(uncut(cut, H).astype(dtype), U, Z.dtype))
         return keep(inside, new, H), keep(inside, new, 0).astype(dtype)
 
-    Z = project(X, W, b).astype(accumulator(dtype))
-    inputs = time_first(Z), mask_of(lengths, X.shape[1], reverse, truncate)
+    Z = meshes.matmul(time_first(X), W, accumulator(dtype))
+    inputs = Z, mask_of(lengths, X.shape[1], reverse, truncate)
     H_last, H = meshes.scan(step, H0.astype(Z.dtype), inputs, reverse=reverse)
     H = time_first(H)
     return (H, H_last.astype(dtype)), RnnResiduals(X, W, U, b, H0, H, lengths)

@@ -160,5 +160,5 @@ def _softmax(Z: Logits) -> Logits:
 def _softmax_cotangent(P: Logits, dP: Logits) -> Logits:
     """P ∘ (dP − ⟨P, dP⟩ 1ᵀ), computed in at least float32."""
     dtype = accumulator(P)
-    (dZ,) = softmax_backward(SoftmaxResiduals(P.astype(dtype)), dP.astype(dtype))
-    return dZ.astype(P.dtype)
+    of_softmax = SoftmaxResiduals(P.astype(dtype), jnp.max(P, axis=-1, keepdims=True))
+    return softmax_backward(of_softmax, dP.astype(dtype))[0].astype(P.dtype)

@@ -12,3 +12,15 @@ ALL: tuple[Workload, ...] = (
     *folds.WORKLOADS,
     *steps.WORKLOADS,
 )
+# what --quick runs: 55 seconds of processors, compiling included, the most of them GPT-2's; two quiet cores need less
+WITHIN_A_MINUTE = (
+    "mlp-784-30-10-sigmoid",
+    "lstm-small",
+    "gpt2-128x2",
+    "attention-causal-512",
+    "cross-entropy-8k",
+    "layer-norm-1024",
+    "conv-depthwise-3x3-64",
+    "norms-mlp",
+    "overhead-single-weight",
+)

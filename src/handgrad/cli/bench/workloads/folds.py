@@ -45,11 +45,11 @@ def fold(kind: str, of: str, **sizes: Any) -> Program:
     return Program(hand, None, (started(model, x), x, target))
 
 
-def _fold(kind: str, of: str, sizes: dict[str, int], *, quick: bool = False) -> Workload:
+def _fold(kind: str, of: str, sizes: dict[str, int]) -> Workload:
     tiny = {"batch": 3} | ({"width": 8} if "width" in sizes else {}) | ({"tokens": 4} if "tokens" in sizes else {})
     float64 = 1e-5 if of == "gpt2-block" else 1e-9  # jax.nn.dot_product_attention takes its softmax in float32
     baseline = kind.replace("-", "_")
-    return Workload(f"{kind}-{of}", fold, {"kind": kind, "of": of, **sizes}, tiny, (baseline,), float64, quick=quick)
+    return Workload(f"{kind}-{of}", fold, {"kind": kind, "of": of, **sizes}, tiny, (baseline,), float64)
 
 
 SIZES = {
@@ -58,12 +58,6 @@ SIZES = {
     "gpt2-block": {"batch": 16, "width": 256, "tokens": 64},
 }
 WORKLOADS = (
-    *(
-        _fold(kind, of, SIZES[of], quick=(kind, of) == ("norms", "mlp"))
-        for kind in ("norms", "clipped")
-        for of in ("mlp", "lenet5", "gpt2-block")
-    ),
-    _fold("noise-scale", "mlp", SIZES["mlp"]),
-    _fold("noise-scale", "gpt2-block", SIZES["gpt2-block"]),
+    *(_fold(kind, of, SIZES[of]) for kind in ("norms", "clipped", "noise-scale") for of in SIZES),
     _fold("kfac", "mlp", SIZES["mlp"]),
 )

@@ -68,7 +68,7 @@ def mobilenet(width: int, blocks: int, size: int, batch: int) -> Program:
 
 
 WORKLOADS = (
-    Workload("lenet5", of_lenet5, {"batch": 64}, {"batch": 2}, ("lenet5", "lenet5_torch"), quick=True),
+    Workload("lenet5", of_lenet5, {"batch": 64}, {"batch": 2}, ("lenet5", "lenet5_torch")),
     Workload(
         "3c3d",
         three_c3d,

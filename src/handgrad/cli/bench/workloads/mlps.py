@@ -20,21 +20,23 @@ def stack(width: int, depth: int, activation: str, batch: int) -> Program:
     return of_model(layers.repeat(block, depth), layers.squared_error(), x, target)
 
 
-def _perceptron(name: str, sizes: tuple[int, ...], activation: str, batch: int, *, quick: bool = False) -> Workload:
+def _perceptron(name: str, sizes: tuple[int, ...], activation: str, batch: int) -> Workload:
     chosen = {"sizes": sizes, "activation": activation, "batch": batch}
     tiny = {"sizes": (5, 4, 3), "batch": 6}
-    return Workload(f"mlp-{name}-{activation}", perceptron, chosen, tiny, ("mlp", "mlp_torch"), quick=quick)
+    return Workload(f"mlp-{name}-{activation}", perceptron, chosen, tiny, ("mlp", "mlp_torch"))
 
 
-def _stack(activation: str, batch: int, *, quick: bool = False) -> Workload:
+def _stack(activation: str, batch: int) -> Workload:
     chosen = {"width": 128, "depth": 16, "activation": activation, "batch": batch}
-    tiny = {"width": 4, "depth": 3, "batch": 5}
-    return Workload(f"repeat-{activation}-batch-{batch}", stack, chosen, tiny, ("residual_stack",), quick=quick)
+    baselines = ("residual_stack", "residual_stack_torch")
+    return Workload(
+        f"repeat-{activation}-batch-{batch}", stack, chosen, {"width": 4, "depth": 3, "batch": 5}, baselines
+    )
 
 
 WORKLOADS = (
-    _perceptron("784-30-10", (784, 30, 10), "sigmoid", 10, quick=True),
-    _perceptron("784-256-256-10", (784, 256, 256, 10), "relu", 128, quick=True),
+    _perceptron("784-30-10", (784, 30, 10), "sigmoid", 10),
+    _perceptron("784-256-256-10", (784, 256, 256, 10), "relu", 128),
     _perceptron("256x6-10", (256,) * 6 + (10,), "gelu", 256),
     _perceptron("512x4-10", (512,) * 4 + (10,), "tanh", 256),
     _perceptron("1024x4-10", (1024,) * 4 + (10,), "relu", 512),

@@ -57,11 +57,11 @@ def linear_recurrence(time: int, batch: int, width: int) -> Program:
     return of_rule(rules.linear_recurrence, A, normal(1, *shape), normal(2, *shape))
 
 
-def _attention(tokens: int, *, by_default: bool = True) -> Workload:
+def _attention(tokens: int) -> Workload:
     sizes, tiny = {"tokens": tokens, "heads": 4, "width": 64}, {"tokens": 8, "heads": 2, "width": 3}
     baselines = ("attention", "attention_torch")
     name = f"attention-causal-{tokens}"
-    return Workload(name, attention, sizes, tiny, baselines, IN_FLOAT32, trade=None, by_default=by_default)
+    return Workload(name, attention, sizes, tiny, baselines, IN_FLOAT32, trade=None, heavy=tokens > 2048)
 
 
 def _convolution(name: str, channels: int, window: int, **options: Any) -> Workload:
@@ -78,8 +78,7 @@ def _linear_cross_entropy(width: int, vocabulary: int) -> Workload:
 
 
 WORKLOADS = (
-    *(_attention(tokens) for tokens in (256, 512, 1024, 2048)),
-    *(_attention(tokens, by_default=False) for tokens in (4096, 8192)),
+    *(_attention(tokens) for tokens in (256, 512, 1024, 2048, 4096, 8192)),
     *(
         Workload(
             f"cross-entropy-{vocabulary // 1000}k",
@@ -113,10 +112,10 @@ WORKLOADS = (
         for kind in ("relu", "gelu", "silu", "softplus", "softmax", "log_softmax")
     ),
     *(_convolution("3x3", channels, 3) for channels in (1, 16, 64, 256)),
-    *(_convolution("1x1", channels, 1) for channels in (64, 256)),
-    *(_convolution("depthwise-3x3", channels, 3, groups=channels) for channels in (64, 256)),
-    _convolution("strided-3x3", 64, 3, strides=2),
-    _convolution("transposed-3x3", 64, 3, strides=2, transposed=True),
+    *(_convolution("1x1", channels, 1) for channels in (16, 64, 256)),
+    *(_convolution("depthwise-3x3", channels, 3, groups=channels) for channels in (16, 64, 256)),
+    *(_convolution("strided-3x3", channels, 3, strides=2) for channels in (1, 16, 64, 256)),
+    *(_convolution("transposed-3x3", channels, 3, strides=2, transposed=True) for channels in (1, 16, 64, 256)),
     *(
         Workload(
             f"linear-recurrence-{time}",

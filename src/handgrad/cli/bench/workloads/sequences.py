@@ -55,7 +55,7 @@ def _join() -> Layer:
     return Layer(lambda key, x: (), forward, backward)
 
 
-def _recurrent(cell: str, size: str, *, suffix: str = "", quick: bool = False, **options: Any) -> Workload:
+def _recurrent(cell: str, size: str, *, suffix: str = "", **options: Any) -> Workload:
     sizes = dict(zip(("time", "batch", "width"), SIZES[size], strict=True))
     return Workload(
         f"{cell}-{size}{suffix}",
@@ -64,12 +64,11 @@ def _recurrent(cell: str, size: str, *, suffix: str = "", quick: bool = False, *
         {"time": 4, "batch": 3, "width": 2},
         ("recurrent", "recurrent_torch"),
         trade=bool(options),
-        quick=quick,
     )
 
 
 WORKLOADS = (
-    *(_recurrent(cell, size, quick=(cell, size) == ("lstm", "small")) for cell in CELLS for size in SIZES),
+    *(_recurrent(cell, size) for cell in CELLS for size in SIZES),
     _recurrent("lstm", "large", suffix="-recompute", residuals="recompute"),
     Workload(
         "lstm-language-model",

@@ -89,5 +89,5 @@ WORKLOADS = (
         )
         for rows in ROWS
     ),
-    Workload("overhead-single-weight", single_weight, {}, {}, ("step_single_weight",), quick=True),
+    Workload("overhead-single-weight", single_weight, {}, {}, ("step_single_weight",)),
 )

@@ -36,11 +36,11 @@ def _gpt2(name: str, width: int, depth: int, heads: int, tokens: int, batch: int
 
 
 WORKLOADS = (
-    _gpt2("128x2", 128, 2, 4, 64, 8, quick=True),
+    _gpt2("128x2", 128, 2, 4, 64, 8),
     _gpt2("256x4", 256, 4, 4, 128, 8),
     _gpt2("256x4-long", 256, 4, 4, 512, 2),
     _gpt2("256x4-recompute", 256, 4, 4, 128, 8, residuals="recompute"),
-    _gpt2("124m", 768, 12, 12, 512, 1, vocabulary=50257, by_default=False),
+    _gpt2("124m", 768, 12, 12, 512, 1, vocabulary=50257, heavy=True),
     Workload(
         "llama-256x4",
         of_llama,
