@@ -3,10 +3,13 @@
 import json
 
 import attention_memory
+import autoencoder
 import curvature_cost
+import deep_linear
 import digits
 import gradient_noise
 import growth
+import hand_and_autodiff
 import jax
 import kfac_digits
 import linear_cross_entropy_memory
@@ -16,10 +19,13 @@ import private_digits
 import pytest
 import reversible_memory
 import single_weight
+import sweep
+import training_run
 import two_layer_chain
 import two_phase_convolution
 import two_phase_memory
 
+from handgrad import InputError
 from handgrad.training.digits import Options
 
 
@@ -73,6 +79,56 @@ def test_mnist(shared_data, tmp_path):
     options = Options(epochs=2, sizes=(100,))
     trained = digits.run(digits.Digits(options, data_dir=shared_data / "mnist", out=tmp_path), progress=False)
     assert trained.test_accuracy >= 0.92
+
+
+def test_a_run_is_resumed_or_refused(tmp_path, capsys):
+    """Two epochs, then two more: what four at once write. Other options are another run."""
+    options = {"sizes": (16,), "batch": 256}
+    for out, runs in (("whole", (4,)), ("parts", (2, 4, 4))):
+        for epochs in runs:
+            digits.run(digits.Digits(Options(**options, epochs=epochs), out=tmp_path / out), progress=False)
+    whole, parts = ((tmp_path / out / "metrics.jsonl").read_text() for out in ("whole", "parts"))
+    assert whole == parts
+    assert len(whole.splitlines()) == 4
+    with pytest.raises(InputError, match=r"Run: .*whole holds another run: its learning_rate is 0.002, this one's 0.1"):
+        digits.run(digits.Digits(Options(**options, learning_rate=0.1), out=tmp_path / "whole"), progress=False)
+    with (
+        pytest.raises(InputError, match=r"device: must be one of this machine's, cpu, got 'abacus'"),
+        training_run.on_device("abacus"),
+    ):
+        pass
+
+
+def test_both_gradients_train_the_same_network(tmp_path):
+    figures = hand_and_autodiff.run(hand_and_autodiff.Options(steps=50, hidden=(16,), out=tmp_path))
+    assert figures["float64"]["loss_difference"] < 1e-13
+    assert figures["float64"]["params_difference"] < 1e-12
+    assert figures["float32"]["loss_difference"] < 1e-4
+    assert figures["float32"]["loss_last"] < figures["float32"]["loss_first"]
+
+
+def test_cotangents_of_deep_linear_networks_follow_the_law(tmp_path):
+    with jax.enable_x64(True):
+        found = deep_linear.run(deep_linear.Options(depth=20, width=64, gains=(0.5, 1.0), out=tmp_path))
+    for gain, norms in found["linear"].items():
+        assert norms[-1] == 1
+        np.testing.assert_allclose(np.log2(norms[0]) / 19, np.log2(gain), atol=0.1)
+    assert found["relu"][1.0][0] < 0.01 * found["linear"][1.0][0]
+
+
+def test_an_autoencoder_beats_nothing(tmp_path):
+    """Four numbers a digit: nearer than the mean digit after a few epochs; and its plot is there."""
+    errors = autoencoder.run(autoencoder.Options(hidden=32, epochs=3, out=tmp_path), progress=False)
+    assert errors["network"] < 0.3
+    assert (tmp_path / "digits.png").exists()
+
+
+def test_a_sweep_has_a_figure_for_each_rate_and_seed(tmp_path):
+    figures = sweep.run(sweep.Options(rates=(1e-3, 0.5), seeds=2, hidden=(16,), epochs=2, out=tmp_path))
+    small, large = np.array(figures["test_accuracy"])
+    assert small.shape == (2,)
+    assert large.min() > small.max()
+    assert large[0] != large[1]
 
 
 def test_attention_memory_of_twice_the_tokens(tmp_path, capsys):
