@@ -6,8 +6,8 @@ compiled program, loops as often as they run, and set beside the formula. Two ki
     python experiments/scaling.py --out runs/scaling.json
 """
 
+import itertools
 import math
-from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -92,20 +92,18 @@ def layout_of(name: str, devices: int, axes: Literal["explicit", "auto"], option
     return fully_sharded(mesh) if name == "fully sharded" else data_parallel(mesh)
 
 
-def formula(layout: Layout, params: Any, options: Options) -> dict[str, int]:
-    """Bytes of each kind of collective along each mesh axis, on paper."""
+def formula(layout: Layout, params: Any, options: Options) -> list[Collective]:
+    """A step's collectives on paper."""
     data, model = layout.mesh.shape["data"], layout.mesh.shape["model"]
     by_rules = Layout(layout.mesh, layout.rules).shardings(init_state(params, optax.identity())).params
     gradients = sum(map(_bytes_of_one_device, jax.tree.leaves(params), jax.tree.leaves(by_rules)))
-    found = dict[str, int]()
-    if model > 1:
-        tokens = options.batch * model * options.tokens * 4
-        # In each block two sums forward and two backward; the table's rows, and the head's dX; the loss: three numbers.
-        found["all-reduce, model"] = tokens * ((4 * options.blocks + 2) * options.width + 3)
-    if data > 1 and layout.fully_sharded:
-        found |= {"all-gather, data": gradients, "reduce-scatter, data": gradients}
-    elif data > 1:
-        found["all-reduce, data"] = gradients
+    of_data, of_model = tuple(range(0, data * model, model)), tuple(range(model))
+    kinds = ("all-gather", "reduce-scatter") if layout.fully_sharded else ("all-reduce",)
+    found = [Collective(kind, of_data, gradients, 1) for kind in kinds if data > 1]
+    if model > 1:  # in a block two sums forward and two backward; the table's rows and the head's dX; three of the loss
+        numbers = options.batch * model * options.tokens * 4
+        found.append(Collective("all-reduce", of_model, numbers * options.width, 4 * options.blocks + 2))
+        found.append(Collective("all-reduce", of_model, numbers, 3))
     return found
 
 
@@ -123,30 +121,34 @@ def measure(name: str, devices: int, axes: Literal["explicit", "auto"], options:
     with jax.set_mesh(layout.mesh):
         program = jax.jit(step, donate_argnums=0).lower(placed, ids, ids).compile()
     found = list(collectives(program.as_text() or "", devices))
-    kinds: dict[str, dict[str, int]] = defaultdict(lambda: {"count": 0, "bytes": 0})
-    for one in found:
-        of_kind = kinds[f"{one.kind}, {_axis(one.group, layout.mesh.shape['model'])}"]
-        of_kind["count"] += one.times
-        of_kind["bytes"] += one.times * one.bytes
+    on_paper = formula(layout, state.params, options)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     return {
         "layout": name,
         "axes": axes,
         "devices": devices,
         "mesh": dict(layout.mesh.shape),
-        "collectives": dict(sorted(kinds.items())),
-        "formula": formula(layout, state.params, options),
+        "collectives": _by_kind(found, layout),
+        "formula": _by_kind(on_paper, layout),
         "ms": {link: 1e3 * sum(seconds(one, *of) for one in found) for link, of in LINKS.items()},
+        "formula_ms": {link: 1e3 * sum(seconds(one, *of) for one in on_paper) for link, of in LINKS.items()},
         "arithmetic_ms": 1e3 * 6 * parameters * options.batch * options.tokens / options.rate,
         "state_bytes": sum(map(_bytes_of_one_device, jax.tree.leaves(state), jax.tree.leaves(shardings))),
         "temp_bytes": study.temp_bytes(program),
     }
 
 
-def _axis(group: tuple[int, ...], model: int) -> str:
-    """The mesh axis along which a group lies."""
-    inside = all(device < model for device in group)
-    return "model" if inside and model > 1 else "data" if all(d % model == group[0] % model for d in group) else "both"
+def _by_kind(found: list[Collective], layout: Layout) -> dict[str, dict[str, int]]:
+    """How many collectives of each kind along each mesh axis, and their bytes."""
+    model = layout.mesh.shape["model"]
+    kinds: dict[str, dict[str, int]] = {}
+    for one in found:
+        inside = model > 1 and max(one.group) < model
+        axis = "model" if inside else "data" if all(device % model == 0 for device in one.group) else "both"
+        of_kind = kinds.setdefault(f"{one.kind}, {axis}", {"times": 0, "bytes": 0})
+        of_kind["times"] += one.times
+        of_kind["bytes"] += one.times * one.bytes
+    return dict(sorted(kinds.items()))
 
 
 def _bytes_of_one_device(a: jax.ShapeDtypeStruct, sharding: NamedSharding) -> int:
@@ -178,23 +180,19 @@ def run(options: Options) -> list[dict[str, Any]]:
         if count % options.model:
             raise InputError(f"scaling: {name} must be a multiple of model, {options.model}, got {count}")
     simulate(max(options.devices))
-    table = study.table(
-        "collectives of a step", "layout", "axes", "devices", "collective", "times", "MB", "formula, MB"
-    )
-    times = study.table("time, ms", *HEAD, *LINKS, "arithmetic", "state, MB")
+    table = study.table("collectives of a step", *HEAD, "collective", "times", "MB", "on paper", "MB")
+    on_paper = (f"{link}, on paper" for link in LINKS)
+    times = study.table("time of communication, ms", *HEAD, *LINKS, *on_paper, "state, MB")
     rows = []
-    for devices in options.devices:
-        for name in MODEL:
-            for axes in options.axes:
-                row = measure(name, devices, axes, options)
-                rows.append(row)
-                head = (name, axes, str(devices))
-                for kind in sorted({*row["collectives"], *row["formula"]}):
-                    found = row["collectives"].get(kind, {"count": 0, "bytes": 0})
-                    cells = (f"{found['count']}", f"{found['bytes'] / 1e6:.1f}")
-                    table.add_row(*head, kind, *cells, f"{row['formula'].get(kind, 0) / 1e6:.1f}")
-                spent = (f"{row['ms'][link]:.1f}" for link in LINKS)
-                times.add_row(*head, *spent, f"{row['arithmetic_ms']:.1f}", f"{row['state_bytes'] / 1e6:.0f}")
+    for devices, name, axes in itertools.product(options.devices, MODEL, options.axes):
+        row = measure(name, devices, axes, options)
+        rows.append(row)
+        head = (name, axes, str(devices))
+        for kind in sorted({*row["collectives"], *row["formula"]}):
+            both = [row[key].get(kind, {"times": 0, "bytes": 0}) for key in ("collectives", "formula")]
+            table.add_row(*head, kind, *(f"{n:.4g}" for of in both for n in (of["times"], of["bytes"] / 1e6)))
+        spent = (f"{row[key][link]:.1f}" for key in ("ms", "formula_ms") for link in LINKS)
+        times.add_row(*head, *spent, f"{row['state_bytes'] / 1e6:.0f}")
     study.publish(options.out, options, table, times, rows=rows)
     return rows
 
