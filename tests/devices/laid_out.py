@@ -9,7 +9,7 @@ from whole_models import normal_params
 
 import handgrad as hg
 from handgrad.models import Gpt2Config, LlamaConfig
-from handgrad.training import TrainState, init_state, layouts, train_step
+from handgrad.training import TrainState, fit, init_state, layouts, train_step
 
 RNG = np.random.default_rng(0)
 BATCH, STEPS = 8, 5
@@ -57,6 +57,15 @@ def trained(name: str, state: TrainState, batch: tuple) -> tuple[TrainState, lis
         state, value = step(state, *batch)
         values.append(float(value))
     return state, values
+
+
+def fitted(layout: layouts.Layout | None, batch_size: int = 8) -> tuple[TrainState, list[float]]:
+    """The mlp's state after some epochs of `fit`, and the mean loss of each; an epoch's last batch is of 5 examples."""
+    model, rng = MODELS["mlp"][0], np.random.default_rng(1)
+    data = rng.standard_normal((21, 8)), rng.integers(0, 8, 21)
+    epochs = fit(model, LOSS, OPTIMIZER, start("mlp"), data, epochs=STEPS, batch_size=batch_size, layout=layout)
+    states, metrics = zip(*epochs, strict=True)
+    return states[-1], [of_epoch["loss"] for of_epoch in metrics]
 
 
 def off(found: PyTree, expected: PyTree) -> float:

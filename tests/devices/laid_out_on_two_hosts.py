@@ -12,12 +12,12 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from handgrad.training import layouts
+from handgrad.training import connect
 
 
 def main(port: str, rank: int) -> None:
     jax.config.update("jax_enable_x64", True)
-    layouts.connect(f"127.0.0.1:{port}", rank, 2, timeout=60)
+    connect(f"127.0.0.1:{port}", rank, 2, timeout=60)
     from devices import laid_out  # makes layers, which needs no device, and parameters, which does
 
     found = {}
@@ -35,6 +35,9 @@ def main(port: str, rank: int) -> None:
                 found[f"{name}, {layout_name}"] = laid_out.off(whole(state), expected)
                 parts = whole(layout.place_batch(mine, part=True))
                 found[f"{name}, {layout_name}, from parts"] = laid_out.off(parts, batch)
+    layout = laid_out.layout_of("mlp", "fully sharded", "explicit")
+    curves = [laid_out.fitted(on)[1] for on in (None, layout)]
+    found["fit"] = float(np.max(np.abs(np.subtract(*curves))))
     print(json.dumps(found))
 
 

@@ -14,7 +14,7 @@ from jax.sharding import AxisType, PartitionSpec as P
 import handgrad as hg
 from handgrad.checks import InputError
 from handgrad.models import Gpt2Config, LlamaConfig
-from handgrad.training import TrainState, init_state, layouts
+from handgrad.training import TrainState, connect, init_state, layouts
 
 ROWS = (("0.W", P("model", None)),)
 
@@ -45,6 +45,22 @@ def test_training_is_that_of_one_device(name, layout, axes):
     expected, expected_values = on_one_device(name)
     assert laid_out.off(state, expected) < 1e-12
     assert max(map(abs, np.subtract(values, expected_values))) < 1e-12
+
+
+@pytest.mark.parametrize(
+    "layout",
+    ["data", "fully sharded", *(pytest.param(name, marks=pytest.mark.slow) for name in list(laid_out.LAYOUTS)[2:])],
+)
+def test_fit_has_the_curve_of_one_device(layout):
+    """Epochs whose last batch is padded; the caller is not on the mesh."""
+    placed = laid_out.layout_of("mlp", layout, "explicit")
+    state, curve = laid_out.fitted(placed)
+    expected, expected_curve = laid_out.fitted(None)
+    assert jax.sharding.get_abstract_mesh().empty
+    assert len(curve) == laid_out.STEPS
+    assert max(map(abs, np.subtract(curve, expected_curve))) < 1e-12
+    assert laid_out.off(state, expected) < 1e-12
+    assert state.params[0].W.sharding.is_equivalent_to(placed.shardings(state).params[0].W, 2)
 
 
 def of_gpt2(layout):
@@ -101,13 +117,17 @@ def state_of(rows):
         (lambda: layouts.Layout(mesh(), (("0.W", P(None, "expert")),)), "rule '0.W' needs the mesh axis 'expert'"),
         (lambda: layouts.Layout(mesh(), (("0.W", P("model", None, None)),)).place(state_of(4)), "at most the 2 axes"),
         (lambda: layouts.Layout(jax.make_mesh((8,), ("x",))), "the batch needs the mesh axis 'data'"),
-        (lambda: layouts.data_parallel(mesh()).place_batch((np.ones((6, 2)), None)), "0 .* multiple of 4 .*(6, 2)"),
-        (lambda: layouts.data_parallel(mesh()).place_batch((np.ones(()),)), "multiple of 4 examples"),
+        (
+            lambda: layouts.data_parallel(mesh()).place_batch((np.ones((6, 2)), None)),
+            "in array 0 must .* of the 4 .*, got 6",
+        ),
+        (lambda: layouts.data_parallel(mesh()).place_batch((np.ones(()),)), "array 0 .* has no axis of examples"),
+        (lambda: laid_out.fitted(layouts.data_parallel(mesh()), 6), "fit: batch_size must be .* 4 devices .*, got 6"),
         (lambda: layouts.make_mesh(16), "at most the 8 devices, got 16 × 1"),
         (lambda: layouts.make_mesh(model=3), "model must divide the 8 devices, got 3"),
         (lambda: layouts.make_mesh(axes="manual"), "axes must be 'explicit' or 'auto'"),
-        (lambda: layouts.connect("nowhere", 1, 2), "coordinator must be 'host:port', got 'nowhere'"),
-        (lambda: layouts.connect("127.0.0.1:1234", 2, 2), "process must be one of 0 … 1, got 2"),
+        (lambda: connect("nowhere", 1, 2), "coordinator must be 'host:port', got 'nowhere'"),
+        (lambda: connect("127.0.0.1:1234", 2, 2), "process must be one of 0 … 1, got 2"),
     ],
 )
 def test_refusals(call, sentence):
@@ -118,7 +138,7 @@ def test_refusals(call, sentence):
 def test_a_coordinator_that_does_not_answer():
     address = f"127.0.0.1:{free_port()}"
     with pytest.raises(InputError, match=rf"the coordinator at {address} didn't answer process 1 in 0\.3 s \("):
-        layouts.connect(address, 1, 2, timeout=0.3)
+        connect(address, 1, 2, timeout=0.3)
 
 
 def test_a_mesh_of_some_devices():

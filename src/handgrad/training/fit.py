@@ -11,6 +11,7 @@ from handgrad.training.batches import Data, InMemory, Plan, Streamed
 from handgrad.training.checkpoints import Checkpoints
 from handgrad.training.epochs import Callback, Epochs
 from handgrad.training.evaluation import EarlyStopping, Evaluate, Metrics
+from handgrad.training.layouts import Layout, on_mesh
 from handgrad.training.live_check import live_check
 from handgrad.training.position import Position
 from handgrad.training.state import TrainState
@@ -33,6 +34,7 @@ def fit(
     callbacks: Sequence[Callback] = (),
     checkpoints: Checkpoints | None = None,
     position: Position | None = None,
+    layout: Layout | None = None,
     progress: bool = False,
     **options: Unpack[StepOptions],
 ) -> Iterator[tuple[TrainState, Metrics]]:
@@ -60,15 +62,18 @@ def fit(
       checkpoints: where to save the run: when they are due, after the last epoch, and on SIGTERM and Ctrl-C.
       position: where `checkpoints.restore` found it; None is after as many epochs as state.step has, 0 for
         an iterable.
+      layout: where the state and the batches are placed on several devices; on several hosts, each has all the data, or
+        an iterable of batches that `layout.place_batch` has made of parts. None leaves them where they are.
       progress: True shows a progress bar (rich).
       **options: `by`, `micro_batches`, `compute_dtype`: see StepOptions.
     Yields:
       (state, metrics) after each epoch: "epoch", "step", "loss" (the mean over the examples of the epoch, each before
       its step), "skipped" (steps, where any were), and evaluate's.
     Raises:
-      InputError: before anything is computed: a count below 1; a batch larger than the data; x and target, or two
-        leaves of one of them, with different numbers of examples; a state without a key. While training: an iterable
-        without a batch, or with one larger than its first; evaluate has no such metric.
+      InputError: before anything is computed: a count below 1; a batch larger than the data, or that the layout's mesh
+        doesn't divide; x and target, or two leaves of one of them, with different numbers of examples; a state without
+        a key. While training: an iterable without a batch, or with one larger than its first; evaluate has no such
+        metric.
       NotFiniteError, GradientError: see nonfinite and check_every.
       Interrupted: by a signal, after saving.
     """
@@ -83,11 +88,16 @@ def fit(
         stops=nonfinite == "stop",
         inspect=live_check(model, loss) if check_every else None,
         every=check_every or 1,
+        place=layout.place_batch if layout else lambda batch: batch,
     )
     if isinstance(data, tuple) and len(data) in (2, 3):
         source = InMemory(plan, data, batch_size)
         first = Position(epoch=int(state.step) // source.steps)
+        if layout is not None and batch_size is not None:
+            layout.check_batch("fit", "batch_size", batch_size)
     else:
         source, first = Streamed(plan, data), Position()
     run = Epochs(source, plan.stops, evaluate, early_stopping, tuple(callbacks), checkpoints)
-    return run.after(state, position or first, epochs, progress)
+    if layout is None:
+        return run.after(state, position or first, epochs, progress)
+    return on_mesh(layout.mesh, run.after(layout.place(state), position or first, epochs, progress))

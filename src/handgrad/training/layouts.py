@@ -11,20 +11,21 @@ What each layout communicates, and when to choose which: docs/scaling.md.
 """
 
 import re
-import socket
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import jax
+import jax.numpy as jnp
+from jax.core import Tracer
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec as P
 from jaxtyping import Array, PyTree
 
-from handgrad.checks import InputError, check_choice, check_count, check_positive, describe, path_name
+from handgrad.checks import InputError, check_choice, check_count, path_name
 from handgrad.meshes import axis_names
 from handgrad.training.state import TrainState
 
+T = TypeVar("T")
 Rules = Sequence[tuple[str, P]]
 
 # Tensor parallelism of a GPT-2 and of a Llama (Shoeybi et al. 2019): what enters a branch is split by columns, what
@@ -127,19 +128,31 @@ class Layout:
         Raises:
           InputError: the devices don't divide the examples.
         """
-        mesh = self.mesh.local_mesh if part else self.mesh
-        sharding, devices = NamedSharding(self.mesh, P("data")), mesh.shape["data"]
+        sharding = NamedSharding(self.mesh, P("data"))
 
         def put(path: jax.tree_util.KeyPath, a: Array) -> Array:
-            if not a.shape or a.shape[0] % devices:
-                name, wanted = path_name(path), f"a multiple of {devices} examples, the devices along mesh axis 'data'"
-                raise InputError(f"Layout.place_batch: array {name} of the batch must have {wanted}, got {describe(a)}")
-            if not isinstance(a, jax.core.Tracer):
+            if not a.shape:
+                raise InputError(f"Layout.place_batch: array {path_name(path)} of the batch has no axis of examples")
+            self.check_batch("Layout.place_batch", f"examples in array {path_name(path)}", a.shape[0], part)
+            if not isinstance(a, Tracer):
+                if isinstance(a, jax.Array) and a.sharding.is_equivalent_to(sharding, a.ndim):
+                    return a
                 return jax.make_array_from_process_local_data(sharding, a, None if part else a.shape)
             explicit = AxisType.Explicit in self.mesh.axis_types
             return jax.sharding.reshard(a, sharding) if explicit else jax.lax.with_sharding_constraint(a, sharding)
 
         return jax.tree.map_with_path(put, batch)
+
+    def check_batch(self, where: str, name: str, examples: int, part: bool = False) -> None:
+        """So many examples, of the whole batch or of a host's part, can be split over "data".
+
+        Raises:
+          InputError: they can't.
+        """
+        devices = (self.mesh.local_mesh if part else self.mesh).shape["data"]
+        if examples % devices:
+            wanted = f"a multiple of the {devices} devices along mesh axis 'data'"
+            raise InputError(f"{where}: {name} must be {wanted}, got {examples}")
 
     def _spec(self, name: str, shape: tuple[int, ...]) -> P:
         """One parameter's PartitionSpec."""
@@ -211,43 +224,20 @@ def make_mesh(data: int | None = None, model: int = 1, *, axes: Literal["explici
     return jax.make_mesh((data, model), ("data", "model"), axis_types=(kind, kind), devices=devices[: data * model])
 
 
-def connect(coordinator: str, process: int, processes: int, timeout: float = 300.0) -> None:
-    """jax.distributed.initialize: makes this process one of several, before it uses a device.
-
-    JAX ends the process, with a stack trace, if it can't connect in time; so the address is tried first. Process 0 is
-    the coordinator itself, and waits for the others.
-
-    Args:
-      coordinator: "host:port" of process 0.
-      process, processes: which one this is, from 0, and how many there are.
-      timeout: seconds.
-    Raises:
-      InputError: nothing answers at this address in time; an argument is out of range.
-    """
-    check_count("connect", "processes", processes)
-    check_positive("connect", "timeout", timeout)
-    host, _, port = coordinator.rpartition(":")
-    if not (host and port.isdecimal()):
-        raise InputError(f"connect: coordinator must be 'host:port', got {coordinator!r}")
-    if process not in range(processes):
-        raise InputError(f"connect: process must be one of 0 … {processes - 1}, got {process!r}")
-    deadline = time.monotonic() + timeout
-    while process != 0:
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), max(0.1, deadline - time.monotonic())).close()
-            break
-        except OSError as error:
-            if time.monotonic() > deadline:
-                reason = f"{coordinator} didn't answer process {process} in {timeout:g} s ({error})"
-                raise InputError(f"connect: the coordinator at {reason}") from None
-            time.sleep(0.1)
-    left = max(1, round(deadline - time.monotonic()))
-    jax.distributed.initialize(coordinator, processes, process, initialization_timeout=left)
+def on_mesh(mesh: Mesh, steps: Iterator[T]) -> Iterator[T]:
+    """What a generator yields that runs under this mesh; its caller runs under another."""
+    while True:
+        with jax.set_mesh(mesh):
+            try:
+                step = next(steps)
+            except StopIteration:
+                return
+        yield step
 
 
 def _put(a: Array, sharding: NamedSharding) -> Array:
     """jax.device_put, for typed random keys as well, which it can't put on several hosts."""
-    if not jax.dtypes.issubdtype(a.dtype, jax.dtypes.prng_key):
+    if not jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
         return jax.device_put(a, sharding)
     return jax.random.wrap_key_data(jax.device_put(jax.random.key_data(a), sharding), impl=jax.random.key_impl(a))
 
