@@ -66,15 +66,22 @@ def first_group(line: str, devices: int) -> tuple[int, ...]:
     ids = re.search(r"(?:replica_groups|source_target_pairs)=\{\{([\d,]*)\}", line)
     if ids:
         return tuple(int(n) for n in ids[1].split(","))
-    if iota := re.search(r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", line):
-        sizes = [int(n) for n in iota[3].split(",")]
-        order = [int(n) for n in iota[4].split(",")] if iota[4] else range(len(sizes))
-        places = np.arange(math.prod(sizes)).reshape(sizes).transpose(order)
-        return tuple(places.reshape(int(iota[1]), int(iota[2]))[0].tolist())
-    if mesh := re.search(r"replica_groups=mesh\[([^\]]*)\] ?\{([^}]*)\}", line):
+    if iota := re.search(r"replica_groups=\[(\d+),(\d+)\]<=(\[[\d,]+\](?:T\([\d,]+\))?)", line):
+        return tuple(iota_of(iota[3]).reshape(int(iota[1]), int(iota[2]))[0].tolist())
+    if mesh := re.search(r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\((.*?)\))? ?\{([^}]*)\}", line):
         sizes = {name: int(n) for name, n in re.findall(r"'(\w+)'=(\d+)", mesh[1])}
-        names = re.findall(r"'(\w+)'", mesh[2])
-        places = np.arange(math.prod(sizes.values())).reshape(*sizes.values())
-        first = tuple(slice(None) if name in names else 0 for name in sizes)
-        return tuple(np.ravel(places[first]).tolist())
-    return tuple(range(devices))
+        places = iota_of(mesh[2] or f"[{math.prod(sizes.values())}]").reshape(*sizes.values())
+        names = re.findall(r"'(\w+)'", mesh[3])
+        return tuple(np.ravel(places[tuple(slice(None) if name in names else 0 for name in sizes)]).tolist())
+    if "replica_groups={}" in line:
+        return tuple(range(devices))
+    raise ValueError(f"the devices of a collective are written in a form that isn't known: {line.strip()}")
+
+
+def iota_of(text: str) -> np.ndarray:
+    """The numbers of "[2,4]T(1,0)": 0 … 7 in two rows, transposed."""
+    found = re.fullmatch(r"\[([\d,]+)\](?:T\(([\d,]+)\))?", text)
+    assert found is not None
+    sizes, order = found.groups()
+    places = np.arange(math.prod(map(int, sizes.split(",")))).reshape([int(n) for n in sizes.split(",")])
+    return places.transpose([int(n) for n in order.split(",")]) if order else places

@@ -138,7 +138,7 @@ def places(tree: PyTree[Array], batch: int) -> int:
 
 def gathered(params: PyTree[Array], x: PyTree[Array]) -> PyTree[Array]:
     """Parameters all-gathered along the mesh axes that shard the batch, as in fully sharded data parallelism (FSDP).
-    Under Auto axes the compiler does this."""
+    Under Auto axes the compiler decides."""
     of_batch = {name for a in jax.tree.leaves(x) for name in axis_names(spec(a)[0])}
 
     def gather(p: Array) -> Array:

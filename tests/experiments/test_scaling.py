@@ -44,6 +44,8 @@ def test_collectives_of_a_program():
         ("replica_groups=[4,2]<=[2,4]T(1,0)", (0, 4)),
         ("replica_groups=[4,2]<=[2,2,2]T(0,2,1)", (0, 2)),
         ("replica_groups=mesh['a'=2,'b'=1,'c'=4] {'a','c'}", tuple(range(8))),
+        ("replica_groups=mesh['a'=4,'b'=2], device_ids=([2,4]T(1,0)) {'a'}", (0, 1, 2, 3)),
+        ("replica_groups=mesh['a'=4,'b'=2], device_ids=([2,4]T(1,0)) {'b'}", (0, 4)),
         ("replica_groups={}", tuple(range(8))),
         ("source_target_pairs={{0,3},{1,2}}", (0, 3)),
     ],
