@@ -48,8 +48,7 @@ def test_training_is_that_of_one_device(name, layout, axes):
 
 
 @pytest.mark.parametrize(
-    "layout",
-    ["data", "fully sharded", *(pytest.param(name, marks=pytest.mark.slow) for name in list(laid_out.LAYOUTS)[2:])],
+    "layout", [pytest.param(name, marks=[pytest.mark.slow] * (name != "fully sharded")) for name in laid_out.LAYOUTS]
 )
 def test_fit_has_the_curve_of_one_device(layout):
     """Epochs whose last batch is padded; the caller is not on the mesh."""
