@@ -3,6 +3,7 @@
 The digits demo is in `handgrad.training.digits`.
 """
 
+from handgrad.training import digits as digits
 from handgrad.training.checkpoints import Checkpoints as Checkpoints
 from handgrad.training.epochs import NotFiniteError as NotFiniteError
 from handgrad.training.evaluation import (
