@@ -4,7 +4,7 @@ import contextlib
 import time
 from collections.abc import Mapping
 
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from handgrad.training.position import Position
 
@@ -15,7 +15,7 @@ class ProgressBar(contextlib.AbstractContextManager["ProgressBar"]):
 
     def __init__(self, first: int, epochs: int, steps: int | None):
         text = TextColumn("{task.description}")
-        self._progress = Progress(text, BarColumn(bar_width=20), TaskProgressColumn(), TimeRemainingColumn())
+        self._progress = Progress(text, BarColumn(bar_width=8), TimeRemainingColumn())
         self._first, self._epochs, self._steps = first, epochs, steps
         self._task = self._progress.add_task("", total=epochs * (steps or 1))
         self._metrics: Mapping[str, float] = {}
@@ -43,6 +43,6 @@ class ProgressBar(contextlib.AbstractContextManager["ProgressBar"]):
     def _show(self, loss: float, epoch: int, done: int) -> None:
         accuracies = [name for name in self._metrics if name.endswith("accuracy")]
         rate = self._seen / max(time.perf_counter() - self._start, 1e-9)
-        shown = [f"epoch {epoch}/{self._first + self._epochs}", f"loss {loss:.4g}"]
-        shown += [f"{name.replace('_', ' ')} {self._metrics[name]:.4f}" for name in accuracies[:1]]
+        shown = [f"epoch {epoch}/{self._first + self._epochs}", f"loss {loss:.3g}"]
+        shown += [f"accuracy {100 * self._metrics[name]:.1f} %" for name in accuracies[-1:]]
         self._progress.update(self._task, completed=done, description="  ".join([*shown, f"{rate:,.0f} examples/s"]))
