@@ -89,6 +89,14 @@ def test_a_value_that_is_not_finite(in_memory):
     assert_same(state.params, expected.params, 1e-12)
 
 
+def test_a_label_out_of_range():
+    """Its loss is NaN by the rule, and not that of another class."""
+    state = init_state(hg.LinearParams(jnp.zeros((3, 2)), jnp.zeros(2)), SGD, KEY)
+    epochs = fit(hg.linear(2), hg.softmax_cross_entropy(), SGD, state, (X, np.arange(10) % 3), batch_size=10, epochs=1)
+    with pytest.raises(NotFiniteError, match="in step 1 .* a label that is out of range"):
+        next(epochs)
+
+
 def test_early_stopping_and_callbacks():
     """Two epochs after the best one; a callback's True."""
     values = iter([3.0, 2.0, float("nan"), 2.5, 1.0])

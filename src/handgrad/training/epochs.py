@@ -116,7 +116,8 @@ class Epochs:
         what = f"the objective is {value}" if np.isinf(value) else "the objective or its gradient is not finite"
         raise NotFiniteError(
             f"fit: {what} in step {int(state.step) + 1} (epoch {position.epoch + 1}); "
-            f"the parameters are those before this step",
+            "the parameters are those before this step. Often it is a learning rate that is too high, or a label that is "
+            "out of range",
             state,
         )
 
