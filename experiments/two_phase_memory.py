@@ -2,14 +2,15 @@
 
 One training step of `repeat` of residual tanh blocks, with the gradient clipped to a global norm, two ways:
 `two_phase_step`, and `jax.grad` of the same scanned model with `optax.clip_by_global_norm`. Both compiled with the
-parameters and the optimizer's state donated. For each optimizer and batch: XLA's temporary memory, the time of a step
-(in turn, in one process; the median of the ratios of pairs), and how far the parameters are apart after all steps, as a
-share of their norm.
+parameters and the optimizer's state donated. For each optimizer and batch: XLA's temporary memory, the processor time
+of a step (in turn, in one process; the median of the ratios of pairs), and how far the parameters are apart after all
+steps, as a share of their norm.
 
     python experiments/two_phase_memory.py --out runs/two_phase_memory.json
 """
 
 import statistics
+import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -85,7 +86,8 @@ def measure(options: Options, name: str, batch: int) -> dict[str, Any]:
         states[way], _ = programs[way](states[way], x, target)
         return states[way]
 
-    seconds = study.in_turn({way: partial(step_on, way) for way in WAYS}, options.steps, warm_up=0)
+    runs = {way: partial(step_on, way) for way in WAYS}
+    seconds = study.in_turn(runs, options.steps, warm_up=0, clock=time.process_time)
     for way in WAYS:
         row[way]["seconds"] = statistics.median(seconds[way])
     two, one = (row[way]["temp_bytes"] for way in WAYS)

@@ -19,7 +19,7 @@ from handgrad.factors import Factor, materialize as materialize
 from handgrad.factors.trees import with_mask
 from handgrad.layers import Layer, Loss
 from handgrad.layers.layer import check_layer, check_loss, passed_back
-from handgrad.layers.sums import sums_only
+from handgrad.layers.sums import sums_only, with_sums
 from handgrad.meshes import Types, gathered
 from handgrad.rule import Rule, differentiable
 
@@ -158,6 +158,31 @@ def value_and_factors(model: Layer, loss: Loss) -> OfExamples[tuple[Float[Array,
         return losses, factors_of(model, loss, model_residuals, dprediction, loss_residuals)
 
     return losses_and_factors
+
+
+def value_and_parts(
+    where: str, model: Layer, loss: Loss, share: float
+) -> OfBatch[tuple[Array, PyTree[Factor | Array]]]:
+    """`value_and_grad` with factors for gradients: those of Σ_b w_b loss_b, the w_b being in their cotangents.
+
+    Args:
+      where: the function that errors name.
+      share: layers that loop over others return sums in the place of factors whose sum is at most so many times as
+        large as they are.
+    """
+    check_layer(where, model)
+    check_loss(where, loss)
+
+    def of_batch(
+        params: PyTree, x: PyTree, target: PyTree, weights: Weights = None, key: Key = None
+    ) -> tuple[Array, PyTree[Factor | Array]]:
+        params, x, target, w = check_batches(where, params, x, target, weights)
+        prediction, residuals = model.forward(params, x, key)
+        losses, dprediction = losses_and_cotangent(loss, prediction, target, w)
+        _, factors = model.backward(with_sums(residuals, share), dprediction)
+        return weighted_sum(losses, w), factors
+
+    return of_batch
 
 
 def losses_and_cotangent(

@@ -64,6 +64,15 @@ def take_rows(table: Shaped[Array, "rows ..."], ids: Int[Array, "*shape"], fill_
     return along([*spec(ids), *spec(table)[1:]], take, table, ids)
 
 
+def with_rows(table: Shaped[Array, "..."], ids: Int[Array, " k"], rows: Shaped[Array, "k ..."]) -> Array:
+    """The table with these rows in the places that distinct ids name; those of out-of-bounds ids are dropped."""
+
+    def put(table: Array, ids: Array, rows: Array) -> Array:
+        return table.at[ids].set(rows, mode="drop")
+
+    return along(spec(table), put, table, ids, rows)
+
+
 def segment_sum(Delta: Shaped[Array, "*shape n"], ids: Int[Array, "*shape"], rows: int) -> Shaped[Array, "{rows} n"]:
     """Row i is the sum of the rows of Delta whose id is i; ids outside 0 … rows − 1 are dropped."""
 
@@ -71,6 +80,11 @@ def segment_sum(Delta: Shaped[Array, "*shape n"], ids: Int[Array, "*shape"], row
         return jnp.zeros((rows, Delta.shape[-1]), Delta.dtype).at[ids].add(Delta, mode="drop")
 
     return along([None, spec(Delta)[-1]], add, Delta, ids)
+
+
+def first(A: Array) -> Shaped[Array, ""]:
+    """The first element, or 0 where there is none."""
+    return along([], lambda A: jnp.sum(A.reshape(-1)[:1]), A)
 
 
 def along_batch(function: Callable[..., T], *arrays: PyTree[Array]) -> T:
@@ -92,14 +106,14 @@ def scan(
     body: Callable[[C, X], tuple[C, T]], carry: C, xs: X, length: int | None = None, reverse: bool = False
 ) -> tuple[C, T]:
     """jax.lax.scan; the initial carry gets the sharding, and the varying axes, of the carry that `body` returns."""
-    if _is_placed((carry, xs)) and all(len(a) for a in jax.tree.leaves(xs)):
+    if is_placed((carry, xs)) and all(len(a) for a in jax.tree.leaves(xs)):
         carry = _settled(lambda carry: body(carry, jax.tree.map(lambda a: a[0], xs))[0], carry)
     return jax.lax.scan(body, carry, xs, length, reverse)
 
 
-def fori_loop(count: int, body: Callable[[Array, T], T], carry: T, *closed_over: PyTree[Array]) -> T:
+def fori_loop(count: int | Array, body: Callable[[Array, T], T], carry: T, *closed_over: PyTree[Array]) -> T:
     """jax.lax.fori_loop from 0, its carry as in `scan`; `closed_over` are the arrays that `body` closes over."""
-    if _is_placed((carry, closed_over)):
+    if is_placed((carry, closed_over)):
         carry = _settled(lambda carry: body(jnp.asarray(0), carry), carry)
     return jax.lax.fori_loop(0, count, body, carry)
 
@@ -199,6 +213,12 @@ def varying_together(tree: PyTree[Array]) -> PyTree[Array]:
     return jax.tree.map(lambda leaf: _vary(leaf, axes) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, tree)
 
 
+def is_placed(tree: PyTree[Array]) -> bool:
+    """Whether arrays have Explicit axes or vary along those of shard_map."""
+    types = [jax.typeof(leaf) for leaf in jax.tree.leaves(tree)]
+    return any(_has_explicit_axes(of) or _varying(of) for of in types)
+
+
 def _without(axis: MeshAxes, names: set[str]) -> MeshAxes:
     """The same but for some mesh axes, as a PartitionSpec writes it."""
     left = tuple(name for name in axis_names(axis) if name not in names)
@@ -241,11 +261,6 @@ def _vary(value: Array, axes: frozenset[str]) -> Array:
 def _varying(of: ShapedArray) -> frozenset[str]:
     """The axes of jax.shard_map that an array of this type varies along."""
     return of.manual_axis_type.varying
-
-
-def _is_placed(tree: PyTree[Array]) -> bool:
-    types = [jax.typeof(leaf) for leaf in jax.tree.leaves(tree)]
-    return any(_has_explicit_axes(of) or _varying(of) for of in types)
 
 
 def _has_explicit_axes(of: ShapedArray) -> bool:

@@ -61,10 +61,12 @@ def test_what_an_id_outside_brings_is_dropped():
     @jit
     def folds(f, others):
         inner = [f.inner(other) for other in others]
-        return inner, (f.sum(), f.sum(jnp.asarray([1.0, 2.0])), f.sq_norms(), f.second_moment())
+        return inner, (f.sum(), f.sum(jnp.asarray([1.0, 2.0])), f.sq_norms(), f.second_moment(), f.touched())
 
-    inner, (total, weighted, sq_norms, second_moment) = folds(factor, others)
+    inner, (total, weighted, sq_norms, second_moment, (rows, G)) = folds(factor, others)
     assert np.isfinite(inner).all()
+    assert rows.tolist() == [1, 5, 5, 5]
+    assert G.tolist() == [[5], [0], [0], [0]]
     assert total.tolist() == [[0], [5], [0], [0], [0]]
     assert weighted.tolist() == [[0], [8], [0], [0], [0]]
     assert sq_norms.tolist() == [4, 9]

@@ -11,6 +11,7 @@ from helpers import assert_same, drawn
 import handgrad as hg
 from handgrad.factors import Outer, Stacked, Total
 from handgrad.training import init_state, two_phase_step, update
+from handgrad.training.leafwise import leafwise
 
 RNG = np.random.default_rng(0)
 BATCH, STEPS = 4, 3
@@ -85,6 +86,27 @@ LAYERWISE = {
     "sm3": (optax.sm3(0.1), "a state of shape (2,)"),
     "muon": (optax.contrib.muon(0.1), "reshape in scale_by_muon"),
 }
+# With f(0, p) = p for W, and no state of its own: W's elements without a gradient need no update.
+KEEP_UNTOUCHED = {
+    "sgd": optax.sgd(0.1),
+    "schedule": optax.sgd(optax.cosine_decay_schedule(0.1, 5)),
+    "inject_hyperparams": ELEMENTWISE["inject_hyperparams"],
+    "sign_sgd": optax.sign_sgd(0.1),
+    "clip": then_sgd(optax.clip(0.5)),
+    "of another": then_sgd(optax.add_decayed_weights(0.1, mask={"W": False, "b": True})),
+    "partition": optax.partition({"W": optax.sgd(0.1), "b": optax.adam(0.1)}, {"W": "W", "b": "b"}),
+    "condition": optax.conditionally_transform(optax.sgd(0.1), before_the_third),
+}
+# Without a state of its own, but with an update for them; or, as random numbers, one that isn't their own.
+MOVE_UNTOUCHED = {
+    "decay": then_sgd(optax.add_decayed_weights(0.1)),
+    "noise": then_sgd(optax.add_noise(0.1, 0.5, jax.random.key(0))),
+    "normalized": optax.stateless(lambda g, _: jax.tree.map(lambda a: -a / jnp.abs(a), g)),
+    "of params": optax.stateless(lambda g, p: jax.tree.map(lambda a, b: -a * b, g, p)),
+    "bias": optax.stateless(lambda g, _: jax.tree.map(lambda a: 1e-3 - a, g)),
+    "drawn": optax.stateless(lambda g, _: jax.tree.map(lambda a: a * jax.random.normal(jax.random.key(0), a.shape), g)),
+    "positive": then_sgd(optax.keep_params_nonnegative()),
+}
 # What needs several parameters' gradients for one of them, and where they meet.
 TOGETHER = {
     "clip_by_global_norm": optax.chain(optax.clip_by_global_norm(1.0), optax.adam(0.1)),
@@ -136,6 +158,20 @@ def test_the_numbers_are_optaxs(kind):
         found, expected = ([numbers(leaf) for leaf in jax.tree.leaves(one)] for one in pair)
         for one, two in zip(found, expected, strict=True):
             np.testing.assert_allclose(one, two, rtol=1e-9, atol=1e-12, err_msg=name)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
+def test_who_keeps_what_has_no_gradient(dtype):
+    """Those that are proven to, and nobody with a state of the parameter, as momentum and Adam."""
+    params = jax.tree.map(lambda p: jnp.asarray(p, dtype), PARAMS)
+
+    def kept(optimizers):
+        programs = ((name, leafwise("update", one, params, one.init(params))) for name, one in optimizers.items())
+        return {name for name, program in programs if program.keeps_untouched(0, params["W"].dtype)}
+
+    others = ELEMENTWISE | {name: optimizer for name, (optimizer, _) in LAYERWISE.items()} | MOVE_UNTOUCHED
+    assert kept(KEEP_UNTOUCHED) == set(KEEP_UNTOUCHED)
+    assert kept(others) == {"inject_hyperparams"}
 
 
 def test_a_branch_of_one_stack():

@@ -17,9 +17,14 @@ from handgrad.training import MicroBatches, init_state, train_step, two_phase_st
 RNG = np.random.default_rng(0)
 IDS, NEXT_IDS = (RNG.integers(0, 7, (4, 3)) for _ in range(2))
 BLOCKS = hg.repeat(hg.residual(hg.chain(hg.linear(4), hg.tanh())), 3)
-# The first has more rows than its matrices have sides, so that its norm is multiplied out; the others Gram products.
+# Rows are few for the wide matrices alone: the others are multiplied once. A table has more rows than tokens.
 MODELS = {
-    "mlp": (hg.mlp((2, 3), hg.tanh()), RNG.standard_normal((5, 2)), CLASSES),
+    "wide": (
+        hg.chain(hg.linear(32), hg.repeat(hg.residual(hg.chain(hg.linear(32), hg.tanh())), 3), hg.linear(3)),
+        RNG.standard_normal((5, 90)),
+        CLASSES,
+    ),
+    "table": (hg.chain(hg.embedding(40, 2), hg.flatten(), hg.linear(3)), RNG.integers(0, 9, (5, 4)), CLASSES),
     "repeat": WHOLE["repeat"],
     "convolution": (
         hg.chain(hg.convolution(3, 2), hg.tanh(), hg.flatten(), hg.linear(3)),
@@ -36,6 +41,7 @@ MODELS = {
 }
 OPTIMIZERS = {
     "sgd": optax.sgd(0.1),
+    "schedule": optax.sgd(optax.cosine_decay_schedule(0.1, 5)),
     "momentum": optax.sgd(0.1, momentum=0.9, nesterov=True),
     "adam": optax.adam(0.01),
     "adamw": optax.adamw(optax.cosine_decay_schedule(0.1, 5), weight_decay=0.1),
@@ -67,12 +73,13 @@ def factors_of(name):
 @pytest.mark.parametrize(
     ("name", "runs"),
     [
-        ("mlp", [("adamw", 0.05), ("lamb", None)]),
+        ("wide", [("momentum", 0.05), ("schedule", None)]),
+        ("table", [("sgd", 0.05), ("schedule", None), ("adam", 0.05)]),
         ("repeat", [("sgd", 0.05), ("adam", 0.05), ("masked", None), ("rmsprop", 1e6)]),
         ("convolution", [("momentum", 0.05)]),
         ("kernels", [("adam", 0.05)]),
         ("tied", [("adamw", 0.05)]),
-        ("batch_norm", [("momentum", 0.05)]),
+        ("batch_norm", [("momentum", 0.05), ("lamb", None)]),
     ],
 )
 def test_several_steps_are_those_of_the_whole_gradient(name, runs):
@@ -141,19 +148,19 @@ def test_micro_batches_and_summed_gradients_are_one_batch():
         assert_same(found, expected, rtol=1e-11)
 
 
-def test_low_precision_is_summed_in_float32():
-    factors = {"b": Total(jnp.full((512, 2), 0.01, jnp.bfloat16))}
-    params = {"b": jnp.zeros(2, jnp.bfloat16)}
-    optimizer = optax.sgd(1.0)
-    new, _ = jax.jit(lambda p: update(factors, p, optimizer.init(p), optimizer))(params)
+def test_low_precision_is_summed_in_float32_and_a_zero_gradient_is_not_clipped():
+    low, zero = {"b": Total(jnp.full((512, 2), 0.01, jnp.bfloat16))}, {"b": Total(jnp.zeros((3, 2)))}
+    params, optimizer = ({"b": jnp.zeros(2, jnp.bfloat16)}, {"b": np.ones(2)}), optax.sgd(1.0)
+
+    @jax.jit
+    def both(params):
+        given = zip((low, zero), params, (None, 1.0), strict=True)
+        return [update(factors, p, optimizer.init(p), optimizer, clip)[0] for factors, p, clip in given]
+
+    new, same = both(params)
     assert new["b"].dtype == jnp.bfloat16
     np.testing.assert_allclose(np.float64(new["b"]), -0.01, rtol=4e-3)
-
-
-def test_a_zero_gradient_is_not_clipped():
-    factors, params, optimizer = {"b": Total(jnp.zeros((3, 2)))}, {"b": np.ones(2)}, optax.sgd(1.0)
-    new, _ = jax.jit(lambda params: update(factors, params, optimizer.init(params), optimizer, 1.0))(params)
-    assert_same(new, params)
+    assert_same(same, params[1])
 
 
 @pytest.mark.parametrize(
@@ -229,14 +236,16 @@ def test_a_kernel_is_multiplied_once(stacked):
     assert ours.count("lhs_spec=(0, 3, 1, 2), rhs_spec=(3, 2, 0, 1), out_spec=(0, 3, 1, 2)") == 3
 
 
-@pytest.mark.parametrize(
-    ("stacked", "rows", "optimizer"), [(True, 4, "adam"), (True, 96, "sgd"), (False, 4, "sgd"), (False, 96, "adam")]
-)
-def test_the_whole_gradient_is_never_materialized(stacked, rows, optimizer):
-    """Both ways to the norm (4 rows: Gram; 96, more than n² / 2n: materialized), for layers of a stack and one by one.
-    Adam's old layer, the new one and its dW are live, and the two sides: not half of the sixteen layers."""
+def temp_bytes(step, *arguments, donate):
+    return jax.jit(step, donate_argnums=donate).lower(*arguments).compile().memory_analysis().temp_size_in_bytes
+
+
+@pytest.mark.parametrize(("stacked", "optimizer"), [(True, "adam"), (False, "sgd")])
+def test_the_whole_gradient_is_never_materialized(stacked, optimizer):
+    """Of few rows, for layers of a stack and one by one. Adam's old layer, the new one and its dW are live, and the two
+    sides: not half of the sixteen layers."""
     n, depth, optimizer = 128, 16, {"sgd": optax.sgd(0.1), "adam": optax.adam(0.1)}[optimizer]
-    side = jax.ShapeDtypeStruct((depth, rows, n) if stacked else (rows, n), np.float32)
+    side = jax.ShapeDtypeStruct((depth, 4, n) if stacked else (4, n), np.float32)
     param = jax.ShapeDtypeStruct((depth, n, n) if stacked else (n, n), np.float32)
     params = [param] if stacked else [param] * depth
 
@@ -244,6 +253,20 @@ def test_the_whole_gradient_is_never_materialized(stacked, rows, optimizer):
         factors = [Stacked(Outer(*s)) if stacked else Outer(*s) for s in sides]
         return update(factors, params, state, optimizer, 0.1)
 
-    arguments = [(side, side)] * len(params), params, jax.eval_shape(optimizer.init, params)
-    compiled = jax.jit(step, donate_argnums=(1, 2)).lower(*arguments).compile()
-    assert compiled.memory_analysis().temp_size_in_bytes < depth * n * n * 4 / 2
+    state = jax.eval_shape(optimizer.init, params)
+    assert temp_bytes(step, [(side, side)] * len(params), params, state, donate=(1, 2)) < depth * n * n * 4 / 2
+
+
+@pytest.mark.parametrize("name", ["many rows", "table"])
+def test_the_memory_of_a_step(name):
+    """Of many rows, dW takes the place of what tanh kept: two arrays of all layers are live, A and dW, not three. Of a
+    table, the touched rows."""
+    n, depth = 64, 16
+    blocks = hg.repeat(hg.residual(hg.chain(hg.linear(n), hg.tanh())), depth)
+    model, x, most = {
+        "many rows": (blocks, jax.ShapeDtypeStruct((n, n), np.float32), 2.6 * depth * n * n),
+        "table": (hg.embedding(5000, n, dtype="float32"), jax.ShapeDtypeStruct((8,), np.int32), 5000 * n / 50),
+    }[name]
+    target = jax.ShapeDtypeStruct((*x.shape[:1], n), np.float32)
+    state = jax.eval_shape(lambda: init_state(model.init(jax.random.key(0), x), SGD))
+    assert temp_bytes(two_phase_step(model, hg.squared_error(), SGD, 0.1), state, x, target, donate=0) < 4 * most

@@ -81,6 +81,16 @@ class Scatter(Factor):
     def by_token(self) -> "Scatter":
         return Scatter(self._named().reshape(-1), as_rows(self.Delta), self.rows, self.param_dtype)
 
+    def touched(self) -> tuple[Int[Array, " k"], Gradient]:
+        """Σ_b g_b as a sparse matrix, without the table: ids, each but the invalid id `rows` once, and their rows.
+
+        k is the number of tokens, or that of the table's rows where that is less. All-gathers tokens that are sharded.
+        """
+        ids, Delta = meshes.replicated((self._named().reshape(1, -1), as_rows(self.Delta)[None]))
+        ids, G = Scatter(ids, Delta, self.rows)._distinct()
+        again = jnp.concatenate([jnp.zeros(1, bool), ids[0, 1:] == ids[0, :-1]])
+        return jnp.where(again, self.rows, ids[0]), G[0]
+
     def project(self, P: Float[Array, "n_in r"]) -> Outer:
         """Pᵀ Σ_t e_id δ_tᵀ = Σ_t p_id δ_tᵀ: the rows of P that the ids name, and Δ."""
         check_projection("Scatter", P, self.shape)

@@ -1,5 +1,8 @@
 """Pytrees of factors, one in each parameter's place."""
 
+import math
+from collections.abc import Sequence
+
 import jax
 from jaxtyping import Array, Bool, PyTree
 
@@ -27,6 +30,21 @@ def materialize(factors: PyTree[Factor | Array], weights: Weights = None) -> PyT
         return factor
 
     return jax.tree.map(multiply, factors, is_leaf=is_factor)
+
+
+def materialize_within(factors: PyTree[Factor | Array], share: float) -> PyTree[Factor | Array]:
+    """Factors multiplied out where their sum is at most `share` times as large as they are; others unchanged."""
+    return jax.tree.map(
+        lambda leaf: leaf.sum() if is_factor(leaf) and is_sum_within((leaf,), share) else leaf,
+        factors,
+        is_leaf=is_factor,
+    )
+
+
+def is_sum_within(parts: Sequence[Factor | Array], share: float) -> bool:
+    """Whether the sum of these factors or arrays, all of one shape, is at most `share` times as large as they are."""
+    size = math.prod(parts[0].shape) * max(part.dtype.itemsize for part in parts)
+    return size <= share * max(1, sum(a.nbytes for a in jax.tree.leaves(parts)))
 
 
 def with_mask(factors: PyTree[Factor | Array], mask: Bool[Array, " batch ..."]) -> PyTree[Factor | Array]:

@@ -4,16 +4,20 @@ A layer that loops over others stacks the sides of their factors, to be multipli
 as in `value_and_grad`, that would cost their memory for nothing: the loop then multiplies them out itself, as jax.grad
 does, and returns arrays in their places.
 
+An update that takes either (`training.two_phase_step`) wants sums of those factors alone that would take more memory,
+or twice the time.
+
 The residuals carry this wish, as a static field: it is a part of their pytree structure. So they bring it through any
-layer, and no composition has to know of it; and a backward pass that a layer compiles by itself is compiled for both.
+layer, and no composition has to know of it; and a backward pass that a layer compiles by itself is compiled for each.
 """
 
+import math
 from dataclasses import dataclass, field, replace
 
 import jax
 from jaxtyping import PyTree
 
-from handgrad.factors import materialize
+from handgrad.factors.trees import materialize_within
 
 __all__ = []
 
@@ -23,25 +27,38 @@ class LoopResiduals:
     """The residuals of a layer that runs others in a loop, or their forward passes once more.
 
     Attributes:
-      sums: whether only gradients are wanted, so that dparams may be arrays.
+      sums: dparams may be arrays, in the place of factors whose sum is at most so many times as large as they are.
     """
 
-    sums: bool = field(default=False, metadata={"static": True})
+    sums: float = field(default=0.0, metadata={"static": True})
+
+    @property
+    def in_place(self) -> bool:
+        """Whether the backward pass may write over what a layer kept, once that layer has been through: that of an
+        update. Others may be differentiated once more, and reverse-mode autodiff would copy the stack for each write.
+        """
+        return 0 < self.sums < math.inf
 
     def as_wanted(self, dparams: PyTree) -> PyTree:
-        """The dparams of a layer inside the loop, multiplied out where only sums are wanted."""
-        return materialize(dparams) if self.sums else dparams
+        """The dparams of a layer inside the loop, multiplied out where sums are wanted."""
+        return materialize_within(dparams, self.sums) if self.sums else dparams
 
     def told(self, residuals: PyTree) -> PyTree:
         """The residuals of a forward pass that ran once more, with the same wish."""
-        return sums_only(residuals) if self.sums else residuals
+        return with_sums(residuals, self.sums) if self.sums else residuals
 
 
 def sums_only(residuals: PyTree) -> PyTree:
     """The same residuals, for a backward pass whose dparams may be sums in the place of factors."""
+    return with_sums(residuals, math.inf)
+
+
+def with_sums(residuals: PyTree, sums: float) -> PyTree:
+    """The same residuals, for a backward pass whose dparams may be sums in the place of factors: of those whose sum is
+    at most `sums` times as large as they are."""
     told = jax.tree.map(
-        lambda node: sums_only(node) if isinstance(node, LoopResiduals) else node,
+        lambda node: with_sums(node, sums) if isinstance(node, LoopResiduals) else node,
         residuals,
         is_leaf=lambda node: isinstance(node, LoopResiduals) and node is not residuals,
     )
-    return replace(told, sums=True) if isinstance(told, LoopResiduals) else told
+    return replace(told, sums=sums) if isinstance(told, LoopResiduals) else told

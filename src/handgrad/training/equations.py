@@ -132,6 +132,11 @@ def shape_of(atom: Atom) -> tuple[int, ...]:
     return np.shape(atom.val) if isinstance(atom, core.Literal) else atom.shape
 
 
+def is_fill(equation: Equation) -> bool:
+    """A scalar, broadcast."""
+    return equation.primitive.name == "broadcast_in_dim" and shape_of(equation.invars[0]) == ()
+
+
 def _variables(atoms: Iterable[Atom]) -> list[Variable]:
     return [atom for atom in atoms if not isinstance(atom, core.Literal)]
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import jax
 import optax
 from jax.extend import core
+from jax.typing import DTypeLike
 from jaxtyping import Array, PyTree
 
 from handgrad.checks import InputError, path_name
@@ -22,11 +23,13 @@ from handgrad.training.equations import (
     Program,
     Values,
     Variable,
+    is_fill,
     need,
     shape_of,
     together,
     traced,
 )
+from handgrad.training.zeros import keeps_untouched
 
 # Elementwise primitives: each element of the output depends on that element of the inputs, and on scalars.
 ELEMENTWISE = """abs add add_any and atan2 cbrt ceil clamp convert_element_type copy cos cosh div eq erf erf_inv erfc
@@ -78,22 +81,29 @@ class Leafwise(NamedTuple):
 
         Args:
           common: from `common`.
-          grad, param, states: parameter i's; `states` in the order of `states_of(i)`.
-          layer: the layer's number, where these are one layer of a stack that `check_elementwise` has passed.
+          grad, param, states: parameter i's; `states` in the order of `states_of(i)`. Or a part of each: one layer of
+            a stack that `check_elementwise` has passed, or rows of one that `keeps_untouched`.
+          layer: the layer's number.
         """
         inputs, outputs = self._inputs(i), self._outputs(i)
-        stack = None if layer is None else inputs[0].shape
+        whole, part = inputs[0].shape, param.shape
         own: Values = dict(zip(inputs, [grad, param, *states], strict=True))
+        if layer is None and part != whole:
+            common = {var: value for var, value in common.items() if var.shape == ()}
 
         def read(atom: Atom) -> Array:
             if isinstance(atom, core.Literal) or atom in own:
                 return _read(atom, own)
             value = common[atom]
-            in_stack = stack is not None and atom.shape == stack
+            in_stack = layer is not None and atom.shape == whole
             return jax.lax.dynamic_index_in_dim(value, layer, keepdims=False) if in_stack else value
 
         for place in sorted(self.program.behind(outputs, {*common, *own})):
-            _run(self.program.eqns[place], own, read, stack)
+            equation = self.program.eqns[place]
+            if part != whole and is_fill(equation):
+                own[equation.outvars[0]] = jax.lax.broadcast(read(equation.invars[0]), part)
+            else:
+                _run(equation, own, read)
         new_param, *new_states = map(read, outputs)
         return new_param, new_states
 
@@ -103,13 +113,19 @@ class Leafwise(NamedTuple):
         found = [f"a state of shape {var.shape}" for var in self._inputs(i) if var.shape != shape]
         for place in sorted(self.program.behind(self._outputs(i))):
             equation = self.program.eqns[place]
-            if not (_is_scalar(equation) or _is_fill(equation) or equation.primitive.name in ELEMENTWISE.split()):
+            if not (_is_scalar(equation) or is_fill(equation) or equation.primitive.name in ELEMENTWISE.split()):
                 found.append(f"{equation.primitive.name}{equation.origin}")
         if found:
             raise InputError(
                 f"{where}: optimizer must work element by element on {self.names[i]}, whose {shape[0]} layers are "
                 f"updated one at a time, got one with {found[0]}"
             )
+
+    def keeps_untouched(self, i: int, dtype: DTypeLike) -> bool:
+        """Whether the elements of parameter i, of this dtype, whose gradient is 0 stay as they are: those can be left
+        out of `update`."""
+        grad, param, *states = self._inputs(i)
+        return not states and keeps_untouched(self.program, grad, param, self._outputs(i)[0], dtype)
 
     def _inputs(self, i: int) -> list[Variable]:
         n, invars = len(self.names), self.program.invars
@@ -203,13 +219,8 @@ def _meeting(program: Program, needs: Needs, i: int) -> str:
     return ""
 
 
-def _run(
-    equation: Equation, values: Values, read: Callable[[Atom], Array], stack: tuple[int, ...] | None = None
-) -> None:
-    """Add one equation's outputs to the values; `stack` is the shape of the whole stack, where this is one layer."""
-    if stack is not None and _is_fill(equation):
-        values[equation.outvars[0]] = jax.lax.broadcast(read(equation.invars[0]), stack[1:])
-        return
+def _run(equation: Equation, values: Values, read: Callable[[Atom], Array]) -> None:
+    """Add one equation's outputs to the values."""
     options = equation.primitive.get_bind_params(equation.params)
     found = equation.primitive.bind(*map(read, equation.invars), **options)
     values |= dict(zip(equation.outvars, found if equation.primitive.multiple_results else [found], strict=True))
@@ -222,8 +233,3 @@ def _read(atom: Atom, values: Values) -> Array:
 def _is_scalar(equation: Equation) -> bool:
     """Scalars from scalars: the same for every layer."""
     return all(shape_of(atom) == () for atom in (*equation.invars, *equation.outvars))
-
-
-def _is_fill(equation: Equation) -> bool:
-    """A scalar, broadcast."""
-    return equation.primitive.name == "broadcast_in_dim" and shape_of(equation.invars[0]) == ()

@@ -9,15 +9,16 @@ import optax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PyTree
 
-from handgrad.backprop import Key, OfBatch, Weights, value_and_factors, weighted_sum
-from handgrad.checks import InputError, describe
+from handgrad.backprop import Key, OfBatch, Weights, value_and_factors, value_and_parts, weighted_sum
+from handgrad.checks import InputError, check_positive, describe
 from handgrad.factors import is_factor
 from handgrad.folds import per_example
 from handgrad.folds.per_example import NoiseScale
 from handgrad.layers import Layer, Loss
 from handgrad.training.gradients import By, gradient
+from handgrad.training.parts import share_of
 from handgrad.training.state import TrainState, noise_key
-from handgrad.training.two_phase import update
+from handgrad.training.two_phase import update_by_sum
 
 Scalar = Float[Array, ""]
 V_co = TypeVar("V_co", covariant=True)
@@ -157,16 +158,17 @@ def two_phase_step(
       (state, x, target, weights=None) -> (state, value). Compile it with `donate_argnums=0`: the parameters and the
       optimizer's state are then updated in-place.
     Raises:
-      InputError: at trace time, as `value_and_factors` and `update`.
+      InputError: clip_global_norm is not positive; at trace time, as `value_and_grad` and `update`.
     Source: docs/two_phase.md
     """
-    gradient = value_and_factors(model, loss)
+    if clip_global_norm is not None:
+        check_positive("two_phase_step", "clip_global_norm", clip_global_norm)
+    gradient = value_and_parts("two_phase_step", model, loss, share_of(clip_global_norm is not None))
 
     def step(state: TrainState, x: PyTree, target: PyTree, weights: Weights = None):
-        weights = None if weights is None else jnp.asarray(weights)
-        losses, factors = gradient(state.params, x, target, noise_key(state))
-        params, opt_state = update(factors, state.params, state.opt_state, optimizer, clip_global_norm, weights)
-        return TrainState(params, opt_state, state.step + 1, state.key), weighted_sum(losses, weights)
+        value, parts = gradient(state.params, x, target, weights, noise_key(state))
+        params, opt_state = update_by_sum(parts, state.params, state.opt_state, optimizer, clip_global_norm)
+        return TrainState(params, opt_state, state.step + 1, state.key), value
 
     return step
 

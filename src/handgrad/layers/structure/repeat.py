@@ -1,6 +1,6 @@
 """repeat: one layer's form n times, each time with other parameters, as a scan."""
 
-from collections.abc import Callable
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from handgrad import meshes
 from handgrad.checks import InputError, check_choice, check_count, check_residuals, describe
 from handgrad.factors.coupled import coupled, coupling_in
 from handgrad.factors.stacked import stack
 from handgrad.layers.layer import Layer, check_layer, composed, placed
+from handgrad.layers.scans import scan_forwarding
 from handgrad.layers.structure.recomputed import recomputed
 from handgrad.layers.structure.residual import check_like
 from handgrad.layers.sums import LoopResiduals
@@ -28,11 +28,13 @@ class RepeatResiduals(LoopResiduals):
     Attributes:
       kept: a layer's residuals, each array with an axis of n in front; parameters among them are references.
       outputs: the leaves of `kept` that stand for the layer's output, and are its input.
+      spent: the leaves that nobody reads after the backward pass of their layer.
       y: the last output, if there are such leaves, or None.
     """
 
     kept: PyTree
     outputs: tuple[int, ...] = field(default=(), metadata={"static": True})
+    spent: tuple[int, ...] = field(default=(), metadata={"static": True})
     y: Array | None = None
 
 
@@ -71,7 +73,10 @@ def repeat(layer: Layer, n: int, *, residuals: Literal["save", "recompute"] = "s
             return y, kept
 
         y, kept = scan_forwarding(one_layer, x, (params, keys), length=n)
-        return y, RepeatResiduals(kept, outputs, y if outputs else None)
+        leaves = list(map(id, jax.tree.leaves(kept)))
+        named = Counter([*leaves, *map(id, jax.tree.leaves((params, keys)))])
+        spent = (i for i, leaf in enumerate(leaves) if named[leaf] == 1 and i not in outputs)
+        return y, RepeatResiduals(kept, outputs, tuple(spent), y if outputs else None)
 
     def backward(stacks, dy):
         stacks = check_residuals("repeat", stacks, RepeatResiduals)
@@ -82,7 +87,8 @@ def repeat(layer: Layer, n: int, *, residuals: Literal["save", "recompute"] = "s
             return dx, stacks.as_wanted(dparams)
 
         each = jnp.arange(n), stacks.kept
-        dx, dparams = scan_forwarding(one_layer, dy, each, length=n, reverse=True)
+        spent = [1 + i for i in stacks.spent] if stacks.in_place else []
+        dx, dparams = scan_forwarding(one_layer, dy, each, length=n, reverse=True, spent=spent)
         # What lies behind a coupling in one layer lies before that of the next.
         return dx, coupled(stack(dparams), layer.couples or coupling_in(dparams))
 
@@ -116,38 +122,3 @@ def check_stacked(where: str, name: str, tree: PyTree, n: int) -> None:
     for leaf in jax.tree.leaves(tree):
         if getattr(leaf, "shape", ())[:1] != (n,):
             raise InputError(f"{where}: {name} must be stacked {n} times, got {describe(leaf)}")
-
-
-def scan_forwarding(
-    body: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]],
-    carry: PyTree,
-    xs: PyTree,
-    *,
-    length: int,
-    reverse: bool = False,
-) -> tuple[PyTree, PyTree]:
-    """jax.lax.scan, except that an input which `body` returns unchanged is not copied.
-
-    An output that is one of the inputs (a weight kept as a residual, a residual kept as a factor's side) comes back
-    as the whole stacked input itself, and an output that is named twice is stacked once. (Today's lax.scan does the
-    former unasked; nothing promises that it always will.)
-    """
-    inputs = jax.tree.leaves(xs)
-    structure, places = None, []
-
-    def traced(carry, x):
-        nonlocal structure, places
-        carry, y = body(carry, x)
-        pool = jax.tree.leaves(x)
-        place = {id(leaf): i for i, leaf in enumerate(pool)}
-        leaves, structure = jax.tree.flatten(y)
-        for leaf in leaves:
-            if id(leaf) not in place:
-                place[id(leaf)] = len(pool)
-                pool.append(leaf)
-        places = [place[id(leaf)] for leaf in leaves]
-        return carry, pool[len(inputs) :]
-
-    carry, fresh = meshes.scan(traced, carry, xs, length=length, reverse=reverse)
-    pool = [*inputs, *fresh]
-    return carry, jax.tree.unflatten(structure, [pool[place] for place in places])

@@ -1,5 +1,6 @@
 """reversible: a block whose input is recomputed from its output, and n of them that keep the last output alone."""
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal, NamedTuple
@@ -160,7 +161,7 @@ def reversible_sequence(f: Layer, g: Layer, n: int, *, gradients: Literal["sums"
 
         def one_block(y_and_dy, params_and_key):
             y, dy = y_and_dy
-            kept = ReversibleResiduals(y, *params_and_key, sums=residuals.sums or gradients == "sums")
+            kept = ReversibleResiduals(y, *params_and_key, sums=math.inf if gradients == "sums" else residuals.sums)
             x, dx, dparams = _back(f, g, kept, dy)
             return (x, dx), kept.as_wanted(dparams)
 
