@@ -47,6 +47,23 @@ def reversible(found):
         yield f"| {row['depth']} | " + " | ".join(f"{way['error']:.1e}" for way in ways) + " |"
 
 
+def scaling(found):
+    """The collectives at 64 devices under Explicit axes, and times everywhere."""
+    nothing = {"times": 0, "bytes": 0}
+    for row in found["rows"]:
+        layout, counts = row["layout"], [row["collectives"], row["formula"]]
+        if row["axes"] == "explicit" and row["devices"] == 64:
+            for kind in sorted({*counts[0], *counts[1]}):
+                both = [of.get(kind, nothing) for of in counts]
+                yield (
+                    f"| {layout} | {kind} | "
+                    + " | ".join(f"{n['times']} | {n['bytes'] / 1e6:,.1f}" for n in both)
+                    + " |"
+                )
+        times = " | ".join(f"{row[key][link]:,.1f}" for link in row["ms"] for key in ("ms", "formula_ms"))
+        yield f"| {layout} | {row['axes']} | {row['devices']} | {times} | {row['state_bytes'] / 1e6:,.0f} |"
+
+
 def two_phase_convolution(found):
     """At most a tenth more time than a plain step."""
     for row in found["rows"]:
@@ -74,6 +91,7 @@ def two_phase(found):
         ("derivations/losses/linear_cross_entropy", "linear_cross_entropy", linear_cross_entropy),
         ("factors", "per_example_cost", per_example_cost),
         ("derivations/structure/reversible", "reversible_memory", reversible),
+        ("scaling", "scaling", scaling),
         ("two_phase", "two_phase_convolution", two_phase_convolution),
         ("two_phase", "two_phase_memory", two_phase),
     ],
