@@ -30,6 +30,9 @@ HEAD = ("layout", "axes", "devices")
 MODEL = {"data": 1, "fully sharded": 1, "tensor": None, "tensor, fully sharded": None}  # None: options.model
 
 
+Axes = Literal["explicit", "auto", "compiler"]
+
+
 class Link(NamedTuple):
     """Seconds before a message's first byte, and bytes a second of each device in each direction, on one network."""
 
@@ -51,8 +54,8 @@ class Options:
 
     devices: tuple[int, ...] = (8, 64, 256)
     """How many simulated devices."""
-    axes: tuple[Literal["explicit", "auto"], ...] = ("explicit", "auto")
-    """Axis types of the mesh."""
+    axes: tuple[Axes, ...] = ("explicit", "auto", "compiler")
+    """Axis types of the mesh; "compiler" is Auto axes without `Layout.gathered`, for what is fully sharded."""
     model: int = 4
     """Devices that share each layer in the tensor layouts; a divisor of heads and vocabulary."""
     batch: int = 8
@@ -83,10 +86,10 @@ def seconds(one: Collective, inner: Link, outer: Link) -> float:
     return one.times * (2 if one.kind == "all-reduce" else 1) * (inside + between)
 
 
-def layout_of(name: str, devices: int, axes: Literal["explicit", "auto"], options: Options) -> Layout:
+def layout_of(name: str, devices: int, axes: Axes, options: Options) -> Layout:
     """A layout by name."""
     model = MODEL[name] or options.model
-    mesh = make_mesh(devices // model, model, axes=axes)
+    mesh = make_mesh(devices // model, model, axes="explicit" if axes == "explicit" else "auto")
     if name.startswith("tensor"):
         return tensor_parallel(mesh, fully_sharded=name.endswith("fully sharded"))
     return fully_sharded(mesh) if name == "fully sharded" else data_parallel(mesh)
@@ -101,13 +104,13 @@ def formula(layout: Layout, params: Any, options: Options) -> list[Collective]:
     kinds = ("all-gather", "reduce-scatter") if layout.fully_sharded else ("all-reduce",)
     found = [Collective(kind, of_data, gradients, 1) for kind in kinds if data > 1]
     if model > 1:  # in a block two sums forward and two backward; the table's rows and the head's dX; three of the loss
-        numbers = options.batch * model * options.tokens * 4
+        numbers = options.batch * model * options.tokens * np.dtype(jax.tree.leaves(params)[0].dtype).itemsize
         found.append(Collective("all-reduce", of_model, numbers * options.width, 4 * options.blocks + 2))
         found.append(Collective("all-reduce", of_model, numbers, 3))
     return found
 
 
-def measure(name: str, devices: int, axes: Literal["explicit", "auto"], options: Options) -> dict[str, Any]:
+def measure(name: str, devices: int, axes: Axes, options: Options) -> dict[str, Any]:
     """One layout's collectives in the compiled step, beside the formula, and times."""
     layout = layout_of(name, devices, axes, options)
     config = Gpt2Config(options.vocabulary, options.tokens, options.width, options.blocks, options.heads)
@@ -117,6 +120,7 @@ def measure(name: str, devices: int, axes: Literal["explicit", "auto"], options:
     shardings = layout.shardings(state)
     placed = jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), state, shardings)
     ids = jax.ShapeDtypeStruct(ids.shape, ids.dtype, sharding=NamedSharding(layout.mesh, PartitionSpec("data", None)))
+    model = model if axes == "compiler" else layout.gathered(model)
     step = train_step(model, hg.softmax_cross_entropy(), optimizer)
     with jax.set_mesh(layout.mesh):
         program = jax.jit(step, donate_argnums=0).lower(placed, ids, ids).compile()
@@ -185,6 +189,8 @@ def run(options: Options) -> list[dict[str, Any]]:
     times = study.table("time of communication, ms", *HEAD, *LINKS, *on_paper, "state, MB")
     rows = []
     for devices, name, axes in itertools.product(options.devices, MODEL, options.axes):
+        if axes == "compiler" and "fully sharded" not in name:
+            continue
         row = measure(name, devices, axes, options)
         rows.append(row)
         head = (name, axes, str(devices))

@@ -9,7 +9,7 @@ from whole_models import normal_params
 
 import handgrad as hg
 from handgrad.models import Gpt2Config, LlamaConfig
-from handgrad.training import TrainState, fit, init_state, layouts, train_step
+from handgrad.training import TrainState, fit, init_state, layouts, make_mesh, train_step
 
 RNG = np.random.default_rng(0)
 BATCH, STEPS = 8, 5
@@ -41,7 +41,7 @@ LAYOUTS = {
 def layout_of(name: str, layout: str, axes: str) -> layouts.Layout:
     """A model's layout on eight devices."""
     data, model, make = LAYOUTS[layout]
-    return make(layouts.make_mesh(data, model, axes=axes), MODELS[name][3])
+    return make(make_mesh(data, model, axes=axes), MODELS[name][3])
 
 
 def start(name: str) -> TrainState:
@@ -50,9 +50,12 @@ def start(name: str) -> TrainState:
     return init_state(normal_params(model, x), OPTIMIZER, jax.random.key(0))
 
 
-def trained(name: str, state: TrainState, batch: tuple) -> tuple[TrainState, list[float]]:
+def trained(
+    name: str, state: TrainState, batch: tuple, layout: layouts.Layout | None = None
+) -> tuple[TrainState, list[float]]:
     """The state after some steps of Adam on one batch, and the objective before each."""
-    step, values = jax.jit(train_step(MODELS[name][0], LOSS, OPTIMIZER)), []
+    model = layout.gathered(MODELS[name][0]) if layout else MODELS[name][0]
+    step, values = jax.jit(train_step(model, LOSS, OPTIMIZER)), []
     for _ in range(STEPS):
         state, value = step(state, *batch)
         values.append(float(value))

@@ -31,7 +31,7 @@ def main(port: str, rank: int) -> None:
             # One program: CPU processes hang where dozens that communicate are in flight, one for each array.
             whole = jax.jit(lambda tree: tree, out_shardings=NamedSharding(layout.mesh, PartitionSpec()))
             with jax.set_mesh(layout.mesh):
-                state, _ = laid_out.trained(name, layout.place(start), layout.place_batch(batch))
+                state, _ = laid_out.trained(name, layout.place(start), layout.place_batch(batch), layout)
                 found[f"{name}, {layout_name}"] = laid_out.off(whole(state), expected)
                 parts = whole(layout.place_batch(mine, part=True))
                 found[f"{name}, {layout_name}, from parts"] = laid_out.off(parts, batch)

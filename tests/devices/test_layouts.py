@@ -14,13 +14,13 @@ from jax.sharding import AxisType, PartitionSpec as P
 import handgrad as hg
 from handgrad.checks import InputError
 from handgrad.models import Gpt2Config, LlamaConfig
-from handgrad.training import TrainState, connect, init_state, layouts
+from handgrad.training import TrainState, connect, init_state, layouts, make_mesh
 
 ROWS = (("0.W", P("model", None)),)
 
 
 def mesh(data=4, model=2):
-    return layouts.make_mesh(data, model)
+    return make_mesh(data, model)
 
 
 @functools.cache
@@ -39,7 +39,7 @@ def test_training_is_that_of_one_device(name, layout, axes):
     placed = laid_out.layout_of(name, layout, axes)
     batch = placed.place_batch((*laid_out.MODELS[name][1:3], laid_out.WEIGHTS))
     with jax.set_mesh(placed.mesh):
-        state, values = laid_out.trained(name, placed.place(laid_out.start(name)), batch)
+        state, values = laid_out.trained(name, placed.place(laid_out.start(name)), batch, placed)
     for array, sharding in zip(jax.tree.leaves(state), jax.tree.leaves(placed.shardings(state)), strict=True):
         assert array.sharding.is_equivalent_to(sharding, array.ndim)
     expected, expected_values = on_one_device(name)
@@ -122,9 +122,9 @@ def state_of(rows):
         ),
         (lambda: layouts.data_parallel(mesh()).place_batch((np.ones(()),)), "array 0 .* has no axis of examples"),
         (lambda: laid_out.fitted(layouts.data_parallel(mesh()), 6), "fit: batch_size must be .* 4 devices .*, got 6"),
-        (lambda: layouts.make_mesh(16), "at most the 8 devices, got 16 × 1"),
-        (lambda: layouts.make_mesh(model=3), "model must divide the 8 devices, got 3"),
-        (lambda: layouts.make_mesh(axes="manual"), "axes must be 'explicit' or 'auto'"),
+        (lambda: make_mesh(16), "at most the 8 devices, got 16 × 1"),
+        (lambda: make_mesh(model=3), "model must divide the 8 devices, got 3"),
+        (lambda: make_mesh(axes="manual"), "axes must be 'explicit' or 'auto'"),
         (lambda: connect("nowhere", 1, 2), "coordinator must be 'host:port', got 'nowhere'"),
         (lambda: connect("127.0.0.1:1234", 2, 2), "process must be one of 0 … 1, got 2"),
     ],
@@ -141,7 +141,7 @@ def test_a_coordinator_that_does_not_answer():
 
 
 def test_a_mesh_of_some_devices():
-    found = layouts.make_mesh(2, 2, axes="auto")
+    found = make_mesh(2, 2, axes="auto")
     assert dict(found.shape) == {"data": 2, "model": 2}
     assert set(found.axis_types) == {AxisType.Auto}
 

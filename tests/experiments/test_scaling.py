@@ -79,18 +79,19 @@ def test_options_that_make_no_sense(wrong, message, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_small_model_under_explicit_axes(tmp_path):
+def test_a_small_model(tmp_path):
     """The compiled program communicates the formula, but for what docs/scaling.md says of XLA's CPU compiler: a
     reduce-scatter is an all-reduce; a tied table is reduced twice; query, key and value send their cotangents apart;
     one number of the loss is sent twice."""
-    sizes = {"devices": (8,), "axes": ("explicit",), "batch": 2, "tokens": 32, "width": 64, "blocks": 3, "heads": 4}
-    rows = scaling.run(scaling.Options(**sizes, vocabulary=256, out=tmp_path / "scaling.json"))
+    sizes = {"devices": (8,), "batch": 2, "tokens": 32, "width": 64, "blocks": 3, "heads": 4, "vocabulary": 256}
+    rows = scaling.run(scaling.Options(**sizes, axes=("explicit", "auto"), out=tmp_path / "scaling.json"))
     assert json.loads((tmp_path / "scaling.json").read_text())["rows"] == rows
-    found = {row["layout"]: row["collectives"] for row in rows}
+    found = {row["layout"]: row["collectives"] for row in rows if row["axes"] == "explicit"}
+    assert [row["collectives"] for row in rows if row["axes"] == "auto"][:2] == [found["data"], found["fully sharded"]]
     paper = {row["layout"]: row["formula"] for row in rows}
-    table, numbers = 256 * 64 * 4, 2 * 4 * 32 * 4
+    table, numbers = 256 * 64 * 8, 2 * 4 * 32 * 8
     for layout in ("data", "tensor"):
-        gradients = paper[layout]["all-reduce, data"]["bytes"] + table + 4  # the objective's 4 bytes
+        gradients = paper[layout]["all-reduce, data"]["bytes"] + table + 8  # the objective's 8 bytes
         sharded = f"{layout}, fully sharded".removeprefix("data, ")
         assert {found[name]["all-reduce, data"]["bytes"] for name in (layout, sharded)} == {gradients}
     for layout in ("tensor", "tensor, fully sharded"):

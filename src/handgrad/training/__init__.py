@@ -14,7 +14,7 @@ from handgrad.training.evaluation import (
 )
 from handgrad.training.fit import fit as fit
 from handgrad.training.fit_run import fit_run as fit_run
-from handgrad.training.hosts import connect as connect
+from handgrad.training.hosts import connect as connect, make_mesh as make_mesh
 from handgrad.training.interruption import Interrupted as Interrupted
 from handgrad.training.kfac import KfacState as KfacState, kfac_step as kfac_step, scale_by_kfac as scale_by_kfac
 from handgrad.training.layouts import (
@@ -23,7 +23,6 @@ from handgrad.training.layouts import (
     Layout as Layout,
     data_parallel as data_parallel,
     fully_sharded as fully_sharded,
-    make_mesh as make_mesh,
     tensor_parallel as tensor_parallel,
 )
 from handgrad.training.live_check import GradientError as GradientError

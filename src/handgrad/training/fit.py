@@ -83,6 +83,7 @@ def fit(
         raise InputError("fit: state must have a key, as init_state(params, optimizer, key) makes it")
     if check_every is not None:
         check_count("fit", "check_every", check_every)
+    model = layout.gathered(model) if layout else model
     plan = Plan(
         step=train_step(model, loss, optimizer, check_finite=True, **options),
         stops=nonfinite == "stop",

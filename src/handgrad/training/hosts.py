@@ -1,11 +1,13 @@
-"""Several hosts: one process on each, which find one another by jax.distributed."""
+"""Processes, which find one another by jax.distributed, and the mesh of their devices."""
 
 import socket
 import time
+from typing import Literal
 
 import jax
+from jax.sharding import AxisType, Mesh
 
-from handgrad.checks import InputError, check_count, check_positive
+from handgrad.checks import InputError, check_choice, check_count, check_positive
 
 
 def connect(coordinator: str, process: int, processes: int, timeout: float = 300.0) -> None:
@@ -40,3 +42,27 @@ def connect(coordinator: str, process: int, processes: int, timeout: float = 300
             time.sleep(0.1)
     left = max(1, round(deadline - time.monotonic()))
     jax.distributed.initialize(coordinator, processes, process, initialization_timeout=left)
+
+
+def make_mesh(data: int | None = None, model: int = 1, *, axes: Literal["explicit", "auto"] = "explicit") -> Mesh:
+    """A mesh with the axes "data" and "model", of the devices of all hosts.
+
+    Args:
+      data: parts of a batch; None takes all devices.
+      model: parts of a layer.
+      axes: "explicit" checks shardings at trace time; "auto" leaves them to the compiler (docs/devices.md).
+    Raises:
+      InputError: there are fewer devices, or `model` doesn't divide them.
+    """
+    check_count("make_mesh", "model", model)
+    check_choice("make_mesh", "axes", axes, ("explicit", "auto"))
+    devices = jax.devices()
+    if data is None:
+        if len(devices) % model:
+            raise InputError(f"make_mesh: model must divide the {len(devices)} devices, got {model}")
+        data = len(devices) // model
+    check_count("make_mesh", "data", data)
+    if data * model > len(devices):
+        raise InputError(f"make_mesh: data × model must be at most the {len(devices)} devices, got {data} × {model}")
+    kind = AxisType.Explicit if axes == "explicit" else AxisType.Auto
+    return jax.make_mesh((data, model), ("data", "model"), axis_types=(kind, kind), devices=devices[: data * model])

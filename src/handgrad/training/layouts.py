@@ -3,6 +3,7 @@
 A layout only says where arrays are. The same training step then runs on the mesh, and XLA inserts the collectives:
 
     layout = fully_sharded(make_mesh())
+    step = train_step(layout.gathered(model), loss, optimizer)
     state, batch = layout.place(state), layout.place_batch((x, target, weights))
     with jax.set_mesh(layout.mesh):
         state, value = jax.jit(step)(state, *batch)
@@ -13,7 +14,7 @@ What each layout communicates, and when to choose which: docs/scaling.md.
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +22,9 @@ from jax.core import Tracer
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec as P
 from jaxtyping import Array, PyTree
 
-from handgrad.checks import InputError, check_choice, check_count, path_name
+from handgrad.backprop import Key
+from handgrad.checks import InputError, path_name
+from handgrad.layers import Layer
 from handgrad.meshes import axis_names
 from handgrad.training.state import TrainState
 
@@ -143,6 +146,24 @@ class Layout:
 
         return jax.tree.map_with_path(put, batch)
 
+    def gathered(self, model: Layer) -> Layer:
+        """The model, with fully sharded parameters all-gathered along "data" before they are used.
+
+        Under Explicit axes the functions of a model and a loss do so themselves. Under Auto axes the compiler might
+        gather activations instead, many times as much (docs/scaling.md).
+        """
+        if not self.fully_sharded or AxisType.Explicit in self.mesh.axis_types:
+            return model
+        by_rules = Layout(self.mesh, self.rules)
+
+        def forward(params: PyTree, x: PyTree, key: Key = None) -> tuple[PyTree, PyTree]:
+            shardings = [NamedSharding(self.mesh, spec) for spec in jax.tree.leaves(by_rules.specs(params))]
+            leaves, structure = jax.tree.flatten(params)
+            whole = map(jax.lax.with_sharding_constraint, leaves, shardings)
+            return model.forward(jax.tree.unflatten(structure, whole), x, key)
+
+        return model._replace(forward=forward)
+
     def check_batch(self, where: str, name: str, examples: int, part: bool = False) -> None:
         """So many examples, of the whole batch or of a host's part, can be split over "data".
 
@@ -198,30 +219,6 @@ def tensor_parallel(mesh: Mesh, rules: Rules = GPT2_RULES, *, fully_sharded: boo
     heads, else a head is split and its devices exchange activations.
     """
     return Layout(mesh, rules, fully_sharded)
-
-
-def make_mesh(data: int | None = None, model: int = 1, *, axes: Literal["explicit", "auto"] = "explicit") -> Mesh:
-    """A mesh with the axes "data" and "model", of the devices of all hosts.
-
-    Args:
-      data: parts of a batch; None takes all devices.
-      model: parts of a layer.
-      axes: "explicit" checks shardings at trace time, "auto" leaves them to the compiler (docs/devices.md).
-    Raises:
-      InputError: there are fewer devices, or `model` doesn't divide them.
-    """
-    check_count("make_mesh", "model", model)
-    check_choice("make_mesh", "axes", axes, ("explicit", "auto"))
-    devices = jax.devices()
-    if data is None:
-        if len(devices) % model:
-            raise InputError(f"make_mesh: model must divide the {len(devices)} devices, got {model}")
-        data = len(devices) // model
-    check_count("make_mesh", "data", data)
-    if data * model > len(devices):
-        raise InputError(f"make_mesh: data × model must be at most the {len(devices)} devices, got {data} × {model}")
-    kind = AxisType.Explicit if axes == "explicit" else AxisType.Auto
-    return jax.make_mesh((data, model), ("data", "model"), axis_types=(kind, kind), devices=devices[: data * model])
 
 
 def on_mesh(mesh: Mesh, steps: Iterator[T]) -> Iterator[T]:
