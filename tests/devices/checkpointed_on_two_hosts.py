@@ -14,13 +14,13 @@ os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_p
 import jax
 import numpy as np
 
-from handgrad.training import Checkpoints, Position, Run, TrainState, layouts
+from handgrad.training import Checkpoints, Position, Run, TrainState, connect, fully_sharded, make_mesh
 from handgrad.training.interruption import interruptible
 
 
 def main(port: str, rank: int, folder: Path) -> None:
-    layouts.connect(f"127.0.0.1:{port}", rank, 2, timeout=60)
-    layout = layouts.fully_sharded(layouts.make_mesh())
+    connect(f"127.0.0.1:{port}", rank, 2, timeout=60)
+    layout = fully_sharded(make_mesh())
 
     def made(step: int) -> TrainState:
         params = {"W": np.full((16, 4), step, np.float32), "b": np.full(3, step, np.float32)}
