@@ -116,8 +116,7 @@ class Epochs:
         what = f"the objective is {value}" if np.isinf(value) else "the objective or its gradient is not finite"
         raise NotFiniteError(
             f"fit: {what} in step {int(state.step) + 1} (epoch {position.epoch + 1}); "
-            "the parameters are those before this step. Often it is a learning rate that is too high, or a label that is "
-            "out of range",
+            "the parameters are those before this step. Often a learning rate is too high, or a label out of range",
             state,
         )
 
