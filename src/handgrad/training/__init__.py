@@ -26,6 +26,7 @@ from handgrad.training.layouts import (
     tensor_parallel as tensor_parallel,
 )
 from handgrad.training.live_check import GradientError as GradientError
+from handgrad.training.loader import Loader as Loader, by_length as by_length
 from handgrad.training.position import Position as Position
 from handgrad.training.runs import (
     Run as Run,
@@ -40,4 +41,5 @@ from handgrad.training.step import (
     train_step as train_step,
     two_phase_step as two_phase_step,
 )
+from handgrad.training.text import Text as Text, load_text as load_text, windows as windows
 from handgrad.training.two_phase import MicroBatches as MicroBatches, update as update

@@ -167,7 +167,7 @@ def make_folder(folder: Path) -> Path:
 
 def machine() -> dict[str, str | int | None]:
     """What every measured figure is reported with: date, device, cores, versions of jax and Python."""
-    device = jax.devices()[0]
+    device = min(jax.device_put(0).devices(), key=lambda device: device.id)  # the default one
     return {
         "date": date.today().isoformat(),
         "device": f"{device.platform} ({device.device_kind})",
