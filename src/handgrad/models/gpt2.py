@@ -10,6 +10,7 @@ from handgrad.layers import (
     gelu,
     layer_norm,
     linear,
+    lora_linear,
     multi_head_attention,
     position_embedding,
     repeat,
@@ -32,6 +33,7 @@ class Gpt2Config:
       tile: a number recomputes attention's weights in tiles of that many tokens (flash attention); None does so where
         that is faster, and saves them where tokens are few.
       residuals: of the blocks, "save" or "recompute", as `repeat`.
+      lora_rank: the rank of adapters beside every weight of the blocks, as `lora_linear` has them; None for none.
     """
 
     vocabulary: int = 50257
@@ -43,6 +45,7 @@ class Gpt2Config:
     eps: float = 1e-5
     tile: int | None = None
     residuals: Literal["save", "recompute"] = "save"
+    lora_rank: int | None = None
 
 
 def gpt2(config: Gpt2Config = Gpt2Config()) -> Layer:
@@ -55,15 +58,22 @@ def gpt2(config: Gpt2Config = Gpt2Config()) -> Layer:
       InputError: heads don't divide the width; at trace time, a sequence longer than `tokens`, and as the layers do.
     """
     width, noise = config.width, dropout(config.dropout)
-    attention = multi_head_attention(config.heads, causal=True, dropout=config.dropout, tile=config.tile)
+    rank = config.lora_rank
+    attention = multi_head_attention(
+        config.heads, causal=True, dropout=config.dropout, tile=config.tile, lora_rank=rank
+    )
+
+    def dense(n: int) -> Layer:
+        return linear(n) if rank is None else lora_linear(n, rank=rank)
+
     block = chain(
         attention=residual(chain(norm=layer_norm(eps=config.eps), mix=attention, dropout=noise)),
         mlp=residual(
             chain(
                 norm=layer_norm(eps=config.eps),
-                up=linear(4 * width),
+                up=dense(4 * width),
                 gelu=gelu(approximate=True),
-                down=linear(width),
+                down=dense(width),
                 dropout=noise,
             )
         ),

@@ -13,7 +13,16 @@ KEY = jax.random.key(0, impl="unsafe_rbg")  # threefry takes longer to compile
 X, TARGET = (jnp.asarray(np.random.default_rng(i).standard_normal((3, 5, 8))) for i in (0, 1))
 LLAMA = {"kv_heads": 2, "bias": False, "causal": True, "rotary": 10000.0}
 GPT2 = {"causal": True, "dropout": 0.2}
-MISTRAL = {"kv_heads": 1, "causal": True, "window": 3, "softcap": 5.0, "head_size": 6, "rotary": 500.0, "tile": 2}
+MISTRAL = {
+    "kv_heads": 1,
+    "causal": True,
+    "window": 3,
+    "softcap": 5.0,
+    "head_size": 6,
+    "rotary": 500.0,
+    "tile": 2,
+    "lora_rank": 2,
+}
 
 
 TWO, FOUR = multi_head_attention(2), multi_head_attention(4)
@@ -37,7 +46,7 @@ def test_init():
     assert shapes(params) == [((8, 6), (6,))] * 3 + [((6, 8), (8,))]
 
 
-@pytest.mark.parametrize("options", [LLAMA, GPT2, MISTRAL], ids=["llama", "gpt2", "mistral in tiles"])
+@pytest.mark.parametrize("options", [LLAMA, GPT2, MISTRAL], ids=["llama", "gpt2", "mistral in tiles, with adapters"])
 def test_in_a_network(options):
     """Between other layers, under repeat, with and without noise: jax.grad of the same objective."""
     attention = multi_head_attention(4, **options)

@@ -18,6 +18,7 @@ from handgrad.checks import (
 )
 from handgrad.layers.layer import Layer, composed, from_rule, placed
 from handgrad.layers.linear.linear import Initializer, LinearParams, linear
+from handgrad.layers.linear.lora import LoraParams, lora_linear
 from handgrad.rule import Rule
 from handgrad.rules.attention._scores import check_options
 from handgrad.rules.attention._tiles import is_worth_tiling
@@ -27,10 +28,12 @@ __all__ = ["MultiHeadAttentionParams", "multi_head_attention"]
 Tokens = Float[Array, "batch tokens n"]
 Heads = Float[Array, "batch tokens heads n"]
 AttentionResiduals = rules.AttentionResiduals | rules.TiledAttentionResiduals
+ProjectionParams = LinearParams | LoraParams
+ProjectionResiduals = rules.LinearResiduals | rules.LoraLinearResiduals
 
 
 class MultiHeadAttentionParams(NamedTuple):
-    """Parameters of `multi_head_attention`: of four linear layers.
+    """Parameters of `multi_head_attention`: of four linear layers, with adapters where it has a rank of them.
 
     Attributes:
       query: W (n_in, heads × head_size).
@@ -38,21 +41,21 @@ class MultiHeadAttentionParams(NamedTuple):
       output: W (heads × head_size, n_in).
     """
 
-    query: LinearParams
-    key: LinearParams
-    value: LinearParams
-    output: LinearParams
+    query: ProjectionParams
+    key: ProjectionParams
+    value: ProjectionParams
+    output: ProjectionParams
 
 
 class MultiHeadAttentionResiduals(NamedTuple):
     """What each of the rules inside keeps; `rotated` is of queries and keys, or None."""
 
-    query: rules.LinearResiduals
-    key: rules.LinearResiduals
-    value: rules.LinearResiduals
+    query: ProjectionResiduals
+    key: ProjectionResiduals
+    value: ProjectionResiduals
     rotated: tuple[rules.RotaryResiduals, rules.RotaryResiduals] | None
     attention: AttentionResiduals
-    output: rules.LinearResiduals
+    output: ProjectionResiduals
 
 
 class Projections(NamedTuple):
@@ -76,6 +79,7 @@ def multi_head_attention(
     rotary: float | None = None,
     dropout: float = 0.0,
     tile: int | None = None,
+    lora_rank: int | None = None,
     init_W: Initializer = jax.nn.initializers.lecun_normal(),
 ) -> Layer:
     """Y = [Y₁ … Y_heads] W_output, Y_h the attention of head h's queries, keys and values, all of them linear in X.
@@ -98,12 +102,13 @@ def multi_head_attention(
       rotary: the base of a rotary position embedding of queries and keys (form "half"), or None for none.
       tile: a number is tiled attention with so many queries and keys at a time; None is tiled attention where there are
         many tokens, 256 and more on a CPU, and plain attention, which keeps its probabilities, where there are few.
+      lora_rank: the rank of adapters beside the four weights, as `lora_linear` has them; None for none.
       init_W: initializer of the four weights, (key, shape, dtype) -> array; biases begin at zero.
     Derivation: docs/derivations/attention/attention.md
     """
     where = "multi_head_attention"
     kv_heads = heads if kv_heads is None else kv_heads
-    counts = {"heads": heads, "kv_heads": kv_heads, "head_size": head_size, "tile": tile}
+    counts = {"heads": heads, "kv_heads": kv_heads, "head_size": head_size, "tile": tile, "lora_rank": lora_rank}
     for name, value in counts.items():
         if value is not None or name == "heads":
             check_count(where, name, value)
@@ -126,6 +131,8 @@ def multi_head_attention(
         size = head_size or n_in // heads
 
         def to(name: str, n: int, n_in: int = n_in) -> Layer:
+            if lora_rank is not None:
+                return placed(name, lora_linear(n, rank=lora_rank, bias=bias, init_W=init_W))
             return placed(name, linear(n, n_in=n_in, bias=bias, init_W=init_W))
 
         query, output = to("query", heads * size), to("output", n_in, heads * size)
