@@ -11,7 +11,7 @@ from precision import EXCEPTIONS
 
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
 PROGRAM = re.compile(r"```python\n((?:(?!```).)*)```\n\n```text\n((?:(?!```).)*)```", re.DOTALL)
-SLOW = ("checkpoints", "models", "crosscheck", "scaling")  # pages
+SLOW = ("checkpoints", "crosscheck", "language_models", "models", "scaling")  # pages
 PROGRAMS = [
     pytest.param(*program, id=f"{page.stem}-{i}", marks=[pytest.mark.slow] if page.stem in SLOW else [])
     for page in PAGES
