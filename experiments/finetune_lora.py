@@ -43,7 +43,7 @@ class FinetuneLora(language.Training):
     """Of the adapters; None trains all weights instead."""
     text: Path | None = None
     """A file or a folder to read; JAX's own sources without it."""
-    epochs: int = 5
+    epochs: int = 4
     """How often to stop for a line of metrics."""
     out: Path = Path("runs/finetune_lora")
     """The run's folder; one of the same options goes on."""

@@ -22,17 +22,17 @@ class Training:
     """Which files of a folder and the folders below it."""
     tokens: int = 128
     """Bytes in a window of the text."""
-    batch: int = 32
+    batch: int = 16
     """Windows in a mini-batch."""
     epochs: int = 12
     """How often to stop for a line of metrics."""
-    steps: int = 200
+    steps: int = 400
     """Steps in an epoch."""
     minutes: float | None = None
     """Stop after the epoch in which so many minutes have passed."""
     learning_rate: float = 3e-3
     """Of AdamW: rises at first, then falls to a tenth along a cosine."""
-    warmup: int = 100
+    warmup: int = 200
     """Steps in which it rises."""
     weight_decay: float = 0.1
     """Of weight matrices."""
