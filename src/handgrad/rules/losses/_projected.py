@@ -13,8 +13,8 @@ from handgrad.factors import Outer, Total
 from handgrad.factors.base import accumulator, as_rows
 from handgrad.rules.linear.linear import LinearResiduals, linear_backward
 from handgrad.rules.losses._chunks import in_chunks, out_of_chunks
-from handgrad.rules.losses._targets import is_ignored
-from handgrad.rules.losses.softmax_cross_entropy import SoftmaxCrossEntropyResiduals, softmax_cross_entropy_backward
+from handgrad.rules.losses._targets import is_ignored, selected
+from handgrad.rules.losses.softmax_cross_entropy import SoftmaxCrossEntropyResiduals, backward_by
 
 Rows = tuple[Array, ...]  # X, Y, M, rest, dC, batch first
 Shared = tuple[Array, Any]  # W, and b or None
@@ -30,9 +30,9 @@ class Options(NamedTuple):
     softcap: float | None
 
     @property
-    def of_loss(self) -> dict[str, Any]:
+    def of_loss(self) -> tuple[float, int | None, float, float | None]:
         """Those of softmax_cross_entropy."""
-        return {name: value for name, value in self._asdict().items() if name != "chunk"}
+        return self.label_smoothing, self.ignore_index, self.z_loss, self.softcap
 
 
 def walk(
@@ -74,7 +74,7 @@ def _logits_cotangent(X: Array, Y: Array, kept: Sequence[Array], dC: Array, shar
     """dZ (tokens, n) of tokens, whose logits are computed again."""
     M, rest = (jnp.expand_dims(a, 1) for a in kept)
     of_loss = SoftmaxCrossEntropyResiduals(unrounded_logits(X, *shared), M, rest, Y, None)
-    dZ, _, _ = softmax_cross_entropy_backward(of_loss, dC, **options.of_loss)
+    dZ, _, _ = backward_by(selected, of_loss, dC, options.of_loss)
     return dZ.astype(promoted(X, *shared))
 
 

@@ -1,5 +1,7 @@
 """The target of a softmax cross-entropy: labels or distributions, smoothed and weighted; labels to ignore."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +15,7 @@ from handgrad.rules.losses._losses import counted
 
 Labels = Integer[Array, "batch *tokens"]
 Distributions = Float[Array, "batch *tokens n"]
+Put = Callable[[Array, Array, Array | float], Array]  # with_label or selected
 
 
 def check_labels_or_distributions(where: str, Y: Array, shape: tuple[int, ...], ignore_index: int | None) -> None:
@@ -26,25 +29,27 @@ def check_labels_or_distributions(where: str, Y: Array, shape: tuple[int, ...], 
 
 
 def loss_of_rows(
-    D: Array, Y: Array, class_weights: Array | None, label_smoothing: float, ignore_index: int | None
+    D: Array, Y: Array, class_weights: Array | None, label_smoothing: float, ignore_index: int | None, put: Put
 ) -> tuple[Array, Array]:
     """−Σ v ℓ of each row of logits D = S − M, and the rest of its softmax; (batch, ..., 1) both.
 
     ℓ = D − log(1 + rest), so that it is (Σ v) log(1 + rest) − Σ v D; all parts are positive where v is.
     """
     if is_integer(Y) and (class_weights is None or not label_smoothing):
-        return _loss_of_labels(D, Y, class_weights, label_smoothing)
+        return _loss_of_labels(D, Y, class_weights, label_smoothing, put)
     V = weighted(as_distribution(Y, D.shape[-1], D.dtype, label_smoothing, ignore_index), class_weights)
-    rest = _rest_of_labels(D, Y)[0] if is_integer(Y) else rest_of(D)
+    rest = _rest_of_labels(D, Y, put)[0] if is_integer(Y) else rest_of(D)
     # 0 log 0 = 0: a logit of −∞ costs nothing where the target never happens.
     own = jnp.sum(V * counted(V, D), axis=-1, keepdims=True)
     return jnp.sum(V, axis=-1, keepdims=True) * jnp.log1p(rest) - own, rest
 
 
-def _loss_of_labels(D: Array, Y: Array, class_weights: Array | None, label_smoothing: float) -> tuple[Array, Array]:
+def _loss_of_labels(
+    D: Array, Y: Array, class_weights: Array | None, label_smoothing: float, put: Put
+) -> tuple[Array, Array]:
     """The same of labels with weights or smoothing: to pick an element is quicker than a sum of products."""
     n = D.shape[-1]
-    rest, d = _rest_of_labels(D, Y)
+    rest, d = _rest_of_labels(D, Y, put)
     C = jnp.log1p(rest) - d
     if label_smoothing:
         smooth = jnp.log1p(rest) - jnp.sum(D / n, axis=-1, keepdims=True)
@@ -66,21 +71,21 @@ def _classes(Y: Array, n: int) -> Array:
     return jnp.clip(_widened(Y), 0, n - 1).astype(jnp.int32)
 
 
-def _rest_of_labels(D: Array, Y: Array) -> tuple[Array, Array]:
+def _rest_of_labels(D: Array, Y: Array, put: Put) -> tuple[Array, Array]:
     """The rest of each row's softmax, as the sum over the other classes and what the label adds; and d, the label's
     element of D. (batch, ..., 1) both."""
     d = picked(D, Y)
-    return jnp.sum(_without_label(D, Y), axis=-1, keepdims=True) + jnp.expm1(d), d
+    return jnp.sum(_without_label(D, Y, put), axis=-1, keepdims=True) + jnp.expm1(d), d
 
 
-def slope_of_labels(D: Array, rest: Array, Y: Array, class_weights: Array | None) -> tuple[Array, Array]:
+def slope_of_labels(D: Array, rest: Array, Y: Array, class_weights: Array | None, put: Put) -> tuple[Array, Array]:
     """w_y (P − Q) of labels: p at the other classes, and minus their sum, which belongs at the label, (batch, ..., 1);
     NaN where it names no class."""
     weight = 1 if class_weights is None else _weight_of_labels(Y, D, class_weights)
     share = jnp.where(names_a_class(Y, D.shape[-1]), weight / (1 + rest), jnp.nan)
     # rest = others + e^d − 1 and d ≤ 0: two positive numbers are added up.
     others = rest - jnp.expm1(picked(D, Y))
-    return _without_label(D, Y) * share, -others * share
+    return _without_label(D, Y, put) * share, -others * share
 
 
 def with_label(A: Array, Y: Array, value: Array | float) -> Array:
@@ -97,13 +102,13 @@ def with_label(A: Array, Y: Array, value: Array | float) -> Array:
 
 
 def selected(A: Array, Y: Array, value: Array | float) -> Array:
-    """The same, element by element."""
+    """The same, element by element: of logits that are not needed otherwise, in their own memory."""
     return jnp.where(at_label(Y, A), value, A)
 
 
-def _without_label(D: Array, Y: Array) -> Array:
+def _without_label(D: Array, Y: Array, put: Put) -> Array:
     """e^D, and 0 at each row's label. Its row sums are the label's `others`, to their last digit."""
-    return with_label(jnp.exp(D), Y, 0)
+    return put(jnp.exp(D), Y, 0)
 
 
 def picked(D: Array, Y: Array) -> Array:

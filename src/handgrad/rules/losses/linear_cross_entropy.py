@@ -22,12 +22,8 @@ from handgrad.rules.losses._projected import (
     unrounded_logits,
     walk,
 )
-from handgrad.rules.losses._targets import Labels
-from handgrad.rules.losses.softmax_cross_entropy import (
-    check_options,
-    softmax_cross_entropy_backward,
-    softmax_cross_entropy_forward,
-)
+from handgrad.rules.losses._targets import Labels, selected
+from handgrad.rules.losses.softmax_cross_entropy import backward_by, check_options, forward_by
 
 __all__ = [
     "LinearCrossEntropyResiduals",
@@ -87,7 +83,7 @@ def linear_cross_entropy_forward(
 
     def one_chunk(_, rows):
         X, Y = rows
-        C, kept = softmax_cross_entropy_forward(unrounded_logits(X, W, b), Y, **options.of_loss)
+        C, kept = forward_by(selected, unrounded_logits(X, W, b), Y, None, options.of_loss)
         return None, (C, kept.M[:, 0], kept.rest[:, 0])
 
     _, of_tokens = meshes.scan(one_chunk, None, in_chunks((X, Y), Y, chunk))
@@ -162,8 +158,8 @@ def linear_cross_entropy_at_once(
     check_losses_cotangent(where, dC, X, dtype)
 
     def logits_cotangent(X: Array, Y: Array, dC: Array) -> tuple[Array, Array]:
-        C, kept = softmax_cross_entropy_forward(unrounded_logits(X, W, b), Y, **options.of_loss)
-        return softmax_cross_entropy_backward(kept, dC, **options.of_loss)[0].astype(dtype), C
+        C, kept = forward_by(selected, unrounded_logits(X, W, b), Y, None, options.of_loss)
+        return backward_by(selected, kept, dC, options.of_loss)[0].astype(dtype), C
 
     dX, dW, db, C = walk((X, Y), dC, (W, b), options, logits_cotangent)
     db = None if b is None else db.astype(b.dtype)

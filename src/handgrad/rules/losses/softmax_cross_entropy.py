@@ -15,6 +15,7 @@ from handgrad.rules.losses._losses import Losses, counted, per_example, pulled, 
 from handgrad.rules.losses._targets import (
     Distributions,
     Labels,
+    Put,
     as_distribution,
     check_labels_or_distributions,
     ignored,
@@ -34,6 +35,7 @@ __all__ = [
 ]
 
 Logits = Float[Array, "batch *tokens n"]
+Options = tuple[float, int | None, float, float | None]  # label_smoothing, ignore_index, z_loss, softcap
 
 
 class SoftmaxCrossEntropyResiduals(NamedTuple):
@@ -81,6 +83,14 @@ def softmax_cross_entropy_forward(
       softcap: κ > 0; None for no cap.
     Derivation: docs/derivations/losses/softmax_cross_entropy.md
     """
+    return forward_by(with_label, Z, Y, class_weights, (label_smoothing, ignore_index, z_loss, softcap))
+
+
+def forward_by(
+    put: Put, Z: Logits, Y: Labels | Distributions, class_weights: Array | None, options: Options
+) -> tuple[Losses, SoftmaxCrossEntropyResiduals]:
+    """The forward pass, where `put` puts a number in each label's place."""
+    label_smoothing, ignore_index, z_loss, softcap = options
     where = "softmax_cross_entropy_forward"
     check_array(where, "the logits Z", Z, min_ndim=2)
     check_options(where, label_smoothing, ignore_index, z_loss, softcap)
@@ -91,7 +101,7 @@ def softmax_cross_entropy_forward(
     dtype = _dtype(Z, Y, class_weights)
     M = jnp.max(Z, axis=-1, keepdims=True).astype(accumulator(dtype))
     D = _shifted(Z, M, softcap)
-    C, rest = loss_of_rows(D, Y, class_weights, label_smoothing, ignore_index)
+    C, rest = loss_of_rows(D, Y, class_weights, label_smoothing, ignore_index, put)
     if z_loss:
         lse = _capped(M, softcap) + jnp.log1p(rest)
         C = C + z_loss * lse * lse
@@ -121,6 +131,14 @@ def softmax_cross_entropy_backward(
       label_smoothing, ignore_index, z_loss, softcap: the forward's.
     Derivation: docs/derivations/losses/softmax_cross_entropy.md
     """
+    return backward_by(with_label, residuals, dC, (label_smoothing, ignore_index, z_loss, softcap))
+
+
+def backward_by(
+    put: Put, residuals: SoftmaxCrossEntropyResiduals, dC: Losses, options: Options
+) -> tuple[Logits, Distributions | None, Float[Array, " n"] | None]:
+    """The backward pass, where `put` puts a number in each label's place."""
+    label_smoothing, ignore_index, z_loss, softcap = options
     where = "softmax_cross_entropy_backward"
     Z, M, rest, Y, class_weights = check_residuals(where, residuals, SoftmaxCrossEntropyResiduals)
     dC = to_elements(where, dC, Z, _dtype(Z, Y, class_weights))
@@ -135,7 +153,7 @@ def softmax_cross_entropy_backward(
     elif label_smoothing:
         slope = P * of_others(Y, V, class_weights, label_smoothing) - V * others
     else:
-        slope, of_label = slope_of_labels(D, rest, Y, class_weights)
+        slope, of_label = slope_of_labels(D, rest, Y, class_weights, put)
         if z_loss or softcap is not None:
             slope, of_label = selected(slope, Y, of_label), None
     if z_loss:
@@ -146,7 +164,7 @@ def softmax_cross_entropy_backward(
         dC = jnp.where(ignored(Y, ignore_index), 0, dC)
     dZ = pulled(dC, slope, Z)
     if of_label is not None:
-        dZ = with_label(dZ, Y, pulled(dC, of_label, Z))
+        dZ = put(dZ, Y, pulled(dC, of_label, Z))
     L = counted(V, L)
     dY = target_cotangent(-(1 - label_smoothing) * dC, weighted(L, class_weights), Y)
     if class_weights is None:

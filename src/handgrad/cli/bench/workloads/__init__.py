@@ -12,7 +12,7 @@ ALL: tuple[Workload, ...] = (
     *folds.WORKLOADS,
     *steps.WORKLOADS,
 )
-# what --quick runs: 55 seconds of processors, compiling included, the most of them GPT-2's; two quiet cores need less
+# what --quick runs: 57 seconds of processors on a busy machine, compiling included, half of them for GPT-2
 WITHIN_A_MINUTE = (
     "mlp-784-30-10-sigmoid",
     "lstm-small",
