@@ -24,7 +24,7 @@ class Training:
     """Bytes in a window of the text."""
     batch: int = 16
     """Windows in a mini-batch."""
-    epochs: int = 12
+    epochs: int = 10
     """How often to stop for a line of metrics."""
     steps: int = 400
     """Steps in an epoch."""
