@@ -30,7 +30,7 @@ def test_a_tiny_run_twice_to_the_bit(two_digits):
     options = mnist_lenet.MnistLenet(two_digits, images=30, epochs=3, batch=5, learning_rate=3e-3, out=result)
     runs = [mnist_lenet.run(options, progress=False) for _ in range(2)]
     assert runs[0]["test_accuracy"] == 1
-    assert [h["train_loss"] for h in runs[0]["history"]] == [h["train_loss"] for h in runs[1]["history"]]
+    assert [h["loss"] for h in runs[0]["history"]] == [h["loss"] for h in runs[1]["history"]]
     written = json.loads(result.read_text())
     assert written["parameters"] == 61706
     assert written["options"]["images"] == 30

@@ -209,7 +209,7 @@ def order_of(key: PRNGKeyArray | None, epoch: int, examples: int) -> Int[Array, 
 
 
 def filled(batch: tuple[PyTree, ...], size: int) -> tuple[Batch, int]:
-    """The batch filled up to `size` examples with its own, of weight 0; and how many are real.
+    """The batch filled up to `size` examples with its own, of weight 0; and how many count, with a weight that isn't 0.
 
     Raises:
       InputError: it isn't (x, target) or (x, target, weights); it is larger than `size`, which is 0 for the first.
@@ -220,15 +220,16 @@ def filled(batch: tuple[PyTree, ...], size: int) -> tuple[Batch, int]:
     count = same_batch("fit", x, target)
     if weights is not None:
         check_shape("fit", "weights", weights, (count,), "one for each example")
+    real = count if weights is None else int(np.count_nonzero(np.asarray(weights)))
     if size in (0, count):
-        return Batch(x, target, weights), count
+        return Batch(x, target, weights), real
     if count > size:
         raise InputError(f"fit: a batch must be no larger than the first, of {size} examples, got {count}")
     places = np.arange(size) % count
     weights = np.full(count, 1 / count, np.float32) if weights is None else np.asarray(weights)
     weights = np.concatenate([weights, np.zeros(size - count, weights.dtype)])
     x, target = jax.tree.map(lambda leaf: np.asarray(leaf)[places], (x, target))
-    return Batch(x, target, weights), count
+    return Batch(x, target, weights), real
 
 
 def _while_finite(
