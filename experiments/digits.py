@@ -24,7 +24,7 @@ from handgrad.training.digits import Options, Trained, load_digits, load_mnist, 
 class Digits:
     """Train on handwritten digits by hand-written backpropagation."""
 
-    options: tyro.conf.OmitArgPrefixes[Options] = field(default_factory=Options)
+    training: tyro.conf.OmitArgPrefixes[Options] = field(default_factory=Options)
     data_dir: Path | None = None
     """A folder with MNIST's four IDX files, gzipped or not; scikit-learn's digits without it."""
     device: str | None = None
@@ -36,14 +36,14 @@ class Digits:
 def run(digits: Digits, progress: bool = True) -> Trained:
     """Load, train, report."""
     train, test = load_mnist(digits.data_dir) if digits.data_dir else load_digits()
-    if digits.options.batch > len(train.labels):
+    if digits.training.batch > len(train.labels):
         raise InputError(
-            f"digits: batch must be at most the {len(train.labels)} training images, got {digits.options.batch}"
+            f"digits: batch must be at most the {len(train.labels)} training images, got {digits.training.batch}"
         )
-    config = {**dataclasses.asdict(digits.options), "data": str(digits.data_dir or "scikit-learn")}
+    config = {**dataclasses.asdict(digits.training), "data": str(digits.data_dir or "scikit-learn")}
     run = Run(digits.out, config, may_change=training_run.MAY_CHANGE)
     with training_run.on_device(digits.device):
-        trained = train_classifier(digits.options, train, test, run=run, progress=progress)
+        trained = train_classifier(digits.training, train, test, run=run, progress=progress)
     part = "first " if len(train.labels) < 60_000 else ""  # of MNIST's training set
     name = f"MNIST, {part}{len(train.labels):,} training images" if digits.data_dir else "scikit-learn's digits"
     paths = write_report(run.folder, trained, test, name)

@@ -22,6 +22,7 @@ def fit_run(
     data: Data,
     *,
     epochs: int,
+    best: str | None = None,
     **options: Any,
 ) -> tuple[TrainState, list[dict[str, Any]]]:
     """`fit` with checkpoints in the run's folder, its metrics appended to metrics.jsonl. A run that was left goes on
@@ -29,13 +30,14 @@ def fit_run(
 
     Args:
       epochs: of the whole run.
+      best: one of evaluate's metrics, a loss: the checkpoint of the epoch with the least is kept too.
       **options: as `fit`'s.
     Returns:
       The state after the last epoch, and the metrics of all of them.
     Raises:
       As `fit`, `Checkpoints` and `Run`.
     """
-    with Checkpoints(run.checkpoints) as checkpoints:
+    with Checkpoints(run.checkpoints, best=best) as checkpoints:
         state, position = checkpoints.restore(state) or (state, Position())
         if position.epoch < epochs:
             further = {"epochs": epochs - position.epoch, "position": position, "checkpoints": checkpoints, **options}
