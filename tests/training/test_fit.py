@@ -66,6 +66,8 @@ def test_two_epochs_and_two_more_are_four(capsys):
     assert [metrics for _, metrics in two + last] == [metrics for _, metrics in four]
     assert jax.tree.all(jax.tree.map(np.array_equal, last[-1][0].params, four[-1][0].params))
     assert four[-1][1]["loss"] < four[0][1]["loss"]
+    given, _ = run(4, state=init_state(PARAMS, SGD), key=KEY)[-1]
+    assert jax.tree.all(jax.tree.map(np.array_equal, given.params, four[-1][0].params))
     other, _ = run(4, state=init_state(PARAMS, SGD, jax.random.key(4)))[-1]
     assert not np.array_equal(jax.tree.leaves(other.params)[0], jax.tree.leaves(last[-1][0].params)[0])
 

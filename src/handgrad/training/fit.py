@@ -5,6 +5,7 @@ from typing import Literal, Unpack
 
 import optax
 
+from handgrad.backprop import Key
 from handgrad.checks import InputError, check_choice, check_count
 from handgrad.layers import Layer, Loss
 from handgrad.training.batches import Data, InMemory, Plan, Streamed
@@ -27,6 +28,7 @@ def fit(
     *,
     epochs: int,
     batch_size: int | None = None,
+    key: Key = None,
     evaluate: Evaluate | None = None,
     nonfinite: Literal["stop", "skip"] = "stop",
     early_stopping: EarlyStopping | None = None,
@@ -45,13 +47,14 @@ def fit(
     four, and a run that is resumed from a checkpoint goes on with the same bits.
 
     Args:
-      state: from `init_state`, with a key; it is not changed.
+      state: from `init_state`; it is not changed.
       data: (x, target) or (x, target, weights), pytrees of arrays with the examples along axis 0 of each leaf: arrays,
         Sequences, a CtcTarget. With weights, each step takes the weighted mean over its batch.
         Or an iterable of batches, (x, target) or (x, target, weights), in its own order: each iteration is an epoch. If
         it has a method `epoch`, `data.epoch(number)` is iterated instead, from number 0.
       epochs: how many to train, counting one that `position` is in.
       batch_size: examples in a batch, for data in memory.
+      key: of the run, where the state has none.
       evaluate: params -> metrics, called after each epoch: see `evaluation`.
       nonfinite: what to do where a value or a gradient has an infinity or a NaN. "stop" raises NotFiniteError; "skip"
         leaves the step out and counts it in the metrics as "skipped".
@@ -79,8 +82,9 @@ def fit(
     """
     check_count("fit", "epochs", epochs)
     check_choice("fit", "nonfinite", nonfinite, ("stop", "skip"))
-    if state.key is None:
-        raise InputError("fit: state must have a key, as init_state(params, optimizer, key) makes it")
+    if state.key is None and key is None:
+        raise InputError("fit: state must have a key, as init_state(params, optimizer, key) makes it, or key be given")
+    state = state if state.key is not None else state._replace(key=key)
     if check_every is not None:
         check_count("fit", "check_every", check_every)
     model = layout.gathered(model) if layout else model

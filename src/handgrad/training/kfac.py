@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int, PyTree
 
-from handgrad.backprop import Weights, check_batches, factors_of, materialize, mean_weights, weighted_sum
+from handgrad.backprop import Key, Weights, check_batches, factors_of, materialize, mean_weights, weighted_sum
 from handgrad.checks import InputError, check_choice, check_count, check_positive, describe
 from handgrad.folds.curvature import kfac_factors
 from handgrad.folds.curvature.blocks import Diagonal, Kronecker, is_block
@@ -114,8 +114,8 @@ def kfac_step(
       fisher: "sampled" takes the curvature from a second backward pass, at targets drawn from the model's own
         distribution; "empirical" from the gradient's own factors.
     Returns:
-      (state, x, target, weights=None) -> (state, value). The state's key is for the draw, and for the noise of layers
-      such as dropout.
+      (state, x, target, weights=None, key=None) -> (state, value). The key, or without one the state's, is for the draw
+      and for the noise of layers such as dropout.
     Raises:
       InputError: a loss without a `draw` where targets are sampled; at trace time, as `objective` and `kfac_factors`.
     """
@@ -126,8 +126,8 @@ def kfac_step(
     model, loss = through_logits(model, loss)
     draw = draw_of("kfac_step", loss) if fisher == "sampled" else None
 
-    def step(state: TrainState, x: PyTree, target: PyTree, weights: Weights = None):
-        key = noise_key(state)
+    def step(state: TrainState, x: PyTree, target: PyTree, weights: Weights = None, key: Key = None):
+        key = noise_key(state) if key is None else key
         if key is None:
             raise InputError("kfac_step: state must have a key, as init_state(params, optimizer, key) makes it")
         params, x, target, weights = check_batches("kfac_step", state.params, x, target, weights)

@@ -28,9 +28,9 @@ class Step(Protocol[V_co]):
     """What `train_step` and `two_phase_step` return: a pure function, not compiled; call it under jax.jit."""
 
     def __call__(
-        self, state: TrainState, x: PyTree, target: PyTree, weights: Weights = None
+        self, state: TrainState, x: PyTree, target: PyTree, weights: Weights = None, key: Key = None
     ) -> tuple[TrainState, V_co]:
-        """The next state, and the objective before the step."""
+        """The next state, and the objective before the step. The noise is `key`'s, or without one the state's."""
         ...
 
 
@@ -114,8 +114,8 @@ def train_step(
       per_leaf: True estimates it for each parameter separately.
       **options: `by`, `micro_batches`, `compute_dtype`: see StepOptions.
     Returns:
-      (state, x, target, weights=None) -> (state, value); with noise_scale (state, (value, NoiseScale)), or with
-      per_leaf a NoiseScale in each parameter's place.
+      (state, x, target, weights=None, key=None) -> (state, value); with noise_scale (state, (value, NoiseScale)), or
+      with per_leaf a NoiseScale in each parameter's place.
     Raises:
       InputError: noise_scale with other options; at trace time, as `value_and_grad`; with noise_scale as
         `hg.noise_scale`, and for weights; with micro_batches for a batch that they don't divide.
@@ -128,8 +128,8 @@ def train_step(
         of_batch = gradient(model, loss, where="train_step", **options)
     optimizer = optax.with_extra_args_support(optimizer)
 
-    def step(state: TrainState, x: PyTree, target: PyTree, weights: Weights = None):
-        key = noise_key(state)
+    def step(state: TrainState, x: PyTree, target: PyTree, weights: Weights = None, key: Key = None):
+        key = noise_key(state) if key is None else key
         value, grads = of_batch(state.params, x, target, weights, key)
 
         scalar = value[0] if noise_scale else value  # with a noise scale beside it
@@ -155,8 +155,8 @@ def two_phase_step(
     Args:
       clip_global_norm: C, positive: the gradient times min(1, C / its norm); None doesn't clip.
     Returns:
-      (state, x, target, weights=None) -> (state, value). Compile it with `donate_argnums=0`: the parameters and the
-      optimizer's state are then updated in-place.
+      (state, x, target, weights=None, key=None) -> (state, value). Compile it with `donate_argnums=0`: the parameters
+      and the optimizer's state are then updated in-place.
     Raises:
       InputError: clip_global_norm is not positive; at trace time, as `value_and_grad` and `update`.
     Source: docs/two_phase.md
@@ -165,8 +165,9 @@ def two_phase_step(
         check_positive("two_phase_step", "clip_global_norm", clip_global_norm)
     gradient = value_and_parts("two_phase_step", model, loss, share_of(clip_global_norm is not None))
 
-    def step(state: TrainState, x: PyTree, target: PyTree, weights: Weights = None):
-        value, parts = gradient(state.params, x, target, weights, noise_key(state))
+    def step(state: TrainState, x: PyTree, target: PyTree, weights: Weights = None, key: Key = None):
+        key = noise_key(state) if key is None else key
+        value, parts = gradient(state.params, x, target, weights, key)
         params, opt_state = update_by_sum(parts, state.params, state.opt_state, optimizer, clip_global_norm)
         return TrainState(params, opt_state, state.step + 1, state.key), value
 
