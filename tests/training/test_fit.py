@@ -167,6 +167,9 @@ def test_bad_input():
             "fit: batch_size must be a positive integer, got None": lambda: run(batch_size=None),
             "fit: epochs must be a positive integer, got 0": lambda: run(epochs=0),
             "fit: check_every must be a positive integer, got 0": lambda: run(check_every=0),
+            "fit: early_stopping.patience must be a positive integer, got 0": lambda: run(
+                early_stopping=EarlyStopping("test_loss", 0)
+            ),
             "fit: nonfinite must be 'stop' or 'skip', got 'go on'": lambda: run(nonfinite="go on"),
             "fit: x and target must have the same batch, got 10 and 9 examples": lambda: run(data=(X, Y[:9])),
             "fit: state must have a key, .*": lambda: run(state=without_key),

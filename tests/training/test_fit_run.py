@@ -77,3 +77,12 @@ def test_early_stopping_is_final(tmp_path):
     runs = [go(tmp_path, 9, **options)[1] for _ in range(2)]
     assert runs[0] == runs[1]
     assert [line["epoch"] for line in runs[0]] == [1, 2, 3]
+
+
+def test_the_best_epoch_is_kept_beside_the_latest(tmp_path):
+    losses = iter([3.0, 1.0, 2.0, 2.0, 2.0, 2.0])
+    go(tmp_path, 6, best="test_loss", evaluate=lambda params: {"test_loss": next(losses)})
+    with Checkpoints(Run(tmp_path, {}).checkpoints, best="test_loss") as checkpoints:
+        assert checkpoints.best_step == 2 * 3
+        state, position = checkpoints.restore(STATE, best=True)
+    assert (int(state.step), position.epoch) == (6, 2)

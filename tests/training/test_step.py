@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers import assert_refused, assert_same
+from helpers import assert_refused, assert_same, noise
 from whole_models import LOSS, drawn
 
 import handgrad as hg
@@ -63,6 +63,23 @@ def test_by_autodiff_and_in_micro_batches():
     for plain, *same in steps(params):
         for found in same:
             assert_same(found, plain, 1e-9)
+
+
+def test_the_noise_of_a_step_is_that_of_its_number_or_of_a_key_given():
+    model, (_, _, x, _) = noise(), drawn("mlp")
+    key, other = jax.random.split(jax.random.key(0))
+
+    @jax.jit
+    def values():
+        state = init_state((), OPTIMIZER, key)._replace(step=jnp.int32(7))
+        step, value = train_step(model, hg.squared_error(), OPTIMIZER), hg.objective(model, hg.squared_error())
+        keys = jax.random.fold_in(key, 7), other
+        found = step(state, x, x)[1], step(state, x, x, key=other)[1], step(init_state((), OPTIMIZER), x, x)[1]
+        return found, (*(value((), x, x, key=k) for k in keys), value((), x, x))
+
+    found, expected = values()
+    assert_same(found, expected)
+    assert len({float(one) for one in found}) == 3
 
 
 def test_a_sum_over_micro_batches_needs_the_memory_of_one():

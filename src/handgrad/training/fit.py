@@ -74,9 +74,8 @@ def fit(
       its step), "skipped" (steps, where any were), and evaluate's.
     Raises:
       InputError: before anything is computed: a count below 1; a batch larger than the data, or that the layout's mesh
-        doesn't divide; x and target, or two leaves of one of them, with different numbers of examples; a state without
-        a key. While training: an iterable without a batch, or with one larger than its first; evaluate has no such
-        metric.
+        doesn't divide; x and target, or two leaves of one of them, with different numbers of examples; no key. While
+        training: an iterable without a batch, or with one larger than its first; evaluate has no such metric.
       NotFiniteError, GradientError: see nonfinite and check_every.
       Interrupted: by a signal, after saving.
     """
@@ -87,6 +86,8 @@ def fit(
     state = state if state.key is not None else state._replace(key=key)
     if check_every is not None:
         check_count("fit", "check_every", check_every)
+    if early_stopping is not None:
+        check_count("fit", "early_stopping.patience", early_stopping.patience)
     model = layout.gathered(model) if layout else model
     plan = Plan(
         step=train_step(model, loss, optimizer, check_finite=True, **options),
