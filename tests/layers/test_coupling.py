@@ -37,6 +37,7 @@ TABLE = {
     **{name: (getattr(layers, name)(), ROWS) for name in ("elu", "gelu", "identity", "leaky_relu", "log_softmax")},
     **{name: (getattr(layers, name)(), STEPS) for name in ("logsumexp", "mish", "relu", "selu", "sigmoid", "silu")},
     **{name: (getattr(layers, name)(), ROWS) for name in ("softmax", "softplus", "tanh", "geglu", "glu", "swiglu")},
+    **{name: (getattr(layers, name)(), STEPS) for name in ("hard_sigmoid", "hard_swish", "prelu", "squared_relu")},
     **{name: (getattr(layers, name)(), MATRICES) for name in ("cholesky", "determinant", "frobenius_norm", "inverse")},
     **{name: (getattr(layers, name)(), MATRICES) for name in ("log_determinant", "matrix_exponential", "nuclear_norm")},
     **{name: (getattr(layers, name)(), MATRICES) for name in ("qr", "svd", "symmetric_eigen", "trace")},

@@ -48,6 +48,26 @@ def selu(X: Array) -> Array:
     return 1.0507009873554804934193349852946 * elu(X, 1.6732632423543772848170429916717)
 
 
+def prelu(X: Array, s: Array) -> Array:
+    """X, or s X below 0."""
+    return jnp.where(X < 0, jnp.broadcast_to(s, X.shape) * X, X)
+
+
+def squared_relu(X: Array) -> Array:
+    """The square of max(X, 0)."""
+    return jnp.square(jnp.maximum(X, 0))
+
+
+def hard_sigmoid(X: Array) -> Array:
+    """X / 6 + 1/2, clipped."""
+    return jnp.clip(X / 6 + 0.5, 0, 1)
+
+
+def hard_swish(X: Array) -> Array:
+    """X times its hard sigmoid."""
+    return X * hard_sigmoid(X)
+
+
 def silu(X: Array) -> Array:
     """X σ(X)."""
     return X * sigmoid(X)
@@ -152,6 +172,15 @@ def along_rows(rule: rules.Rule, reference: Function, peer: Function) -> list[Ca
     ]
 
 
+def kinked(rule: rules.Rule, reference: Function, peer: Function | None = None) -> list[Case]:
+    """The rows of an activation in pieces that meet at 0 or at ±3."""
+    return [
+        Case(rule, "rows", normal((5, 7), scale=3.0), reference, peer=peer),
+        edge(rule, "ties", fixed([[[0.0, -0.0, 3.0]], [[-3.0, 1.0, -1.0]]]), reference),
+        edge(rule, "1e4", fixed([[1e4, -1e4, 30.0, -30.0, 0.5]]), reference),
+    ]
+
+
 def noisy(shape: Shape, make_key: Callable[[int], Any] = jax.random.key) -> Draw:
     """Normal numbers and a random key."""
     return lambda rng: (rng.standard_normal(shape), make_key(int(rng.integers(2**31))))
@@ -180,6 +209,13 @@ CASES = [
     *elementwise(rules.selu, selu, jax.nn.selu),
     keeping(rules.elu, elu, "save", alpha=0.5),
     keeping(rules.selu, selu, "save"),
+    Case(rules.prelu, "rows", normal((5, 7), (7,)), prelu),
+    edge(rules.prelu, "one-slope", normal((3, 2, 4), (1,)), prelu),
+    edge(rules.prelu, "zero", fixed([[0.0, -0.0], [1.0, -1.0]], [0.3, -0.7]), prelu),
+    *kinked(rules.squared_relu, squared_relu),
+    *kinked(rules.hard_sigmoid, hard_sigmoid, jax.nn.hard_sigmoid),
+    *kinked(rules.hard_swish, hard_swish, jax.nn.hard_swish),
+    keeping(rules.hard_swish, hard_swish, "save", fixed([[-4.0, -3.0, -1.5, 3.0, 4.0]])),
     *elementwise(rules.silu, silu, jax.nn.silu),
     *elementwise(rules.mish, mish, jax.nn.mish),
     *elementwise(rules.gelu, gelu, jax_gelu),

@@ -2,6 +2,7 @@
 
 from handgrad.layers.activations.dropout import *
 from handgrad.layers.activations.gated_units import *
+from handgrad.layers.activations.piecewise import *
 from handgrad.layers.activations.rectifiers import *
 from handgrad.layers.activations.self_gated import *
 from handgrad.layers.activations.smooth import *

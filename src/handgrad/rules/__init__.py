@@ -18,6 +18,7 @@ say only what is special:
 from handgrad.rule import *
 from handgrad.rules.activations.dropout import *
 from handgrad.rules.activations.gated_units import *
+from handgrad.rules.activations.piecewise import *
 from handgrad.rules.activations.rectifiers import *
 from handgrad.rules.activations.self_gated import *
 from handgrad.rules.activations.smooth import *
