@@ -59,8 +59,8 @@ def squared_relu(X: Array) -> Array:
 
 
 def hard_sigmoid(X: Array) -> Array:
-    """X / 6 + 1/2, clipped."""
-    return jnp.clip(X / 6 + 0.5, 0, 1)
+    """X + 3 between 0 and 6, divided by 6."""
+    return jnp.minimum(jnp.maximum(X + 3, 0), 6) / 6
 
 
 def hard_swish(X: Array) -> Array:

@@ -14,8 +14,10 @@ from handgrad.cases.case import Arrays, Case, Draw, Rng, Shape, edge, normal
 State = tuple[Array, ...]
 
 
-def embedding(ids: Array, table: Array) -> Array:
-    """A product with one-hot rows."""
+def embedding(ids: Array, table: Array, padding_idx: int | None = None) -> Array:
+    """A product with one-hot rows, of a table with one row held constant."""
+    if padding_idx is not None:
+        table = table.at[padding_idx].set(jax.lax.stop_gradient(table[padding_idx]))
     return jnp.einsum("...r,rn->...n", jnp.eye(len(table), dtype=table.dtype)[ids], table)
 
 
@@ -175,6 +177,7 @@ CASES = [
     edge(rules.embedding, "rows", some_ids((6,), 4, 3, np.uint8), embedding),
     edge(rules.embedding, "one-row", some_ids((2, 3, 2), 1, 1), embedding),
     edge(rules.embedding, "one-id", lambda rng: (np.full((2, 5), 2), rng.standard_normal((3, 4))), embedding),
+    edge(rules.embedding, "padded", some_ids((2, 6), 4, 3, np.uint8), embedding, {"padding_idx": 2}),
     Case(rules.position_embedding, "shorter", normal((3, 2, 4), (5, 4)), position_embedding),
     edge(rules.position_embedding, "as-long", normal((2, 3, 2), (3, 2)), position_embedding),
     edge(rules.position_embedding, "single", normal((1, 1, 1), (2, 1)), position_embedding),

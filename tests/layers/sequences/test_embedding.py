@@ -20,6 +20,9 @@ def test_init():
     params = embedding(5, 4).init(KEY, IDS)
     assert (type(params), params.table.shape, params.table.dtype) == (EmbeddingParams, (5, 4), np.float64)
     assert 0 < np.std(params.table) < 0.04
+    padded = np.asarray(embedding(5, 4, padding_idx=2).init(KEY, IDS).table)
+    assert (np.asarray(params.table) == padded).all(1).tolist() == [True, True, False, True, True]
+    assert not padded[2].any()
     ones = jax.nn.initializers.ones
     low = jax.eval_shape(embedding(5, 4, dtype=jnp.bfloat16).init, KEY, IDS)
     assert low.table.dtype == jnp.bfloat16
@@ -74,6 +77,7 @@ def test_refusals():
     rows = {
         "embedding: rows must be a positive integer, got 0": lambda: embedding(0, 4),
         "embedding: n must be a positive integer, got 2.0": lambda: embedding(5, 2.0),
+        "embedding: padding_idx must be None or one of 0 … 4, got 5": lambda: embedding(5, 2, padding_idx=5),
         "position_embedding: max_tokens must be a positive integer, got -1": lambda: position_embedding(-1),
         "tied_head: rows must be a positive integer, got True": lambda: tied_head(True),
         "embedding: params must be EmbeddingParams, got LinearParams": lambda: layer.forward(hg.LinearParams(X), IDS),

@@ -87,6 +87,21 @@ def test_tables_are_linears():
     assert_same(*both(IDS, TABLE, DY, X, dlogits))
 
 
+def test_folds_without_the_padding_row():
+    """Those of the factor of the tokens that are none; the row may even be NaN."""
+
+    @jax.jit
+    def both(dY):
+        factors, of_padding = [], np.expand_dims(IDS == 4, -1)
+        for options, instead in (({"padding_idx": 4}, jnp.nan), ({}, 0)):
+            residuals = rules.embedding_forward(IDS, TABLE, **options)[1]
+            given = jnp.where(of_padding, instead, dY)
+            factors.append(rules.embedding_backward(residuals, given, **options)[1])
+        return [(f.sum(), f.sq_norms(), f.second_moment(), f.gram(), f.per_example()) for f in factors]
+
+    assert_same(*both(DY))
+
+
 def test_positions_keep_no_numbers():
     residuals = jax.eval_shape(rules.position_embedding_forward, np.ones((2, 3, 3)), TABLE)[1]
     assert residuals.X.size == 0
@@ -115,6 +130,8 @@ def test_bad_input():
         read(f"ids must be integers of shape (batch, ...), got {got}", ids, TABLE)
     read("table must have shape (rows, n), got float64 (3,)", IDS, TABLE[0])
     read("table must have shape (rows, n), got float64 (0, 3)", IDS, np.ones((0, 3)))
+    for wrong in (5, -1, 1.0, True):
+        read(f"padding_idx must be None or one of 0 … 4, got {wrong}", IDS, TABLE, padding_idx=wrong)
     add("X must have at most 5 tokens, the table's rows, got float64 (2, 6, 3)", np.ones((2, 6, 3)), TABLE)
     add("X must have shape (batch, tokens, n), got float64 (2, 3)", np.ones((2, 3)), TABLE)
     add("X must have shape (2, 3, 3) to meet the table …, got float64 (2, 3, 1)", np.ones((2, 3, 1)), TABLE)

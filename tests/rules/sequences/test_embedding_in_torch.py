@@ -19,6 +19,7 @@ def test_tables():
     assert_rules_agree(
         [
             (rules.embedding, F.embedding, (IDS, TABLE)),
+            (rules.embedding.with_options(padding_idx=6), lambda i, t: F.embedding(i, t, padding_idx=6), (IDS, TABLE)),
             (rules.position_embedding, lambda x, table: x + F.embedding(torch.arange(5), table), (X, POSITIONS)),
             (rules.tied_head, F.linear, (X, TABLE)),
         ]

@@ -12,6 +12,7 @@ from handgrad import rules
 from handgrad.checks import check_array, check_count, check_params, check_shape
 from handgrad.layers.layer import Layer
 from handgrad.rule import Rule
+from handgrad.rules.sequences.embedding import check_padding_idx
 
 __all__ = ["EmbeddingParams", "embedding", "position_embedding", "tied_head"]
 
@@ -30,7 +31,14 @@ class EmbeddingParams(NamedTuple):
     table: Array
 
 
-def embedding(rows: int, n: int, *, init_table: Initializer = SMALL, dtype: DTypeLike | None = None) -> Layer:
+def embedding(
+    rows: int,
+    n: int,
+    *,
+    padding_idx: int | None = None,
+    init_table: Initializer = SMALL,
+    dtype: DTypeLike | None = None,
+) -> Layer:
     """y_t = row x_t of the table, with parameters EmbeddingParams(table).
 
     x is of integers, so dx is None: the layer is the first of a chain. An id outside 0 … rows − 1, a negative one too,
@@ -39,17 +47,20 @@ def embedding(rows: int, n: int, *, init_table: Initializer = SMALL, dtype: DTyp
     Args:
       rows: how many ids there are.
       n: features.
+      padding_idx: a row that is initialized to zeros and gets no gradient, as in PyTorch.
       init_table: initializer, (key, shape, dtype) -> array.
       dtype: of the table, since x has none to take; None is JAX's default float.
     Derivation: docs/derivations/sequences/embedding.md
     """
     check_count("embedding", "rows", rows)
     check_count("embedding", "n", n)
+    check_padding_idx("embedding", padding_idx, rows)
 
     def new_table(key: PRNGKeyArray, x: Array | jax.ShapeDtypeStruct) -> Array:
-        return init_table(key, (rows, n), jnp.result_type(float) if dtype is None else dtype)
+        table = init_table(key, (rows, n), jnp.result_type(float) if dtype is None else dtype)
+        return table if padding_idx is None else table.at[padding_idx].set(0)
 
-    return _around(rules.embedding, new_table, rows, n)
+    return _around(rules.embedding.with_options(padding_idx=padding_idx), new_table, rows, n)
 
 
 def position_embedding(max_tokens: int, *, init_table: Initializer = SMALL) -> Layer:

@@ -186,7 +186,9 @@ def hard_swish_backward(residuals: HardSwishResiduals, dY: Elements) -> tuple[El
     Derivation: docs/derivations/activations/piecewise.md
     """
     X, slope = check_residuals("hard_swish_backward", residuals, HardSwishResiduals)
-    slope = _swish_slope(X) if slope is None else slope
+    if X is not None:
+        slope = _swish_slope(X)
+    assert slope is not None
     check_cotangent("hard_swish_backward", dY, slope.shape, slope.dtype)
     return (dY * slope,)
 

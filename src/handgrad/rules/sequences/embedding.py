@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Integer
 
@@ -37,31 +38,44 @@ class EmbeddingResiduals(NamedTuple):
     table: Table
 
 
-def embedding_forward(ids: Ids, table: Table) -> tuple[Float[Array, "batch ... n"], EmbeddingResiduals]:
+def embedding_forward(
+    ids: Ids, table: Table, *, padding_idx: int | None = None
+) -> tuple[Float[Array, "batch ... n"], EmbeddingResiduals]:
     """y_t = row id_t of the table: a product with one-hot rows, without the product.
 
     An id outside 0 … rows − 1 is unknown at trace time. It reads NaN, as jnp.take in its mode "fill", and no gradient
     reaches the table from it. So does a negative id: −1 does not mean the last row.
 
+    Args:
+      padding_idx: a row that is read like any other and held constant, as in PyTorch: no gradient reaches it.
     Derivation: docs/derivations/sequences/embedding.md
     """
     if not (is_integer(ids) and len(ids.shape) >= 1):
         raise InputError(f"embedding_forward: ids must be integers of shape (batch, ...), got {describe(ids)}")
     _check_table("embedding_forward", table)
-    Y = meshes.take_rows(jnp.asarray(table), named_rows(ids, table.shape[0]), jnp.nan)
+    check_padding_idx("embedding_forward", padding_idx, table.shape[0])
+    named = named_rows(ids, table.shape[0])
+    Y = meshes.take_rows(jnp.asarray(table), named, jnp.nan)
+    if padding_idx is not None:  # Y either way: for autodiff of this forward pass
+        Y = jnp.where(jnp.expand_dims(named == padding_idx, -1), jax.lax.stop_gradient(Y), Y)
     return Y, EmbeddingResiduals(ids, table)
 
 
-def embedding_backward(residuals: EmbeddingResiduals, dY: Float[Array, "batch ... n"]) -> tuple[None, Scatter]:
+def embedding_backward(
+    residuals: EmbeddingResiduals, dY: Float[Array, "batch ... n"], *, padding_idx: int | None = None
+) -> tuple[None, Scatter]:
     """Pull dY back through y_t = row id_t of the table.
 
-        dtable = Σ_t e_id dy_tᵀ        e_id is the one-hot row of id; 0 for an id outside the table
+        dtable = Σ_t e_id dy_tᵀ        e_id is the one-hot row of id; 0 for an id outside the table and for padding_idx
 
     Derivation: docs/derivations/sequences/embedding.md
     """
     ids, table = check_residuals("embedding_backward", residuals, EmbeddingResiduals)
     rows, n = table.shape
     check_cotangent("embedding_backward", dY, (*ids.shape, n), table.dtype)
+    if padding_idx is not None:  # as if the id were outside, so that no fold of the factor knows of it
+        named = named_rows(ids, rows)
+        ids = jnp.where(named == padding_idx, rows, named)
     return None, Scatter(ids, dY, rows, table.dtype)
 
 
@@ -153,6 +167,13 @@ def tied_head_backward(
 
 
 tied_head = Rule(tied_head_forward, tied_head_backward)
+
+
+def check_padding_idx(where: str, padding_idx: int | None, rows: int) -> None:
+    """`padding_idx` is None or names a row."""
+    named = isinstance(padding_idx, int) and not isinstance(padding_idx, bool) and 0 <= padding_idx < rows
+    if not (padding_idx is None or named):
+        raise InputError(f"{where}: padding_idx must be None or one of 0 … {rows - 1}, got {padding_idx!r}")
 
 
 def _check_table(where: str, table: Array) -> None:
