@@ -113,6 +113,7 @@ from handgrad.layers import (
     mish as mish,
     mixture_of_experts as mixture_of_experts,
     multi_head_attention as multi_head_attention,
+    pad as pad,
     poisson_loss as poisson_loss,
     position_embedding as position_embedding,
     prelu as prelu,

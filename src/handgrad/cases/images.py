@@ -135,6 +135,27 @@ def flatten(X: Array) -> Array:
     return jnp.stack([x.ravel() for x in X])
 
 
+def pad(X: Array, padding: Any, mode: str = "constant", value: float = 0.0) -> Array:
+    """Every axis by a matrix that has a 1 where an element is copied, read off from NumPy's pad of 0, 1, 2 …"""
+    for axis, n in enumerate(X.shape[1:-1], start=1):
+        pair = (padding, padding) if isinstance(padding, int) else padding[axis - 1]
+        if mode == "constant":
+            copied = np.pad(np.arange(n), pair, constant_values=n)
+        else:
+            copied = np.pad(np.arange(n), pair, mode=mode)
+        P = (copied[:, None] == np.arange(n)).astype(float)
+        margin = jnp.asarray(np.expand_dims(copied == n, range(1, X.ndim - axis)), X.dtype)
+        X = jnp.moveaxis(jnp.tensordot(jnp.asarray(P, X.dtype), X, (1, axis)), 0, axis)
+        X = X + value * jnp.broadcast_to(margin, X.shape)
+    return X
+
+
+def jnp_pad(X: Array, padding: Any, mode: str = "constant") -> Array:
+    """jnp.pad of the axes of space."""
+    pairs = ((padding, padding),) * (X.ndim - 2) if isinstance(padding, int) else padding
+    return jnp.pad(X, ((0, 0), *pairs, (0, 0)), mode)
+
+
 TIES = np.array([0, 1, 1, 0, 2, 2, 2, 1, 0, 0, 0, 0, -1, 3, 3, -1.0]).reshape(1, 4, 4, 1)
 OVERLAP = {"window": 3, "strides": 2, "padding": ((1, 0), (2, 1))}
 DILATED = {"window": (2, 3), "strides": (1, 2), "dilation": (3, 2)}
@@ -199,6 +220,13 @@ CASES = [
     edge(rules.global_average_pool, "one-element", normal((3, 1, 2)), global_average_pool),
     Case(rules.global_max_pool, "plane", normal((2, 3, 4, 5)), global_max_pool),
     edge(rules.global_max_pool, "ties", fixed(np.array([1, 2, 1, 0, 1, 2.0]).reshape(1, 3, 2)), global_max_pool),
+    Case(rules.pad, "plane", normal((2, 3, 4, 2)), pad, {"padding": ((1, 2), (0, 3)), "mode": "reflect"}, jnp_pad),
+    edge(rules.pad, "solid", normal((2, 2, 3, 2, 1)), pad, {"padding": 1, "value": -1.5}),
+    *(
+        edge(rules.pad, "far", normal((2, 3, 2)), pad, {"padding": ((7, 8),), "mode": mode}, jnp_pad)
+        for mode in ("edge", "reflect", "symmetric", "wrap")
+    ),
+    edge(rules.pad, "one-element", normal((2, 1, 2)), pad, {"padding": ((3, 2),), "mode": "reflect"}, jnp_pad),
     Case(rules.flatten, "plane", normal((2, 3, 4, 2)), flatten),
     edge(rules.flatten, "rows", normal((3, 2)), flatten),
 ]

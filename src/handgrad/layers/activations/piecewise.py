@@ -46,7 +46,7 @@ def prelu(*, per_feature: bool = True, init_s: Initializer = jax.nn.initializers
 
     def backward(residuals: rules.PreluResiduals, dy: Rows) -> tuple[Rows, PreluParams]:
         dx, ds = rules.prelu_backward(residuals, dy)
-        return dx, PreluParams(ds)
+        return dx, PreluParams._make((ds,))
 
     return Layer(init, forward, backward)
 

@@ -1,7 +1,7 @@
 """What the rules of images share: options as windows, and a window's transpose, tap by tap."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -50,7 +50,7 @@ def make_window(
 def per_axis(where: str, name: str, value: PerAxis, axes: int, least: int = 1) -> tuple[int, ...]:
     """An integer for every axis, or one for each, as a tuple; all of them `least` or more."""
     values = tuple(value) if isinstance(value, Sequence) else (value,) * axes
-    if len(values) != axes or not all(_is_integer(v) and v >= least for v in values):
+    if len(values) != axes or not all(is_integer(v) and v >= least for v in values):
         kind = "a positive integer" if least else "an integer, 0 at least"
         expected = f"{kind}, or one for each of {axes} axes of space"
         raise InputError(f"{where}: {name} must be {expected}, got {value!r}")
@@ -74,19 +74,21 @@ def _pairs(where: str, space: tuple[int, ...], window: Window, padding: Padding)
         axes = zip(space, window.span, window.strides, strict=True)
         totals = [max((-(-n // s) - 1) * s + span - n, 0) for n, span, s in axes]
         return tuple((total // 2, total - total // 2) for total in totals)
-    pairs = tuple(map(tuple, padding)) if _is_pairs(padding) else ()
+    pairs = tuple(map(tuple, padding)) if is_pairs(padding) else ()
     if len(pairs) != len(space):
         expected = f"'SAME', 'VALID' or a pair of integers, 0 at least, for each of {len(space)} axes of space"
         raise InputError(f"{where}: padding must be {expected}, got {padding!r}")
     return tuple((int(before), int(behind)) for before, behind in pairs)
 
 
-def _is_pairs(padding: object) -> bool:
+def is_pairs(padding: object) -> TypeGuard[Sequence[tuple[int, int]]]:
+    """Whether `padding` is pairs of integers, 0 at least."""
     return isinstance(padding, Sequence) and all(
-        isinstance(pair, Sequence) and len(pair) == 2 and all(_is_integer(p) and p >= 0 for p in pair)
+        isinstance(pair, Sequence) and len(pair) == 2 and all(is_integer(p) and p >= 0 for p in pair)
         for pair in padding
     )
 
 
-def _is_integer(value: object) -> bool:
+def is_integer(value: object) -> TypeGuard[int]:
+    """Whether `value` is a number that counts: an integer of Python or NumPy, no boolean."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
