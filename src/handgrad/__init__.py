@@ -114,6 +114,8 @@ from handgrad.layers import (
     mixture_of_experts as mixture_of_experts,
     multi_head_attention as multi_head_attention,
     pad as pad,
+    pixel_shuffle as pixel_shuffle,
+    pixel_unshuffle as pixel_unshuffle,
     poisson_loss as poisson_loss,
     position_embedding as position_embedding,
     prelu as prelu,

@@ -44,6 +44,8 @@ TABLE = {
     **{name: (getattr(layers, name)(), SYSTEM) for name in ("positive_definite_solve", "solve", "triangular_solve")},
     **{name: (getattr(layers, name)(), PLANE) for name in ("flatten", "global_average_pool", "global_max_pool")},
     "average_pool": (layers.average_pool(2), PLANE),
+    "pixel_shuffle": (layers.pixel_shuffle(2), PLANE),
+    "pixel_unshuffle": (layers.pixel_unshuffle(2), PLANE),
     "pad": (layers.pad(1, mode="reflect"), PLANE),
     "max_pool": (layers.max_pool(2), PLANE),
     "convolution": (hg.convolution(3, 3), PLANE),

@@ -135,6 +135,28 @@ def flatten(X: Array) -> Array:
     return jnp.stack([x.ravel() for x in X])
 
 
+def pixel_shuffle(X: Array, factor: Any) -> Array:
+    """Each of the r^axes places of a block from its own slice of the features."""
+    factors = per_axis(factor, X)
+    places = list(np.ndindex(*factors))
+    fine = tuple(size * r for size, r in zip(X.shape[1:-1], factors, strict=True))
+    Y = jnp.zeros((X.shape[0], *fine, X.shape[-1] // len(places)), X.dtype)
+    for k, place in enumerate(places):
+        blocks = tuple(slice(i, None, r) for i, r in zip(place, factors, strict=True))
+        Y = Y.at[(slice(None), *blocks)].set(X[..., k :: len(places)])
+    return Y
+
+
+def pixel_unshuffle(X: Array, factor: Any) -> Array:
+    """Every r-th element along each axis, from each of the places of a block; features of one place next to each other."""
+    factors = per_axis(factor, X)
+    parts = [
+        X[(slice(None), *(slice(i, None, r) for i, r in zip(place, factors, strict=True)))]
+        for place in np.ndindex(*factors)
+    ]
+    return jnp.stack(parts, axis=-1).reshape(*parts[0].shape[:-1], -1)
+
+
 def pad(X: Array, padding: Any, mode: str = "constant", value: float = 0.0) -> Array:
     """Every axis by a matrix that has a 1 where an element is copied, read off from NumPy's pad of 0, 1, 2 …"""
     for axis, n in enumerate(X.shape[1:-1], start=1):
@@ -227,6 +249,10 @@ CASES = [
         for mode in ("edge", "reflect", "symmetric", "wrap")
     ),
     edge(rules.pad, "one-element", normal((2, 1, 2)), pad, {"padding": ((3, 2),), "mode": "reflect"}, jnp_pad),
+    Case(rules.pixel_shuffle, "plane", normal((2, 2, 3, 8)), pixel_shuffle, {"factor": 2}),
+    edge(rules.pixel_shuffle, "solid", normal((2, 2, 1, 2, 12)), pixel_shuffle, {"factor": (3, 2, 1)}),
+    Case(rules.pixel_unshuffle, "plane", normal((2, 4, 6, 2)), pixel_unshuffle, {"factor": 2}),
+    edge(rules.pixel_unshuffle, "line", normal((2, 6, 2)), pixel_unshuffle, {"factor": 3}),
     Case(rules.flatten, "plane", normal((2, 3, 4, 2)), flatten),
     edge(rules.flatten, "rows", normal((3, 2)), flatten),
 ]

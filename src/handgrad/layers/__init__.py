@@ -12,6 +12,7 @@ from handgrad.layers.images.convolution import *
 from handgrad.layers.images.flatten import *
 from handgrad.layers.images.global_pooling import *
 from handgrad.layers.images.padding import *
+from handgrad.layers.images.pixel_shuffle import *
 from handgrad.layers.images.pooling import *
 from handgrad.layers.images.transposed_convolution import *
 from handgrad.layers.layer import *

@@ -30,6 +30,7 @@ from handgrad.rules.images.convolution import *
 from handgrad.rules.images.flatten import *
 from handgrad.rules.images.global_pooling import *
 from handgrad.rules.images.padding import *
+from handgrad.rules.images.pixel_shuffle import *
 from handgrad.rules.images.pooling import *
 from handgrad.rules.images.transposed_convolution import *
 from handgrad.rules.linear.einsum import *

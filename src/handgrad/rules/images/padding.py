@@ -28,11 +28,11 @@ class PadResiduals(NamedTuple):
 
 
 class Run(NamedTuple):
-    """Neighbors in a margin that copy neighbors of X, `count` from the element `start` on: forward (step 1), backward
+    """Neighbors in a margin that copy neighbors of X, `size` of them from the element `start` on: forward (step 1), backward
     (−1), or one element again and again (0)."""
 
     start: int
-    count: int
+    size: int
     step: int
 
 
@@ -89,8 +89,8 @@ def pad_backward(
         dX = jax.lax.slice_in_dim(folded, before, before + n, axis=axis)
         for first, places in zip((0, before + n), _places(n, before, behind), strict=True):
             for run in _runs(n, places, mode) if mode != "constant" else ():
-                dX += _folded(jax.lax.slice_in_dim(folded, first, first + run.count, axis=axis), axis, run, n)
-                first += run.count
+                dX += _folded(jax.lax.slice_in_dim(folded, first, first + run.size, axis=axis), axis, run, n)
+                first += run.size
     return (dX.astype(X.dtype),)
 
 
@@ -112,9 +112,9 @@ def _runs(n: int, places: np.ndarray, mode: Mode) -> list[Run]:
     copied = np.minimum(k, mirrored)
     runs = list[Run]()
     for j in copied.tolist():
-        if runs and j == _next(runs[-1]) and runs[-1].count > 1:
-            runs[-1] = runs[-1]._replace(count=runs[-1].count + 1)
-        elif runs and runs[-1].count == 1 and abs(j - runs[-1].start) == 1:
+        if runs and j == _next(runs[-1]) and runs[-1].size > 1:
+            runs[-1] = runs[-1]._replace(size=runs[-1].size + 1)
+        elif runs and runs[-1].size == 1 and abs(j - runs[-1].start) == 1:
             runs[-1] = Run(runs[-1].start, 2, j - runs[-1].start)
         else:
             runs.append(Run(j, 1, 1))
@@ -122,7 +122,7 @@ def _runs(n: int, places: np.ndarray, mode: Mode) -> list[Run]:
 
 
 def _next(run: Run) -> int:
-    return run.start + run.step * run.count
+    return run.start + run.step * run.size
 
 
 def _copied(X: Array, axis: int, run: Run) -> Array:
@@ -130,7 +130,7 @@ def _copied(X: Array, axis: int, run: Run) -> Array:
     last = _next(run) - run.step if run.step else run.start
     part = jax.lax.slice_in_dim(X, min(run.start, last), max(run.start, last) + 1, axis=axis)
     if run.step == 0:
-        return jnp.broadcast_to(part, (*X.shape[:axis], run.count, *X.shape[axis + 1 :]))
+        return jnp.broadcast_to(part, (*X.shape[:axis], run.size, *X.shape[axis + 1 :]))
     return part if run.step == 1 else jnp.flip(part, axis)
 
 
