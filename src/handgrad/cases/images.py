@@ -9,6 +9,15 @@ import numpy as np
 from jaxtyping import Array
 
 from handgrad import rules
+from handgrad.cases._images import (
+    adaptive_average_pool,
+    adaptive_max_pool,
+    jnp_pad,
+    pad,
+    pixel_shuffle,
+    pixel_unshuffle,
+    resize,
+)
 from handgrad.cases.case import Case, Function, edge, fixed, normal
 
 LAYOUTS = {3: ("NWC", "WIO", "NWC"), 4: ("NHWC", "HWIO", "NHWC"), 5: ("NDHWC", "DHWIO", "NDHWC")}
@@ -135,53 +144,11 @@ def flatten(X: Array) -> Array:
     return jnp.stack([x.ravel() for x in X])
 
 
-def pixel_shuffle(X: Array, factor: Any) -> Array:
-    """Each of the r^axes places of a block from its own slice of the features."""
-    factors = per_axis(factor, X)
-    places = list(np.ndindex(*factors))
-    fine = tuple(size * r for size, r in zip(X.shape[1:-1], factors, strict=True))
-    Y = jnp.zeros((X.shape[0], *fine, X.shape[-1] // len(places)), X.dtype)
-    for k, place in enumerate(places):
-        blocks = tuple(slice(i, None, r) for i, r in zip(place, factors, strict=True))
-        Y = Y.at[(slice(None), *blocks)].set(X[..., k :: len(places)])
-    return Y
-
-
-def pixel_unshuffle(X: Array, factor: Any) -> Array:
-    """Every r-th element along each axis, from each of the places of a block; features of one place next to each other."""
-    factors = per_axis(factor, X)
-    parts = [
-        X[(slice(None), *(slice(i, None, r) for i, r in zip(place, factors, strict=True)))]
-        for place in np.ndindex(*factors)
-    ]
-    return jnp.stack(parts, axis=-1).reshape(*parts[0].shape[:-1], -1)
-
-
-def pad(X: Array, padding: Any, mode: str = "constant", value: float = 0.0) -> Array:
-    """Every axis by a matrix that has a 1 where an element is copied, read off from NumPy's pad of 0, 1, 2 …"""
-    for axis, n in enumerate(X.shape[1:-1], start=1):
-        pair = (padding, padding) if isinstance(padding, int) else padding[axis - 1]
-        if mode == "constant":
-            copied = np.pad(np.arange(n), pair, constant_values=n)
-        else:
-            copied = np.pad(np.arange(n), pair, mode=mode)
-        P = (copied[:, None] == np.arange(n)).astype(float)
-        margin = jnp.asarray(np.expand_dims(copied == n, range(1, X.ndim - axis)), X.dtype)
-        X = jnp.moveaxis(jnp.tensordot(jnp.asarray(P, X.dtype), X, (1, axis)), 0, axis)
-        X = X + value * jnp.broadcast_to(margin, X.shape)
-    return X
-
-
-def jnp_pad(X: Array, padding: Any, mode: str = "constant") -> Array:
-    """jnp.pad of the axes of space."""
-    pairs = ((padding, padding),) * (X.ndim - 2) if isinstance(padding, int) else padding
-    return jnp.pad(X, ((0, 0), *pairs, (0, 0)), mode)
-
-
 TIES = np.array([0, 1, 1, 0, 2, 2, 2, 1, 0, 0, 0, 0, -1, 3, 3, -1.0]).reshape(1, 4, 4, 1)
 OVERLAP = {"window": 3, "strides": 2, "padding": ((1, 0), (2, 1))}
 DILATED = {"window": (2, 3), "strides": (1, 2), "dilation": (3, 2)}
 WITHOUT_PAD = {"window": 3, "padding": "SAME", "count_include_pad": False}
+CORNERS = {"align_corners": True}
 MARGINS = {"strides": 3, "padding": ((1, 2),), "dilation": 2, "groups": 2, "output_padding": 1}
 
 CASES = [
@@ -238,10 +205,23 @@ CASES = [
     Case(rules.average_pool, "line", normal((2, 5, 2)), average_pool, WITHOUT_PAD),
     edge(rules.average_pool, "overlap", normal((2, 5, 6, 2)), average_pool, {**OVERLAP, "window": 4}),
     edge(rules.average_pool, "dilated", normal((1, 5, 6, 2)), dilated(jnp.mean), DILATED),
+    Case(rules.adaptive_average_pool, "plane", normal((2, 4, 5, 3)), adaptive_average_pool, {"size": (2, 3)}),
+    edge(rules.adaptive_average_pool, "line", normal((2, 3, 2)), adaptive_average_pool, {"size": 5}),
+    edge(rules.adaptive_average_pool, "solid", normal((1, 2, 3, 4, 2)), adaptive_average_pool, {"size": (1, 3, 3)}),
+    Case(rules.adaptive_max_pool, "plane", normal((2, 4, 5, 3)), adaptive_max_pool, {"size": (2, 3)}),
+    edge(rules.adaptive_max_pool, "ties", fixed(TIES), adaptive_max_pool, {"size": 3}),
+    edge(rules.adaptive_max_pool, "line", normal((2, 3, 2)), adaptive_max_pool, {"size": 5}),
     Case(rules.global_average_pool, "plane", normal((2, 3, 4, 5)), global_average_pool),
     edge(rules.global_average_pool, "one-element", normal((3, 1, 2)), global_average_pool),
     Case(rules.global_max_pool, "plane", normal((2, 3, 4, 5)), global_max_pool),
     edge(rules.global_max_pool, "ties", fixed(np.array([1, 2, 1, 0, 1, 2.0]).reshape(1, 3, 2)), global_max_pool),
+    Case(rules.resize, "plane", normal((2, 4, 5, 2)), resize, {"size": (6, 3)}),
+    edge(rules.resize, "plane", normal((2, 5, 3, 2)), resize, {"size": (3, 7), "method": "cubic"}),
+    edge(rules.resize, "plane", normal((2, 5, 4, 1)), resize, {"size": (3, 4), "antialias": False}),
+    edge(rules.resize, "line", normal((2, 5, 2)), resize, {"size": 8, "method": "cubic-pytorch", "antialias": False}),
+    edge(rules.resize, "corners", normal((2, 5, 3, 2)), resize, {"size": (7, 2), "antialias": False, **CORNERS}),
+    edge(rules.resize, "solid", normal((1, 3, 2, 4, 2)), resize, {"size": (5, 4, 3), "method": "nearest"}),
+    edge(rules.resize, "plane", normal((2, 3, 5, 2)), resize, {"size": (7, 3), "method": "nearest-pytorch"}),
     Case(rules.pad, "plane", normal((2, 3, 4, 2)), pad, {"padding": ((1, 2), (0, 3)), "mode": "reflect"}, jnp_pad),
     edge(rules.pad, "solid", normal((2, 2, 3, 2, 1)), pad, {"padding": 1, "value": -1.5}),
     *(

@@ -8,12 +8,14 @@ from handgrad.layers.activations.self_gated import *
 from handgrad.layers.activations.smooth import *
 from handgrad.layers.activations.softmax import *
 from handgrad.layers.attention.attention import *
+from handgrad.layers.images.adaptive_pooling import *
 from handgrad.layers.images.convolution import *
 from handgrad.layers.images.flatten import *
 from handgrad.layers.images.global_pooling import *
 from handgrad.layers.images.padding import *
 from handgrad.layers.images.pixel_shuffle import *
 from handgrad.layers.images.pooling import *
+from handgrad.layers.images.resize import *
 from handgrad.layers.images.transposed_convolution import *
 from handgrad.layers.layer import *
 from handgrad.layers.linear.einsum import *

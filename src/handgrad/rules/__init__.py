@@ -26,12 +26,14 @@ from handgrad.rules.activations.softmax import *
 from handgrad.rules.attention.attention import *
 from handgrad.rules.attention.rotary import *
 from handgrad.rules.attention.tiled_attention import *
+from handgrad.rules.images.adaptive_pooling import *
 from handgrad.rules.images.convolution import *
 from handgrad.rules.images.flatten import *
 from handgrad.rules.images.global_pooling import *
 from handgrad.rules.images.padding import *
 from handgrad.rules.images.pixel_shuffle import *
 from handgrad.rules.images.pooling import *
+from handgrad.rules.images.resize import *
 from handgrad.rules.images.transposed_convolution import *
 from handgrad.rules.linear.einsum import *
 from handgrad.rules.linear.linear import *

@@ -28,8 +28,8 @@ class PadResiduals(NamedTuple):
 
 
 class Run(NamedTuple):
-    """Neighbors in a margin that copy neighbors of X, `size` of them from the element `start` on: forward (step 1), backward
-    (−1), or one element again and again (0)."""
+    """Neighbors in a margin that copy neighbors of X, `size` of them from the element `start` on: forward (step 1),
+    backward (−1), or one element again and again (0)."""
 
     start: int
     size: int

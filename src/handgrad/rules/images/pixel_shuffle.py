@@ -36,8 +36,8 @@ class PixelShuffleResiduals(NamedTuple):
 def pixel_shuffle_forward(X: Coarse, *, factor: PerAxis) -> tuple[Fine, PixelShuffleResiduals]:
     """Y has r times as many elements along each axis of space, and X's n r^axes features become n.
 
-    In a plane y_{r h + i, r w + j} has the features f r² + i r + j of x_{h, w}, f = 0 … n − 1: PyTorch's order, and that
-    of `einops.rearrange(X, "b h w (n i j) -> b (h i) (w j) n")`. (TensorFlow's depth_to_space has f innermost.)
+    In a plane y_{r h + i, r w + j} has the features f r² + i r + j of x_{h, w}, f = 0 … n − 1: PyTorch's order, and
+    that of `einops.rearrange(X, "b h w (n i j) -> b (h i) (w j) n")`. (TensorFlow's depth_to_space has f innermost.)
 
     Args:
       factor: r, an integer for every axis of space, or one for each.
@@ -72,7 +72,7 @@ class PixelUnshuffleResiduals(NamedTuple):
 
 
 def pixel_unshuffle_forward(X: Fine, *, factor: PerAxis) -> tuple[Coarse, PixelUnshuffleResiduals]:
-    """The inverse of pixel_shuffle: each block of r elements along every axis of space becomes r^axes n features of one.
+    """The inverse of pixel_shuffle: a block of r elements along every axis of space becomes n r^axes features of one.
 
     Args:
       factor: r, an integer for every axis of space, or one for each; divides the axis.

@@ -1,0 +1,99 @@
+"""References of images that are moved and resampled: padding, shuffled pixels, resizing, sampling."""
+
+import itertools
+from collections.abc import Callable
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from handgrad.cases.case import Function
+
+
+def pixel_shuffle(X: Array, factor: Any) -> Array:
+    """Each of the r^axes places of a block from its own slice of the features."""
+    factors = (factor,) * (X.ndim - 2) if isinstance(factor, int) else factor
+    places = list(np.ndindex(*factors))
+    fine = tuple(size * r for size, r in zip(X.shape[1:-1], factors, strict=True))
+    Y = jnp.zeros((X.shape[0], *fine, X.shape[-1] // len(places)), X.dtype)
+    for k, place in enumerate(places):
+        blocks = tuple(slice(i, None, r) for i, r in zip(place, factors, strict=True))
+        Y = Y.at[(slice(None), *blocks)].set(X[..., k :: len(places)])
+    return Y
+
+
+def pixel_unshuffle(X: Array, factor: Any) -> Array:
+    """Every r-th element along each axis, from each of the places of a block in turn."""
+    factors = (factor,) * (X.ndim - 2) if isinstance(factor, int) else factor
+    parts = [
+        X[(slice(None), *(slice(i, None, r) for i, r in zip(place, factors, strict=True)))]
+        for place in np.ndindex(*factors)
+    ]
+    return jnp.stack(parts, axis=-1).reshape(*parts[0].shape[:-1], -1)
+
+
+def pad(X: Array, padding: Any, mode: str = "constant", value: float = 0.0) -> Array:
+    """Every axis by a matrix that has a 1 where an element is copied, read off from NumPy's pad of 0, 1, 2 …"""
+    for axis, n in enumerate(X.shape[1:-1], start=1):
+        pair = (padding, padding) if isinstance(padding, int) else padding[axis - 1]
+        if mode == "constant":
+            copied = np.pad(np.arange(n), pair, constant_values=n)
+        else:
+            copied = np.pad(np.arange(n), pair, mode=cast(Any, mode))
+        P = (copied[:, None] == np.arange(n)).astype(float)
+        margin = jnp.asarray((copied == n).reshape(-1, *[1] * (X.ndim - 1 - axis)), X.dtype)
+        X = jnp.moveaxis(jnp.tensordot(jnp.asarray(P, X.dtype), X, (1, axis)), 0, axis)
+        X = X + value * jnp.broadcast_to(margin, X.shape)
+    return X
+
+
+def jnp_pad(X: Array, padding: Any, mode: str = "constant") -> Array:
+    """jnp.pad of the axes of space."""
+    pairs = ((padding, padding),) * (X.ndim - 2) if isinstance(padding, int) else padding
+    return jnp.pad(X, ((0, 0), *pairs, (0, 0)), mode)
+
+
+def resize(X: Array, size: Any, method: str = "linear", antialias: bool = True, align_corners: bool = False) -> Array:
+    """jax.image's, and what it doesn't have by two neighbors or by one."""
+    size = (size,) * (X.ndim - 2) if isinstance(size, int) else size
+    if method != "nearest-pytorch" and not align_corners:
+        return jax.image.resize(X, (X.shape[0], *size, X.shape[-1]), method, antialias)
+    for axis, m in enumerate(size, start=1):
+        n = X.shape[axis]
+        if method == "nearest-pytorch":
+            X = jnp.take(X, np.floor(np.arange(m) * n / m).astype(int), axis)
+        else:
+            place = np.linspace(0, n - 1, m)
+            left = np.minimum(np.floor(place), n - 2).astype(int)
+            share = jnp.asarray((place - left).reshape(-1, *[1] * (X.ndim - 1 - axis)), X.dtype)
+            one, two = jnp.take(X, left, axis), jnp.take(X, left + 1, axis)
+            share = jnp.broadcast_to(share, one.shape)
+            X = (1 - share) * one + share * two
+    return X
+
+
+def adaptive(reduce: Callable[[Array], Array]) -> Function:
+    """A pool of cells, cut out one by one: `reduce` makes (batch, n) of a cell's (batch, elements, n)."""
+
+    def pool(X: Array, size: Any) -> Array:
+        size = (size,) * (X.ndim - 2) if isinstance(size, int) else size
+        axes = [
+            [slice(int(np.floor(i * n / m)), int(np.ceil((i + 1) * n / m))) for i in range(m)]
+            for m, n in zip(size, X.shape[1:-1], strict=True)
+        ]
+        cells = [X[(slice(None), *cell)] for cell in itertools.product(*axes)]
+        pooled = [reduce(cell.reshape(cell.shape[0], -1, cell.shape[-1])) for cell in cells]
+        return jnp.stack(pooled, 1).reshape(X.shape[0], *size, X.shape[-1])
+
+    return pool
+
+
+def first_maximum(cell: Array) -> Array:
+    """The first of the largest elements, feature by feature."""
+    return jnp.take_along_axis(cell, jnp.argmax(cell, 1, keepdims=True), 1)[:, 0]
+
+
+adaptive_average_pool = adaptive(lambda cell: jnp.sum(cell, 1) / cell.shape[1])
+adaptive_max_pool = adaptive(first_maximum)
