@@ -1,4 +1,4 @@
-"""References of images that are moved and resampled: padding, shuffled pixels, resizing, sampling."""
+"""What cases/images.py compares with, but for convolutions: pools, and images that are moved and resampled."""
 
 import itertools
 from collections.abc import Callable
@@ -11,10 +11,57 @@ from jaxtyping import Array
 
 from handgrad.cases.case import Function
 
+Sizes = int | tuple[int, ...]
+Padding = str | tuple[tuple[int, int], ...]
+
+
+def per_axis(value: Sizes, X: Array) -> tuple[int, ...]:
+    """A number for each axis of space."""
+    return (value,) * (X.ndim - 2) if isinstance(value, int) else value
+
+
+BEYOND = ((0, 0), (0, 1), (0, 1), (0, 0))  # what the last windows of CEIL meet behind (6, 4) and their padding
+
+
+def reduced(X: Array, start: float, operation: Any, window: Sizes, strides: Sizes | None, padding: Padding) -> Array:
+    """lax.reduce_window over the axes of space."""
+    size = per_axis(window, X)
+    steps = size if strides is None else per_axis(strides, X)
+    padding = padding if isinstance(padding, str) else ((0, 0), *padding, (0, 0))
+    return jax.lax.reduce_window(X, start, operation, (1, *size, 1), (1, *steps, 1), padding)
+
+
+def max_pool(
+    X: Array, window: Sizes, strides: Sizes | None = None, padding: Padding = "VALID", ceil_mode: bool = False
+) -> Array:
+    """lax's maximum over windows; with ceil_mode, of an X with what they meet beyond."""
+    X = jnp.pad(X, BEYOND, constant_values=-jnp.inf) if ceil_mode else X
+    return reduced(X, -jnp.inf, jax.lax.max, window, strides, padding)
+
+
+def average_pool(
+    X: Array,
+    window: Sizes,
+    strides: Sizes | None = None,
+    padding: Padding = "VALID",
+    count_include_pad: bool = True,
+    ceil_mode: bool = False,
+) -> Array:
+    """lax's sum over windows, divided by the number of its elements."""
+    if ceil_mode:
+        pairs: Any = ((0, 0), *padding, (0, 0))
+        counted = jnp.pad(jnp.ones_like(X), pairs, constant_values=float(count_include_pad))
+        counted = reduced(jnp.pad(counted, BEYOND), 0.0, jax.lax.add, window, strides, "VALID")
+        return reduced(jnp.pad(X, BEYOND), 0.0, jax.lax.add, window, strides, padding) / counted
+    total = reduced(X, 0.0, jax.lax.add, window, strides, padding)
+    if count_include_pad:
+        return total / np.prod(per_axis(window, X))
+    return total / reduced(jnp.ones_like(X), 0.0, jax.lax.add, window, strides, padding)
+
 
 def pixel_shuffle(X: Array, factor: Any) -> Array:
     """Each of the r^axes places of a block from its own slice of the features."""
-    factors = (factor,) * (X.ndim - 2) if isinstance(factor, int) else factor
+    factors = per_axis(factor, X)
     places = list(np.ndindex(*factors))
     fine = tuple(size * r for size, r in zip(X.shape[1:-1], factors, strict=True))
     Y = jnp.zeros((X.shape[0], *fine, X.shape[-1] // len(places)), X.dtype)
@@ -26,7 +73,7 @@ def pixel_shuffle(X: Array, factor: Any) -> Array:
 
 def pixel_unshuffle(X: Array, factor: Any) -> Array:
     """Every r-th element along each axis, from each of the places of a block in turn."""
-    factors = (factor,) * (X.ndim - 2) if isinstance(factor, int) else factor
+    factors = per_axis(factor, X)
     parts = [
         X[(slice(None), *(slice(i, None, r) for i, r in zip(place, factors, strict=True)))]
         for place in np.ndindex(*factors)
@@ -57,7 +104,7 @@ def jnp_pad(X: Array, padding: Any, mode: str = "constant") -> Array:
 
 def resize(X: Array, size: Any, method: str = "linear", antialias: bool = True, align_corners: bool = False) -> Array:
     """jax.image's, and what it doesn't have by two neighbors or by one."""
-    size = (size,) * (X.ndim - 2) if isinstance(size, int) else size
+    size = per_axis(size, X)
     if method != "nearest-pytorch" and not align_corners:
         return jax.image.resize(X, (X.shape[0], *size, X.shape[-1]), method, antialias)
     for axis, m in enumerate(size, start=1):
@@ -78,7 +125,7 @@ def adaptive(reduce: Callable[[Array], Array]) -> Function:
     """A pool of cells, cut out one by one: `reduce` makes (batch, n) of a cell's (batch, elements, n)."""
 
     def pool(X: Array, size: Any) -> Array:
-        size = (size,) * (X.ndim - 2) if isinstance(size, int) else size
+        size = per_axis(size, X)
         axes = [
             [slice(int(np.floor(i * n / m)), int(np.ceil((i + 1) * n / m))) for i in range(m)]
             for m, n in zip(size, X.shape[1:-1], strict=True)

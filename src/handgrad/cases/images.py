@@ -1,7 +1,6 @@
 """Images, beside lax's own convolutions and windows, in one dimension, two and three."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,10 +9,15 @@ from jaxtyping import Array
 
 from handgrad import rules
 from handgrad.cases._images import (
+    Padding,
+    Sizes,
     adaptive_average_pool,
     adaptive_max_pool,
+    average_pool,
     jnp_pad,
+    max_pool,
     pad,
+    per_axis,
     pixel_shuffle,
     pixel_unshuffle,
     resize,
@@ -21,13 +25,6 @@ from handgrad.cases._images import (
 from handgrad.cases.case import Case, Function, edge, fixed, normal
 
 LAYOUTS = {3: ("NWC", "WIO", "NWC"), 4: ("NHWC", "HWIO", "NHWC"), 5: ("NDHWC", "DHWIO", "NDHWC")}
-Sizes = int | tuple[int, ...]
-Padding = str | tuple[tuple[int, int], ...]
-
-
-def per_axis(value: Sizes, X: Array) -> tuple[int, ...]:
-    """A number for each axis of space."""
-    return (value,) * (X.ndim - 2) if isinstance(value, int) else value
 
 
 def with_bias(Y: Array, b: Array | None) -> Array:
@@ -94,29 +91,6 @@ def scattered(
     return with_bias(Y[:, before : whole + output_padding - behind].reshape(X.shape[0], -1, groups * K.shape[1]), b)
 
 
-def reduced(X: Array, start: float, operation: Any, window: Sizes, strides: Sizes | None, padding: Padding) -> Array:
-    """lax.reduce_window over the axes of space."""
-    size = per_axis(window, X)
-    steps = size if strides is None else per_axis(strides, X)
-    padding = padding if isinstance(padding, str) else ((0, 0), *padding, (0, 0))
-    return jax.lax.reduce_window(X, start, operation, (1, *size, 1), (1, *steps, 1), padding)
-
-
-def max_pool(X: Array, window: Sizes, strides: Sizes | None = None, padding: Padding = "VALID") -> Array:
-    """lax's maximum over windows."""
-    return reduced(X, -jnp.inf, jax.lax.max, window, strides, padding)
-
-
-def average_pool(
-    X: Array, window: Sizes, strides: Sizes | None = None, padding: Padding = "VALID", count_include_pad: bool = True
-) -> Array:
-    """lax's sum over windows, divided by the number of its elements."""
-    total = reduced(X, 0.0, jax.lax.add, window, strides, padding)
-    if count_include_pad:
-        return total / np.prod(per_axis(window, X))
-    return total / reduced(jnp.ones_like(X), 0.0, jax.lax.add, window, strides, padding)
-
-
 def dilated(reduce: Callable[..., Array]) -> Function:
     """A pool of lax's own patches of a plane, feature by feature."""
 
@@ -144,6 +118,7 @@ def flatten(X: Array) -> Array:
     return jnp.stack([x.ravel() for x in X])
 
 
+CEIL = {"window": (3, 2), "strides": 2, "padding": ((0, 0), (1, 0)), "ceil_mode": True}
 TIES = np.array([0, 1, 1, 0, 2, 2, 2, 1, 0, 0, 0, 0, -1, 3, 3, -1.0]).reshape(1, 4, 4, 1)
 OVERLAP = {"window": 3, "strides": 2, "padding": ((1, 0), (2, 1))}
 DILATED = {"window": (2, 3), "strides": (1, 2), "dilation": (3, 2)}
@@ -201,10 +176,12 @@ CASES = [
     edge(rules.max_pool, "ties", fixed(TIES), max_pool, {"window": (3, 2), "strides": 1, "residuals": "recompute"}),
     edge(rules.max_pool, "solid", normal((2, 3, 2, 4, 2)), max_pool, {"window": 2, "strides": 1, "padding": "SAME"}),
     edge(rules.max_pool, "dilated", normal((1, 5, 6, 2)), dilated(jnp.max), DILATED),
+    edge(rules.max_pool, "to-the-end", normal((1, 6, 4, 2)), max_pool, CEIL),
     Case(rules.average_pool, "plane", normal((2, 4, 5, 3)), average_pool, {"window": 2}),
     Case(rules.average_pool, "line", normal((2, 5, 2)), average_pool, WITHOUT_PAD),
     edge(rules.average_pool, "overlap", normal((2, 5, 6, 2)), average_pool, {**OVERLAP, "window": 4}),
     edge(rules.average_pool, "dilated", normal((1, 5, 6, 2)), dilated(jnp.mean), DILATED),
+    edge(rules.average_pool, "to-the-end", normal((1, 6, 4, 2)), average_pool, CEIL),
     Case(rules.adaptive_average_pool, "plane", normal((2, 4, 5, 3)), adaptive_average_pool, {"size": (2, 3)}),
     edge(rules.adaptive_average_pool, "line", normal((2, 3, 2)), adaptive_average_pool, {"size": 5}),
     edge(rules.adaptive_average_pool, "solid", normal((1, 2, 3, 4, 2)), adaptive_average_pool, {"size": (1, 3, 3)}),

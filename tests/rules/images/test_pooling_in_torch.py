@@ -17,6 +17,12 @@ POOLS = {
     "2d-beyond": ((8, 7), {"kernel_size": 2, "stride": 3}),
     "3d": ((3, 4, 4), {"kernel_size": (2, 3, 2), "stride": (1, 2, 2), "padding": (1, 0, 1)}),
 }
+CEIL = {
+    "1d-ceil": ((5,), {"kernel_size": 2, "ceil_mode": True}),
+    "1d-ceil, wider than X": ((1,), {"kernel_size": 2, "ceil_mode": True}),
+    "2d-ceil": ((6, 8), {"kernel_size": 3, "stride": 2, "padding": 1, "ceil_mode": True}),
+    "2d-ceil, one left out": ((4, 5), {"kernel_size": (2, 1), "stride": 3, "padding": (1, 0), "ceil_mode": True}),
+}
 DILATED = {
     "1d-dilation": ((9,), {"kernel_size": 3, "stride": 2, "padding": 1, "dilation": 3}),
     "2d-dilation": ((7, 8), {"kernel_size": (2, 3), "stride": 1, "padding": 1, "dilation": (3, 2)}),
@@ -24,16 +30,17 @@ DILATED = {
 }
 
 
-def as_ours(axes, kernel_size, stride=None, padding=0, dilation=1):
-    pads = padding if isinstance(padding, tuple) else (padding,) * axes
-    return {"window": kernel_size, "strides": stride, "padding": tuple((p, p) for p in pads), "dilation": dilation}
+def as_ours(axes, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False):
+    pads = tuple((p, p) for p in (padding if isinstance(padding, tuple) else (padding,) * axes))
+    ours = {"window": kernel_size, "strides": stride, "padding": pads, "dilation": dilation}
+    return {**ours, "ceil_mode": ceil_mode}
 
 
 @pytest.mark.parametrize("axes", [1, 2, 3])
 def test_max_pool(axes):
     """Ties too: PyTorch sends them to the first element, as JAX."""
     pool, rows = (F.max_pool1d, F.max_pool2d, F.max_pool3d)[axes - 1], {}
-    for name, (space, options) in (POOLS | DILATED).items():
+    for name, (space, options) in (POOLS | CEIL | DILATED).items():
         if len(space) == axes:
             X, rule = normal(2, *space, 3), rules.max_pool.with_options(**as_ours(axes, **options))
             function = channels_first(lambda x, options=options: pool(x, **options))
@@ -46,7 +53,7 @@ def test_max_pool(axes):
 @pytest.mark.parametrize("axes", [1, 2, 3])
 def test_average_pool(axes):
     pool, rows = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)[axes - 1], {}
-    for name, (space, options) in POOLS.items():
+    for name, (space, options) in (POOLS | CEIL).items():
         for padded in (True, False) if len(space) == axes else ():
             rule = rules.average_pool.with_options(**as_ours(axes, **options), count_include_pad=padded)
             function = channels_first(lambda x, o=options, padded=padded: pool(x, count_include_pad=padded, **o))

@@ -15,11 +15,18 @@ def max_pool(
     strides: PerAxis | None = None,
     padding: Padding = "VALID",
     dilation: PerAxis = 1,
+    ceil_mode: bool = False,
     residuals: Literal["save", "recompute"] = "save",
 ) -> Layer:
     """y_i = the largest element that window i sees; without strides, windows don't overlap."""
     return from_rule(
-        rules.max_pool, window=window, strides=strides, padding=padding, dilation=dilation, residuals=residuals
+        rules.max_pool,
+        window=window,
+        strides=strides,
+        padding=padding,
+        dilation=dilation,
+        ceil_mode=ceil_mode,
+        residuals=residuals,
     )
 
 
@@ -29,6 +36,7 @@ def average_pool(
     strides: PerAxis | None = None,
     padding: Padding = "VALID",
     dilation: PerAxis = 1,
+    ceil_mode: bool = False,
     count_include_pad: bool = True,
 ) -> Layer:
     """y_i = the mean of what window i sees; without strides, windows don't overlap."""
@@ -38,5 +46,6 @@ def average_pool(
         strides=strides,
         padding=padding,
         dilation=dilation,
+        ceil_mode=ceil_mode,
         count_include_pad=count_include_pad,
     )

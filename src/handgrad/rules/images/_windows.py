@@ -23,6 +23,7 @@ def make_window(
     padding: Padding,
     dilation: PerAxis = 1,
     groups: int = 1,
+    ceil_mode: bool = False,
 ) -> Window:
     """The window that a rule's options name, over X's space.
 
@@ -33,6 +34,7 @@ def make_window(
       padding: "SAME" (ceil(n / s) outputs; an odd element of padding goes behind), "VALID" (none), or a pair
         (before, behind) for each axis.
       groups: of features.
+      ceil_mode: whether a last window may reach beyond the padding; it begins before X's end.
     """
     space = tuple(space)
     size, strides, dilation = (
@@ -40,7 +42,8 @@ def make_window(
         for name, value in (("window", size), ("strides", strides), ("dilation", dilation))
     )
     window = Window(size, strides, ((0, 0),) * len(space), dilation, groups)
-    window = Window(size, strides, _pairs(where, space, window, padding), dilation, groups)
+    pairs = stated_padding(where, space, window, padding)
+    window = Window(size, strides, _to_the_end(space, window, pairs) if ceil_mode else pairs, dilation, groups)
     padded = tuple(n + sum(pair) for n, pair in zip(space, window.padding, strict=True))
     if any(span > n for span, n in zip(window.span, padded, strict=True)):
         raise InputError(f"{where}: the window must fit in X's space with its padding, {padded}, got {window.span}")
@@ -66,7 +69,27 @@ def to_tap(
     return jax.lax.pad(dY, jnp.zeros((), dY.dtype), [(0, 0, 0), *margins, (0, 0, 0)])
 
 
-def _pairs(where: str, space: tuple[int, ...], window: Window, padding: Padding) -> Pairs:
+def elements_seen(window: Window, space: Sequence[int], margins: Pairs) -> np.ndarray:
+    """(*outputs,) how many taps of each window see an element of X, or of these margins: a product over the axes."""
+    seen = np.ones((), int)
+    axes = (space, window.outputs(space), window.size, window.strides, window.padding, window.dilation, margins)
+    for n, m, size, s, (p, _), d, (before, behind) in zip(*axes, strict=True):
+        elements = s * np.arange(m)[:, None] + d * np.arange(size)[None, :] - p
+        seen = np.multiply.outer(seen, np.sum((elements >= -before) & (elements < n + behind), axis=1))
+    return seen
+
+
+def _to_the_end(space: tuple[int, ...], window: Window, padding: Pairs) -> Pairs:
+    """Padding with as much behind as one more window meets, where elements or padding would be left over."""
+    wider = list[tuple[int, int]]()
+    for n, span, s, (before, behind) in zip(space, window.span, window.strides, padding, strict=True):
+        m = -(-(n + before + behind - span) // s) + 1
+        m -= (m - 1) * s >= n + before
+        wider.append((before, max(behind, s * (m - 1) + span - n - before)))
+    return tuple(wider)
+
+
+def stated_padding(where: str, space: Sequence[int], window: Window, padding: Padding) -> Pairs:
     """Padding before and behind, for each axis."""
     if isinstance(padding, str) and padding == "VALID":
         return ((0, 0),) * len(space)

@@ -15,7 +15,7 @@ from handgrad.factors.base import accumulator
 from handgrad.factors.windows import FEW_TAPS, MOST_SHIFTS, Pairs, Window, of_tap, padded
 from handgrad.rule import Rule
 from handgrad.rules._outline import outline, outlined
-from handgrad.rules.images._windows import Padding, PerAxis, make_window, to_tap
+from handgrad.rules.images._windows import Padding, PerAxis, elements_seen, make_window, stated_padding, to_tap
 
 __all__ = [
     "AveragePoolResiduals",
@@ -52,6 +52,7 @@ def max_pool_forward(
     strides: PerAxis | None = None,
     padding: Padding = "VALID",
     dilation: PerAxis = 1,
+    ceil_mode: bool = False,
     residuals: Literal["save", "recompute"] = "save",
 ) -> tuple[Float[Array, "batch *outputs n"], MaxPoolResiduals]:
     """y_i = max_t x_{s i + d t − p}, feature by feature; a window that sees NaN gives NaN.
@@ -62,12 +63,13 @@ def max_pool_forward(
       padding: "VALID" (none), "SAME" (ceil(n / s) outputs), or a pair (before, behind) for each axis. Padding is −∞;
         a window of nothing but padding is refused.
       dilation: d, from one tap to the next.
+      ceil_mode: True rounds the number of outputs up, as in PyTorch: a last window may reach beyond the padding.
       residuals: "save" keeps each maximum's position, "recompute" keeps X and searches again.
     Derivation: docs/derivations/images/pooling.md (Riesenhuber and Poggio 1999)
     """
     where = "max_pool_forward"
     check_choice(where, "residuals", residuals, ("save", "recompute"))
-    Y, position = _search(X, _pool_window(where, X, window, strides, padding, dilation))
+    Y, position = _search(X, _pool_window(where, X, window, strides, padding, dilation, ceil_mode))
     if residuals == "save":
         return Y, MaxPoolResiduals(None, position, outline(X))
     return Y, MaxPoolResiduals(X, None, outline(X))
@@ -81,6 +83,7 @@ def max_pool_backward(
     strides: PerAxis | None = None,
     padding: Padding = "VALID",
     dilation: PerAxis = 1,
+    ceil_mode: bool = False,
 ) -> tuple[Float[Array, "batch *space n"]]:
     """Pull dY back through the maximum of every window.
 
@@ -95,7 +98,7 @@ def max_pool_backward(
     where = "max_pool_backward"
     X, position, empty = check_residuals(where, residuals, MaxPoolResiduals)
     like = outlined(empty)
-    slides, space = _pool_window(where, like, window, strides, padding, dilation), like.shape[1:-1]
+    slides, space = _pool_window(where, like, window, strides, padding, dilation, ceil_mode), like.shape[1:-1]
     check_cotangent(where, dY, (like.shape[0], *slides.outputs(space), like.shape[-1]), like.dtype)
     position = position if X is None else _search(X, slides)[1]
     dX = jnp.zeros(like.shape, accumulator(dY))
@@ -136,18 +139,19 @@ def average_pool_forward(
     strides: PerAxis | None = None,
     padding: Padding = "VALID",
     dilation: PerAxis = 1,
+    ceil_mode: bool = False,
     count_include_pad: bool = True,
 ) -> tuple[Float[Array, "batch *outputs n"], AveragePoolResiduals]:
     """y_i = (1 / c_i) Σ_t x_{s i + d t − p}, feature by feature.
 
     Args:
-      window, strides, padding, dilation: as max_pool_forward's; padding is 0.
-      count_include_pad: c_i is the number of taps; False omits the taps that see padding.
+      window, strides, padding, dilation, ceil_mode: as max_pool_forward's; padding is 0.
+      count_include_pad: c_i counts taps that see an element or padding, not those beyond; False omits padding too.
     Derivation: docs/derivations/images/pooling.md (LeCun et al. 1998)
     """
-    slides = _pool_window("average_pool_forward", X, window, strides, padding, dilation)
+    slides = _pool_window("average_pool_forward", X, window, strides, padding, dilation, ceil_mode)
     total = _sums(X.astype(accumulator(X)), slides)
-    return (total / _counts(slides, X, count_include_pad)).astype(X.dtype), AveragePoolResiduals(outline(X))
+    return (total / _counts(slides, X, padding, count_include_pad)).astype(X.dtype), AveragePoolResiduals(outline(X))
 
 
 def average_pool_backward(
@@ -158,6 +162,7 @@ def average_pool_backward(
     strides: PerAxis | None = None,
     padding: Padding = "VALID",
     dilation: PerAxis = 1,
+    ceil_mode: bool = False,
     count_include_pad: bool = True,
 ) -> tuple[Float[Array, "batch *space n"]]:
     """Pull dY back through the mean of every window.
@@ -168,9 +173,9 @@ def average_pool_backward(
     """
     where = "average_pool_backward"
     X = outlined(*check_residuals(where, residuals, AveragePoolResiduals))
-    slides, space = _pool_window(where, X, window, strides, padding, dilation), X.shape[1:-1]
+    slides, space = _pool_window(where, X, window, strides, padding, dilation, ceil_mode), X.shape[1:-1]
     check_cotangent(where, dY, (X.shape[0], *slides.outputs(space), X.shape[-1]), X.dtype)
-    shares = dY / _counts(slides, X, count_include_pad)
+    shares = dY / _counts(slides, X, padding, count_include_pad)
     dX = _sums_back(shares.astype(accumulator(shares)), slides, space)
     return (dX.astype(X.dtype),)
 
@@ -211,32 +216,30 @@ def _reduce_window(
     )
 
 
-def _counts(window: Window, X: Shaped, count_include_pad: bool) -> Float[Array, "1 *outputs 1"]:
+def _counts(slides: Window, X: Shaped, padding: Padding, count_include_pad: bool) -> Float[Array, "1 *outputs 1"]:
     """c: how many elements each mean is of."""
-    taps = _elements_seen(window, X.shape[1:-1])
-    counts = np.full(taps.shape, math.prod(window.size)) if count_include_pad else taps
+    space = X.shape[1:-1]
+    stated = stated_padding("average_pool", space, slides, padding)
+    counts = elements_seen(slides, space, stated if count_include_pad else ((0, 0),) * len(space))
     return jnp.asarray(counts[None, ..., None], accumulator(X))
 
 
-def _elements_seen(window: Window, space: tuple[int, ...]) -> np.ndarray:
-    """(*outputs,) how many taps of each window see an element of X, not padding: a product over the axes."""
-    seen = np.ones((), int)
-    axes = (space, window.outputs(space), window.size, window.strides, window.padding, window.dilation)
-    for n, m, size, s, (p, _), d in zip(*axes, strict=True):
-        elements = s * np.arange(m)[:, None] + d * np.arange(size)[None, :] - p
-        seen = np.multiply.outer(seen, np.sum((elements >= 0) & (elements < n), axis=1))
-    return seen
-
-
 def _pool_window(
-    where: str, X: Shaped, window: PerAxis, strides: PerAxis | None, padding: Padding, dilation: PerAxis
+    where: str,
+    X: Shaped,
+    window: PerAxis,
+    strides: PerAxis | None,
+    padding: Padding,
+    dilation: PerAxis,
+    ceil_mode: bool,
 ) -> Window:
     """The window that a pool's options name; at each place it sees an element of X."""
     check_array(where, "X", X)
     if len(X.shape) < 3:
         raise InputError(f"{where}: X must have shape (batch, *space, n), got {describe(X)}")
     space = X.shape[1:-1]
-    slides = make_window(where, space, window, window if strides is None else strides, padding, dilation)
-    if (_elements_seen(slides, space) == 0).any():
+    strides = window if strides is None else strides
+    slides = make_window(where, space, window, strides, padding, dilation, ceil_mode=ceil_mode)
+    if (elements_seen(slides, space, ((0, 0),) * len(space)) == 0).any():
         raise InputError(f"{where}: padding must leave each window an element of X, got {slides.padding} for {space}")
     return slides
