@@ -146,6 +146,7 @@ from handgrad.layers import (
     tied_embedding as tied_embedding,
     tied_head as tied_head,
     transposed_convolution as transposed_convolution,
+    weight_norm as weight_norm,
 )
 from handgrad.models import check_random_networks as check_random_networks, mlp as mlp
 from handgrad.rules import Rule as Rule

@@ -60,6 +60,7 @@ TABLE = {
     "batch_norm": (layers.batch_norm(), ROWS),
     "batch_norm of images, without parameters": (layers.batch_norm(scale=False, shift=False), PLANE),
     "batch_norm_inference": (layers.batch_norm_inference(jnp.full(4, 0.1), jnp.full(4, 2.0)), ROWS),
+    "weight_norm": (layers.weight_norm(LINEAR), ROWS),
     "linear": (LINEAR, ROWS),
     "lora_linear": (layers.lora_linear(3, rank=2), STEPS),
     "projection": (layers.projection(7), ROWS),

@@ -53,6 +53,13 @@ def instance_norm(X: Array, gamma: Array | None = None, beta: Array | None = Non
     return affine(jnp.moveaxis(layer_norm(rows, eps=eps), 1, 2).reshape(X.shape), gamma, beta)
 
 
+def weight_norm(V: Array, g: Array) -> Array:
+    """Each column of V over its root of a sum of squares, times its length."""
+    columns = V.reshape(-1, V.shape[-1]).T
+    rows = [length * column / jnp.sqrt(jnp.vdot(column, column)) for column, length in zip(columns, g, strict=True)]
+    return jnp.stack(rows).T.reshape(V.shape)
+
+
 def standardized(axes: Callable[[int], tuple[int, ...]]) -> Function:
     """jax.nn's norm over axes(rank), scaled and shifted."""
 
@@ -133,4 +140,6 @@ CASES = [
         lambda rng: (rng.standard_normal((1, 4, 1)), None, np.ones(1)),
         instance_norm,
     ),
+    Case(rules.weight_norm, "matrix", normal((5, 3), (3,)), weight_norm),
+    edge(rules.weight_norm, "kernel", normal((2, 3, 2, 4), (4,)), weight_norm),
 ]

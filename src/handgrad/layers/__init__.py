@@ -40,6 +40,7 @@ from handgrad.layers.normalization.batch_norm import *
 from handgrad.layers.normalization.group_norm import *
 from handgrad.layers.normalization.layer_norm import *
 from handgrad.layers.normalization.rms_norm import *
+from handgrad.layers.normalization.weight_norm import *
 from handgrad.layers.observing import *
 from handgrad.layers.sequences.embedding import *
 from handgrad.layers.sequences.gru import *

@@ -58,6 +58,7 @@ from handgrad.rules.normalization.batch_norm import *
 from handgrad.rules.normalization.group_norm import *
 from handgrad.rules.normalization.layer_norm import *
 from handgrad.rules.normalization.rms_norm import *
+from handgrad.rules.normalization.weight_norm import *
 from handgrad.rules.sequences.embedding import *
 from handgrad.rules.sequences.gru import *
 from handgrad.rules.sequences.linear_recurrence import *
