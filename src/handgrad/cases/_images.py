@@ -144,3 +144,23 @@ def first_maximum(cell: Array) -> Array:
 
 adaptive_average_pool = adaptive(lambda cell: jnp.sum(cell, 1) / cell.shape[1])
 adaptive_max_pool = adaptive(first_maximum)
+
+
+def grid_sample(
+    X: Array, grid: Array, method: str = "linear", padding: str = "zeros", align_corners: bool = False
+) -> Array:
+    """Every element of an axis weighs by its distance, a tent of width 2 or one of the nearest: dense matrices."""
+    dtype = jnp.result_type(X, grid)
+    batch, *space, n = X.shape
+    Y = jnp.expand_dims(X.astype(dtype), 1)  # (batch, places, *space, n), of which axis after axis is summed
+    for axis, size in enumerate(space):
+        g = grid[..., len(space) - 1 - axis].reshape(batch, -1).astype(dtype)
+        place = (g + 1) / 2 * (size - 1) if align_corners else ((g + 1) * size - 1) / 2
+        place = jnp.clip(place, 0, size - 1) if padding == "border" else place
+        if method == "nearest":
+            weights = jnp.expand_dims(jnp.round(place), -1) == jnp.arange(size).reshape(1, 1, -1)
+        else:
+            weights = jnp.maximum(1 - jnp.abs(jnp.expand_dims(place, -1) - jnp.arange(size).reshape(1, 1, -1)), 0)
+        weights = weights.astype(dtype).reshape(*weights.shape, *[1] * (Y.ndim - 3))
+        Y = jnp.sum(jnp.broadcast_to(weights, (*weights.shape[:3], *Y.shape[3:])) * Y, axis=2)
+    return Y.reshape(*grid.shape[:-1], n)

@@ -14,6 +14,7 @@ from handgrad.cases._images import (
     adaptive_average_pool,
     adaptive_max_pool,
     average_pool,
+    grid_sample,
     jnp_pad,
     max_pool,
     pad,
@@ -22,7 +23,7 @@ from handgrad.cases._images import (
     pixel_unshuffle,
     resize,
 )
-from handgrad.cases.case import Case, Function, edge, fixed, normal
+from handgrad.cases.case import Case, Draw, Function, Shape, edge, fixed, normal
 
 LAYOUTS = {3: ("NWC", "WIO", "NWC"), 4: ("NHWC", "HWIO", "NHWC"), 5: ("NDHWC", "DHWIO", "NDHWC")}
 
@@ -123,6 +124,13 @@ TIES = np.array([0, 1, 1, 0, 2, 2, 2, 1, 0, 0, 0, 0, -1, 3, 3, -1.0]).reshape(1,
 OVERLAP = {"window": 3, "strides": 2, "padding": ((1, 0), (2, 1))}
 DILATED = {"window": (2, 3), "strides": (1, 2), "dilation": (3, 2)}
 WITHOUT_PAD = {"window": 3, "padding": "SAME", "count_include_pad": False}
+
+
+def places(space: Shape, of_places: Shape) -> Draw:
+    """Images, and places in them and around."""
+    return lambda rng: (rng.standard_normal((2, *space, 2)), rng.uniform(-1.4, 1.4, (2, *of_places, len(space))))
+
+
 CORNERS = {"align_corners": True}
 MARGINS = {"strides": 3, "padding": ((1, 2),), "dilation": 2, "groups": 2, "output_padding": 1}
 
@@ -199,6 +207,11 @@ CASES = [
     edge(rules.resize, "corners", normal((2, 5, 3, 2)), resize, {"size": (7, 2), "antialias": False, **CORNERS}),
     edge(rules.resize, "solid", normal((1, 3, 2, 4, 2)), resize, {"size": (5, 4, 3), "method": "nearest"}),
     edge(rules.resize, "plane", normal((2, 3, 5, 2)), resize, {"size": (7, 3), "method": "nearest-pytorch"}),
+    Case(rules.grid_sample, "plane", places((3, 4), (2, 5)), grid_sample),
+    edge(rules.grid_sample, "border", places((3, 4), (6,)), grid_sample, {"padding": "border", **CORNERS}),
+    edge(rules.grid_sample, "nearest", places((3, 4), (6,)), grid_sample, {"method": "nearest"}),
+    edge(rules.grid_sample, "solid", places((2, 3, 2), (4,)), grid_sample, {"padding": "border"}),
+    edge(rules.grid_sample, "line", places((4,), (3, 2)), grid_sample, CORNERS),
     Case(rules.pad, "plane", normal((2, 3, 4, 2)), pad, {"padding": ((1, 2), (0, 3)), "mode": "reflect"}, jnp_pad),
     edge(rules.pad, "solid", normal((2, 2, 3, 2, 1)), pad, {"padding": 1, "value": -1.5}),
     *(

@@ -60,6 +60,30 @@ def weight_norm(V: Array, g: Array) -> Array:
     return jnp.stack(rows).T.reshape(V.shape)
 
 
+def spectral_norm(V: Array, a: Array, b: Array) -> Array:
+    """V over the trace of V b aᵀ."""
+    M = V.reshape(-1, V.shape[-1])
+    return V / jnp.trace(M @ jnp.outer(b, a))
+
+
+def local_response_norm(X: Array, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Array:
+    """By a dense band of ones."""
+    i = np.arange(X.shape[-1])
+    band = (i[:, None] - i >= -(size // 2)) & (i[:, None] - i <= size - 1 - size // 2)
+    S = k + alpha / size * jnp.einsum("...i,ij->...j", X * X, jnp.asarray(band, X.dtype))
+    return X / S**beta
+
+
+def with_vectors(*shape: int) -> Draw:
+    """A weight, and a vector on each side of it, of norm 1."""
+
+    def draw(rng: Rng) -> Arrays:
+        vectors = [rng.standard_normal(n) for n in (int(np.prod(shape[:-1])), shape[-1])]
+        return rng.standard_normal(shape), *(v / np.linalg.norm(v) for v in vectors)
+
+    return draw
+
+
 def standardized(axes: Callable[[int], tuple[int, ...]]) -> Function:
     """jax.nn's norm over axes(rank), scaled and shifted."""
 
@@ -106,6 +130,7 @@ def without_scale(rng: Rng) -> Arrays:
 jax_layer_norm = standardized(lambda rank: (-1,))
 jax_batch_norm = standardized(lambda rank: tuple(range(rank - 1)))
 jax_instance_norm = standardized(lambda rank: tuple(range(1, rank - 1)))
+RESPONSE = {"size": 3, "alpha": 0.5, "beta": 0.6, "k": 2.0}
 RECOMPUTE = {"eps": 0.1, "residuals": "recompute"}
 
 CASES = [
@@ -142,4 +167,9 @@ CASES = [
     ),
     Case(rules.weight_norm, "matrix", normal((5, 3), (3,)), weight_norm),
     edge(rules.weight_norm, "kernel", normal((2, 3, 2, 4), (4,)), weight_norm),
+    Case(rules.spectral_norm, "matrix", with_vectors(5, 3), spectral_norm),
+    edge(rules.spectral_norm, "kernel", with_vectors(2, 3, 2, 4), spectral_norm),
+    Case(rules.local_response_norm, "tokens", normal((3, 2, 6), scale=2.0), local_response_norm, RESPONSE),
+    edge(rules.local_response_norm, "rows", normal((5, 4)), local_response_norm, {"size": 4, "alpha": 2.0}),
+    edge(rules.local_response_norm, "wide", normal((2, 3)), local_response_norm, {"size": 9}),
 ]

@@ -12,6 +12,7 @@ from handgrad.layers.images.adaptive_pooling import *
 from handgrad.layers.images.convolution import *
 from handgrad.layers.images.flatten import *
 from handgrad.layers.images.global_pooling import *
+from handgrad.layers.images.grid_sample import *
 from handgrad.layers.images.padding import *
 from handgrad.layers.images.pixel_shuffle import *
 from handgrad.layers.images.pooling import *
@@ -39,7 +40,9 @@ from handgrad.layers.normalization._norm import NormParams as NormParams
 from handgrad.layers.normalization.batch_norm import *
 from handgrad.layers.normalization.group_norm import *
 from handgrad.layers.normalization.layer_norm import *
+from handgrad.layers.normalization.local_response_norm import *
 from handgrad.layers.normalization.rms_norm import *
+from handgrad.layers.normalization.spectral_norm import *
 from handgrad.layers.normalization.weight_norm import *
 from handgrad.layers.observing import *
 from handgrad.layers.sequences.embedding import *

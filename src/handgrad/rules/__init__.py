@@ -30,6 +30,7 @@ from handgrad.rules.images.adaptive_pooling import *
 from handgrad.rules.images.convolution import *
 from handgrad.rules.images.flatten import *
 from handgrad.rules.images.global_pooling import *
+from handgrad.rules.images.grid_sample import *
 from handgrad.rules.images.padding import *
 from handgrad.rules.images.pixel_shuffle import *
 from handgrad.rules.images.pooling import *
@@ -57,7 +58,9 @@ from handgrad.rules.nielsen.equations import *
 from handgrad.rules.normalization.batch_norm import *
 from handgrad.rules.normalization.group_norm import *
 from handgrad.rules.normalization.layer_norm import *
+from handgrad.rules.normalization.local_response_norm import *
 from handgrad.rules.normalization.rms_norm import *
+from handgrad.rules.normalization.spectral_norm import *
 from handgrad.rules.normalization.weight_norm import *
 from handgrad.rules.sequences.embedding import *
 from handgrad.rules.sequences.gru import *
