@@ -100,6 +100,7 @@ from handgrad.layers import (
     layer_norm as layer_norm,
     leaky_relu as leaky_relu,
     linear as linear,
+    linear_attention as linear_attention,
     linear_cross_entropy as linear_cross_entropy,
     linear_recurrence as linear_recurrence,
     log_softmax as log_softmax,

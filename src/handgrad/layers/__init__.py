@@ -38,6 +38,7 @@ from handgrad.layers.normalization.rms_norm import *
 from handgrad.layers.observing import *
 from handgrad.layers.sequences.embedding import *
 from handgrad.layers.sequences.gru import *
+from handgrad.layers.sequences.linear_attention import *
 from handgrad.layers.sequences.linear_recurrence import *
 from handgrad.layers.sequences.lstm import *
 from handgrad.layers.sequences.rnn import *

@@ -55,6 +55,7 @@ from handgrad.rules.normalization.layer_norm import *
 from handgrad.rules.normalization.rms_norm import *
 from handgrad.rules.sequences.embedding import *
 from handgrad.rules.sequences.gru import *
+from handgrad.rules.sequences.linear_attention import *
 from handgrad.rules.sequences.linear_recurrence import *
 from handgrad.rules.sequences.lstm import *
 from handgrad.rules.sequences.rnn import *
