@@ -103,7 +103,7 @@ def test_refusals():
     refuses(RULE, "Q must have shape (batch, tokens, heads, features), got float64 (2, 5, 3)", Q[..., 0], Q, V)
     refuses(RULE, "Q must have at least one token, head and feature, got float64 (2, 0, 3, 4)", Q[:, :0], Q, V)
     refuses(RULE, "K must have shape (2, 5, 3, 4) like Q, got float64 (2, 5, 1, 4)", Q, Q[:, :, :1], V)
-    refuses(RULE, "V must have shape (2, 5, 3, 2) to meet Q", Q, Q, V[:, :4])
+    refuses(RULE, "V must have shape (2, 5, 3, 2) to meet Q …, got float64 (2, 4, 3, 2)", Q, Q, V[:, :4])
     sentence = "log_decay must have shape (2, 5, 3, 4), of which the last may be 1, got float64 (2, 5, 3)"
     refuses(RULE, sentence, Q, Q, V, Q[..., 0])
     refuses(RULE, "bonus must have shape (3, 4) (heads, n), got float64 (4,)", Q, Q, V, Q, Q[0, 0, 0])
