@@ -13,9 +13,9 @@ from jaxtyping import Array, Float
 
 from handgrad import meshes
 
-PerToken = Float[Array, "batch tokens heads m"]
-Chunks = Float[Array, "chunks batch heads chunk m"]
-Blocks = Float[Array, "chunks batch heads blocks block m"]
+PerToken = Float[Array, "batch tokens heads _m"]
+Chunks = Float[Array, "chunks batch heads chunk _m"]
+Blocks = Float[Array, "chunks batch heads _blocks _block _m"]
 State = Float[Array, "batch heads n n_v"]
 States = Float[Array, "chunks batch heads n n_v"]
 
@@ -31,7 +31,7 @@ class Decays(NamedTuple):
 
     F: Blocks
     G: Blocks
-    total: Float[Array, "chunks batch heads blocks 1 m"]
+    total: Float[Array, "chunks batch heads _blocks 1 _m"]
 
 
 def decays(log_decay: Chunks, reads_before: bool) -> list[Decays]:
