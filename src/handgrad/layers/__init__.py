@@ -26,7 +26,10 @@ from handgrad.layers.losses.binary import *
 from handgrad.layers.losses.ctc import *
 from handgrad.layers.losses.divergences import *
 from handgrad.layers.losses.linear_cross_entropy import *
+from handgrad.layers.losses.linear_log_probability import *
 from handgrad.layers.losses.margins import *
+from handgrad.layers.losses.policies import *
+from handgrad.layers.losses.preferences import *
 from handgrad.layers.losses.regression import *
 from handgrad.layers.losses.similarity import *
 from handgrad.layers.losses.softmax_cross_entropy import *

@@ -44,7 +44,10 @@ from handgrad.rules.losses.ctc import *
 from handgrad.rules.losses.curvature import *
 from handgrad.rules.losses.divergences import *
 from handgrad.rules.losses.linear_cross_entropy import *
+from handgrad.rules.losses.linear_log_probability import *
 from handgrad.rules.losses.margins import *
+from handgrad.rules.losses.policies import *
+from handgrad.rules.losses.preferences import *
 from handgrad.rules.losses.regression import *
 from handgrad.rules.losses.similarity import *
 from handgrad.rules.losses.softmax_cross_entropy import *
