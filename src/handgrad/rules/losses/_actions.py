@@ -59,10 +59,11 @@ def surrogate(d: Array, a: Array, clip: float, clip_high: float | None) -> tuple
 
     Bounds are of d itself, so that no ratio overflows, and a ratio at the bound is on this side of it.
     """
-    high, low = math.log1p(clip if clip_high is None else clip_high), math.log1p(-clip)
+    clip_high = clip if clip_high is None else clip_high
+    high, low = math.log1p(clip_high), math.log1p(-clip)
     beyond = jnp.where(d > high, a > 0, (d < low) & (a < 0))
     ratio = jnp.exp(jnp.where(beyond, 0, d))
-    bound = jnp.where(d > high, math.exp(high), math.exp(low))
+    bound = jnp.where(d > high, 1 + clip_high, 1 - clip)
     return jnp.where(beyond, bound, ratio), jnp.where(beyond, 0, ratio)
 
 
