@@ -230,7 +230,7 @@ def group_advantages_backward(
 group_advantages = Rule(group_advantages_forward, group_advantages_backward)
 
 
-def _standardized(R: Groups) -> tuple[Groups, Groups, Groups]:
+def _standardized(R: Groups) -> tuple[Groups, Float[Array, "batch 1"], Groups]:
     """R − m 1ᵀ, σ and their quotient, 0 where σ is 0; in the dtype of sums, and no square overflows."""
     (R,) = wide(R)
     centered = R - jnp.mean(R, axis=1, keepdims=True)
