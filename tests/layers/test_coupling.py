@@ -78,6 +78,7 @@ TABLE = {
     "multi_head_attention": (layers.multi_head_attention(2, causal=True, rotary=100.0), STEPS),
     "multi_head_attention in tiles": (layers.multi_head_attention(2, tile=2, dropout=0.0), STEPS),
     "linear_recurrence": (layers.linear_recurrence(), STEPS),
+    "linear_attention": (layers.linear_attention(2, chunk=2), STEPS),
     "rnn": (layers.rnn(3), TEXT),
     "lstm": (layers.lstm(3, returns="last"), TEXT),
     "gru": (layers.gru(3, returns="both"), TEXT),

@@ -1,4 +1,4 @@
-"""Losses: regression, binary classification, classes, divergences, margins, similarity, CTC."""
+"""Losses: regression, binary classification, classes, divergences, margins, similarity, CTC, preferences, policies."""
 
 from collections.abc import Callable
 from typing import Any
@@ -30,6 +30,7 @@ from handgrad.cases._losses import (
     softmax_cross_entropy,
     squared_error,
 )
+from handgrad.cases._preferences import PREFERENCES
 from handgrad.cases.case import Arrays, Case, Draw, Function, Rng, Shape, edge, fixed, normal, with_target
 
 IGNORE = -100
@@ -297,4 +298,5 @@ CASES = [
         {"blank": 2, "residuals": "recompute"},
     ),
     edge(rules.ctc_loss, "no-frame", sequences([[], []], [1, 0], [0, 0], 1, 2), ctc_loss),
+    *PREFERENCES,
 ]

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array
 
 from handgrad import rules
+from handgrad.cases import _linear_attention
 from handgrad.cases.case import Arrays, Case, Draw, Rng, Shape, edge, normal
 
 State = tuple[Array, ...]
@@ -198,4 +199,5 @@ CASES = [
     Case(rules.linear_recurrence, "state", STATE, linear_recurrence, {"associative": True}),
     edge(rules.linear_recurrence, "from-zeros", normal((3, 7, 2), (3, 7, 2)), linear_recurrence),
     edge(rules.linear_recurrence, "state", STATE, linear_recurrence, {"associative": True, "reverse": True}),
+    *_linear_attention.CASES,
 ]

@@ -32,7 +32,10 @@ from handgrad.layers.losses.binary import *
 from handgrad.layers.losses.ctc import *
 from handgrad.layers.losses.divergences import *
 from handgrad.layers.losses.linear_cross_entropy import *
+from handgrad.layers.losses.linear_log_probability import *
 from handgrad.layers.losses.margins import *
+from handgrad.layers.losses.policies import *
+from handgrad.layers.losses.preferences import *
 from handgrad.layers.losses.regression import *
 from handgrad.layers.losses.similarity import *
 from handgrad.layers.losses.softmax_cross_entropy import *
@@ -47,6 +50,7 @@ from handgrad.layers.normalization.weight_norm import *
 from handgrad.layers.observing import *
 from handgrad.layers.sequences.embedding import *
 from handgrad.layers.sequences.gru import *
+from handgrad.layers.sequences.linear_attention import *
 from handgrad.layers.sequences.linear_recurrence import *
 from handgrad.layers.sequences.lstm import *
 from handgrad.layers.sequences.rnn import *

@@ -50,7 +50,10 @@ from handgrad.rules.losses.ctc import *
 from handgrad.rules.losses.curvature import *
 from handgrad.rules.losses.divergences import *
 from handgrad.rules.losses.linear_cross_entropy import *
+from handgrad.rules.losses.linear_log_probability import *
 from handgrad.rules.losses.margins import *
+from handgrad.rules.losses.policies import *
+from handgrad.rules.losses.preferences import *
 from handgrad.rules.losses.regression import *
 from handgrad.rules.losses.similarity import *
 from handgrad.rules.losses.softmax_cross_entropy import *
@@ -64,6 +67,7 @@ from handgrad.rules.normalization.spectral_norm import *
 from handgrad.rules.normalization.weight_norm import *
 from handgrad.rules.sequences.embedding import *
 from handgrad.rules.sequences.gru import *
+from handgrad.rules.sequences.linear_attention import *
 from handgrad.rules.sequences.linear_recurrence import *
 from handgrad.rules.sequences.lstm import *
 from handgrad.rules.sequences.rnn import *

@@ -8,15 +8,20 @@ import numpy as np
 from jaxtyping import Array
 
 from handgrad import meshes
-from handgrad.checks import as_row
-from handgrad.factors import Outer, Total
+from handgrad.checks import InputError, as_row, check_array, check_count, check_shape, describe
+from handgrad.factors import Outer, Recomputed, Total
 from handgrad.factors.base import accumulator, as_rows
 from handgrad.rules.linear.linear import LinearResiduals, linear_backward
 from handgrad.rules.losses._chunks import in_chunks, out_of_chunks
 from handgrad.rules.losses._targets import is_ignored, selected
-from handgrad.rules.losses.softmax_cross_entropy import SoftmaxCrossEntropyResiduals, backward_by
+from handgrad.rules.losses.softmax_cross_entropy import (
+    SoftmaxCrossEntropyResiduals,
+    backward_by,
+    check_options,
+    forward_by,
+)
 
-Rows = tuple[Array, ...]  # X, Y, M, rest, dC, batch first
+Rows = tuple[Array, ...]  # X, Y, M, rest, dC, batch first; dC of each example, or of each token
 Shared = tuple[Array, Any]  # W, and b or None
 
 
@@ -33,6 +38,44 @@ class Options(NamedTuple):
     def of_loss(self) -> tuple[float, int | None, float, float | None]:
         """Those of softmax_cross_entropy."""
         return self.label_smoothing, self.ignore_index, self.z_loss, self.softcap
+
+
+def check_projected(where: str, X: Array, W: Array, b: Array | None, Y: Array, options: Options) -> None:
+    """X W + 1 bᵀ has a label in Y for each of its rows, and the options are valid."""
+    check_array(where, "X", X, min_ndim=2)
+    check_array(where, "W", W)
+    if W.ndim != 2:
+        raise InputError(f"{where}: W must have shape (n_in, n), got {describe(W)}")
+    check_shape(where, "X", X, (*X.shape[:-1], W.shape[0]), f"to meet W {W.shape}")
+    if b is not None:
+        check_array(where, "b", b)
+        check_shape(where, "b", b, W.shape[1:], f"to meet W {W.shape}")
+    check_shape(where, "the labels Y", Y, X.shape[:-1], "(one label for each row of X)")
+    if not jnp.issubdtype(Y.dtype, jnp.integer):
+        raise InputError(f"{where}: the labels Y must be integers, got {describe(Y)}")
+    check_count(where, "chunk", options.chunk)
+    check_options(where, *options[1:])
+
+
+def losses_of_tokens(X: Array, W: Array, b: Array | None, Y: Array, options: Options) -> tuple[Array, Array, Array]:
+    """softmax_cross_entropy of each token, its M and its rest, chunk by chunk: (batch, ...) each, not rounded."""
+
+    def one_chunk(_, rows):
+        X, Y = rows
+        C, kept = forward_by(selected, unrounded_logits(X, W, b), Y, None, options.of_loss)
+        return None, (C, kept.M[:, 0], kept.rest[:, 0])
+
+    _, of_tokens = meshes.scan(one_chunk, None, in_chunks((X, Y), Y, options.chunk))
+    return out_of_chunks(of_tokens, Y)
+
+
+def pulled_through(rows: Rows, shared: Shared, options: Options) -> tuple[Array, Recomputed, Recomputed | None]:
+    """dX, dW and db, the last two summed already; their folds over examples recompute the logits."""
+    W, b = shared
+    dX, sum_W, sum_b = again(rows, shared, None, options)
+    dW = Recomputed(sum_W, rows, shared, dW_again, options, W.dtype, dW_sides)
+    db = None if b is None else Recomputed(sum_b, rows, shared, db_again, options, b.dtype, db_sides)
+    return dX, dW, db
 
 
 def walk(
@@ -66,7 +109,9 @@ def again(rows: Rows, shared: Shared, weights: Array | None, options: Options) -
         return _logits_cotangent(X, Y, (M, rest), dC, shared, options), None
 
     dtype = tokens[2].dtype
-    dC = dC.astype(dtype) if weights is None else dC.astype(dtype) * weights.astype(dtype)
+    dC = dC.astype(dtype)
+    if weights is not None:
+        dC = dC * jnp.expand_dims(weights.astype(dtype), tuple(range(1, dC.ndim)))
     return walk(tuple(tokens), dC, shared, options, logits_cotangent)[:3]
 
 
@@ -111,8 +156,8 @@ def _counted(X: Array, Y: Array, options: Options) -> tuple[Array, Array | None]
 
 
 def _of_tokens(dC: Array, Y: Array) -> Array:
-    """Each token's dC, that of its example."""
-    return jnp.expand_dims(dC, tuple(range(1, Y.ndim))) + jnp.zeros(Y.shape, dC.dtype)
+    """Each token's dC: its own, or that of its example."""
+    return jnp.expand_dims(dC, tuple(range(dC.ndim, Y.ndim))) + jnp.zeros(Y.shape, dC.dtype)
 
 
 def unrounded_logits(X: Array, W: Array, b: Array | None) -> Array:

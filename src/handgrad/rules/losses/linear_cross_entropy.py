@@ -2,28 +2,23 @@
 
 from typing import NamedTuple
 
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from handgrad import meshes
-from handgrad.checks import InputError, check_array, check_count, check_residuals, check_shape, describe
+from handgrad.checks import check_residuals
 from handgrad.factors import Recomputed
 from handgrad.rule import Rule
-from handgrad.rules.losses._chunks import in_chunks, out_of_chunks
 from handgrad.rules.losses._losses import Losses, check_losses_cotangent, per_example
 from handgrad.rules.losses._projected import (
     Options,
-    again,
-    db_again,
-    db_sides,
-    dW_again,
-    dW_sides,
+    check_projected,
+    losses_of_tokens,
     promoted,
+    pulled_through,
     unrounded_logits,
     walk,
 )
 from handgrad.rules.losses._targets import Labels, selected
-from handgrad.rules.losses.softmax_cross_entropy import backward_by, check_options, forward_by
+from handgrad.rules.losses.softmax_cross_entropy import backward_by, forward_by
 
 __all__ = [
     "LinearCrossEntropyResiduals",
@@ -79,15 +74,8 @@ def linear_cross_entropy_forward(
     Derivation: docs/derivations/losses/linear_cross_entropy.md (Wijmans et al. 2024)
     """
     options = Options(chunk, label_smoothing, ignore_index, z_loss, softcap)
-    _check("linear_cross_entropy_forward", X, W, b, Y, options)
-
-    def one_chunk(_, rows):
-        X, Y = rows
-        C, kept = forward_by(selected, unrounded_logits(X, W, b), Y, None, options.of_loss)
-        return None, (C, kept.M[:, 0], kept.rest[:, 0])
-
-    _, of_tokens = meshes.scan(one_chunk, None, in_chunks((X, Y), Y, chunk))
-    C, *kept = out_of_chunks(of_tokens, Y)
+    check_projected("linear_cross_entropy_forward", X, W, b, Y, options)
+    C, *kept = losses_of_tokens(X, W, b, Y, options)
     return per_example(C, promoted(X, W, b)), LinearCrossEntropyResiduals(X, W, b, Y, *kept)
 
 
@@ -116,11 +104,7 @@ def linear_cross_entropy_backward(
     X, W, b, Y, *kept = check_residuals(where, residuals, LinearCrossEntropyResiduals)
     check_losses_cotangent(where, dC, X, promoted(X, W, b))
     options = Options(chunk, label_smoothing, ignore_index, z_loss, softcap)
-    rows, shared = (X, Y, *kept, dC), (W, b)
-    dX, sum_W, sum_b = again(rows, shared, None, options)
-    dW = Recomputed(sum_W, rows, shared, dW_again, options, W.dtype, dW_sides)
-    db = None if b is None else Recomputed(sum_b, rows, shared, db_again, options, b.dtype, db_sides)
-    return dX, dW, db, None
+    return *pulled_through((X, Y, *kept, dC), (W, b), options), None
 
 
 linear_cross_entropy = Rule(linear_cross_entropy_forward, linear_cross_entropy_backward)
@@ -153,7 +137,7 @@ def linear_cross_entropy_at_once(
     """
     where = "linear_cross_entropy_at_once"
     options = Options(chunk, label_smoothing, ignore_index, z_loss, softcap)
-    _check(where, X, W, b, Y, options)
+    check_projected(where, X, W, b, Y, options)
     dtype = promoted(X, W, b)
     check_losses_cotangent(where, dC, X, dtype)
 
@@ -164,19 +148,3 @@ def linear_cross_entropy_at_once(
     dX, dW, db, C = walk((X, Y), dC, (W, b), options, logits_cotangent)
     db = None if b is None else db.astype(b.dtype)
     return per_example(C, dtype), (dX, dW.astype(W.dtype), db)
-
-
-def _check(where: str, X: Array, W: Array, b: Array | None, Y: Array, options: Options) -> None:
-    check_array(where, "X", X, min_ndim=2)
-    check_array(where, "W", W)
-    if W.ndim != 2:
-        raise InputError(f"{where}: W must have shape (n_in, n), got {describe(W)}")
-    check_shape(where, "X", X, (*X.shape[:-1], W.shape[0]), f"to meet W {W.shape}")
-    if b is not None:
-        check_array(where, "b", b)
-        check_shape(where, "b", b, W.shape[1:], f"to meet W {W.shape}")
-    check_shape(where, "the labels Y", Y, X.shape[:-1], "(one label for each row of X)")
-    if not jnp.issubdtype(Y.dtype, jnp.integer):
-        raise InputError(f"{where}: the labels Y must be integers, got {describe(Y)}")
-    check_count(where, "chunk", options.chunk)
-    check_options(where, *options[1:])

@@ -1,0 +1,114 @@
+"""How linear attention cuts time: into chunks, and a chunk into blocks of 1, 2, 4, … tokens, two of which make one.
+
+From a token j in the first block of a pair to a token i in the second, the decay is e^(F_i + G_j): G_j sums the log
+decays behind j, to the end of its block, F_i those from the start of its block to i. Every exponent is a sum of numbers
+that aren't positive: no exponential is above 1, and nothing is a difference of two long sums.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from handgrad import meshes
+
+PerToken = Float[Array, "batch tokens heads _m"]
+Chunks = Float[Array, "chunks batch heads chunk _m"]
+Blocks = Float[Array, "chunks batch heads _blocks _block _m"]
+State = Float[Array, "batch heads n n_v"]
+States = Float[Array, "chunks batch heads n n_v"]
+
+
+class Decays(NamedTuple):
+    """Sums of log decays inside blocks of one size; or the cotangents of these.
+
+    Attributes:
+      F: from the block's first token to the state that a token reads.
+      G: from the token behind to the block's last.
+      total: over the block.
+    """
+
+    F: Blocks
+    G: Blocks
+    total: Float[Array, "chunks batch heads _blocks 1 _m"]
+
+
+def decays(log_decay: Chunks, reads_before: bool) -> list[Decays]:
+    """The sums for blocks of 1, 2, 4, … tokens, the last of a chunk. A token reads the state behind it, or before."""
+    steps = jnp.expand_dims(log_decay, 4)
+    levels = [Decays(jnp.zeros_like(steps) if reads_before else steps, jnp.zeros_like(steps), steps)]
+    while levels[-1].F.shape[3] > 1:
+        (F0, F1), (G0, G1), (total0, total1) = map(neighbors, levels[-1])
+        levels.append(Decays(joined(F0, total0 + F1), joined(G0 + total1, G1), total0 + total1))
+    return levels
+
+
+def of_neighbors(d: Decays, dF1: Blocks, dG0: Blocks) -> Decays:
+    """The cotangents of two blocks: from those of the block that they make, and dF1, dG0 from their own product."""
+    (of_F0, of_F1), (of_G0, of_G1) = (jnp.split(A, 2, axis=4) for A in (d.F, d.G))
+    total0, total1 = (d.total + jnp.sum(A, axis=4, keepdims=True) for A in (of_F1, of_G0))
+    return Decays(apart(of_F0, of_F1 + dF1), apart(of_G0 + dG0, of_G1), apart(total0, total1))
+
+
+def neighbors(A: Blocks) -> tuple[Blocks, Blocks]:
+    """The first and the second block of each pair."""
+    A = A.reshape(*A.shape[:3], A.shape[3] // 2, 2, *A.shape[4:])
+    return A[:, :, :, :, 0], A[:, :, :, :, 1]
+
+
+def apart(first: Blocks, second: Blocks) -> Blocks:
+    """The inverse of `neighbors`."""
+    pairs = jnp.stack([first, second], axis=4)
+    return pairs.reshape(*first.shape[:3], 2 * first.shape[3], *first.shape[4:])
+
+
+def joined(first: Blocks, second: Blocks) -> Blocks:
+    """Each pair of blocks as one block."""
+    return jnp.concatenate([first, second], axis=4)
+
+
+def in_blocks(A: Chunks, block: int) -> Blocks:
+    """Each chunk as blocks of so many tokens."""
+    return A.reshape(*A.shape[:3], A.shape[3] // block, block, A.shape[4])
+
+
+def plus(A: Chunks, first: Blocks | None = None, second: Blocks | None = None) -> Chunks:
+    """A plus these numbers in the first block of each pair, or in the second."""
+    block = next(B.shape[4] for B in (first, second) if B is not None)
+    A0, A1 = neighbors(in_blocks(A, block))
+    return joined(A0 if first is None else A0 + first, A1 if second is None else A1 + second).reshape(A.shape)
+
+
+def in_chunks(A: PerToken, chunk: int, dtype: DTypeLike) -> Chunks:
+    """The chunks of a sequence, each with its heads in front; zeros behind the last token, which change no state."""
+    batch, tokens, heads, m = A.shape
+    A = jnp.pad(A.astype(dtype), [(0, 0), (0, -tokens % chunk), (0, 0), (0, 0)])
+    return jnp.transpose(A.reshape(batch, A.shape[1] // chunk, chunk, heads, m), (1, 0, 3, 2, 4))
+
+
+def in_order(A: Chunks, tokens: int) -> PerToken:
+    """The inverse of `in_chunks`."""
+    chunks, batch, heads, chunk, m = A.shape
+    return jnp.transpose(A, (1, 0, 3, 2, 4)).reshape(batch, chunks * chunk, heads, m)[:, :tokens]
+
+
+def product(subscripts: str, A: Array, B: Array) -> Array:
+    """einsum of the last two axes of both, a product of matrices for everything in front of them."""
+    one, other, out = subscripts.replace("->", ",").split(",")
+    front = "abcd"[: A.ndim - 2]
+    return meshes.einsum(f"{front}{one},{front}{other}->{front}{out}", A, B)
+
+
+def carried(
+    S0: State | None, total: Float[Array, "chunks batch heads 1 m"], U: States, reverse: bool = False
+) -> tuple[States, State]:
+    """S_c = e^total_c ∘ S_{c−1} + U_c: the state before each chunk, and that behind the last; or in reverse."""
+
+    def step(S: State, chunk: tuple[Array, State]) -> tuple[State, State]:
+        decay, U = chunk
+        return decay * S + U, S
+
+    first = jnp.zeros_like(U[0]) if S0 is None else S0.astype(U.dtype)
+    last, S = meshes.scan(step, first, (jnp.exp(jnp.swapaxes(total, 3, 4)), U), reverse=reverse)
+    return S, last
