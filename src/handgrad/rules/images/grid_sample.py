@@ -31,7 +31,7 @@ Samples = Float[Array, "batch *places n"]
 
 
 class GridSampleResiduals(NamedTuple):
-    """The arguments, by reference: which elements a place lies between is found again, and read again for dgrid."""
+    """X and grid, by reference: which elements a place lies between is found again, and read again for dgrid."""
 
     X: Images
     grid: Grid

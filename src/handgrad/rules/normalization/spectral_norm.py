@@ -25,7 +25,7 @@ Right = Float[Array, " n_out"]
 
 
 class SpectralNormResiduals(NamedTuple):
-    """The arguments, by reference: σ is one number, and recomputed."""
+    """V, a and b, by reference: σ is one number, and recomputed."""
 
     V: Weight
     a: Left

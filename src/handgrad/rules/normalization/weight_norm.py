@@ -17,7 +17,7 @@ Lengths = Float[Array, " n_out"]
 
 
 class WeightNormResiduals(NamedTuple):
-    """The arguments, by reference: directions and norms are recomputed, which costs little beside a use of W."""
+    """V and g, by reference: directions and norms are recomputed, which costs little beside a use of W."""
 
     V: Weight
     g: Lengths
