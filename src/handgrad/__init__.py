@@ -66,6 +66,7 @@ from handgrad.layers import (
     Loss as Loss,
     PolicyTarget as PolicyTarget,
     Sequences as Sequences,
+    TransducerTarget as TransducerTarget,
     absolute_error as absolute_error,
     average_pool as average_pool,
     batch_norm as batch_norm,
@@ -143,6 +144,7 @@ from handgrad.layers import (
     tanh as tanh,
     tied_embedding as tied_embedding,
     tied_head as tied_head,
+    transducer_loss as transducer_loss,
     transposed_convolution as transposed_convolution,
 )
 from handgrad.models import check_random_networks as check_random_networks, mlp as mlp

@@ -23,6 +23,7 @@ IDS, LABELS = RNG.integers(0, 3, (5, 3)), RNG.integers(0, 3, 5)
 CHANCES = np.exp(ROWS) / np.exp(ROWS).sum(1, keepdims=True)
 OTHERS = np.roll(ROWS, 1, axis=0)
 PAIR, SYSTEM = (ROWS, ROWS[:, 0]), (MATRICES, RNG.standard_normal((5, 3, 2)))
+NODES = np.random.default_rng(2).standard_normal((5, 3, 3, 4))
 TEXT = layers.Sequences(STEPS, np.array([3, 1, 2, 3, 2]))
 
 LINEAR, HALF = hg.linear(4), hg.linear(2)
@@ -124,6 +125,11 @@ TABLE = {
         IDS,
     ),
     "ctc_loss": (layers.ctc_loss(), STEPS, layers.CtcTarget(np.maximum(IDS, 1)[:, :2], TEXT.lengths, LABELS // 2 + 1)),
+    "transducer_loss": (
+        layers.transducer_loss(),
+        NODES,
+        layers.TransducerTarget(IDS[:, :2] % 2 + 1, LABELS + 1, LABELS % 3),
+    ),
     "add_auxiliary": (layers.add_auxiliary(LOSS, 0.1), PAIR, LABELS),
     "add_auxiliary, coupled": (layers.add_auxiliary(layers.info_nce(), 0.1), PAIR, OTHERS),
 }

@@ -1,4 +1,5 @@
 """Losses: regression, binary classification, classes, divergences, margins, similarity, CTC, preferences, policies."""
+"""Losses: regression, binary classification, classes, divergences, margins, similarity, CTC, lattices."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 import optax
 
 from handgrad import rules
+from handgrad.cases._lattices import TRANSDUCER
 from handgrad.cases._losses import (
     absolute_error,
     binary_cross_entropy,
@@ -299,4 +301,5 @@ CASES = [
     ),
     edge(rules.ctc_loss, "no-frame", sequences([[], []], [1, 0], [0, 0], 1, 2), ctc_loss),
     *PREFERENCES,
+    *TRANSDUCER,
 ]

@@ -51,6 +51,7 @@ from handgrad.rules.losses.preferences import *
 from handgrad.rules.losses.regression import *
 from handgrad.rules.losses.similarity import *
 from handgrad.rules.losses.softmax_cross_entropy import *
+from handgrad.rules.losses.transducer import *
 from handgrad.rules.nielsen.equations import *
 from handgrad.rules.normalization.batch_norm import *
 from handgrad.rules.normalization.group_norm import *

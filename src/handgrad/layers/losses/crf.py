@@ -1,0 +1,105 @@
+"""crf and crf_loss: scores of tags that follow one another, learned beside a network's scores of each step."""
+
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Integer, PRNGKeyArray
+
+from handgrad.checks import InputError, check_array, check_params, describe
+from handgrad.layers.layer import Layer, Loss
+from handgrad.layers.linear.linear import Initializer
+from handgrad.layers.sequences.sequences import Sequences
+from handgrad.rules.losses.crf import CrfLossResiduals, crf_loss_backward, crf_loss_forward
+
+__all__ = ["CrfParams", "CrfScores", "crf", "crf_loss"]
+
+
+class CrfParams(NamedTuple):
+    """Parameters of `crf`.
+
+    Attributes:
+      W: (tags, tags) W_ij is the score of tag j behind tag i.
+      start, end: (tags,) scores of the first and of the last tag, or None.
+    """
+
+    W: Array
+    start: Array | None = None
+    end: Array | None = None
+
+
+class CrfScores(NamedTuple):
+    """What a labeling scores, for `crf_loss`. In its cotangent, W, start and end are factors.
+
+    Attributes:
+      Z: of each tag at each step.
+      W, start, end: of CrfParams.
+      lengths: the steps of each example; None is all.
+    """
+
+    Z: Float[Array, "batch time tags"]
+    W: Float[Array, "tags tags"]
+    start: Float[Array, " tags"] | None = None
+    end: Float[Array, " tags"] | None = None
+    lengths: Integer[Array, " batch"] | None = None
+
+
+def crf(
+    *,
+    ends: bool = True,
+    init_W: Initializer = jax.nn.initializers.normal(0.1),
+    init_ends: Initializer = jax.nn.initializers.zeros,
+) -> Layer:
+    """The last layer under `crf_loss`: scores of each step, (batch, time, tags) or Sequences of them, as CrfScores.
+
+    Args:
+      ends: False omits `start` and `end`.
+      init_W, init_ends: initializers, (key, shape, dtype) -> array; parameters get the dtype of `init`'s x.
+    Derivation: docs/derivations/losses/crf.md
+    """
+
+    def init(key: PRNGKeyArray, x: Array | jax.ShapeDtypeStruct | Sequences) -> CrfParams:
+        X = x.X if isinstance(x, Sequences) else x
+        check_array("crf", "x", X, min_ndim=2)
+        dtype, tags = jax.dtypes.canonicalize_dtype(X.dtype), X.shape[-1]
+        key_W, *keys = jax.random.split(key, 3)
+        start, end = (init_ends(k, (tags,), dtype) if ends else None for k in keys)
+        return CrfParams(init_W(key_W, (tags, tags), dtype), start, end)
+
+    def forward(params: CrfParams, x: Array | Sequences, key: PRNGKeyArray | None = None) -> tuple[CrfScores, bool]:
+        check_params("crf", params, CrfParams)
+        if isinstance(x, Sequences):
+            return CrfScores(x.X, *params, x.lengths), True
+        return CrfScores(x, *params), False
+
+    def backward(residuals: bool, dy: CrfScores) -> tuple[Array | Sequences, CrfParams]:
+        if not isinstance(dy, CrfScores):
+            raise InputError(f"crf: dy must be CrfScores, got {describe(dy)}")
+        return Sequences(dy.Z) if residuals else dy.Z, CrfParams(dy.W, dy.start, dy.end)
+
+    return Layer(init, forward, backward)
+
+
+def crf_loss(*, residuals: Literal["save", "recompute"] = "save") -> Loss:
+    """C_b = −log p(labels | scores), from the CrfScores of a `crf` and labels, integers (batch, time).
+
+    Args:
+      residuals: "save" keeps half of the recursion, "recompute" computes it again.
+    Derivation: docs/derivations/losses/crf.md
+    """
+
+    def forward(prediction: CrfScores, target: Array) -> tuple[Array, CrfLossResiduals]:
+        if not isinstance(prediction, CrfScores):
+            raise InputError(f"crf_loss: prediction must be CrfScores, as `crf` makes them, got {describe(prediction)}")
+        *scores, lengths = prediction
+        return crf_loss_forward(*scores, target, lengths, residuals=residuals)
+
+    def backward(kept: CrfLossResiduals, dloss: Float[Array, " batch"]) -> CrfScores:
+        return CrfScores(*crf_loss_backward(kept, dloss)[:4])
+
+    def counts(kept: CrfLossResiduals) -> Bool[Array, "batch time"]:
+        steps = jnp.expand_dims(jnp.arange(kept.Z.shape[1]), 0)
+        lengths = kept.Z.shape[1] if kept.lengths is None else jnp.expand_dims(jnp.asarray(kept.lengths), 1)
+        return jnp.broadcast_to(steps < lengths, kept.Z.shape[:2])
+
+    return Loss(forward, backward, counts=counts)
