@@ -59,6 +59,8 @@ from handgrad.folds import (
     variance as variance,
 )
 from handgrad.layers import (
+    CrfParams as CrfParams,
+    CrfScores as CrfScores,
     CtcTarget as CtcTarget,
     Layer as Layer,
     LinearParams as LinearParams,
@@ -76,6 +78,8 @@ from handgrad.layers import (
     chain as chain,
     convolution as convolution,
     cosine_distance as cosine_distance,
+    crf as crf,
+    crf_loss as crf_loss,
     ctc_loss as ctc_loss,
     dpo_loss as dpo_loss,
     dropout as dropout,

@@ -24,6 +24,7 @@ CHANCES = np.exp(ROWS) / np.exp(ROWS).sum(1, keepdims=True)
 OTHERS = np.roll(ROWS, 1, axis=0)
 PAIR, SYSTEM = (ROWS, ROWS[:, 0]), (MATRICES, RNG.standard_normal((5, 3, 2)))
 NODES = np.random.default_rng(2).standard_normal((5, 3, 3, 4))
+TRANSITIONS = tuple(np.random.default_rng(3).standard_normal(n * (4,)) for n in (2, 1, 1))
 TEXT = layers.Sequences(STEPS, np.array([3, 1, 2, 3, 2]))
 
 LINEAR, HALF = hg.linear(4), hg.linear(2)
@@ -130,6 +131,8 @@ TABLE = {
         NODES,
         layers.TransducerTarget(IDS[:, :2] % 2 + 1, LABELS + 1, LABELS % 3),
     ),
+    "crf": (layers.crf(), layers.Sequences(STEPS, TEXT.lengths)),
+    "crf_loss": (layers.crf_loss(), layers.CrfScores(STEPS, *TRANSITIONS, TEXT.lengths), IDS),
     "add_auxiliary": (layers.add_auxiliary(LOSS, 0.1), PAIR, LABELS),
     "add_auxiliary, coupled": (layers.add_auxiliary(layers.info_nce(), 0.1), PAIR, OTHERS),
 }
@@ -162,6 +165,8 @@ def with_another(tree, c=2):
 
     if isinstance(tree, layers.Projection):
         return tree._replace(X=of_leaf(tree.X))
+    if isinstance(tree, layers.CrfScores):
+        return tree._replace(Z=of_leaf(tree.Z))
     return jax.tree.map(of_leaf, tree)
 
 
@@ -186,6 +191,7 @@ def moved():
         if isinstance(what, hg.Loss):
             return what.forward(*inputs)[0]
         y, _ = what.forward(params, *inputs, jax.random.key(1, impl="unsafe_rbg"))
+        y = y.Z if isinstance(y, layers.CrfScores) else y
         outputs = jax.tree.leaves(y.X if isinstance(y, layers.Projection | layers.Sequences) else y)
         return sum(jnp.sum(jnp.sin(a + 0.1).reshape(5, -1), axis=1) for a in outputs)
 

@@ -1,5 +1,6 @@
 """Rows of losses over a lattice of paths: node by node, or over every path at once."""
 
+import itertools
 from typing import Any
 
 import jax
@@ -8,7 +9,7 @@ import numpy as np
 from jaxtyping import Array
 
 from handgrad import rules
-from handgrad.cases.case import Case, Draw, edge
+from handgrad.cases.case import Arrays, Case, Draw, Rng, edge
 
 
 def transducer_loss(Z: Array, labels: Array, input_lengths: Array, label_lengths: Array, blank: int = 0) -> Array:
@@ -51,4 +52,45 @@ TRANSDUCER = [
         LAST_BLANK,
     ),
     edge(rules.transducer_loss, "no-label", lattice([[], []], [1, 2], [0, 0], 2, 2), transducer_loss),
+]
+
+
+def crf_loss(
+    Z: Array, W: Array, start: Array | None, end: Array | None, labels: Array, lengths: Array | None = None
+) -> Array:
+    """The scores of all sequences of tags, one by one; those that have another tag than 0 in padding don't count."""
+    (batch, time, tags), dtype = Z.shape, jnp.result_type(*(a for a in (Z, W, start, end) if a is not None))
+    Z, W = (a.astype(jnp.promote_types(dtype, jnp.float32)) for a in (Z, W))
+    every = jnp.asarray(list(itertools.product(range(tags), repeat=time)))
+    ends = jnp.full(batch, time) if lengths is None else lengths
+
+    def score(y: Array, z: Array, length: Array) -> Array:
+        t = jnp.arange(time)
+        total = jnp.sum(jnp.where(t < length, z[t, y], 0)) + jnp.sum(jnp.where(t[1:] < length, W[y[:-1], y[1:]], 0))
+        total = total if start is None else total + start[y[0]]
+        return total if end is None else total + end[y[length - 1]]
+
+    def of_one(z: Array, labels: Array, length: Array) -> Array:
+        scores = jax.vmap(lambda y: score(y, z, length))(every)
+        counts = jnp.all((every == 0) | (jnp.arange(time)[None] < length), axis=1)
+        return jax.nn.logsumexp(jnp.where(counts, scores, -jnp.inf)) - score(labels, z, length)
+
+    return jax.vmap(of_one)(Z, labels, ends).astype(dtype)
+
+
+def chain(*, time: int, tags: int, batch: int = 3, lengths: Any = None, ends: bool = True) -> Draw:
+    """Normal scores, labels, and these lengths."""
+
+    def draw(rng: Rng) -> Arrays:
+        start, end = rng.standard_normal((2, tags)) if ends else (None, None)
+        scores = rng.standard_normal((batch, time, tags)), rng.standard_normal((tags, tags)), start, end
+        return *scores, rng.integers(0, tags, (batch, time)), lengths if lengths is None else np.array(lengths)
+
+    return draw
+
+
+CRF = [
+    Case(rules.crf_loss, "lengths", chain(time=4, tags=3, lengths=(4, 2, 1)), crf_loss),
+    edge(rules.crf_loss, "no-ends", chain(time=3, tags=2, ends=False), crf_loss, {"residuals": "recompute"}),
+    edge(rules.crf_loss, "one-step", chain(time=1, tags=2), crf_loss),
 ]

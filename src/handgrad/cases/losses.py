@@ -9,7 +9,7 @@ import numpy as np
 import optax
 
 from handgrad import rules
-from handgrad.cases._lattices import TRANSDUCER
+from handgrad.cases._lattices import CRF, TRANSDUCER
 from handgrad.cases._losses import (
     absolute_error,
     binary_cross_entropy,
@@ -302,4 +302,5 @@ CASES = [
     edge(rules.ctc_loss, "no-frame", sequences([[], []], [1, 0], [0, 0], 1, 2), ctc_loss),
     *PREFERENCES,
     *TRANSDUCER,
+    *CRF,
 ]

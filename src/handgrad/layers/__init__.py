@@ -23,6 +23,7 @@ from handgrad.layers.linear_algebra.scalars import *
 from handgrad.layers.linear_algebra.solve import *
 from handgrad.layers.linear_algebra.spectra import *
 from handgrad.layers.losses.binary import *
+from handgrad.layers.losses.crf import *
 from handgrad.layers.losses.ctc import *
 from handgrad.layers.losses.divergences import *
 from handgrad.layers.losses.linear_cross_entropy import *

@@ -40,6 +40,7 @@ from handgrad.rules.linear_algebra.scalars import *
 from handgrad.rules.linear_algebra.solve import *
 from handgrad.rules.linear_algebra.spectra import *
 from handgrad.rules.losses.binary import *
+from handgrad.rules.losses.crf import *
 from handgrad.rules.losses.ctc import *
 from handgrad.rules.losses.curvature import *
 from handgrad.rules.losses.divergences import *
