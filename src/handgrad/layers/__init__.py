@@ -41,12 +41,15 @@ from handgrad.layers.normalization.group_norm import *
 from handgrad.layers.normalization.layer_norm import *
 from handgrad.layers.normalization.rms_norm import *
 from handgrad.layers.observing import *
+from handgrad.layers.sequences.cumulative import *
 from handgrad.layers.sequences.embedding import *
 from handgrad.layers.sequences.gru import *
 from handgrad.layers.sequences.linear_attention import *
 from handgrad.layers.sequences.linear_recurrence import *
 from handgrad.layers.sequences.lstm import *
 from handgrad.layers.sequences.rnn import *
+from handgrad.layers.sequences.segments import *
+from handgrad.layers.sequences.selection import *
 from handgrad.layers.sequences.sequences import *
 from handgrad.layers.sequences.tied import *
 from handgrad.layers.structure.auxiliary import *

@@ -58,11 +58,14 @@ from handgrad.rules.normalization.batch_norm import *
 from handgrad.rules.normalization.group_norm import *
 from handgrad.rules.normalization.layer_norm import *
 from handgrad.rules.normalization.rms_norm import *
+from handgrad.rules.sequences.cumulative import *
 from handgrad.rules.sequences.embedding import *
 from handgrad.rules.sequences.gru import *
 from handgrad.rules.sequences.linear_attention import *
 from handgrad.rules.sequences.linear_recurrence import *
 from handgrad.rules.sequences.lstm import *
 from handgrad.rules.sequences.rnn import *
+from handgrad.rules.sequences.segments import *
+from handgrad.rules.sequences.selection import *
 from handgrad.rules.structure.mixture_of_experts import *
 from handgrad.rules.structure.reversible import *
