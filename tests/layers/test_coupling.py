@@ -140,6 +140,7 @@ TABLE = {
     ),
     "crf": (layers.crf(), layers.Sequences(STEPS, TEXT.lengths)),
     "crf_loss": (layers.crf_loss(), layers.CrfScores(STEPS, *TRANSITIONS, TEXT.lengths), IDS),
+    "sinkhorn": (layers.sinkhorn(epsilon=0.5, iterations=3), STEPS, layers.TransportTarget()),
     "add_auxiliary": (layers.add_auxiliary(LOSS, 0.1), PAIR, LABELS),
     "add_auxiliary, coupled": (layers.add_auxiliary(layers.info_nce(), 0.1), PAIR, OTHERS),
 }

@@ -1,4 +1,4 @@
-"""Rows of losses over a lattice of paths: node by node, or over every path at once."""
+"""Rows of losses over a lattice of paths, node by node or path by path, and of Sinkhorn's, in scaling form."""
 
 import itertools
 from typing import Any
@@ -93,4 +93,38 @@ CRF = [
     Case(rules.crf_loss, "lengths", chain(time=4, tags=3, lengths=(4, 2, 1)), crf_loss),
     edge(rules.crf_loss, "no-ends", chain(time=3, tags=2, ends=False), crf_loss, {"residuals": "recompute"}),
     edge(rules.crf_loss, "one-step", chain(time=1, tags=2), crf_loss),
+]
+
+
+def sinkhorn(M: Array, a: Array | None = None, b: Array | None = None, *, epsilon: float, iterations: int) -> Array:
+    """The scaling form: e^(f / ε) and e^(g / ε) from products with the kernel e^(−M / ε)."""
+    dtype = jnp.result_type(*(p for p in (M, a, b) if p is not None))
+    wide = jnp.promote_types(dtype, jnp.float32)
+    K = jnp.exp(-M.astype(wide) / epsilon)
+    a, b = (
+        jnp.full((len(M), n), 1 / n, wide) if p is None else p.astype(wide)
+        for p, n in zip((a, b), M.shape[1:], strict=True)
+    )
+    u, v = jnp.ones_like(a), jnp.ones_like(b)
+    for _ in range(iterations):
+        u = 1 / jnp.einsum("bij,bj->bi", K, b * v)
+        v = 1 / jnp.einsum("bij,bi->bj", K, a * u)
+    C = epsilon * (jnp.sum(a * jnp.log(u), axis=1) + jnp.sum(b * jnp.log(v), axis=1))
+    return C.astype(dtype)
+
+
+def transport(rng: Rng) -> Arrays:
+    """Costs in 0 … 2 from four points to three, and weights."""
+    return rng.uniform(0, 2, (3, 4, 3)), rng.dirichlet(np.ones(4), 3), rng.dirichlet(np.ones(3), 3)
+
+
+SINKHORN = [
+    Case(rules.sinkhorn, "weights", transport, sinkhorn, {"epsilon": 0.5, "iterations": 3}),
+    edge(
+        rules.sinkhorn,
+        "equal",
+        lambda rng: (transport(rng)[0], None, None),
+        sinkhorn,
+        {"epsilon": 1.0, "iterations": 1, "residuals": "recompute"},
+    ),
 ]

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 
 from handgrad import rules
-from handgrad.cases._lattices import CRF, TRANSDUCER
+from handgrad.cases._lattices import CRF, SINKHORN, TRANSDUCER
 from handgrad.cases._losses import (
     absolute_error,
     binary_cross_entropy,
@@ -303,4 +303,5 @@ CASES = [
     *PREFERENCES,
     *TRANSDUCER,
     *CRF,
+    *SINKHORN,
 ]

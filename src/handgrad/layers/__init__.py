@@ -33,6 +33,7 @@ from handgrad.layers.losses.policies import *
 from handgrad.layers.losses.preferences import *
 from handgrad.layers.losses.regression import *
 from handgrad.layers.losses.similarity import *
+from handgrad.layers.losses.sinkhorn import *
 from handgrad.layers.losses.softmax_cross_entropy import *
 from handgrad.layers.losses.transducer import *
 from handgrad.layers.normalization._norm import NormParams as NormParams

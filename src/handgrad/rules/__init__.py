@@ -51,6 +51,7 @@ from handgrad.rules.losses.policies import *
 from handgrad.rules.losses.preferences import *
 from handgrad.rules.losses.regression import *
 from handgrad.rules.losses.similarity import *
+from handgrad.rules.losses.sinkhorn import *
 from handgrad.rules.losses.softmax_cross_entropy import *
 from handgrad.rules.losses.transducer import *
 from handgrad.rules.nielsen.equations import *

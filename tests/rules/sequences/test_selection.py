@@ -39,7 +39,7 @@ def test_the_permutation_is_kept():
 
 
 def test_an_index_outside():
-    """A gather reads NaN there, and no cotangent comes back; a scatter drops it, with a cotangent of 0. −1 is outside."""
+    """A gather reads NaN there, and no cotangent comes back; a scatter drops it, with a cotangent of 0. So does −1."""
     *_, (read, pulled), (into, dX, _, dU) = found()
     np.testing.assert_array_equal(read, [[1, 1, np.nan], [0, np.nan, 5]])
     np.testing.assert_array_equal(pulled, [[0, 0, 0, 11], [2, 0, 0, 200]])
