@@ -80,6 +80,7 @@ from handgrad.layers import (
     convolution as convolution,
     cosine_distance as cosine_distance,
     crf as crf,
+    crf_decode as crf_decode,
     crf_loss as crf_loss,
     ctc_loss as ctc_loss,
     dpo_loss as dpo_loss,

@@ -1,4 +1,6 @@
-"""crf and crf_loss at the end of a network: gradients, factors, folds, lengths, errors."""
+"""crf and crf_loss at the end of a network: gradients, factors, folds, lengths, decoding, errors."""
+
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -45,6 +47,21 @@ def test_without_ends_or_lengths():
     labels = np.clip(LABELS, 0, 2)
     both = hg.value_and_grad(model, loss), jax.value_and_grad(hg.objective(model, loss))
     assert_same(*jax.jit(lambda params: [way(params, X, labels) for way in both])(params), 1e-11)
+
+
+def test_the_best_of_all_sequences():
+    """One by one, of four, three and one steps; in NumPy."""
+    Z, W, start, end = (RNG.standard_normal(shape) for shape in ((3, 4, 3), (3, 3), 3, 3))
+
+    def score(z, y):
+        steps = z[range(len(y)), y].sum() + W[y[:-1], y[1:]].sum()
+        return start[y[0]] + steps + end[y[-1]]
+
+    found = np.asarray(jax.jit(hg.crf_decode)(hg.CrfScores(Z, W, start, end, LENGTHS)))
+    for tags, z, length in zip(found, Z, LENGTHS, strict=True):
+        every = [np.array(y) for y in itertools.product(range(3), repeat=int(length))]
+        best = max(every, key=lambda y, z=z: score(z, y))
+        assert tags.tolist() == [*best, *[-1] * (4 - length)]
 
 
 def test_bad_input():

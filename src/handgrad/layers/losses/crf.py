@@ -1,4 +1,4 @@
-"""crf and crf_loss: scores of tags that follow one another, learned beside a network's scores of each step."""
+"""crf, crf_loss and crf_decode: scores of tags that follow one another, learned beside a network's of each step."""
 
 from typing import Literal, NamedTuple
 
@@ -6,13 +6,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Integer, PRNGKeyArray
 
+from handgrad import meshes
 from handgrad.checks import InputError, check_array, check_params, describe
 from handgrad.layers.layer import Layer, Loss
 from handgrad.layers.linear.linear import Initializer
 from handgrad.layers.sequences.sequences import Sequences
 from handgrad.rules.losses.crf import CrfLossResiduals, crf_loss_backward, crf_loss_forward
 
-__all__ = ["CrfParams", "CrfScores", "crf", "crf_loss"]
+__all__ = ["CrfParams", "CrfScores", "crf", "crf_decode", "crf_loss"]
 
 
 class CrfParams(NamedTuple):
@@ -103,3 +104,35 @@ def crf_loss(*, residuals: Literal["save", "recompute"] = "save") -> Loss:
         return jnp.broadcast_to(steps < lengths, kept.Z.shape[:2])
 
     return Loss(forward, backward, counts=counts)
+
+
+def crf_decode(scores: CrfScores) -> Integer[Array, "batch time"]:
+    """The tags of the highest score, by Viterbi's recursion; −1 in padding.
+
+    >>> import jax.numpy as jnp, handgrad as hg
+    >>> Z, W = jnp.array([[[0.0, 1.0], [2.0, 0.0]]]), jnp.array([[0.0, 0.0], [-5.0, 0.0]])
+    >>> hg.crf_decode(hg.CrfScores(Z, W))
+    Array([[0, 0]], dtype=int32)
+    """
+    Z, W, start, end, lengths = scores
+    batch, time, tags = Z.shape
+    ends = jnp.full(batch, time) if lengths is None else jnp.asarray(lengths)
+    live = jnp.expand_dims(jnp.arange(time), 0) < jnp.expand_dims(ends, 1)
+    start, end = (jnp.zeros(tags, Z.dtype) if v is None else v for v in (start, end))
+
+    def of_one(Z: Array, live: Array) -> Array:
+        def one_step(best: Array, at: tuple[Array, Array]) -> tuple[Array, Array]:
+            z, live = at
+            ways = best[:, None] + W
+            return jnp.where(live, jnp.max(ways, axis=0) + z, best), jnp.argmax(ways, axis=0)
+
+        def one_back(tag: Array, at: tuple[Array, Array]) -> tuple[Array, Array]:
+            came_from, live = at
+            before = jnp.where(live, came_from[tag], tag)
+            return before, tag
+
+        best, came_from = meshes.scan(one_step, start + Z[0], (Z[1:], live[1:]))
+        first, others = meshes.scan(one_back, jnp.argmax(best + end), (came_from, live[1:]), reverse=True)
+        return jnp.where(live, jnp.concatenate([first[None], others]), -1).astype(jnp.int32)
+
+    return meshes.along_batch(jax.vmap(of_one), Z, live)

@@ -128,7 +128,7 @@ def crf_loss_backward(
     dC, valid = (jnp.expand_dims(a, (1, 2)) for a in (dC.astype(dZ.dtype), valid))
     dZ = jnp.where(valid, jnp.where(jnp.expand_dims(chain.live, 2), dC * dZ, 0), jnp.nan)
     dW = jnp.where(valid, dC * dW, jnp.nan)
-    at_end = jnp.sum(jnp.where(jnp.expand_dims(chain.last, 2), dZ, 0), axis=1)
+    at_end = jnp.sum(jnp.where(jnp.expand_dims(chain.last, 2) | ~valid, dZ, 0), axis=1)
     return (
         dZ.astype(kept.Z.dtype),
         PerExample(dW.astype(kept.W.dtype)),
