@@ -147,7 +147,7 @@ def gather_forward(X: Numbers, indices: Indices, *, axis: int = -1) -> tuple[Cho
     where = "gather_forward"
     check_array(where, "X", X, min_ndim=2)
     axis = check_axis(where, X, axis)
-    check_indices(where, "indices", indices, X, axis)
+    check_indices(where, indices, X, axis)
     return taken(X, indices, axis), GatherResiduals(indices, outline(X))
 
 
@@ -191,7 +191,7 @@ def scatter_add_forward(
     where = "scatter_add_forward"
     check_array(where, "X", X, min_ndim=2)
     axis = check_axis(where, X, axis)
-    check_indices(where, "indices", indices, X, axis)
+    check_indices(where, indices, X, axis)
     check_array(where, "U", U)
     check_shape(where, "U", U, indices.shape, "(a number for each index)")
     like = jax.ShapeDtypeStruct(X.shape, accumulator(X, U))
