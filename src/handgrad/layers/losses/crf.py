@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Integer, PRNGKeyArray
 
-from handgrad import meshes
+from handgrad import meshes, rules
 from handgrad.checks import InputError, check_array, check_params, describe
 from handgrad.layers.layer import Layer, Loss
 from handgrad.layers.linear.linear import Initializer
 from handgrad.layers.sequences.sequences import Sequences
-from handgrad.rules.losses.crf import CrfLossResiduals, crf_loss_backward, crf_loss_forward
+from handgrad.rules.losses.crf import CrfLossResiduals
 
 __all__ = ["CrfParams", "CrfScores", "crf", "crf_decode", "crf_loss"]
 
@@ -88,15 +88,16 @@ def crf_loss(*, residuals: Literal["save", "recompute"] = "save") -> Loss:
       residuals: "save" keeps half of the recursion, "recompute" computes it again.
     Derivation: docs/derivations/losses/crf.md
     """
+    rule = rules.crf_loss.with_options(residuals=residuals)
 
     def forward(prediction: CrfScores, target: Array) -> tuple[Array, CrfLossResiduals]:
         if not isinstance(prediction, CrfScores):
             raise InputError(f"crf_loss: prediction must be CrfScores, as `crf` makes them, got {describe(prediction)}")
-        *scores, lengths = prediction
-        return crf_loss_forward(*scores, target, lengths, residuals=residuals)
+        Z, W, start, end, lengths = prediction
+        return rule.forward(Z, W, start, end, target, lengths)
 
     def backward(kept: CrfLossResiduals, dloss: Float[Array, " batch"]) -> CrfScores:
-        return CrfScores(*crf_loss_backward(kept, dloss)[:4])
+        return CrfScores(*rule.backward(kept, dloss)[:4])
 
     def counts(kept: CrfLossResiduals) -> Bool[Array, "batch time"]:
         steps = jnp.expand_dims(jnp.arange(kept.Z.shape[1]), 0)

@@ -56,7 +56,7 @@ class _Chain(NamedTuple):
     end: Vector
 
 
-EACH = _Chain(Z=0, labels=0, live=0, last=0, W=None, start=None, end=None)  # jax.vmap's axes
+EACH = _Chain._make((0, 0, 0, 0, None, None, None))  # the axes of jax.vmap: W, start and end are of all
 
 
 def crf_loss_forward(

@@ -122,8 +122,8 @@ def sinkhorn_backward(
         return dM, da, db
 
     dM, da, db = meshes.along_batch(jax.vmap(of_one), M, a, b, F, G, dC.astype(M.dtype))
-    of_weights = (None if p is None else dp.astype(p.dtype) for p, dp in ((kept.a, da), (kept.b, db)))
-    return dM.astype(kept.M.dtype), *of_weights
+    da, db = (None if p is None else dp.astype(p.dtype) for p, dp in ((kept.a, da), (kept.b, db)))
+    return dM.astype(kept.M.dtype), da, db
 
 
 sinkhorn = Rule(sinkhorn_forward, sinkhorn_backward)

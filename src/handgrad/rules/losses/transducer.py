@@ -131,10 +131,11 @@ def transducer_loss_backward(
     Derivation: docs/derivations/losses/transducer.md
     """
     where = "transducer_loss_backward"
-    Z, *given, largest, rest, log_alpha = check_residuals(where, residuals, TransducerLossResiduals)
+    kept = check_residuals(where, residuals, TransducerLossResiduals)
+    Z, labels, input_lengths, label_lengths, largest, rest, log_alpha = kept
     check_losses_cotangent(where, dC, Z, Z.dtype)
     check_blank(where, blank, Z.shape[-1])
-    lattice = _lattice(Z, *given, blank)
+    lattice = _lattice(Z, labels, input_lengths, label_lengths, blank)
     if largest is None or rest is None:
         largest, rest = _sums(Z)
     steps = _steps(Z, largest, rest, lattice, blank)
@@ -220,8 +221,10 @@ def _flows(log_b: Array, log_y: Array, log_alpha: Array, lattice: _Lattice) -> t
         through, _ = without_largest(log_alpha + ways)
         none = ways == -jnp.inf
         gamma = jnp.exp(through) / jnp.sum(jnp.exp(through))
-        shares = (jnp.where(none, 0, gamma * jnp.exp(by - jnp.where(none, 0, ways))) for by in (by_blank, by_label))
-        return without_largest(jnp.where(live, ways, log_beta))[0], tuple(shares)
+        to_frame, to_label = (
+            jnp.where(none, 0, gamma * jnp.exp(by - jnp.where(none, 0, ways))) for by in (by_blank, by_label)
+        )
+        return without_largest(jnp.where(live, ways, log_beta))[0], (to_frame, to_label)
 
     diagonals = (by_diagonals(log_b), by_diagonals(log_y), lattice.live, log_alpha[:-1])
     _, (to_frame, to_label) = meshes.scan(one_diagonal, end, diagonals, reverse=True)

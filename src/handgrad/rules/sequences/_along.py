@@ -15,7 +15,7 @@ from handgrad.factors.scatter import named_rows
 Middle = Shaped[Array, "batch n rest"]
 
 
-def check_axis(where: str, X: Array, axis: int) -> int:
+def check_axis(where: str, X: Array | jax.ShapeDtypeStruct, axis: int) -> int:
     """`axis`, counted from the first: any axis of X but the batch."""
     if isinstance(axis, bool) or not isinstance(axis, int | np.integer) or not -X.ndim < axis < X.ndim or axis == 0:
         raise InputError(f"{where}: axis must be one of X's behind the batch, got {axis!r} for {describe(X)}")

@@ -93,7 +93,8 @@ def cumulative_product_forward(
     Derivation: docs/derivations/sequences/cumulative.md
     """
     axis = _checked("cumulative_product_forward", X, axis, reverse)
-    Y = jax.lax.cumprod(*wide(X), axis, reverse)
+    (Xw,) = wide(X)
+    Y = jax.lax.cumprod(Xw, axis, reverse)
     return Y.astype(X.dtype), CumulativeProductResiduals(X, Y)
 
 
@@ -182,7 +183,8 @@ def cumulative_logsumexp_forward(
     Derivation: docs/derivations/sequences/cumulative.md
     """
     axis = _checked("cumulative_logsumexp_forward", X, axis, reverse)
-    Y = jax.lax.cumlogsumexp(*wide(X), axis, reverse)
+    (Xw,) = wide(X)
+    Y = jax.lax.cumlogsumexp(Xw, axis, reverse)
     return Y.astype(X.dtype), CumulativeLogsumexpResiduals(X, Y)
 
 
@@ -219,7 +221,8 @@ def _checked(where: str, X: Array, axis: int, reverse: bool) -> int:
 
 def _sum(X: Array, axis: int, reverse: bool) -> Array:
     """The cumulative sum, in float32 at least, and rounded once."""
-    return jax.lax.cumsum(*wide(X), axis, reverse).astype(X.dtype)
+    (Xw,) = wide(X)
+    return jax.lax.cumsum(Xw, axis, reverse).astype(X.dtype)
 
 
 def _pulled(dY: Array, K: Array, S: Array, axis: int, reverse: bool) -> Array:
