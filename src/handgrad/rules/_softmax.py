@@ -23,7 +23,7 @@ def shifted(S: Row, M: Column) -> Row:
     return jnp.where(jnp.isnan(D) & jnp.isposinf(M), 0, D)
 
 
-def rest_of(D: Row, axis: int = -1) -> Column:
+def rest_of(D: Float[Array, "..."], axis: int = -1) -> Float[Array, "..."]:
     """Σ e^d − 1: over all but one of the largest, where d = 0. log softmax is D − log1p(rest).
 
     A sum of 1.5 and more has the digits of what is above 1; a smaller one has one e^d of 1, which is left out. That
