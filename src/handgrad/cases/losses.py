@@ -1,5 +1,4 @@
-"""Losses: regression, binary classification, classes, divergences, margins, similarity, CTC, preferences, policies."""
-"""Losses: regression, binary classification, classes, divergences, margins, similarity, CTC, lattices."""
+"""Losses: regression, binary classification, classes, divergences, margins, similarity, CTC, lattices, preferences."""
 
 from collections.abc import Callable
 from typing import Any
