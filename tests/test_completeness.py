@@ -34,6 +34,9 @@ LAYER_OF = {
 }
 # Layers of other layers, or of several rules: no stem in rules/.
 COMPOSED = {
+    "sequences/gated_linear_attention",
+    "sequences/retention",
+    "sequences/rwkv_time_mixing",
     "sequences/sequences",
     "sequences/tied",
     "structure/auxiliary",
