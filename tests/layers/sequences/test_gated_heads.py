@@ -11,7 +11,7 @@ from handgrad import factors, layers
 from handgrad.factors import is_factor
 
 X, DY = (jnp.asarray(np.random.default_rng(i).standard_normal((2, 5, 8))) for i in (0, 1))
-HEADS, N, N_V = 2, 4, 3
+KEY, HEADS, N, N_V = jax.random.key(0), 2, 4, 3
 
 
 def heads_of(A):
@@ -106,29 +106,26 @@ def test_by_its_equations(reference):
 
 def test_init():
     """Sizes of heads from the width; decays from slow to fast."""
-    key = jax.random.key(0)
     shapes = [
-        jax.tree.map(lambda p: p.shape, jax.eval_shape(layer.init, key, X))
+        jax.tree.map(lambda p: p.shape, jax.eval_shape(layer.init, KEY, X))
         for layer in (layers.retention(2), layers.gated_linear_attention(2), layers.rwkv_time_mixing(2, rank=3))
     ]
     assert [p.W for p in shapes[0]] == [(8, 8)] * 5
     assert [p.W for p in (shapes[1].query, shapes[1].value, shapes[1].decay["up"])] == [(8, 4), (8, 8), (16, 4)]
     assert shapes[1].mixer == (((8,)), None, None)
     assert shapes[2].mixer == ((8,), (8,), (2, 4))
-    bias = layers.rwkv_time_mixing(2, rank=3).init(key, jnp.asarray(X)).decay["up"].b
+    bias = layers.rwkv_time_mixing(2, rank=3).init(KEY, X).decay["up"].b
     assert (bias[0], bias[-1]) == (-6, -1)
 
 
 def test_refusals():
-    call, key = layers.gated_linear_attention, jax.random.key(0)
-    assert_refused(
-        {
-            "gated_linear_attention: 6 must divide the width of x, got 8, or give both sizes": lambda: call(3).init(
-                key, X
-            ),
-            "gated_linear_attention: rank must be a positive integer, got 0": lambda: call(2, rank=0),
-            "gated_linear_attention: temperature must be a positive number, got 0": lambda: call(2, temperature=0),
-            "retention: heads must be a positive integer, got 0": lambda: layers.retention(0),
-            "rwkv_time_mixing: rank must be a positive integer, got 0": lambda: layers.rwkv_time_mixing(2, rank=0),
-        }
-    )
+    gla = layers.gated_linear_attention
+    of_width = gla(3).init
+    calls = {
+        "gated_linear_attention: 6 must divide the width of x, got 8, or give both sizes": lambda: of_width(KEY, X),
+        "gated_linear_attention: rank must be a positive integer, got 0": lambda: gla(2, rank=0),
+        "gated_linear_attention: temperature must be a positive number, got 0": lambda: gla(2, temperature=0),
+        "retention: heads must be a positive integer, got 0": lambda: layers.retention(0),
+        "rwkv_time_mixing: rank must be a positive integer, got 0": lambda: layers.rwkv_time_mixing(2, rank=0),
+    }
+    assert_refused(calls)

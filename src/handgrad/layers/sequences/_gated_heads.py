@@ -77,7 +77,8 @@ def gated_heads(
     def forward(
         params: GatedHeadsParams, x: tuple[Tokens, ...], key: PRNGKeyArray | None = None
     ) -> tuple[Tokens, GatedHeadsResiduals]:
-        gamma, beta, bonus = check_params(where, params or GatedHeadsParams(), GatedHeadsParams)
+        params = check_params(where, params or GatedHeadsParams(), GatedHeadsParams)
+        gamma, beta, bonus = params
         *steps, G = x
         Q, K, V, *log_decay = (by_head(A, heads) for A in steps)
         if decay is not None:

@@ -1,10 +1,10 @@
 """rwkv_time_mixing: linear attention with decays that the token sets, a bonus, and projections of shifted tokens."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from handgrad import rules
@@ -91,7 +91,7 @@ def rwkv_time_mixing(
     return mixing(where, RwkvTimeMixingParams, sizes, projections, mixer, init_W)
 
 
-def _slow_to_fast(key: PRNGKeyArray, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+def _slow_to_fast(key: PRNGKeyArray, shape: Sequence[Any], dtype: Any = None, out_sharding: Any = None) -> Array:
     return jnp.linspace(-6, -1, shape[0], dtype=dtype)
 
 
