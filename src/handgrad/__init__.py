@@ -87,6 +87,7 @@ from handgrad.layers import (
     cumulative_max as cumulative_max,
     cumulative_product as cumulative_product,
     cumulative_sum as cumulative_sum,
+    dice_loss as dice_loss,
     dpo_loss as dpo_loss,
     dropout as dropout,
     each_step as each_step,
@@ -99,6 +100,7 @@ from handgrad.layers import (
     gated_linear_attention as gated_linear_attention,
     gated_mlp as gated_mlp,
     gather as gather,
+    gaussian_nll as gaussian_nll,
     geglu as geglu,
     gelu as gelu,
     global_average_pool as global_average_pool,
@@ -127,6 +129,7 @@ from handgrad.layers import (
     lora_linear as lora_linear,
     loss_from_rule as loss_from_rule,
     lstm as lstm,
+    margin_ranking_loss as margin_ranking_loss,
     max_pool as max_pool,
     mish as mish,
     mixture_of_experts as mixture_of_experts,
@@ -166,6 +169,8 @@ from handgrad.layers import (
     top_k as top_k,
     transducer_loss as transducer_loss,
     transposed_convolution as transposed_convolution,
+    triplet_loss as triplet_loss,
+    wasserstein_distance as wasserstein_distance,
 )
 from handgrad.models import check_random_networks as check_random_networks, mlp as mlp
 from handgrad.rules import Rule as Rule

@@ -8,6 +8,7 @@ import numpy as np
 import optax
 
 from handgrad import rules
+from handgrad.cases._distances import DISTANCES
 from handgrad.cases._lattices import CRF, SINKHORN, TRANSDUCER
 from handgrad.cases._losses import (
     absolute_error,
@@ -303,4 +304,5 @@ CASES = [
     *TRANSDUCER,
     *CRF,
     *SINKHORN,
+    *DISTANCES,
 ]

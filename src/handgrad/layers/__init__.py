@@ -29,6 +29,7 @@ from handgrad.layers.losses.divergences import *
 from handgrad.layers.losses.linear_cross_entropy import *
 from handgrad.layers.losses.linear_log_probability import *
 from handgrad.layers.losses.margins import *
+from handgrad.layers.losses.overlap import *
 from handgrad.layers.losses.policies import *
 from handgrad.layers.losses.preferences import *
 from handgrad.layers.losses.regression import *
@@ -36,6 +37,7 @@ from handgrad.layers.losses.similarity import *
 from handgrad.layers.losses.sinkhorn import *
 from handgrad.layers.losses.softmax_cross_entropy import *
 from handgrad.layers.losses.transducer import *
+from handgrad.layers.losses.wasserstein import *
 from handgrad.layers.normalization._norm import NormParams as NormParams
 from handgrad.layers.normalization.batch_norm import *
 from handgrad.layers.normalization.group_norm import *

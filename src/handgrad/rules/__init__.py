@@ -47,6 +47,7 @@ from handgrad.rules.losses.divergences import *
 from handgrad.rules.losses.linear_cross_entropy import *
 from handgrad.rules.losses.linear_log_probability import *
 from handgrad.rules.losses.margins import *
+from handgrad.rules.losses.overlap import *
 from handgrad.rules.losses.policies import *
 from handgrad.rules.losses.preferences import *
 from handgrad.rules.losses.regression import *
@@ -54,6 +55,7 @@ from handgrad.rules.losses.similarity import *
 from handgrad.rules.losses.sinkhorn import *
 from handgrad.rules.losses.softmax_cross_entropy import *
 from handgrad.rules.losses.transducer import *
+from handgrad.rules.losses.wasserstein import *
 from handgrad.rules.nielsen.equations import *
 from handgrad.rules.normalization.batch_norm import *
 from handgrad.rules.normalization.group_norm import *
