@@ -1,0 +1,63 @@
+"""What the rules in chunks share: how time is cut into chunks, as a scan over them reads it, and decays inside one."""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from handgrad.checks import check_count
+
+FORGETS = -1e4  # e to this power is 0 in every dtype; unlike −∞, it may be multiplied by 0
+
+
+@dataclass(frozen=True)
+class Chunks:
+    """`time` steps in `count` chunks of `size` steps; zeros pad the last one."""
+
+    time: int
+    count: int
+    size: int
+
+    @classmethod
+    def of(cls, where: str, time: int, chunk: int) -> "Chunks":
+        """As few chunks as there can be with at most `chunk` steps, all of one size."""
+        check_count(where, "chunk", chunk)
+        count = -(-time // chunk)
+        return cls(time, count, max(1, -(-time // max(1, count))))
+
+    def split(self, A: Float[Array, "*axes"], axis: int) -> Float[Array, "{self.count} *axes_in_chunks"]:
+        """A's axis of time in chunks, and these in front."""
+        missing = [(0, self.count * self.size - self.time if i == axis else 0) for i in range(A.ndim)]
+        A = jnp.pad(A, missing) if any(map(any, missing)) else A
+        return jnp.moveaxis(A.reshape(*A.shape[:axis], self.count, self.size, *A.shape[axis + 1 :]), axis, 0)
+
+    def join(self, A: Float[Array, "{self.count} *axes_in_chunks"], axis: int) -> Float[Array, "*axes"]:
+        """The inverse of `split`."""
+        A = jnp.moveaxis(A, 0, axis)
+        A = A.reshape(*A.shape[:axis], self.count * self.size, *A.shape[axis + 2 :])
+        return A[(slice(None),) * axis + (slice(self.time),)]
+
+
+def decays(log_decay: Float[Array, "batch heads C"]) -> Float[Array, "batch heads C C1"]:
+    """e^(g_{s+1} + … + g_t) in row t = 1 … C and column s = 0 … C, the decays inside a chunk; 1 where s ≥ t.
+
+    Each sum is of its own terms alone: a difference of two sums from the start, which may be long, would lose digits.
+    """
+    sums, later = _segments(log_decay.shape[-1], log_decay.dtype)
+    terms = later[None, None] * jnp.expand_dims(jnp.maximum(log_decay, FORGETS), -1)
+    return jnp.exp(jnp.einsum("tr,bhrs->bhts", sums, terms, precision=jax.lax.Precision.HIGHEST))
+
+
+def decays_back(dlogs: Float[Array, "batch heads C C1"]) -> Float[Array, "batch heads C"]:
+    """The cotangent of log_decay from that of the sums: g_r is part of all with s < r ≤ t."""
+    sums, later = _segments(dlogs.shape[-2], dlogs.dtype)
+    dterms = jnp.einsum("tr,bhts->bhrs", sums, dlogs, precision=jax.lax.Precision.HIGHEST)
+    return jnp.sum(later[None, None] * dterms, axis=-1)
+
+
+def _segments(steps: int, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
+    """[r ≤ t] for each (t, r), and [r > s] for each (r, s): of both, the terms of each sum."""
+    t, s = np.arange(1, steps + 1), np.arange(steps + 1)
+    return (t[None] <= t[:, None]).astype(dtype), (t[:, None] > s[None]).astype(dtype)
