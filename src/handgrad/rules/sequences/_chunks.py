@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
 
-from handgrad.checks import check_count
+from handgrad import meshes
+from handgrad.checks import InputError, check_count
 
 FORGETS = -1e4  # e to this power is 0 in every dtype; unlike −∞, it may be multiplied by 0
 
@@ -27,13 +28,19 @@ class Chunks:
         count = -(-time // chunk)
         return cls(time, count, max(1, -(-time // max(1, count))))
 
-    def split(self, A: Float[Array, "*axes"], axis: int) -> Float[Array, "{self.count} *axes_in_chunks"]:
+    def of_states(self, where: str, states: Float[Array, "chunks ..."]) -> "Chunks":
+        """The same, if these are the states that the forward pass kept."""
+        if len(states) != self.count:
+            raise InputError(f"{where}: chunk must be the forward pass's, which kept {len(states)} states, got {self}")
+        return self
+
+    def split(self, A: Shaped[Array, "*axes"], axis: int) -> Shaped[Array, "chunks ..."]:
         """A's axis of time in chunks, and these in front."""
         missing = [(0, self.count * self.size - self.time if i == axis else 0) for i in range(A.ndim)]
         A = jnp.pad(A, missing) if any(map(any, missing)) else A
         return jnp.moveaxis(A.reshape(*A.shape[:axis], self.count, self.size, *A.shape[axis + 1 :]), axis, 0)
 
-    def join(self, A: Float[Array, "{self.count} *axes_in_chunks"], axis: int) -> Float[Array, "*axes"]:
+    def join(self, A: Shaped[Array, "chunks ..."], axis: int) -> Shaped[Array, "*axes"]:
         """The inverse of `split`."""
         A = jnp.moveaxis(A, 0, axis)
         A = A.reshape(*A.shape[:axis], self.count * self.size, *A.shape[axis + 2 :])
@@ -55,6 +62,27 @@ def decays_back(dlogs: Float[Array, "batch heads C C1"]) -> Float[Array, "batch 
     sums, later = _segments(dlogs.shape[-2], dlogs.dtype)
     dterms = jnp.einsum("tr,bhts->bhrs", sums, dlogs, precision=jax.lax.Precision.HIGHEST)
     return jnp.sum(later[None, None] * dterms, axis=-1)
+
+
+def unit_lower_inverse(L: Float[Array, "*batch C C"]) -> Float[Array, "*batch C C"]:
+    """(I + L)⁻¹ for an L below the diagonal, from the inverses of its halves: products of matrices alone.
+
+        [A 0; B D]⁻¹ = [A⁻¹ 0; −D⁻¹ B A⁻¹ D⁻¹]
+
+    LAPACK would solve as quickly, but in threads of its own, which wait for a CPU that is busy.
+    """
+    n = L.shape[-1]
+    if n == 1:
+        return jnp.ones_like(L)
+    half = -(-n // 2)
+    L = jnp.pad(L, [(0, 0)] * (L.ndim - 2) + [(0, n % 2)] * 2)
+    both = unit_lower_inverse(jnp.stack([L[..., :half, :half], L[..., half:, half:]]))
+    below = -meshes.einsum(
+        "...ij,...jk->...ik", meshes.einsum("...ij,...jk->...ik", both[1], L[..., half:, :half]), both[0]
+    )
+    above = jnp.zeros_like(below)
+    T = jnp.concatenate([jnp.concatenate([both[0], above], -1), jnp.concatenate([below, both[1]], -1)], -2)
+    return T[..., :n, :n]
 
 
 def _segments(steps: int, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:

@@ -10,8 +10,7 @@ from handgrad import meshes
 from handgrad.checks import InputError, check_array, check_cotangent, check_residuals, check_shape, describe
 from handgrad.factors.base import accumulator
 from handgrad.rule import Rule
-from handgrad.rules.linear_algebra._matrices import substitute
-from handgrad.rules.sequences._chunks import Chunks, decays, decays_back
+from handgrad.rules.sequences._chunks import Chunks, decays, decays_back, unit_lower_inverse
 from handgrad.rules.sequences._recurrence import check_pair
 
 __all__ = ["DeltaRuleResiduals", "delta_rule", "delta_rule_backward", "delta_rule_forward"]
@@ -21,6 +20,8 @@ Values = Float[Array, "batch time heads n_v"]
 Numbers = Float[Array, "batch time heads"]
 State = Float[Array, "batch heads n_k n_v"]
 Piece = tuple[Array, Array, Array, Array | None]  # QK, V, beta and the log decay of a chunk, heads before steps
+
+CHUNK = 64  # steps, unless told otherwise: few chunks, yet the work inside one grows with its square
 
 
 class DeltaRuleResiduals(NamedTuple):
@@ -49,9 +50,11 @@ def delta_rule_forward(
     log_decay: Numbers | None = None,
     S0: State | None = None,
     *,
-    chunk: int = 64,
+    chunk: int | None = None,
 ) -> tuple[tuple[Values, State], DeltaRuleResiduals]:
-    """S_t = a_t (I − β_t k_t k_tᵀ) S_{t−1} + β_t k_t v_tᵀ and y_t = S_tᵀ q_t, for each head; returns (Y, S_T).
+    """S_t = a_t (I − β_t k_t k_tᵀ) S_{t−1} + β_t k_t v_tᵀ and y_t = S_tᵀ q_t, for each head.
+
+    Returns (Y, S_T); the state is in float32 at least, whatever the dtype of the others.
 
     Each step writes k_t u_tᵀ with u_t = β_t (v_t − v̂_t), v̂_t = a_t S_{t−1}ᵀ k_t being what the state predicts for the
     key. In a chunk of C steps after the state S, with E_t the decay since it began and D_ts that from step s to t,
@@ -63,13 +66,14 @@ def delta_rule_forward(
       beta: how much of an error is corrected, in 0 … 1 for unit keys, or up to 2.
       log_decay: log a_t ≤ 0, a number for each head (gated delta rule); −∞ forgets all. None is no decay, a_t = 1.
       S0: the state before the first step; None is zeros.
-      chunk: steps of a chunk at most; 1 is the recurrence, one step after the other.
+      chunk: steps of a chunk at most; 1 is the recurrence, one step after the other. None is a size that is fast.
     Derivation: docs/derivations/sequences/delta_rule.md (Yang et al. 2024; Yang, Kautz and Hatamizadeh 2024)
     """
     where = "delta_rule_forward"
     _check_arguments(where, Q, K, V, beta, log_decay, S0)
-    chunks, dtype = Chunks.of(where, Q.shape[1], chunk), _dtype(Q, K, V, beta, log_decay, S0)
-    sums, C = accumulator(dtype), chunks.size
+    dtype, sums = jnp.result_type(Q, K, V, beta), _sums(Q, K, V, beta, log_decay, S0)
+    chunks = Chunks.of(where, Q.shape[1], CHUNK if chunk is None else chunk)
+    C = chunks.size
 
     def one_chunk(S: State, piece: Piece) -> tuple[State, tuple[Array, State]]:
         of = _opened(S, piece)
@@ -80,11 +84,11 @@ def delta_rule_forward(
 
     S = jnp.zeros((len(K), *K.shape[2:], V.shape[3]), sums) if S0 is None else S0.astype(sums)
     S, (Y, states) = meshes.scan(one_chunk, S, _pieces(chunks, Q, K, V, beta, log_decay))
-    return (_steps(chunks, Y), S.astype(dtype)), DeltaRuleResiduals(Q, K, V, beta, log_decay, S0, states)
+    return (_steps(chunks, Y), S), DeltaRuleResiduals(Q, K, V, beta, log_decay, S0, states)
 
 
 def delta_rule_backward(
-    residuals: DeltaRuleResiduals, dY: tuple[Values, State], *, chunk: int = 64
+    residuals: DeltaRuleResiduals, dY: tuple[Values, State], *, chunk: int | None = None
 ) -> tuple[Keys, Keys, Values, Numbers, Numbers | None, State | None]:
     """Pull dY, the pair (dY, dS_T), back through the chunks, from the last to the first.
 
@@ -95,18 +99,14 @@ def delta_rule_backward(
         dK += Jᵀ R + F ∘ U dSᵀ      dS = E_C dS + (E ∘ R)ᵀ dO
 
     log a_r is part of every log D_ts with s < r ≤ t, whose cotangent is (dM ∘ M)_ts.
-
-    Args:
-      chunk: the forward's; it is not read, since the residuals hold a state for each chunk.
     Derivation: docs/derivations/sequences/delta_rule.md
     """
     where = "delta_rule_backward"
     Q, K, V, beta, log_decay, S0, states = check_residuals(where, residuals, DeltaRuleResiduals)
     check_pair(where, "dY", dY, "(dY, dS)")
-    dtype, time = _dtype(*residuals[:6]), Q.shape[1]
-    check_cotangent(where, dY[0], V.shape, dtype)
-    check_cotangent(where, dY[1], states.shape[1:], dtype, "dS", "S")
-    chunks = Chunks.of(where, time, max(1, -(-time // max(1, len(states)))))
+    check_cotangent(where, dY[0], V.shape, jnp.result_type(Q, K, V, beta))
+    check_cotangent(where, dY[1], states.shape[1:], states.dtype, "dS", "S")
+    chunks = Chunks.of(where, Q.shape[1], CHUNK if chunk is None else chunk).of_states(where, states)
     C = chunks.size
 
     def one_chunk(dS: State, inputs: tuple[State, Piece, Array]) -> tuple[State, tuple[Array | None, ...]]:
@@ -115,8 +115,8 @@ def delta_rule_backward(
         K, U, decay = of.reads[..., C:, :], of.beta * of.errors, of.decay
         by_end = decay.to_end * _product("si,ij->sj", K, dS)
         dU = _product("ts,tj->sj", of.scores[..., :C, :], dY) + by_end
-        dU = substitute(of.beta * of.scores[..., C:, :], dU, unit_diagonal=True, transpose=True)
-        dV = of.beta * dU
+        dV = _product("ts,tj->sj", of.T, of.beta * dU)
+        dU = dU - _product("ts,tj->sj", of.scores[..., C:, :], dV)
         dO = jnp.concatenate([dY, -dV], axis=-2)
         dM = _product("tj,sj->ts", dO, U)
         J = decay.between * dM
@@ -127,7 +127,7 @@ def delta_rule_backward(
         return before, (dR[..., :C, :], dR[..., C:, :] + dK, dV, jnp.sum(dU * of.errors, axis=-1), dlog)
 
     inputs = states, _pieces(chunks, Q, K, V, beta, log_decay), chunks.split(jnp.moveaxis(dY[0], 2, 1), 2)
-    dS0, found = meshes.scan(one_chunk, dY[1].astype(states.dtype), inputs, reverse=True)
+    dS0, found = meshes.scan(one_chunk, dY[1], inputs, reverse=True)
     wanted = zip(found, (Q, K, V, beta, log_decay), strict=True)
     cotangents = [None if A is None or d is None else _steps(chunks, d).astype(A.dtype) for d, A in wanted]
     return *cotangents, None if S0 is None else dS0.astype(S0.dtype)
@@ -160,7 +160,8 @@ class _Opened(NamedTuple):
       reads: R = [Q; K].
       scores: M = [P; N] = D ∘ R Kᵀ.
       from_state: E ∘ R S.
-      errors: V − V̂.
+      T: (I + N diag β)⁻¹.
+      errors: V − V̂ = T (V − E ∘ K S).
     """
 
     decay: _Decay
@@ -168,17 +169,19 @@ class _Opened(NamedTuple):
     reads: Array
     scores: Array
     from_state: Array
+    T: Array
     errors: Array
 
 
 def _opened(S: State, piece: Piece) -> _Opened:
-    """Of the chunk after the state S: (I + N diag β) (V − V̂) = V − E ∘ K S."""
+    """A chunk after the state S."""
     reads, V, beta, log_decay = (None if A is None else A.astype(S.dtype) for A in piece)
     C, beta, decay = V.shape[-2], jnp.expand_dims(beta, -1), _decay(log_decay, V.shape[-2])
     scores = decay.between * _product("ti,si->ts", reads, reads[..., C:, :])
     from_state = decay.since * _product("ti,ij->tj", reads, S)
-    errors = substitute(scores[..., C:, :] * beta.mT, V - from_state[..., C:, :], unit_diagonal=True)
-    return _Opened(decay, beta, reads, scores, from_state, errors)
+    T = unit_lower_inverse(scores[..., C:, :] * beta.mT)
+    errors = _product("ts,sj->tj", T, V - from_state[..., C:, :])
+    return _Opened(decay, beta, reads, scores, from_state, T, errors)
 
 
 def _decay(log_decay: Array | None, C: int) -> _Decay:
@@ -203,9 +206,7 @@ def _decay_back(of: _Opened, dO: Array, dM: Array, by_end: Array, by_whole: Arra
 
 def _pieces(chunks: Chunks, Q: Keys, K: Keys, V: Values, beta: Numbers, log_decay: Numbers | None) -> Piece:
     """The arguments in chunks, heads before steps."""
-    q, k, v, b, g = (
-        None if A is None else chunks.split(jnp.moveaxis(A, 2, 1), 2) for A in (Q, K, V, beta, log_decay)
-    )
+    q, k, v, b, g = (None if A is None else chunks.split(jnp.moveaxis(A, 2, 1), 2) for A in (Q, K, V, beta, log_decay))
     return jnp.concatenate([q, k], axis=-2), v, b, g
 
 
@@ -221,8 +222,8 @@ def _product(subscripts: str, A: Array, B: Array) -> Array:
     return meshes.einsum(f"bh{one},bh{other}->bh{out}", A, B, accumulator(A, B))
 
 
-def _dtype(*arguments: Array | None) -> np.dtype:
-    return jnp.result_type(*(A for A in arguments if A is not None))
+def _sums(*arguments: Array | None) -> np.dtype:
+    return accumulator(*(A for A in arguments if A is not None))
 
 
 def _check_arguments(

@@ -1,4 +1,4 @@
-"""The selective scan of a state space model: a linear recurrence between an outer product and a contraction, in chunks."""
+"""The selective scan of a state space model: a linear recurrence between an outer product and a contraction."""
 
 from typing import NamedTuple
 
@@ -23,6 +23,8 @@ __all__ = ["SelectiveScanResiduals", "selective_scan", "selective_scan_backward"
 Steps = Float[Array, "batch time n"]
 Projections = Float[Array, "batch time states"]
 State = Float[Array, "batch n states"]
+
+CHUNK = 32  # steps, unless told otherwise: their states should stay in a CPU's cache
 
 
 class SelectiveScanResiduals(NamedTuple):
@@ -53,11 +55,12 @@ def selective_scan_forward(
     D: Float[Array, " n"] | None = None,
     H0: State | None = None,
     *,
-    chunk: int = 32,
+    chunk: int | None = None,
 ) -> tuple[tuple[Steps, State], SelectiveScanResiduals]:
-    """H_t = e^(diag(δ_t) A) ∘ H_{t−1} + (δ_t ∘ x_t) b_tᵀ and y_t = H_t c_t + d ∘ x_t; returns (Y, H_T).
+    """H_t = e^(diag(δ_t) A) ∘ H_{t−1} + (δ_t ∘ x_t) b_tᵀ and y_t = H_t c_t + d ∘ x_t.
 
-    Every feature has a state of its own, a row of H, that decays by the feature's row of A and its step size δ.
+    Every feature has a state of its own, a row of H, that decays by the feature's row of A and its step size δ. Returns
+    (Y, H_T); the state is in float32 at least, whatever the dtype of the others.
 
     Args:
       X: x_t.
@@ -66,13 +69,13 @@ def selective_scan_forward(
       B, C: b_t, what is written with x_t, and c_t, what reads.
       D: d, the weights of a skip connection; None is none.
       H0: the state before the first step; None is zeros.
-      chunk: steps of a chunk at most. The states of one chunk are materialized at a time.
+      chunk: steps of a chunk at most, whose states are materialized together. None is a number that is fast.
     Derivation: docs/derivations/sequences/selective_scan.md (Gu and Dao 2023)
     """
     where = "selective_scan_forward"
     _check_arguments(where, X, Delta, A, B, C, D, H0)
-    dtype = _dtype(X, Delta, A, B, C, D, H0)
-    chunks, sums = Chunks.of(where, X.shape[1], chunk), accumulator(dtype)
+    dtype, sums = _dtype(X, Delta, A, B, C, D), accumulator(_dtype(X, Delta, A, B, C, D, H0))
+    chunks = Chunks.of(where, X.shape[1], CHUNK if chunk is None else chunk)
     A_ = A.T.astype(sums)
 
     def one_chunk(h: Array, piece: tuple[Array, ...]) -> tuple[Array, tuple[Array, Array]]:
@@ -83,13 +86,12 @@ def selective_scan_forward(
     h = jnp.zeros((len(X), *A_.shape), sums) if H0 is None else jnp.swapaxes(H0, 1, 2).astype(sums)
     h, (Y, states) = meshes.scan(one_chunk, h, tuple(chunks.split(P, 1) for P in (X, Delta, B, C)))
     Y = chunks.join(Y, 1) if D is None else chunks.join(Y, 1) + D[None, None] * X
-    return (Y.astype(dtype), jnp.swapaxes(h, 1, 2).astype(dtype)), SelectiveScanResiduals(
-        X, Delta, A, B, C, D, H0, states
-    )
+    kept = SelectiveScanResiduals(X, Delta, A, B, C, D, H0, states)
+    return (Y.astype(dtype), jnp.swapaxes(h, 1, 2)), kept
 
 
 def selective_scan_backward(
-    residuals: SelectiveScanResiduals, dY: tuple[Steps, State], *, chunk: int = 32
+    residuals: SelectiveScanResiduals, dY: tuple[Steps, State], *, chunk: int | None = None
 ) -> tuple[Steps, Steps, PerExample, Projections, Projections, Hadamard | None, State | None]:
     """Pull dY, the pair (dY, dH_T), back through the chunks, from the last to the first.
 
@@ -97,18 +99,15 @@ def selective_scan_backward(
         dZ_t = dH_t ∘ H_{t−1} ∘ e^(Z_t)      Z_t = diag(δ_t) A      du_t = dH_t b_t      u_t = δ_t ∘ x_t
         dc_t = H_tᵀ dy_t      db_t = dH_tᵀ u_t      dx_t = du_t ∘ δ_t + d ∘ dy_t      dδ_t = du_t ∘ x_t + (dZ_t ∘ A) 1
         dA = Σ_t diag(δ_t) dZ_t, example by example      dd = Σ_t dy_t ∘ x_t
-
-    Args:
-      chunk: the forward's; it is not read, since the residuals hold a state for each chunk.
     Derivation: docs/derivations/sequences/selective_scan.md
     """
     where = "selective_scan_backward"
     X, Delta, A, B, C, D, H0, states = check_residuals(where, residuals, SelectiveScanResiduals)
     check_pair(where, "dY", dY, "(dY, dH)")
-    dtype, time, sums = _dtype(X, Delta, A, B, C, D, H0), X.shape[1], states.dtype
-    check_cotangent(where, dY[0], X.shape, dtype)
-    check_cotangent(where, dY[1], (len(X), *A.shape), dtype, "dH", "H")
-    chunks = Chunks.of(where, time, max(1, -(-time // max(1, len(states)))))
+    sums = states.dtype
+    check_cotangent(where, dY[0], X.shape, _dtype(X, Delta, A, B, C, D))
+    check_cotangent(where, dY[1], (len(X), *A.shape), sums, "dH", "H")
+    chunks = Chunks.of(where, X.shape[1], CHUNK if chunk is None else chunk).of_states(where, states)
     A_ = A.T.astype(sums)
     last = (jnp.arange(chunks.size) == chunks.size - 1).astype(sums).reshape(1, -1, 1, 1)
 
@@ -129,7 +128,7 @@ def selective_scan_backward(
         return (dh.reshape(h.shape), dA), (du * Delta, dDelta, dB, dC)
 
     pieces = tuple(chunks.split(P, 1) for P in (X, Delta, B, C, dY[0]))
-    nothing_yet = jnp.swapaxes(dY[1], 1, 2).astype(sums), jnp.zeros(states.shape[1:], sums)
+    nothing_yet = jnp.swapaxes(dY[1], 1, 2), jnp.zeros(states.shape[1:], sums)
     (dh, dA), found = meshes.scan(one_chunk, nothing_yet, (states, pieces), reverse=True)
     dX, dDelta, dB, dC = (chunks.join(d, 1) for d in found)
     dX = dX if D is None else dX + D[None, None] * dY[0]
