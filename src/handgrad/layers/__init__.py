@@ -45,6 +45,7 @@ from handgrad.layers.normalization.layer_norm import *
 from handgrad.layers.normalization.rms_norm import *
 from handgrad.layers.observing import *
 from handgrad.layers.sequences.cumulative import *
+from handgrad.layers.sequences.delta_rule import *
 from handgrad.layers.sequences.embedding import *
 from handgrad.layers.sequences.gated_linear_attention import *
 from handgrad.layers.sequences.gru import *
@@ -56,6 +57,7 @@ from handgrad.layers.sequences.rnn import *
 from handgrad.layers.sequences.rwkv_time_mixing import *
 from handgrad.layers.sequences.segments import *
 from handgrad.layers.sequences.selection import *
+from handgrad.layers.sequences.selective_scan import *
 from handgrad.layers.sequences.sequences import *
 from handgrad.layers.sequences.tied import *
 from handgrad.layers.sequences.token_shift import *

@@ -62,6 +62,7 @@ from handgrad.rules.normalization.group_norm import *
 from handgrad.rules.normalization.layer_norm import *
 from handgrad.rules.normalization.rms_norm import *
 from handgrad.rules.sequences.cumulative import *
+from handgrad.rules.sequences.delta_rule import *
 from handgrad.rules.sequences.embedding import *
 from handgrad.rules.sequences.gru import *
 from handgrad.rules.sequences.linear_attention import *
@@ -71,5 +72,6 @@ from handgrad.rules.sequences.rnn import *
 from handgrad.rules.sequences.segments import *
 from handgrad.rules.sequences.selection import *
 from handgrad.rules.sequences.token_shift import *
+from handgrad.rules.sequences.selective_scan import *
 from handgrad.rules.structure.mixture_of_experts import *
 from handgrad.rules.structure.reversible import *

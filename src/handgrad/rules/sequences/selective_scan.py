@@ -10,7 +10,7 @@ from handgrad.checks import InputError, check_array, check_cotangent, check_resi
 from handgrad.factors import Hadamard, PerExample
 from handgrad.factors.base import accumulator
 from handgrad.rule import Rule
-from handgrad.rules.sequences._chunks import Chunks
+from handgrad.rules.sequences._chunks import Chunks, pairwise_sum
 from handgrad.rules.sequences._recurrence import check_pair
 from handgrad.rules.sequences.linear_recurrence import (
     LinearRecurrenceResiduals,
@@ -81,7 +81,7 @@ def selective_scan_forward(
     def one_chunk(h: Array, piece: tuple[Array, ...]) -> tuple[Array, tuple[Array, Array]]:
         X, Delta, B, C = (P.astype(sums) for P in piece)
         H = _recurrence(h, X, Delta, A_, B).H.reshape(*B.shape, X.shape[-1])
-        return H[:, -1], (jnp.sum(H * jnp.expand_dims(C, 3), axis=2), h)
+        return H[:, -1], (meshes.einsum("btzn,btz->btn", H, C), h)
 
     h = jnp.zeros((len(X), *A_.shape), sums) if H0 is None else jnp.swapaxes(H0, 1, 2).astype(sums)
     h, (Y, states) = meshes.scan(one_chunk, h, tuple(chunks.split(P, 1) for P in (X, Delta, B, C)))
@@ -120,11 +120,11 @@ def selective_scan_backward(
         dH = jnp.expand_dims(dY, 2) * jnp.expand_dims(C, 3) + last * jnp.expand_dims(dh, 1)
         ddecay, dH, dh = linear_recurrence_backward(kept, dH.reshape(kept.H.shape))
         dZ, dH = (ddecay * kept.A).reshape(shape), dH.reshape(shape)
-        du = jnp.sum(dH * jnp.expand_dims(B, 3), axis=2)
-        dDelta = du * X + jnp.sum(dZ * A_[None, None], axis=2)
+        du = meshes.einsum("btzn,btz->btn", dH, B)
+        dDelta = du * X + pairwise_sum(dZ * A_[None, None], 2)
         dB = meshes.einsum("btzn,btn->btz", dH, Delta * X)
         dC = meshes.einsum("btzn,btn->btz", kept.H.reshape(shape), dY)
-        dA = dA + jnp.sum(dZ * jnp.expand_dims(Delta, 2), axis=1)
+        dA = dA + pairwise_sum(dZ * jnp.expand_dims(Delta, 2), 1)
         return (dh.reshape(h.shape), dA), (du * Delta, dDelta, dB, dC)
 
     pieces = tuple(chunks.split(P, 1) for P in (X, Delta, B, C, dY[0]))
