@@ -81,6 +81,8 @@ TABLE = {
     "gather": (layers.gather(), (ROWS, IDS)),
     "scatter_add": (layers.scatter_add(), (ROWS, IDS, STEPS[..., 0])),
     "segment_reduce": (layers.segment_reduce(3), (STEPS, IDS)),
+    "delta_net": (layers.delta_net(2, gated=True), STEPS),
+    "mamba": (layers.mamba(states=2), STEPS),
     "rnn": (layers.rnn(3), TEXT),
     "lstm": (layers.lstm(3, returns="last"), TEXT),
     "gru": (layers.gru(3, returns="both"), TEXT),

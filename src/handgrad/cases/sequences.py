@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array
 
 from handgrad import rules
-from handgrad.cases import _linear_attention
+from handgrad.cases import _linear_attention, _memories
 from handgrad.cases._along import CUMULATIVE, SELECTION
 from handgrad.cases.case import Arrays, Case, Draw, Rng, Shape, edge, normal
 
@@ -200,4 +200,5 @@ CASES = [
     *_linear_attention.CASES,
     *CUMULATIVE,
     *SELECTION,
+    *_memories.CASES,
 ]

@@ -86,7 +86,7 @@ def delta_net(
 ) -> Layer:
     """For each head Y = norm(delta_rule(q / ‖q‖, k / ‖k‖, v, β)), then W; causal, (batch, tokens, width) to the same.
 
-    Queries, keys and values are silu(conv(x W)), a short causal convolution of each feature; β = σ(x W). Gated, there is
+    Queries, keys and values are silu(conv(x W)), a short causal convolution of each feature; β = σ(x W). Gated,
     log a = −e^log_rate softplus(x W + b), and Y is silu(x W) ∘ norm(…) (Gated DeltaNet).
 
     >>> import jax, jax.numpy as jnp
@@ -105,6 +105,8 @@ def delta_net(
     Derivation: docs/derivations/sequences/delta_rule.md (Yang et al. 2024; Yang, Kautz and Hatamizadeh 2024)
     """
     where = "delta_net"
+    if kernel is not None:
+        check_count(where, "kernel", kernel)
 
     def projections(sizes: Sizes) -> dict[str, Layer]:
         def seen(n: int) -> Layer:
@@ -125,7 +127,6 @@ def short_convolution(n: int, kernel: int | None, *, bias: bool = False, init_W:
     """A projection to n features, and a convolution of each of them over the last `kernel` tokens, by name."""
     layers = {"project": linear(n, bias=False, init_W=init_W)}
     if kernel is not None:
-        check_count("short_convolution", "kernel", kernel)
         layers["convolve"] = convolution(n, kernel, padding=((kernel - 1, 0),), groups=n, bias=bias)
     return layers
 

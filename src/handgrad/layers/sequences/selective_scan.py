@@ -96,8 +96,8 @@ def mamba(
     Derivation: docs/derivations/sequences/selective_scan.md (Gu and Dao 2023)
     """
     where = "mamba"
-    for name, value in {"expand": expand, "states": states, "rank": rank}.items():
-        if value is not None or name != "rank":
+    for name, value in {"expand": expand, "states": states, "kernel": kernel, "rank": rank}.items():
+        if value is not None or name not in ("kernel", "rank"):
             check_count(where, name, value)
 
     def sizes(width: int) -> Sizes:

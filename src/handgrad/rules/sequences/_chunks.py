@@ -31,7 +31,9 @@ class Chunks:
     def of_states(self, where: str, states: Float[Array, "chunks ..."]) -> "Chunks":
         """The same, if these are the states that the forward pass kept."""
         if len(states) != self.count:
-            raise InputError(f"{where}: chunk must be the forward pass's, which kept {len(states)} states, got {self}")
+            raise InputError(
+                f"{where}: chunk must be the forward pass's, which kept {len(states)} states, not {self.count}"
+            )
         return self
 
     def split(self, A: Shaped[Array, "*axes"], axis: int) -> Shaped[Array, "chunks ..."]:
@@ -88,12 +90,13 @@ def unit_lower_inverse(L: Float[Array, "*batch C C"]) -> Float[Array, "*batch C 
     half = -(-n // 2)
     L = jnp.pad(L, [(0, 0)] * (L.ndim - 2) + [(0, n % 2)] * 2)
     both = unit_lower_inverse(jnp.stack([L[..., :half, :half], L[..., half:, half:]]))
-    below = -meshes.einsum(
-        "...ij,...jk->...ik", meshes.einsum("...ij,...jk->...ik", both[1], L[..., half:, :half]), both[0]
-    )
-    above = jnp.zeros_like(below)
-    T = jnp.concatenate([jnp.concatenate([both[0], above], -1), jnp.concatenate([below, both[1]], -1)], -2)
-    return T[..., :n, :n]
+    below = -_matmul(_matmul(both[1], L[..., half:, :half]), both[0])
+    rows = [both[0], jnp.zeros_like(below)], [below, both[1]]
+    return jnp.concatenate([jnp.concatenate(row, axis=-1) for row in rows], axis=-2)[..., :n, :n]
+
+
+def _matmul(A: Float[Array, "*batch m n"], B: Float[Array, "*batch n k"]) -> Float[Array, "*batch m k"]:
+    return meshes.einsum("...ij,...jk->...ik", A, B)
 
 
 def _segments(steps: int, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:

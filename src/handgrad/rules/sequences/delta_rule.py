@@ -59,8 +59,10 @@ def delta_rule_forward(
     Each step writes k_t u_tᵀ with u_t = β_t (v_t − v̂_t), v̂_t = a_t S_{t−1}ᵀ k_t being what the state predicts for the
     key. In a chunk of C steps after the state S, with E_t the decay since it began and D_ts that from step s to t,
 
-        V̂ = E ∘ K S + N U      N = tril(D ∘ K Kᵀ, −1)      U = β ∘ (V − V̂)       one triangular solve
+        V̂ = E ∘ K S + N U      N = tril(D ∘ K Kᵀ, −1)      U = β ∘ (V − V̂)
         Y = E ∘ Q S + P U      P = tril(D ∘ Q Kᵀ)
+
+    so that V − V̂ = T (V − E ∘ K S) with T = (I + N diag β)⁻¹, the inverse of a triangle (WY representation).
 
     Args:
       beta: how much of an error is corrected, in 0 … 1 for unit keys, or up to 2.
@@ -94,11 +96,12 @@ def delta_rule_backward(
 
     With R = [Q; K], the rows that read the state, M = [P; N], and F the decay from a step to the chunk's end,
 
-        dU = Pᵀ dY + F ∘ K dS − Nᵀ dV      dV = β ∘ dU      dβ = (dU ∘ (V − V̂)) 1      the solve, transposed
+        dV = Tᵀ (β ∘ dU₀)      dU₀ = Pᵀ dY + F ∘ K dS      dU = dU₀ − Nᵀ dV      dβ = (dU ∘ (V − V̂)) 1
         dR = J K + E ∘ dO Sᵀ      dO = [dY; −dV]      dM = dO Uᵀ      J = D ∘ dM
         dK += Jᵀ R + F ∘ U dSᵀ      dS = E_C dS + (E ∘ R)ᵀ dO
 
     log a_r is part of every log D_ts with s < r ≤ t, whose cotangent is (dM ∘ M)_ts.
+
     Derivation: docs/derivations/sequences/delta_rule.md
     """
     where = "delta_rule_backward"
@@ -114,9 +117,9 @@ def delta_rule_backward(
         of, dY = _opened(S, piece), dY.astype(dS.dtype)
         K, U, decay = of.reads[..., C:, :], of.beta * of.errors, of.decay
         by_end = decay.to_end * _product("si,ij->sj", K, dS)
-        dU = _product("ts,tj->sj", of.scores[..., :C, :], dY) + by_end
-        dV = _product("ts,tj->sj", of.T, of.beta * dU)
-        dU = dU - _product("ts,tj->sj", of.scores[..., C:, :], dV)
+        dU0 = _product("ts,tj->sj", of.scores[..., :C, :], dY) + by_end
+        dV = _product("ts,tj->sj", of.T, of.beta * dU0)
+        dU = dU0 - _product("ts,tj->sj", of.scores[..., C:, :], dV)
         dO = jnp.concatenate([dY, -dV], axis=-2)
         dM = _product("tj,sj->ts", dO, U)
         J = decay.between * dM
@@ -176,7 +179,8 @@ class _Opened(NamedTuple):
 def _opened(S: State, piece: Piece) -> _Opened:
     """A chunk after the state S."""
     reads, V, beta, log_decay = (None if A is None else A.astype(S.dtype) for A in piece)
-    C, beta, decay = V.shape[-2], jnp.expand_dims(beta, -1), _decay(log_decay, V.shape[-2])
+    C, beta = V.shape[-2], jnp.expand_dims(beta, -1)
+    decay = _decay(log_decay, C, S.dtype)
     scores = decay.between * _product("ti,si->ts", reads, reads[..., C:, :])
     from_state = decay.since * _product("ti,ij->tj", reads, S)
     T = unit_lower_inverse(scores[..., C:, :] * beta.mT)
@@ -184,8 +188,8 @@ def _opened(S: State, piece: Piece) -> _Opened:
     return _Opened(decay, beta, reads, scores, from_state, T, errors)
 
 
-def _decay(log_decay: Array | None, C: int) -> _Decay:
-    seen = np.concatenate([np.tri(C), np.tri(C, k=-1)])[None, None]
+def _decay(log_decay: Array | None, C: int, dtype: np.dtype) -> _Decay:
+    seen = np.concatenate([np.tri(C), np.tri(C, k=-1)]).astype(dtype)[None, None]
     if log_decay is None:
         return _Decay(1.0, jnp.asarray(seen), 1.0, 1.0)
     D = decays(log_decay)
