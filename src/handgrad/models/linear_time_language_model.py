@@ -5,12 +5,25 @@ from dataclasses import dataclass
 from typing import Literal
 
 from handgrad.checks import check_choice, check_count
-from handgrad.layers import Layer, chain, delta_net, embedding, gated_mlp, linear, mamba, repeat, residual, rms_norm
+from handgrad.layers import (
+    Layer,
+    chain,
+    delta_net,
+    embedding,
+    gated_mlp,
+    linear,
+    linear_attention,
+    mamba,
+    repeat,
+    residual,
+    rms_norm,
+)
 
-Mixer = Literal["delta_net", "gated_delta_net", "mamba"]
+Mixer = Literal["linear_attention", "delta_net", "gated_delta_net", "mamba"]
 
 # name: a layer from (batch, tokens, width) to the same, of a number of heads
 MIXERS: dict[str, Callable[[int], Layer]] = {
+    "linear_attention": linear_attention,
     "delta_net": delta_net,
     "gated_delta_net": lambda heads: delta_net(heads, gated=True),
     "mamba": lambda heads: mamba(),
