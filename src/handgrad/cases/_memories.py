@@ -1,5 +1,6 @@
 """The recurrences of the delta rule and of the selective scan, as they are defined, and draws for both."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
@@ -21,14 +22,15 @@ def delta_rule(
     q, k, v, b = (A.astype(jnp.promote_types(A.dtype, jnp.float32)) for A in (Q, K, V, beta))
     a = jnp.ones_like(b) if log_decay is None else jnp.exp(log_decay.astype(b.dtype))
     S = jnp.zeros((*k.shape[:1], *k.shape[2:], v.shape[3]), k.dtype) if S0 is None else S0.astype(k.dtype)
-    Y = []
-    for t in range(Q.shape[1]):
-        weight = jnp.expand_dims(b[:, t], (2, 3))
-        transition = jnp.eye(k.shape[3])[None, None] - weight * jnp.einsum("bhi,bhj->bhij", k[:, t], k[:, t])
-        S = jnp.einsum("bh,bhij,bhjn->bhin", a[:, t], transition.astype(S.dtype), S)
-        S = S + weight * jnp.einsum("bhi,bhn->bhin", k[:, t], v[:, t])
-        Y.append(jnp.einsum("bhin,bhi->bhn", S, q[:, t]))
-    return jnp.stack(Y, axis=1).astype(jnp.result_type(Q, K, V, beta)), S
+
+    def step(S: Array, t: Arrays) -> tuple[Array, Array]:
+        q, k, v, b, a = t
+        transition = jnp.eye(k.shape[2], dtype=k.dtype)[None, None] - jnp.einsum("bh,bhi,bhj->bhij", b, k, k)
+        S = jnp.einsum("bh,bhij,bhjn->bhin", a, transition, S) + jnp.einsum("bh,bhi,bhn->bhin", b, k, v)
+        return S, jnp.einsum("bhin,bhi->bhn", S, q)
+
+    S, Y = jax.lax.scan(step, S, tuple(jnp.moveaxis(A, 1, 0) for A in (q, k, v, b, a)))
+    return jnp.moveaxis(Y, 0, 1).astype(jnp.result_type(Q, K, V, beta)), S
 
 
 def selective_scan(
@@ -41,21 +43,18 @@ def selective_scan(
     H0: Array | None = None,
     chunk: int | None = None,
 ) -> tuple[Array, Array]:
-    """A sum over all earlier steps, each decayed since: e^((δ_{s+1} + … + δ_t) A)."""
+    """A sum over all steps so far, each decayed since: e^((δ_{s+1} + … + δ_t) A)."""
     x, delta, a, b, c = (P.astype(jnp.promote_types(P.dtype, jnp.float32)) for P in (X, Delta, A, B, C))
-    time = X.shape[1]
-    h0 = jnp.zeros((X.shape[0], *A.shape), a.dtype) if H0 is None else H0.astype(a.dtype)
-    Y, H = [], h0
-    for t in range(time):
-        terms = [jnp.exp(jnp.einsum("bi,in->bin", jnp.sum(delta[:, : t + 1], axis=1), a)) * h0]
-        for s in range(t + 1):
-            decay = jnp.exp(jnp.einsum("bi,in->bin", jnp.sum(delta[:, s + 1 : t + 1], axis=1), a))
-            terms.append(decay * jnp.einsum("bi,bn->bin", delta[:, s] * x[:, s], b[:, s]))
-        H = sum(terms[1:], start=terms[0])
-        skip = 0 if D is None else D.astype(x.dtype)[None] * x[:, t]
-        Y.append(jnp.einsum("bin,bn->bi", H, c[:, t]) + skip)
+    total = jnp.cumsum(delta, axis=1)
+    since = jnp.expand_dims(total, 2) - jnp.expand_dims(total, 1)
+    seen = jnp.tril(jnp.ones((X.shape[1], X.shape[1]), x.dtype))
+    decay = jnp.exp(jnp.einsum("btsi,in->btsin", jnp.maximum(since, 0), a))
+    H = jnp.einsum("ts,btsin,bsi,bsn->btin", seen, decay, delta * x, b)
+    if H0 is not None:
+        H = H + jnp.exp(jnp.einsum("bti,in->btin", total, a)) * jnp.expand_dims(H0.astype(a.dtype), 1)
+    Y = jnp.einsum("btin,btn->bti", H, c) + (0 if D is None else D.astype(x.dtype)[None, None] * x)
     arguments = (P for P in (X, Delta, A, B, C, D) if P is not None)
-    return jnp.stack(Y, axis=1).astype(jnp.result_type(*arguments)), H
+    return Y.astype(jnp.result_type(*arguments)), H[:, -1]
 
 
 def memory(batch: int = 2, time: int = 5, heads: int = 2, decays: bool = False, state: bool = False) -> Draw:
@@ -99,7 +98,6 @@ def state_space(skip: bool = True, state: bool = False, batch: int = 2, time: in
 CASES = [
     Case(rules.delta_rule, "gated", memory(decays=True, state=True), delta_rule, {"chunk": 2}),
     edge(rules.delta_rule, "no-decay", memory(), delta_rule),
-    edge(rules.delta_rule, "recurrence", memory(decays=True), delta_rule, {"chunk": 1}),
     edge(rules.delta_rule, "forgetting", forgetting, delta_rule),
     Case(rules.selective_scan, "state", state_space(state=True), selective_scan, {"chunk": 2}),
     edge(rules.selective_scan, "no-skip", state_space(skip=False), selective_scan),
