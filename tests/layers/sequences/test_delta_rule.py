@@ -16,7 +16,7 @@ def convolved(A, p):
     """Of each feature, the last taps of time alone."""
     taps = p["convolve"].K.shape[0]
     before = jnp.pad(A @ p["project"].W, [(0, 0), (taps - 1, 0), (0, 0)])
-    return jax.nn.silu(sum(before[:, t : t + A.shape[1]] * p["convolve"].K[t] for t in range(taps)))
+    return jax.nn.silu(sum(before[:, t : t + A.shape[1]] * p["convolve"].K[t][None] for t in range(taps)))
 
 
 def block(params, x):

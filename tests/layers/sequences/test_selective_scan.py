@@ -16,7 +16,7 @@ def block(params, x):
     inner, mixer = params.inner, params.mixer
     taps = inner["convolve"].K.shape[0]
     before = jnp.pad(x @ inner["project"].W, [(0, 0), (taps - 1, 0), (0, 0)])
-    u = sum(before[:, t : t + x.shape[1]] * inner["convolve"].K[t] for t in range(taps))
+    u = sum(before[:, t : t + x.shape[1]] * inner["convolve"].K[t][None] for t in range(taps))
     u = jax.nn.silu(u + inner["convolve"].b[None, None])
     r, B, C = jnp.split(u @ mixer.select.W, [mixer.step.W.shape[0], mixer.step.W.shape[0] + 2], axis=2)
     delta = jax.nn.softplus(r @ mixer.step.W + mixer.step.b[None, None])

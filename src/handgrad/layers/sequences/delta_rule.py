@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from handgrad import rules
-from handgrad.checks import check_count, check_params, check_residuals
+from handgrad.checks import InputError, check_count, check_params, check_residuals, describe
 from handgrad.factors import Total
 from handgrad.layers.activations.self_gated import silu
 from handgrad.layers.activations.smooth import sigmoid, softplus
@@ -153,9 +153,12 @@ def _memory(heads: int, gated: bool, eps: float, chunk: int | None) -> Layer:
         params: DeltaMemoryParams, x: Inputs, key: PRNGKeyArray | None = None
     ) -> tuple[Tokens, DeltaMemoryResiduals]:
         gamma, log_rate = check_params("delta_net", params, DeltaMemoryParams)
+        if (log_rate is not None) != gated:
+            expected = "an array" if gated else "None"
+            raise InputError(f"delta_net: params.mixer.log_rate must be {expected}, got {describe(log_rate)}")
         q, k, v, beta, *others = x
         (Q, kept_Q), (K, kept_K) = unit(q), unit(k)
-        log_decay = -jnp.exp(log_rate)[None, None] * others[0] if gated else None
+        log_decay = None if log_rate is None else -jnp.exp(log_rate)[None, None] * others[0]
         (Y, _), memory = rule.forward(Q, K, by_head(v, heads), beta, log_decay)
         Y, normed = norm.forward(Y, gamma)
         Y, gate = rules.swiglu_forward(by_head(others[1], heads), Y) if gated else (Y, None)
@@ -169,10 +172,10 @@ def _memory(heads: int, gated: bool, eps: float, chunk: int | None) -> Layer:
             others = (side_by_side(dgate),)
         dY, dgamma = norm.backward(kept.norm, dY)
         dQ, dK, dV, dbeta, dlog_decay, _ = rule.backward(kept.memory, (dY, jnp.zeros_like(kept.memory.states[0])))
-        if dlog_decay is not None:
+        if dlog_decay is not None and kept.log_rate is not None:
             others = (-jnp.exp(kept.log_rate)[None, None] * dlog_decay, *others)
             dlog_rate = Total(dlog_decay * kept.log_decay, kept.log_rate.dtype)
         dx = unit_back(kept.Q, dQ), unit_back(kept.K, dK), side_by_side(dV), dbeta, *others
-        return dx, DeltaMemoryParams(dgamma, dlog_rate)
+        return dx, DeltaMemoryParams._make([dgamma, dlog_rate])
 
     return Layer(init, forward, backward)

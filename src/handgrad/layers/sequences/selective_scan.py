@@ -151,7 +151,7 @@ def _selective(
         dr, *dstep = rules.linear_backward(kept.step, *rules.softplus_backward(kept.softplus, dDelta))
         du_selected, *dselect = rules.linear_backward(kept.select, jnp.concatenate([dr, dB, dC], axis=2))
         dlog_rate = PerExample(dA.g * kept.scan.A[None])  # A = −e^log_rate is its own derivative
-        found = SelectiveStateParams(LinearParams(*dselect), LinearParams(*dstep), dlog_rate, dskip)
+        found = SelectiveStateParams._make([*map(LinearParams._make, (dselect, dstep)), dlog_rate, dskip])
         return (du + du_selected, dz), found
 
     return Layer(init, forward, backward)

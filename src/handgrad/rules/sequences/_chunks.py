@@ -48,6 +48,14 @@ class Chunks:
         A = A.reshape(*A.shape[:axis], self.count * self.size, *A.shape[axis + 2 :])
         return A[(slice(None),) * axis + (slice(self.time),)]
 
+    def of_heads(self, A: Shaped[Array, "batch time heads ..."]) -> Shaped[Array, "chunks batch heads size ..."]:
+        """Heads before steps, in chunks."""
+        return self.split(jnp.moveaxis(A, 2, 1), 2)
+
+    def to_heads(self, A: Shaped[Array, "chunks batch heads size ..."]) -> Shaped[Array, "batch time heads ..."]:
+        """The inverse of `of_heads`."""
+        return jnp.moveaxis(self.join(A, 2), 1, 2)
+
 
 def decays(log_decay: Float[Array, "batch heads C"]) -> Float[Array, "batch heads C C1"]:
     """e^(g_{s+1} + … + g_t) in row t = 1 … C and column s = 0 … C, the decays inside a chunk; 1 where s ≥ t.

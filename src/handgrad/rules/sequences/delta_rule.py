@@ -20,6 +20,7 @@ Values = Float[Array, "batch time heads n_v"]
 Numbers = Float[Array, "batch time heads"]
 State = Float[Array, "batch heads n_k n_v"]
 Piece = tuple[Array, Array, Array, Array | None]  # QK, V, beta and the log decay of a chunk, heads before steps
+Cotangents = tuple[Array, Array, Array, Array, Array | None]  # of Q, K, V, beta and the log decay
 
 CHUNK = 64  # steps, unless told otherwise: few chunks, yet the work inside one grows with its square
 
@@ -86,7 +87,7 @@ def delta_rule_forward(
 
     S = jnp.zeros((len(K), *K.shape[2:], V.shape[3]), sums) if S0 is None else S0.astype(sums)
     S, (Y, states) = meshes.scan(one_chunk, S, _pieces(chunks, Q, K, V, beta, log_decay))
-    return (_steps(chunks, Y), S), DeltaRuleResiduals(Q, K, V, beta, log_decay, S0, states)
+    return (chunks.to_heads(Y), S), DeltaRuleResiduals(Q, K, V, beta, log_decay, S0, states)
 
 
 def delta_rule_backward(
@@ -112,7 +113,7 @@ def delta_rule_backward(
     chunks = Chunks.of(where, Q.shape[1], CHUNK if chunk is None else chunk).of_states(where, states)
     C = chunks.size
 
-    def one_chunk(dS: State, inputs: tuple[State, Piece, Array]) -> tuple[State, tuple[Array | None, ...]]:
+    def one_chunk(dS: State, inputs: tuple[State, Piece, Array]) -> tuple[State, Cotangents]:
         S, piece, dY = inputs
         of, dY = _opened(S, piece), dY.astype(dS.dtype)
         K, U, decay = of.reads[..., C:, :], of.beta * of.errors, of.decay
@@ -129,11 +130,11 @@ def delta_rule_backward(
         dlog = None if piece[3] is None else _decay_back(of, dO, dM, U * by_end, decay.whole * dS * S)
         return before, (dR[..., :C, :], dR[..., C:, :] + dK, dV, jnp.sum(dU * of.errors, axis=-1), dlog)
 
-    inputs = states, _pieces(chunks, Q, K, V, beta, log_decay), chunks.split(jnp.moveaxis(dY[0], 2, 1), 2)
-    dS0, found = meshes.scan(one_chunk, dY[1], inputs, reverse=True)
-    wanted = zip(found, (Q, K, V, beta, log_decay), strict=True)
-    cotangents = [None if A is None or d is None else _steps(chunks, d).astype(A.dtype) for d, A in wanted]
-    return *cotangents, None if S0 is None else dS0.astype(S0.dtype)
+    inputs = states, _pieces(chunks, Q, K, V, beta, log_decay), chunks.of_heads(dY[0])
+    dS0, (*found, dlog) = meshes.scan(one_chunk, dY[1], inputs, reverse=True)
+    dQ, dK, dV, dbeta = (chunks.to_heads(d).astype(A.dtype) for d, A in zip(found, (Q, K, V, beta), strict=True))
+    dlog_decay = None if log_decay is None or dlog is None else chunks.to_heads(dlog).astype(log_decay.dtype)
+    return dQ, dK, dV, dbeta, dlog_decay, None if S0 is None else dS0.astype(S0.dtype)
 
 
 delta_rule = Rule(delta_rule_forward, delta_rule_backward)
@@ -178,9 +179,9 @@ class _Opened(NamedTuple):
 
 def _opened(S: State, piece: Piece) -> _Opened:
     """A chunk after the state S."""
-    reads, V, beta, log_decay = (None if A is None else A.astype(S.dtype) for A in piece)
+    (reads, V, beta), log_decay = (A.astype(S.dtype) for A in piece[:3]), piece[3]
     C, beta = V.shape[-2], jnp.expand_dims(beta, -1)
-    decay = _decay(log_decay, C, S.dtype)
+    decay = _decay(None if log_decay is None else log_decay.astype(S.dtype), C, S.dtype)
     scores = decay.between * _product("ti,si->ts", reads, reads[..., C:, :])
     from_state = decay.since * _product("ti,ij->tj", reads, S)
     T = unit_lower_inverse(scores[..., C:, :] * beta.mT)
@@ -210,13 +211,8 @@ def _decay_back(of: _Opened, dO: Array, dM: Array, by_end: Array, by_whole: Arra
 
 def _pieces(chunks: Chunks, Q: Keys, K: Keys, V: Values, beta: Numbers, log_decay: Numbers | None) -> Piece:
     """The arguments in chunks, heads before steps."""
-    q, k, v, b, g = (None if A is None else chunks.split(jnp.moveaxis(A, 2, 1), 2) for A in (Q, K, V, beta, log_decay))
-    return jnp.concatenate([q, k], axis=-2), v, b, g
-
-
-def _steps(chunks: Chunks, A: Array) -> Array:
-    """The inverse for one array."""
-    return jnp.moveaxis(chunks.join(A, 2), 1, 2)
+    q, k, v, b = (chunks.of_heads(A) for A in (Q, K, V, beta))
+    return jnp.concatenate([q, k], axis=-2), v, b, None if log_decay is None else chunks.of_heads(log_decay)
 
 
 def _product(subscripts: str, A: Array, B: Array) -> Array:

@@ -119,6 +119,7 @@ def selective_scan_backward(
         kept, shape = _recurrence(h, X, Delta, A_, B), (*B.shape, X.shape[-1])
         dH = jnp.expand_dims(dY, 2) * jnp.expand_dims(C, 3) + last * jnp.expand_dims(dh, 1)
         ddecay, dH, dh = linear_recurrence_backward(kept, dH.reshape(kept.H.shape))
+        assert dh is not None  # the recurrence began at h
         dZ, dH = (ddecay * kept.A).reshape(shape), dH.reshape(shape)
         du = meshes.einsum("btzn,btz->btn", dH, B)
         dDelta = du * X + pairwise_sum(dZ * A_[None, None], 2)
