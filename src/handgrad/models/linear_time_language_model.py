@@ -10,20 +10,34 @@ from handgrad.layers import (
     chain,
     delta_net,
     embedding,
+    gated_linear_attention,
     gated_mlp,
     linear,
     linear_attention,
     mamba,
     repeat,
     residual,
+    retention,
     rms_norm,
+    rwkv_time_mixing,
 )
 
-Mixer = Literal["linear_attention", "delta_net", "gated_delta_net", "mamba"]
+Mixer = Literal[
+    "linear_attention",
+    "retention",
+    "gated_linear_attention",
+    "rwkv_time_mixing",
+    "delta_net",
+    "gated_delta_net",
+    "mamba",
+]
 
 # name: a layer from (batch, tokens, width) to the same, of a number of heads
 MIXERS: dict[str, Callable[[int], Layer]] = {
     "linear_attention": linear_attention,
+    "retention": retention,
+    "gated_linear_attention": gated_linear_attention,
+    "rwkv_time_mixing": rwkv_time_mixing,
     "delta_net": delta_net,
     "gated_delta_net": lambda heads: delta_net(heads, gated=True),
     "mamba": lambda heads: mamba(),
