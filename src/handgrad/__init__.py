@@ -90,6 +90,7 @@ from handgrad.layers import (
     dice_loss as dice_loss,
     dpo_loss as dpo_loss,
     delta_net as delta_net,
+    dpo_loss as dpo_loss,
     dropout as dropout,
     each_step as each_step,
     einsum as einsum,

@@ -71,7 +71,7 @@ from handgrad.rules.sequences.lstm import *
 from handgrad.rules.sequences.rnn import *
 from handgrad.rules.sequences.segments import *
 from handgrad.rules.sequences.selection import *
-from handgrad.rules.sequences.token_shift import *
 from handgrad.rules.sequences.selective_scan import *
+from handgrad.rules.sequences.token_shift import *
 from handgrad.rules.structure.mixture_of_experts import *
 from handgrad.rules.structure.reversible import *
