@@ -28,12 +28,17 @@ LAYER_OF = {
     "attention": "multi_head_attention",
     "tiled_attention": "multi_head_attention",
     "rotary": "multi_head_attention",
+    "delta_rule": "delta_net",
+    "selective_scan": "mamba",
     "contraction": "einsum",
     "top_k_gate": "mixture_of_experts",
     "load_balancing_loss": "mixture_of_experts",
 }
 # Layers of other layers, or of several rules: no stem in rules/.
 COMPOSED = {
+    "sequences/gated_linear_attention",
+    "sequences/retention",
+    "sequences/rwkv_time_mixing",
     "sequences/sequences",
     "sequences/tied",
     "structure/auxiliary",

@@ -14,7 +14,7 @@ def runs(tmp_path):
     for rate, epochs, folder in zip((0.1, 0.5), (3, 2), folders, strict=True):
         run = Run(folder, {"rate": rate, "seed": 0})
         for epoch in range(1, epochs + 1):
-            metrics = {"loss": 1 / epoch, "test_loss": 2 / epoch, "test_accuracy": 1 - 0.5 / epoch}
+            metrics = {"loss": 1 / epoch, "held_out_loss": 2 / epoch, "held_out_accuracy": 1 - 0.5 / epoch}
             run.append({"epoch": epoch, "step": 8 * epoch, **metrics})
     return folders
 
@@ -25,15 +25,18 @@ def test_compare(runs, tmp_path, command_line, monkeypatch):
     monkeypatch.setattr(
         Figure, "savefig", lambda self, *args, **options: drawn.append(self) or save(self, *args, **options)
     )
-    monkeypatch.setenv("COLUMNS", "120")
     picture = tmp_path / "both.png"
     status, out, err = command_line("compare", *runs, "--out", picture)
     assert (status, err) == (0, "")
-    heading, *lines, last = out.splitlines()
-    assert heading.split() == ["run", "rate", "epoch", "step", "loss", "test", "loss", "test", "accuracy"]
-    assert [one.split() for one in lines] == [
-        ["slow/run", "0.1", "3", "24", "0.33333", "0.66667", "0.83333"],
-        ["fast/run", "0.5", "2", "16", "0.5", "1", "0.75"],
+    *lines, last = out.splitlines()
+    assert [line.split() for line in lines] == [
+        ["run", "slow/run", "fast/run"],
+        ["rate", "0.1", "0.5"],
+        ["epoch", "3", "2"],
+        ["step", "24", "16"],
+        ["loss", "0.33333", "0.5"],
+        ["held", "out", "loss", "0.66667", "1"],
+        ["held", "out", "accuracy", "0.83333", "0.75"],
     ]
     assert last == f"written: {picture}"
     assert picture.read_bytes().startswith(b"\x89PNG")
@@ -41,9 +44,9 @@ def test_compare(runs, tmp_path, command_line, monkeypatch):
     assert [losses.get_title(), losses.get_xlabel(), losses.get_ylabel()] == ["loss", "epoch", "mean loss"]
     assert accuracies.get_ylabel() == "accuracy (%)"
     assert [text.get_text() for text in losses.get_legend().get_texts()] == [
-        "slow/run, test",
+        "slow/run, held out",
         "slow/run, train",
-        "fast/run, test",
+        "fast/run, held out",
         "fast/run, train",
     ]
     drawn_accuracies = [one.get_ydata().tolist() for one in accuracies.lines]

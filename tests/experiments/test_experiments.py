@@ -4,6 +4,7 @@ import json
 
 import attention_memory
 import autoencoder
+import chunked_scans
 import curvature_cost
 import deep_linear
 import digits
@@ -139,6 +140,17 @@ def test_attention_memory_of_twice_the_tokens(tmp_path, capsys):
     assert large["tiled"] < 2.2 * small["tiled"]
     assert written(out)["rows"] == [small, large]
     assert "plain / tiled" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_chunked_scans(tmp_path):
+    """Both answers are one, and chunks keep less."""
+    options = chunked_scans.Options(
+        time=128, batch=1, heads=1, features=16, channels=16, states=4, repeats=2, out=tmp_path / "scans.json"
+    )
+    rows = chunked_scans.run(options)
+    assert written(tmp_path / "scans.json")["rows"] == rows
+    assert all(row["apart"] < 1e-5 and row["memory"] < 0.8 and row["time"] > 0 for row in rows.values())
 
 
 @pytest.mark.slow

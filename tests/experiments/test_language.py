@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import char_gpt
+import char_linear_attention
 import char_lstm
 import finetune_lora
 import jax
@@ -20,9 +21,11 @@ import handgrad as hg
 from handgrad.models import (
     GPT2_STATE,
     Gpt2Config,
+    LinearTimeLanguageModelConfig,
     LlamaConfig,
     LstmLanguageModelConfig,
     gpt2,
+    linear_time_language_model,
     llama,
     load,
     lstm_language_model,
@@ -62,6 +65,8 @@ def test_weights_alone_decay():
         gpt2(Gpt2Config(256, 4, 8, 2, 2, lora_rank=1)): "W A B",
         llama(LlamaConfig(256, 8, 8, 2, 2, 1)): "W",
         lstm_language_model(LstmLanguageModelConfig(256, 8)): "W U",
+        linear_time_language_model(LinearTimeLanguageModelConfig(256, 8, heads=2)): "W K",
+        linear_time_language_model(LinearTimeLanguageModelConfig(256, 8, mixer="mamba")): "W K",
     }
     for model, names in models.items():
         mask = is_matrix(jax.eval_shape(model.init, jax.random.key(0), ids))
@@ -125,8 +130,13 @@ def test_finetuning_trains_adapters_alone(text, tmp_path):
     [
         (char_lstm, char_lstm.CharLstm, {"layers": 1, "width": 16, "learning_rate": 0.02}),
         (llama_tiny, llama_tiny.LlamaTiny, {"layers": 1, "width": 16, "hidden": 24, "heads": 2, "kv_heads": 1}),
+        (
+            char_linear_attention,
+            char_linear_attention.CharLinearAttention,
+            {"layers": 1, "width": 16, "hidden": 24, "heads": 2, "learning_rate": 0.02},
+        ),
     ],
-    ids=["char_lstm", "llama_tiny"],
+    ids=["char_lstm", "llama_tiny", "char_linear_attention"],
 )
 def test_the_others_learn(study, options, sizes, text, tmp_path):
     run(study, options(text=text, **TINY, **sizes, out=tmp_path / "run"))

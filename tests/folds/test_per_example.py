@@ -210,6 +210,8 @@ LAYERS = {
     "lora_linear": (layers.lora_linear(3, rank=2), STEPS),
     "einsum": (layers.einsum("bti,thi->bth", (5, 3, 4)), STEPS),
     "linear_recurrence": (layers.linear_recurrence(), STEPS),
+    "delta_net": (layers.delta_net(1, gated=True), STEPS),
+    "mamba": (layers.mamba(states=2), STEPS),
     "reversible": (layers.reversible(HALF, HALF), ROWS),
 }
 

@@ -23,6 +23,8 @@ IDS, LABELS = RNG.integers(0, 3, (5, 3)), RNG.integers(0, 3, 5)
 CHANCES = np.exp(ROWS) / np.exp(ROWS).sum(1, keepdims=True)
 OTHERS = np.roll(ROWS, 1, axis=0)
 PAIR, SYSTEM = (ROWS, ROWS[:, 0]), (MATRICES, RNG.standard_normal((5, 3, 2)))
+NODES = np.random.default_rng(2).standard_normal((5, 3, 3, 4))
+TRANSITIONS = tuple(np.random.default_rng(3).standard_normal(n * (4,)) for n in (2, 1, 1))
 TEXT = layers.Sequences(STEPS, np.array([3, 1, 2, 3, 2]))
 
 LINEAR, HALF = hg.linear(4), hg.linear(2)
@@ -79,6 +81,19 @@ TABLE = {
     "multi_head_attention in tiles": (layers.multi_head_attention(2, tile=2, dropout=0.0), STEPS),
     "linear_recurrence": (layers.linear_recurrence(), STEPS),
     "linear_attention": (layers.linear_attention(2, chunk=2), STEPS),
+    "retention": (layers.retention(2, chunk=2), STEPS),
+    "gated_linear_attention": (layers.gated_linear_attention(2, rank=2), STEPS),
+    "rwkv_time_mixing": (layers.rwkv_time_mixing(2, rank=2), STEPS),
+    "token_shift": (layers.token_shift(), STEPS),
+    **{f"cumulative_{name}": (getattr(layers, f"cumulative_{name}")(axis=1), STEPS) for name in ("sum", "product")},
+    **{f"cumulative_{name}": (getattr(layers, f"cumulative_{name}")(), ROWS) for name in ("max", "logsumexp")},
+    "sort": (layers.sort(axis=1, descending=True), STEPS),
+    "top_k": (layers.top_k(2), STEPS),
+    "gather": (layers.gather(), (ROWS, IDS)),
+    "scatter_add": (layers.scatter_add(), (ROWS, IDS, STEPS[..., 0])),
+    "segment_reduce": (layers.segment_reduce(3), (STEPS, IDS)),
+    "delta_net": (layers.delta_net(2, gated=True), STEPS),
+    "mamba": (layers.mamba(states=2), STEPS),
     "rnn": (layers.rnn(3), TEXT),
     "lstm": (layers.lstm(3, returns="last"), TEXT),
     "gru": (layers.gru(3, returns="both"), TEXT),
@@ -135,6 +150,14 @@ TABLE = {
         IDS,
     ),
     "ctc_loss": (layers.ctc_loss(), STEPS, layers.CtcTarget(np.maximum(IDS, 1)[:, :2], TEXT.lengths, LABELS // 2 + 1)),
+    "transducer_loss": (
+        layers.transducer_loss(),
+        NODES,
+        layers.TransducerTarget(IDS[:, :2] % 2 + 1, LABELS + 1, LABELS % 3),
+    ),
+    "crf": (layers.crf(), layers.Sequences(STEPS, TEXT.lengths)),
+    "crf_loss": (layers.crf_loss(), layers.CrfScores(STEPS, *TRANSITIONS, TEXT.lengths), IDS),
+    "sinkhorn": (layers.sinkhorn(epsilon=0.5, iterations=3), STEPS, layers.TransportTarget()),
     "add_auxiliary": (layers.add_auxiliary(LOSS, 0.1), PAIR, LABELS),
     "add_auxiliary, coupled": (layers.add_auxiliary(layers.info_nce(), 0.1), PAIR, OTHERS),
 }
@@ -167,6 +190,8 @@ def with_another(tree, c=2):
 
     if isinstance(tree, layers.Projection):
         return tree._replace(X=of_leaf(tree.X))
+    if isinstance(tree, layers.CrfScores):
+        return tree._replace(Z=of_leaf(tree.Z))
     return jax.tree.map(of_leaf, tree)
 
 
@@ -191,6 +216,7 @@ def moved():
         if isinstance(what, hg.Loss):
             return what.forward(*inputs)[0]
         y, _ = what.forward(params, *inputs, jax.random.key(1, impl="unsafe_rbg"))
+        y = y.Z if isinstance(y, layers.CrfScores) else y
         outputs = jax.tree.leaves(y.X if isinstance(y, layers.Projection | layers.Sequences) else y)
         return sum(jnp.sum(jnp.sin(a + 0.1).reshape(5, -1), axis=1) for a in outputs)
 

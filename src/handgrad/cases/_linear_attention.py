@@ -1,11 +1,11 @@
-"""Linear attention by its definition: one step after the other, every state made."""
+"""Linear attention by its definition, one step after the other, every state made; and the shift before RWKV's."""
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
 from handgrad import rules
-from handgrad.cases.case import Arrays, Case, Draw, Rng, edge
+from handgrad.cases.case import Arrays, Case, Draw, Rng, edge, normal
 
 
 def linear_attention(
@@ -30,6 +30,13 @@ def linear_attention(
         Y.append(jnp.einsum("bhn,bhnv->bhv", Q[:, t], read))
     wide = jnp.promote_types(jnp.result_type(*given), jnp.float32)
     return jnp.stack(Y, axis=1).astype(jnp.result_type(Q, K, V)), S.astype(wide)
+
+
+def token_shift(X: Array, mu: Array, x0: Array | None = None) -> Array:
+    """A mean of two rows for each token, by index."""
+    rows = jnp.concatenate([jnp.expand_dims(jnp.zeros_like(X[:, 0]) if x0 is None else x0, 1), X], axis=1)
+    both = jnp.stack([rows[:, :-1], rows[:, 1:]])
+    return jnp.einsum("wbtn,wn->btn", both, jnp.stack([mu, 1 - mu]))
 
 
 def drawn(
@@ -63,4 +70,6 @@ CASES = [
     edge(RULE, "no-decay", drawn(3), linear_attention),
     edge(RULE, "step-by-step", EVERYTHING, linear_attention, {"chunk": 1}),
     edge(RULE, "forgets", drawn(6, "feature", forgets=True), linear_attention, {"chunk": 8}),
+    Case(rules.token_shift, "tokens", normal((3, 4, 2), (2,), (3, 2)), token_shift),
+    edge(rules.token_shift, "from-zeros", normal((2, 1, 3), (3,)), token_shift),
 ]

@@ -198,6 +198,7 @@ CASES = [
     *elementwise(rules.softplus, softplus, jax.nn.softplus),
     keeping(rules.sigmoid, sigmoid, "recompute"),
     keeping(rules.tanh, jnp.tanh, "recompute"),
+    keeping(rules.softplus, softplus, "save"),
     *elementwise(rules.relu, relu, jax.nn.relu),
     *elementwise(rules.leaky_relu, leaky_relu, jax.nn.leaky_relu),
     *elementwise(rules.leaky_relu, leaky_relu, jax.nn.leaky_relu, negative_slope=0.3),

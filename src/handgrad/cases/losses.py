@@ -1,4 +1,4 @@
-"""Losses: regression, binary classification, classes, divergences, margins, similarity, CTC, preferences, policies."""
+"""Losses: regression, binary classification, classes, divergences, margins, similarity, CTC, lattices, preferences."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,6 +8,8 @@ import numpy as np
 import optax
 
 from handgrad import rules
+from handgrad.cases._distances import DISTANCES
+from handgrad.cases._lattices import CRF, SINKHORN, TRANSDUCER
 from handgrad.cases._losses import (
     absolute_error,
     binary_cross_entropy,
@@ -299,4 +301,8 @@ CASES = [
     ),
     edge(rules.ctc_loss, "no-frame", sequences([[], []], [1, 0], [0, 0], 1, 2), ctc_loss),
     *PREFERENCES,
+    *TRANSDUCER,
+    *CRF,
+    *SINKHORN,
+    *DISTANCES,
 ]

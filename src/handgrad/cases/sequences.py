@@ -1,4 +1,4 @@
-"""Sequences: tables of rows, and recurrences unrolled, one step after the other."""
+"""Sequences: tables of rows, recurrences unrolled, one step after the other, and what runs or picks along an axis."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Array
 
 from handgrad import rules
-from handgrad.cases import _linear_attention
+from handgrad.cases import _linear_attention, _memories
+from handgrad.cases._along import CUMULATIVE, SELECTION
 from handgrad.cases.case import Arrays, Case, Draw, Rng, Shape, edge, normal
 
 State = tuple[Array, ...]
@@ -200,4 +201,7 @@ CASES = [
     edge(rules.linear_recurrence, "from-zeros", normal((3, 7, 2), (3, 7, 2)), linear_recurrence),
     edge(rules.linear_recurrence, "state", STATE, linear_recurrence, {"associative": True, "reverse": True}),
     *_linear_attention.CASES,
+    *CUMULATIVE,
+    *SELECTION,
+    *_memories.CASES,
 ]

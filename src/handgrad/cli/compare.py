@@ -61,14 +61,19 @@ def _names(folders: tuple[Path, ...]) -> list[str]:
 
 
 def _table(runs: dict[str, list[dict[str, Any]]], configs: dict[str, dict[str, Any]]) -> Table:
-    """A line for each run: the options in which they differ, and its last metrics."""
+    """A column for each run: the options in which they differ, and its last metrics."""
     options = dict.fromkeys(name for config in configs.values() for name in config)
     differing = [name for name in options if len({repr(config.get(name)) for config in configs.values()}) > 1]
     metrics = dict.fromkeys(name for lines in runs.values() for name in lines[-1])
-    table = Table(box=None, pad_edge=False)
-    for heading in ("run", *differing, *metrics):
-        table.add_column(heading.replace("_", " "), justify="left" if heading == "run" else "right")
-    for run, lines in runs.items():
-        values = [configs[run].get(name, "") for name in differing] + [lines[-1].get(name, "") for name in metrics]
-        table.add_row(run, *(f"{value:.5g}" if isinstance(value, float) else str(value) for value in values))
+    table = Table("run", box=None, pad_edge=False)
+    for run in runs:
+        table.add_column(run, justify="right", overflow="fold")
+    for name in differing:
+        table.add_row(name.replace("_", " "), *(_number(config.get(name, "")) for config in configs.values()))
+    for name in metrics:
+        table.add_row(name.replace("_", " "), *(_number(lines[-1].get(name, "")) for lines in runs.values()))
     return table
+
+
+def _number(value: Any) -> str:
+    return f"{value:.5g}" if isinstance(value, float) else str(value)

@@ -206,11 +206,13 @@ def from_rule(rule: Rule[..., PyTree], *, couples: str | None = None, **options:
 
 
 def from_pair_rule(rule: Rule[..., Array], names: str) -> Layer:
-    """`from_rule` for a rule of two arrays: x is the pair of them, called `names` in errors, and so is dx."""
+    """`from_rule` for a rule of two arrays or more: x is the tuple of them, called `names` in errors, and so is dx."""
+    count = names.count(",") + 1
 
-    def forward(x: tuple[Array, Array]) -> tuple[Array, PyTree]:
-        if not (isinstance(x, tuple) and len(x) == 2):
-            raise InputError(f"{rule.__name__}_forward: x must be a pair {names}, got {describe(x)}")
+    def forward(x: tuple[Array, ...]) -> tuple[Array, PyTree]:
+        if not (isinstance(x, tuple) and len(x) == count):
+            form = "pair" if count == 2 else "tuple"
+            raise InputError(f"{rule.__name__}_forward: x must be a {form} {names}, got {describe(x)}")
         return rule.forward(*x)
 
     def backward(residuals: PyTree, dy: Array) -> tuple[tuple[Array, ...]]:

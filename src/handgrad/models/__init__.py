@@ -10,6 +10,10 @@ from handgrad.models.convnet import (
 )
 from handgrad.models.files import load as load, save as save
 from handgrad.models.gpt2 import GPT2_STATE as GPT2_STATE, Gpt2Config as Gpt2Config, gpt2 as gpt2
+from handgrad.models.linear_time_language_model import (
+    LinearTimeLanguageModelConfig as LinearTimeLanguageModelConfig,
+    linear_time_language_model as linear_time_language_model,
+)
 from handgrad.models.llama import LLAMA_STATE as LLAMA_STATE, LlamaConfig as LlamaConfig, llama as llama
 from handgrad.models.lstm_language_model import (
     LstmLanguageModelConfig as LstmLanguageModelConfig,

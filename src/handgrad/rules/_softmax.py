@@ -23,7 +23,7 @@ def shifted(S: Row, M: Column) -> Row:
     return jnp.where(jnp.isnan(D) & jnp.isposinf(M), 0, D)
 
 
-def rest_of(D: Row) -> Column:
+def rest_of(D: Float[Array, "..."], axis: int = -1) -> Float[Array, "..."]:
     """Σ e^d − 1: over all but one of the largest, where d = 0. log softmax is D − log1p(rest).
 
     A sum of 1.5 and more has the digits of what is above 1; a smaller one has one e^d of 1, which is left out. That
@@ -31,8 +31,8 @@ def rest_of(D: Row) -> Column:
     in two ways.
     """
     E = jnp.exp(D)
-    total = jnp.sum(E, axis=-1, keepdims=True)
-    return jnp.where(total < 1.5, jnp.sum(jnp.where(E < 0.75, E, 0), axis=-1, keepdims=True), total - 1)
+    total = jnp.sum(E, axis=axis, keepdims=True)
+    return jnp.where(total < 1.5, jnp.sum(jnp.where(E < 0.75, E, 0), axis=axis, keepdims=True), total - 1)
 
 
 def rest_below(X: Row, M: Column) -> Column:

@@ -13,7 +13,7 @@ STYLES = ("-", "--", ":", "-.")
 def plot_curves(path: Path, runs: Mapping[str, Lines], title: str = "") -> None:
     """Draw the metrics of runs, epoch by epoch: a panel for each quantity, a color for each run.
 
-    A quantity is what a metric is called after its first underscore: test_loss is a loss, as is the loss of training.
+    A quantity is what a metric is called after its last underscore: held_out_loss is a loss, as is that of training.
 
     Args:
       path: a picture; its ending names the format.
@@ -51,11 +51,10 @@ def _panels(runs: Mapping[str, Lines]) -> dict[str, list[str]]:
     metrics = dict.fromkeys(name for lines in runs.values() for line in lines for name in line if name not in BESIDE)
     panels: dict[str, list[str]] = {}
     for metric in sorted(metrics, key=lambda name: _data(name) == "train"):
-        panels.setdefault(metric.partition("_")[2] or metric, []).append(metric)
+        panels.setdefault(metric.rpartition("_")[2], []).append(metric)
     return panels
 
 
 def _data(metric: str) -> str:
-    """The data that a metric is of: what stands before its first underscore, or else those of training."""
-    before, underscore, _ = metric.partition("_")
-    return before if underscore else "train"
+    """The data that a metric is of: what stands before its last underscore, or else those of training."""
+    return metric.rpartition("_")[0].replace("_", " ") or "train"

@@ -5,6 +5,7 @@ import importlib
 import jax
 import jax.numpy as jnp
 import numpy as np
+from helpers import assert_same
 
 from handgrad import layers
 from handgrad.cases.losses import CASES
@@ -28,9 +29,12 @@ def as_loss(case, prediction, target, *class_weights):
     return whole, (truth, *pull(dloss)), (alone, loss.backward(kept, dloss[-1:]))
 
 
-def check_losses(stem):
-    """Those of the reference for any cotangent; nothing is averaged: an example's are those that it has alone."""
-    ops = importlib.import_module(f"handgrad.layers.losses.{stem}").__all__
+def check_losses(stem, without=()):
+    """Those of the reference for any cotangent; nothing is averaged: an example's are those that it has alone.
+
+    `without`: losses whose prediction is several arrays.
+    """
+    ops = set(importlib.import_module(f"handgrad.layers.losses.{stem}").__all__) - set(without)
     cases = [case for case in KINDS.values() if case.op in ops]
     assert {case.op for case in cases} == set(ops)
 
@@ -45,3 +49,21 @@ def check_losses(stem):
         for found, expected, one in zip(whole, truth, alone, strict=True):
             np.testing.assert_allclose(found, expected, rtol=case.rtol, atol=case.rtol * np.abs(expected).max())
             np.testing.assert_allclose(one, found[-len(one) :], rtol=1e-14)
+
+
+def check_of_several(rows, x):
+    """Rows of (loss, predictions of x, target, the rule's losses of x): values and dx, weighted, in one program."""
+
+    @jax.jit
+    def both(x):
+        by_layer, by_rule = [], []
+        for loss, predictions, target, of_rule in rows:
+            losses, residuals = loss.forward(predictions(x), target)
+            weights = jnp.arange(1.0, len(losses) + 1)
+            _, pull = jax.vjp(predictions, x)
+            by_layer.append((losses, *pull(loss.backward(residuals, weights))))
+            truth, pull = jax.vjp(of_rule, x)
+            by_rule.append((truth, *pull(weights)))
+        return by_layer, by_rule
+
+    assert_same(*both(x))

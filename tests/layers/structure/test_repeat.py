@@ -120,19 +120,26 @@ def test_an_output_that_is_kept_twice_is_stacked_once():
     assert first.X is not tanh.Y
 
 
-def test_memory_is_no_more_than_autodiffs_of_plain_jax():
-    """relu needs no mask beside the next layer's input, gradients are multiplied out in the loop, and the parameters,
-    four times the difference, are not copied."""
-    model, x = hg.repeat(hg.chain(hg.linear(128), hg.relu()), 8), jax.ShapeDtypeStruct((256, 128), np.float32)
+@pytest.mark.parametrize("skip", [False, True])
+def test_memory_is_no_more_than_autodiffs_of_plain_jax(skip):
+    """relu needs no mask beside the next layer's input, and keeps no more than a mask where that is another array;
+    gradients are multiplied out in the loop, and the parameters, four times the difference, are not copied."""
+    block, x = hg.chain(hg.linear(128), hg.relu()), jax.ShapeDtypeStruct((256, 128), np.float32)
+    model = hg.repeat(hg.residual(block) if skip else block, 8)
     params = jax.eval_shape(model.init, KEY, x)
 
+    def one(x, p):
+        y = jax.nn.relu(x @ p.W + p.b[None])
+        return (x + y if skip else y), None
+
     def plain(params, x, y):
-        last, _ = jax.lax.scan(lambda x, p: (jax.nn.relu(x @ p.W + p.b[None]), None), x, params[0])
+        last, _ = jax.lax.scan(one, x, params[0])
         return jnp.mean(jnp.sum((last - y) ** 2, axis=1)) / 2
 
     ways = (jax.jit(jax.value_and_grad(plain)), jax.jit(hg.value_and_grad(model, LOSS)))
     theirs, ours = (way.lower(params, x, x).compile().memory_analysis().temp_size_in_bytes for way in ways)
-    assert ours <= theirs < ours + sum(leaf.size for leaf in jax.tree.leaves(params))
+    few = 1024  # loop counters
+    assert ours <= theirs + few < ours + sum(leaf.size for leaf in jax.tree.leaves(params)) + few
 
 
 def test_an_output_that_is_the_next_input_is_kept_once():

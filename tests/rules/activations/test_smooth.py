@@ -10,11 +10,13 @@ from handgrad import rules
 X = [1e4, -1e4, 0.0]
 SIGMOID = slope_of(sigma, lambda x: sigma(x) * sigma(-x))
 SECH = slope_of(np.tanh, lambda x: 4 * sigma(2 * x) * sigma(-2 * x))
+SOFTPLUS = slope_of(lambda x: np.logaddexp(x, 0), sigma)
 SUBJECTS = [
     activation("identity", lambda x: x * 1, lambda t, x: x * 1),
     activation("sigmoid", jax.nn.sigmoid, lambda t, x: t.sigmoid(x), SIGMOID),
     activation("tanh", jnp.tanh, lambda t, x: t.tanh(x), SECH),
-    activation("softplus", jax.nn.softplus, "softplus", slope_of(lambda x: np.logaddexp(x, 0), sigma)),
+    activation("softplus", jax.nn.softplus, "softplus", SOFTPLUS),
+    activation("softplus", jax.nn.softplus, "softplus", SOFTPLUS, name="of-its-output", residuals="save"),
     activation(
         "sigmoid", jax.nn.sigmoid, lambda t, x: t.sigmoid(x), SIGMOID, name="of-its-input", residuals="recompute"
     ),

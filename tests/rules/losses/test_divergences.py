@@ -171,9 +171,29 @@ def test_poisson_loss_in_full_is_nearly_the_log_probability():
     np.testing.assert_allclose(C, [exact - (1 / (12 * counts)).sum()], atol=1e-3)
 
 
+def test_gaussian_nll_at_its_bound_and_of_large_errors():
+    """A variance below ε counts as ε and has no slope; at its best, v = e², it has none either; the square of e = 1e25
+    overflows in float32, over a variance of 1e30 it does not."""
+    a, v, y = np.array([[1.0, 3.0, 2.0]]), np.array([[0.01, 4.0, 0.5]]), np.array([[0.0, 1.0, 2.0]])
+    large = [np.array([[x]], np.float32) for x in (1e25, 1e30, 0.0)]
+    (C, dA, dV, dY), (far, *cotangents) = outcomes(
+        [("gaussian_nll", a, v, y, {"epsilon": 0.5}), ("gaussian_nll", *large)]
+    )
+    np.testing.assert_allclose(C, [(2 * np.log(0.5) + 2 + np.log(4) + 1) / 2], rtol=1e-14)
+    np.testing.assert_allclose(dA, [[2.0, 0.5, 0.0]])
+    np.testing.assert_allclose(dV, [[0.0, 0.0, 1.0]], atol=1e-16)
+    np.testing.assert_array_equal(dY, -dA)
+    np.testing.assert_allclose(far, [5e19], rtol=1e-5)
+    assert all(np.isfinite(d).all() for d in cotangents)
+
+
 def test_bad_input():
     short = "the target Y must have shape (4, 5) like the {}, got float64 (4, 1)"
     refuses(rules.kl_divergence, short.format("log-probabilities L"), A, Y[:, :1])
     refuses(rules.kl_divergence, "the target Y must be of real numbers or integers, got bool (4, 5)", A, A > 0)
     refuses(rules.poisson_loss, short.format("prediction A"), A, Y[:, :1])
     refuses(rules.poisson_loss, "epsilon must be a positive number, got 0", A, Y, epsilon=0)
+    refuses(
+        rules.gaussian_nll, "the variance V must have shape (4, 5) like the mean A, got float64 (4, 1)", A, Y[:, :1], Y
+    )
+    refuses(rules.gaussian_nll, "epsilon must be a positive number, got 0", A, A, Y, epsilon=0)

@@ -23,6 +23,6 @@ def tanh(*, residuals: Literal["save", "recompute"] = "save") -> Layer:
     return from_rule(rules.tanh, residuals=residuals)
 
 
-def softplus() -> Layer:
+def softplus(*, residuals: Literal["save", "recompute"] = "recompute") -> Layer:
     """Y = log(1 + eˣ)."""
-    return from_rule(rules.softplus)
+    return from_rule(rules.softplus, residuals=residuals)

@@ -11,6 +11,7 @@ from jaxtyping import Array, PyTree
 from handgrad.checks import InputError, check_choice, check_count, check_residuals, describe
 from handgrad.factors.coupled import coupled, coupling_in
 from handgrad.factors.stacked import stack
+from handgrad.layers.compact import compact
 from handgrad.layers.layer import Layer, check_layer, composed, placed
 from handgrad.layers.scans import scan_forwarding
 from handgrad.layers.structure.recomputed import recomputed
@@ -69,7 +70,7 @@ def repeat(layer: Layer, n: int, *, residuals: Literal["save", "recompute"] = "s
             nonlocal outputs
             y, kept = layer.forward(params_and_key[0], x, params_and_key[1])
             check_like("repeat", x, y)
-            kept, outputs = _inputs_alone(kept, x, y)
+            kept, outputs = _inputs_alone(compact(kept, x, y), x, y)
             return y, kept
 
         y, kept = scan_forwarding(one_layer, x, (params, keys), length=n)

@@ -52,6 +52,10 @@ class ReluResiduals(NamedTuple):
     Y: Elements | None
     mask: Mask | None
 
+    def compact(self) -> "ReluResiduals":
+        """The mask alone, for whom it is not worth keeping Y: a loop that would stack it."""
+        return self if self.Y is None else ReluResiduals(None, self.Y > 0)
+
 
 def relu_forward(X: Elements, *, residuals: Literal["save", "mask"] = "save") -> tuple[Elements, ReluResiduals]:
     """Y = max(X, 0), element by element; NaN stays NaN.
@@ -91,6 +95,10 @@ class LeakyReluResiduals(NamedTuple):
 
     Y: Elements | None
     mask: Mask | None
+
+    def compact(self) -> "LeakyReluResiduals":
+        """The mask alone, as ReluResiduals'."""
+        return self if self.Y is None else LeakyReluResiduals(None, jnp.signbit(self.Y))
 
 
 def leaky_relu_forward(

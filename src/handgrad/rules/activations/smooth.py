@@ -152,33 +152,43 @@ tanh = Rule(tanh_forward, tanh_backward)
 
 
 class SoftplusResiduals(NamedTuple):
-    """Y: the output; the slope σ(X) is 1 − e⁻ʸ."""
+    """One of the two.
 
-    Y: Elements
+    Attributes:
+      X: input, where the slope σ(X) is recomputed.
+      Y: output, where it was saved: the slope is 1 − e⁻ʸ.
+    """
+
+    X: Elements | None
+    Y: Elements | None
 
 
-def softplus_forward(X: Elements) -> tuple[Elements, SoftplusResiduals]:
+def softplus_forward(X: Elements, *, residuals: Policy = "recompute") -> tuple[Elements, SoftplusResiduals]:
     """Y = log(1 + eˣ), without overflow for any X.
 
+    Args:
+      residuals: "recompute" keeps X; "save" keeps Y, nothing extra before a linear, and takes twice the time.
     Derivation: docs/derivations/activations/smooth.md
     """
     check_array("softplus_forward", "X", X)
+    check_choice("softplus_forward", "residuals", residuals, POLICIES)
     (Xw,) = wide(X)
     below = Xw < 0  # not a maximum and |x|, whose slopes at 0 autodiff would have add up to 0
-    Y = jnp.where(below, 0, Xw) + jnp.log1p(jnp.exp(jnp.where(below, Xw, -Xw)))
-    return Y.astype(X.dtype), SoftplusResiduals(Y.astype(X.dtype))
+    Y = (jnp.where(below, 0, Xw) + jnp.log1p(jnp.exp(jnp.where(below, Xw, -Xw)))).astype(X.dtype)
+    return Y, SoftplusResiduals(X, None) if residuals == "recompute" else SoftplusResiduals(None, Y)
 
 
 def softplus_backward(residuals: SoftplusResiduals, dY: Elements) -> tuple[Elements]:
     """Pull dY back through Y = log(1 + eˣ).
 
-        dX = dY ∘ (1 − e⁻ʸ)
+        dX = dY ∘ σ(X) = dY ∘ (1 − e⁻ʸ)
 
     Derivation: docs/derivations/activations/smooth.md
     """
-    (Y,) = check_residuals("softplus_backward", residuals, SoftplusResiduals)
-    kept = _kept("softplus_backward", Y, None, dY)
-    return ((dY * one_minus_exp(kept)).astype(dY.dtype),)
+    X, Y = check_residuals("softplus_backward", residuals, SoftplusResiduals)
+    kept = _kept("softplus_backward", Y, X, dY)
+    slope = sigmoids(kept)[0] if Y is None else one_minus_exp(kept)
+    return ((dY * slope).astype(dY.dtype),)
 
 
 softplus = Rule(softplus_forward, softplus_backward)

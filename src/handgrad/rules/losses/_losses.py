@@ -1,5 +1,6 @@
 """What losses share: one number for each example, whatever the axes in between, and the target's cotangent."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Real
@@ -56,3 +57,14 @@ def target_cotangent(dC: Array, slope: Array, Y: Array) -> Array | None:
 def counted(weight: Array, cost: Array) -> Array:
     """The cost, but 0 where it is infinite and its weight is 0: 0 log 0 = 0."""
     return jnp.where((weight == 0) & jnp.isinf(cost), 0, cost)
+
+
+def length_and_direction(D: Float[Array, "*rest n"]) -> tuple[Float[Array, "*rest 1"], Float[Array, "*rest n"]]:
+    """‖d‖ along the last axis and d / ‖d‖, 0 where d is 0. No square overflows; and no root of 0 is taken, whose slope
+    is infinite."""
+    size = jax.lax.stop_gradient(jnp.max(jnp.abs(D), axis=-1, keepdims=True))  # which cancels
+    size = jnp.where(size == 0, 1, jnp.minimum(size, 1 / float(jnp.finfo(D.dtype).tiny)))
+    squares = jnp.sum((D / size) ** 2, axis=-1, keepdims=True)
+    differs = squares > 0
+    length = jnp.sqrt(jnp.where(differs, squares, 1))
+    return jnp.where(differs, size * length, 0), jnp.where(differs, D / size / length, 0)

@@ -7,10 +7,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Integer
 
 from handgrad import meshes
-from handgrad.checks import InputError, as_row, check_array, check_choice, check_residuals, describe, is_integer
+from handgrad.checks import InputError, as_row, check_array, check_choice, check_residuals, describe
 from handgrad.factors.base import accumulator
 from handgrad.rule import Rule
 from handgrad.rules.activations.softmax import log_softmax_forward
+from handgrad.rules.losses._lattices import as_index, check_blank, check_integers, log_sum, moved, without_largest
 from handgrad.rules.losses._losses import Losses, check_losses_cotangent
 
 __all__ = ["CtcLossResiduals", "ctc_loss", "ctc_loss_backward", "ctc_loss_forward"]
@@ -85,9 +86,9 @@ def ctc_loss_forward(
     if Z.ndim != 3:
         raise InputError(f"{where}: the logits Z must have shape (batch, time, classes), got {describe(Z)}")
     for name, value in (("input_lengths", input_lengths), ("label_lengths", label_lengths)):
-        _check_integers(where, name, value, "(batch,)", Z.shape[0])
-    _check_integers(where, "labels", labels, "(batch, max_labels)", Z.shape[0])
-    _check_blank(where, blank, Z.shape[-1])
+        check_integers(where, name, value, "(batch,)", Z.shape[0])
+    check_integers(where, "labels", labels, "(batch, max_labels)", Z.shape[0])
+    check_blank(where, blank, Z.shape[-1])
     check_choice(where, "residuals", residuals, ("save", "recompute"))
     lattice = _lattice(Z, labels, input_lengths, label_lengths, blank)
     log_alpha, largest = meshes.along_batch(jax.vmap(_log_alpha), _emissions(Z, lattice), lattice)
@@ -108,7 +109,7 @@ def ctc_loss_backward(residuals: CtcLossResiduals, dC: Losses, *, blank: int = 0
     where = "ctc_loss_backward"
     Z, labels, input_lengths, label_lengths, log_alpha = check_residuals(where, residuals, CtcLossResiduals)
     check_losses_cotangent(where, dC, Z, Z.dtype)
-    _check_blank(where, blank, Z.shape[-1])
+    check_blank(where, blank, Z.shape[-1])
     lattice = _lattice(Z, labels, input_lengths, label_lengths, blank)
     log_Q = _emissions(Z, lattice)
     if log_alpha is None:
@@ -131,9 +132,8 @@ ctc_loss = Rule(ctc_loss_forward, ctc_loss_backward)
 def _lattice(Z: Array, labels: Array, input_lengths: Array, label_lengths: Array, blank: int) -> _Lattice:
     """Every example's states, from its labels and lengths."""
     _, time, classes = Z.shape
-    labels, frames, length = (jnp.asarray(a) for a in (labels, input_lengths, label_lengths))
-    labels = labels.astype(jnp.promote_types(labels.dtype, jnp.int32))
-    frames, length = (jnp.expand_dims(a.astype(jnp.promote_types(a.dtype, jnp.int32)), -1) for a in (frames, length))
+    labels = as_index(labels)
+    frames, length = (jnp.expand_dims(as_index(a), -1) for a in (input_lengths, label_lengths))
     count = labels.shape[1]
     padding = as_row(jnp.arange(count), 2) >= length
     valid = padding | ((labels >= 0) & (labels < classes) & (labels != blank))
@@ -170,9 +170,9 @@ def _log_alpha(log_Q: Array, lattice: _Lattice) -> tuple[Array, Array]:
 
     def one_frame(log_alpha: Array, frame: tuple[Array, Array]) -> tuple[Array, tuple[Array, Array]]:
         log_q, live = frame
-        skipped = jnp.where(lattice.skips, _moved(log_alpha, 2), -jnp.inf)
-        ways = _log_sum(jnp.stack([log_alpha, _moved(log_alpha, 1), skipped]), axis=0)
-        rest, largest = _without_largest(jnp.where(live, log_q + ways, log_alpha))
+        skipped = jnp.where(lattice.skips, moved(log_alpha, 2), -jnp.inf)
+        ways = log_sum(jnp.stack([log_alpha, moved(log_alpha, 1), skipped]), axis=0)
+        rest, largest = without_largest(jnp.where(live, log_q + ways, log_alpha))
         return rest, (rest, largest)
 
     _, (rest, largest) = meshes.scan(one_frame, start, (log_Q, lattice.live))
@@ -186,51 +186,18 @@ def _log_beta(log_Q: Array, lattice: _Lattice) -> Array:
     def one_frame(log_beta: Array, frame: tuple[Array, Array]) -> tuple[Array, Array]:
         log_q, live = frame
         entered = log_q + log_beta
-        skips = _moved(jnp.where(lattice.skips, entered, -jnp.inf), -2)
-        ways = _log_sum(jnp.stack([entered, _moved(entered, -1), skips]), axis=0)
-        return _without_largest(jnp.where(live, ways, log_beta))[0], log_beta
+        skips = moved(jnp.where(lattice.skips, entered, -jnp.inf), -2)
+        ways = log_sum(jnp.stack([entered, moved(entered, -1), skips]), axis=0)
+        return without_largest(jnp.where(live, ways, log_beta))[0], log_beta
 
     return meshes.scan(one_frame, end, (log_Q, lattice.live), reverse=True)[1]
 
 
-def _without_largest(logs: Array) -> tuple[Array, Array]:
-    """Logarithms of any size as the largest of them, (1,), and differences from it; −∞ stays −∞."""
-    largest = jnp.max(logs, keepdims=True, initial=jnp.finfo(logs.dtype).min)
-    return logs - largest, largest
-
-
-def _moved(states: Array, by: int) -> Array:
-    """The numbers shifted to the state `by` places later; log 0 comes in from outside."""
-    count = states.shape[0]
-    padded = jnp.pad(states, (max(by, 0), max(-by, 0)), constant_values=-jnp.inf)
-    return padded[:count] if by > 0 else padded[-count:]
-
-
 def _log_p(log_alpha: Array, lattice: _Lattice) -> Array:
     """log p: what has arrived at an end after the last frame, (batch,); −∞ where nothing has."""
-    return _log_sum(jnp.where(lattice.ends, log_alpha[:, -1], -jnp.inf), axis=-1)
-
-
-def _log_sum(logs: Array, axis: int) -> Array:
-    """log Σ eˣ along an axis; −∞ where every x is −∞, with no NaN on the way."""
-    largest = jnp.max(logs, axis=axis, keepdims=True)
-    some = largest != -jnp.inf
-    total = jnp.sum(jnp.exp(logs - jnp.where(some, largest, 0)), axis=axis, keepdims=True)
-    return jnp.squeeze(jnp.where(some, largest + jnp.log(jnp.where(some, total, 1)), -jnp.inf), axis)
+    return log_sum(jnp.where(lattice.ends, log_alpha[:, -1], -jnp.inf), axis=-1)
 
 
 def _to_classes(gamma: Array, classes: Array, P: Array) -> Array:
     """Γ_tk: each state's share, added to the class that it emits. For one example."""
     return jnp.zeros_like(P).at[:, classes].add(gamma)
-
-
-def _check_integers(where: str, name: str, value: Array, axes: str, batch: int) -> None:
-    """`value` is an array of integers with these axes, the first of them the batch."""
-    if not (is_integer(value) and value.ndim == len(axes.split()) and value.shape[0] == batch):
-        raise InputError(f"{where}: {name} must be integers {axes} of batch {batch}, got {describe(value)}")
-
-
-def _check_blank(where: str, blank: int, classes: int) -> None:
-    """`blank` is a class."""
-    if isinstance(blank, bool) or not isinstance(blank, int) or not 0 <= blank < classes:
-        raise InputError(f"{where}: blank must be a class, an integer in 0 … {classes - 1}, got {blank!r}")

@@ -1,4 +1,4 @@
-"""Divergences of a prediction from its target: Kullback-Leibler, and the Poisson loss of counts."""
+"""Divergences of a prediction from its target: Kullback-Leibler, the Poisson loss of counts, Gaussian likelihoods."""
 
 import math
 from typing import NamedTuple
@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from handgrad.checks import check_positive, check_residuals
+from handgrad.checks import check_array, check_positive, check_residuals, check_shape
 from handgrad.rule import Rule
 from handgrad.rules._wide import wide
 from handgrad.rules.losses._losses import (
@@ -22,8 +22,12 @@ from handgrad.rules.losses._losses import (
 )
 
 __all__ = [
+    "GaussianNllResiduals",
     "KlDivergenceResiduals",
     "PoissonLossResiduals",
+    "gaussian_nll",
+    "gaussian_nll_backward",
+    "gaussian_nll_forward",
     "kl_divergence",
     "kl_divergence_backward",
     "kl_divergence_forward",
@@ -136,6 +140,57 @@ def poisson_loss_backward(
 
 
 poisson_loss = Rule(poisson_loss_forward, poisson_loss_backward)
+
+
+class GaussianNllResiduals(NamedTuple):
+    """The mean A, the variance V and the target Y: references, no copies."""
+
+    A: Prediction
+    V: Prediction
+    Y: Target
+
+
+def gaussian_nll_forward(
+    A: Prediction, V: Prediction, Y: Target, *, full: bool = False, epsilon: float = 1e-6
+) -> tuple[Losses, GaussianNllResiduals]:
+    """C_b = ½ Σ (log v + (a − y)² / v) for each example: −log of the normal density, its mean and variance predicted.
+
+    Args:
+      V: the variance of each element.
+      full: True adds the constant ½ log 2π of each element.
+      epsilon: ε > 0: a variance below it counts as ε, and has no slope.
+    Derivation: docs/derivations/losses/divergences.md (Nix and Weigend 1994)
+    """
+    where = "gaussian_nll_forward"
+    a, y = checked(where, "mean A", A, Y)
+    check_array(where, "the variance V", V)
+    check_shape(where, "the variance V", V, A.shape, "like the mean A")
+    check_positive(where, "epsilon", epsilon)
+    (v,) = wide(V)
+    v = jnp.where(v < epsilon, epsilon, v)
+    C = (jnp.log(v) + (a - y) / v * (a - y) + (math.log(2 * math.pi) if full else 0)) / 2
+    return per_example(C, jnp.result_type(A, V, Y)), GaussianNllResiduals(A, V, Y)
+
+
+def gaussian_nll_backward(
+    residuals: GaussianNllResiduals, dC: Losses, *, full: bool = False, epsilon: float = 1e-6
+) -> tuple[Prediction, Prediction, Target | None]:
+    """Pull dC back through the Gaussian likelihood, E = A − Y.
+
+        dA = dC ∘ E / V      dV = ½ dC ∘ (V − E²) / V², 0 where v < ε      dY = −dA
+
+    Derivation: docs/derivations/losses/divergences.md
+    """
+    A, V, Y = check_residuals("gaussian_nll_backward", residuals, GaussianNllResiduals)
+    dC = to_elements("gaussian_nll_backward", dC, A, jnp.result_type(A, V, Y))
+    a, v, y = wide(A, V, Y)
+    held = jnp.where(v < epsilon, epsilon, v)
+    slope = (a - y) / held
+    dV = jnp.where(v < epsilon, 0, (1 / held - slope * slope) / 2)
+    return pulled(dC, slope, A), pulled(dC, dV, V), target_cotangent(-dC, slope, Y)
+
+
+gaussian_nll = Rule(gaussian_nll_forward, gaussian_nll_backward)
 
 
 def _probabilities(L: Array, Y: Array, log_target: bool) -> tuple[Array, Array, Array]:

@@ -1,8 +1,8 @@
 """Losses of a policy by its log-probabilities: PPO's clipped surrogate, GRPO, and the advantages within a group."""
 
+import math
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -21,7 +21,7 @@ from handgrad.rules.losses._actions import (
     surrogate,
     weight_of_actions,
 )
-from handgrad.rules.losses._losses import Losses, per_example, pulled, to_elements
+from handgrad.rules.losses._losses import Losses, length_and_direction, per_example, pulled, to_elements
 
 __all__ = [
     "GroupAdvantagesResiduals",
@@ -231,12 +231,8 @@ group_advantages = Rule(group_advantages_forward, group_advantages_backward)
 
 
 def _standardized(R: Groups) -> tuple[Groups, Float[Array, "batch 1"], Groups]:
-    """R − m 1ᵀ, σ and their quotient, 0 where σ is 0; in the dtype of sums, and no square overflows."""
+    """R − m 1ᵀ, σ and their quotient, 0 where σ is 0; in the dtype of sums."""
     (R,) = wide(R)
-    centered = R - jnp.mean(R, axis=1, keepdims=True)
-    size = jax.lax.stop_gradient(jnp.max(jnp.abs(centered), axis=1, keepdims=True))  # which cancels
-    size = jnp.where(size == 0, 1, size)
-    squares = jnp.sum((centered / size) ** 2, axis=1, keepdims=True) / (R.shape[1] - 1)
-    varies = squares > 0
-    length = jnp.sqrt(jnp.where(varies, squares, 1))  # never the root of 0, whose slope is infinite
-    return centered, jnp.where(varies, size * length, 0), jnp.where(varies, centered / size / length, 0)
+    centered, root = R - jnp.mean(R, axis=1, keepdims=True), math.sqrt(R.shape[1] - 1)
+    length, direction = length_and_direction(centered)
+    return centered, length / root, direction * root
