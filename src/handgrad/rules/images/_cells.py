@@ -42,11 +42,15 @@ def read(A: Shaped[Array, "..."], axis: int, cells: Cells, fill: float) -> Shape
 
 def read_all(A: Shaped[Array, "batch *space n"], cells: Sequence[Cells], fill: float) -> Shaped[Array, "..."]:
     """The same along every axis of space: (batch, *outputs, taps, n), the last axis's taps the fastest."""
-    axes = len(cells)
-    for a, of_axis in enumerate(cells):
-        A = read(A, 1 + 2 * a, of_axis, fill)
-    A = A.transpose(0, *range(1, 2 * axes, 2), *range(2, 2 * axes + 1, 2), 2 * axes + 1)
-    return A.reshape(*A.shape[: 1 + axes], math.prod(A.shape[1 + axes : -1]), A.shape[-1])
+
+    def read_axes(A: Array) -> Array:
+        axes = len(cells)
+        for a, of_axis in enumerate(cells):
+            A = read(A, 1 + 2 * a, of_axis, fill)
+        A = A.transpose(0, *range(1, 2 * axes, 2), *range(2, 2 * axes + 1, 2), 2 * axes + 1)
+        return A.reshape(*A.shape[: 1 + axes], math.prod(A.shape[1 + axes : -1]), A.shape[-1])
+
+    return meshes.along_batch(read_axes, A)
 
 
 def sums(A: Float[Array, "..."], axis: int, cells: Cells) -> Float[Array, "..."]:

@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import jax
 from jaxtyping import Array, Float
 
+from handgrad import meshes
 from handgrad.checks import InputError, check_array, check_cotangent, check_residuals, describe
 from handgrad.rule import Rule
 from handgrad.rules._outline import outline, outlined
@@ -101,7 +103,17 @@ pixel_unshuffle = Rule(pixel_unshuffle_forward, pixel_unshuffle_backward)
 
 
 def _to_space(X: Coarse, factors: Sequence[int]) -> Fine:
-    """S X: (batch, h, w, n r r′) as (batch, h, w, n, r, r′), its axes moved to (batch, h, r, w, r′, n)."""
+    """S X."""
+    return meshes.along_batch(partial(_moved_to_space, factors=factors), X)
+
+
+def _to_features(Y: Fine, factors: Sequence[int]) -> Coarse:
+    """Sᵀ Y."""
+    return meshes.along_batch(partial(_moved_to_features, factors=factors), Y)
+
+
+def _moved_to_space(X: Coarse, factors: Sequence[int]) -> Fine:
+    """(batch, h, w, n r r′) as (batch, h, w, n, r, r′), its axes moved to (batch, h, r, w, r′, n)."""
     batch, *space, many = X.shape
     axes, n = len(space), many // math.prod(factors)
     X = X.reshape(batch, *space, n, *factors)
@@ -109,8 +121,8 @@ def _to_space(X: Coarse, factors: Sequence[int]) -> Fine:
     return X.reshape(batch, *(size * r for size, r in zip(space, factors, strict=True)), n)
 
 
-def _to_features(Y: Fine, factors: Sequence[int]) -> Coarse:
-    """Sᵀ Y: the same steps, backward."""
+def _moved_to_features(Y: Fine, factors: Sequence[int]) -> Coarse:
+    """The same steps, backward."""
     batch, *space, n = Y.shape
     axes, coarse = len(space), [size // r for size, r in zip(space, factors, strict=True)]
     Y = Y.reshape(batch, *(size for pair in zip(coarse, factors, strict=True) for size in pair), n)
