@@ -1,0 +1,100 @@
+"""Newton's iterations for the sign of a matrix: Sylvester equations, square roots and logarithms without eigenvalues.
+
+Each step is an inverse and a few products, so that they run on every device, and the number of steps is fixed, so that
+programs are static. Where an iteration has not converged, the result is NaN.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from handgrad import meshes
+from handgrad.rules.linear_algebra._matrices import (
+    Matrices,
+    Square,
+    exponent,
+    identity_of,
+    product,
+    size_exponent,
+    times_power,
+    to_matrices,
+)
+
+STEPS = 12  # eight reach full precision at a condition number of 10¹², with eigenvalues off the imaginary axis
+ROOTS = 8  # X^(1/256) − I is below ¼ for the eigenvalues of every X whose condition number has a meaning
+NODES = 7  # of Gauss's rule, to full precision below ¼
+
+
+def sylvester_by_sign(A: Square, B: Square, C: Matrices) -> Matrices:
+    """Y of A Y + Y B = C, where the eigenvalues of A and B are all on one side of the imaginary axis.
+
+    sign [[A, C], [0, −B]] is [[I, 2Y], [0, −I]] (Roberts 1980), or its negative.
+    """
+
+    def step(_: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        A, B, C = carry
+        to_A, to_B = _inverse(A), _inverse(B)
+        s = jnp.sqrt(jnp.hypot(_norm(to_A), _norm(to_B)) / jnp.hypot(_norm(A), _norm(B)))
+        return (s * A + to_A / s) / 2, (s * B + to_B / s) / 2, (s * C + product(to_A, C, to_B) / s) / 2
+
+    e = to_matrices(exponent(jnp.maximum(_largest(A), _largest(B))))
+    A, B, C = meshes.fori_loop(STEPS, step, (times_power(A, -e), times_power(B, -e), times_power(C, -e)))
+    side = jnp.sign(jnp.trace(A, axis1=-2, axis2=-1).real)
+    converged = _is_identity(to_matrices(side) * A) & _is_identity(to_matrices(side) * B)
+    return jnp.where(to_matrices(converged), to_matrices(side) * C / 2, jnp.nan)
+
+
+def square_root(X: Square) -> Square:
+    """The principal square root, by the scaled product form of Denman and Beavers' iteration (Cheng et al. 2001)."""
+
+    def step(_: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        M, Y = carry
+        to_M = _inverse(M)
+        s = jnp.sqrt(_norm(to_M) / _norm(M))
+        identity = identity_of(M)
+        Y = product(Y, identity + to_M / s) * jnp.sqrt(s) / 2
+        return (identity + (s * M + to_M / s) / 2) / 2, Y
+
+    half = size_exponent(X) // 2
+    Z = times_power(X, to_matrices(-2 * half))
+    M, Y = meshes.fori_loop(STEPS, step, (Z, Z))
+    return jnp.where(to_matrices(_is_identity(M)), times_power(Y, to_matrices(half)), jnp.nan)
+
+
+def logarithm(X: Square) -> Square:
+    """The principal logarithm, by inverse scaling and squaring: 2ᵏ log X^(1/2ᵏ), the latter by Gauss's rule for
+
+        log (I + Z) = ∫₀¹ Z (I + t Z)⁻¹ dt
+
+    which is the diagonal Padé approximant of the logarithm. Z = X^(1/2ᵏ) − I is never a difference but the first time:
+    R² − I = (R + I)(R − I) gives each from the one before (Al-Mohy 2012).
+    """
+
+    def step(_: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        R, Z = carry
+        R = square_root(R)
+        return R, product(_inverse(R + identity), Z)
+
+    e, identity = exponent(np.sqrt(2) * _largest(X)), identity_of(X)  # 0 near I, where log X is small
+    scaled = times_power(X, to_matrices(-e))
+    _, Z = meshes.fori_loop(ROOTS, step, (scaled, scaled - identity))
+    nodes, weights = np.polynomial.legendre.leggauss(NODES)
+    each = zip(((1 + nodes) / 2).tolist(), (weights / 2).tolist(), strict=True)
+    total = sum((w * _inverse(identity + t * Z) for t, w in each), jnp.zeros_like(Z))
+    return 2**ROOTS * product(Z, total) + to_matrices(e * np.log(2)).astype(Z.dtype) * identity
+
+
+def _inverse(X: Square) -> Square:
+    return meshes.along_batch(jnp.linalg.inv, X)
+
+
+def _largest(X: Matrices) -> Float[Array, "*batch"]:
+    return jnp.max(jnp.abs(X), axis=(-2, -1), initial=0)
+
+
+def _norm(X: Matrices) -> Float[Array, "*batch 1 1"]:
+    return jnp.sqrt(jnp.sum(jnp.square(jnp.abs(X)), axis=(-2, -1), keepdims=True))
+
+
+def _is_identity(X: Square) -> Array:
+    return _largest(X - identity_of(X)) < 1e-3
