@@ -10,6 +10,7 @@ from rules.linear_algebra.matrices import ANY, RNG, SPD, SQUARE, SYSTEMS, B, X, 
 
 import handgrad as hg
 from handgrad import rules
+from handgrad.cases._matrices import logarithm, square_root
 
 ONE = {  # op -> jnp's, of one square matrix
     "inverse": linalg.inv,
@@ -27,12 +28,6 @@ ONE = {  # op -> jnp's, of one square matrix
 
 def definite(A, B):
     return linalg.solve((A + A.conj().mT) / 2, B)
-
-
-def root(X):
-    """By eigenvectors."""
-    S, V = linalg.eig(X)
-    return V * jnp.sqrt(S)[..., None, :] @ linalg.inv(V)
 
 
 def normal_equations(X):
@@ -173,7 +168,8 @@ def test_complex_matrices():
         "least_squares tall": (lambda A, B: normal_equations(A) @ B, (tall, tall)),
         "least_squares wide": (lambda A, B: normal_equations(A) @ B, (wide, wide)),
         "symmetric_function": (lambda X, f: jax.scipy.linalg.expm((X + X.conj().mT) / 2), (Z,)),
-        "matrix_square_root": (root, (Z,)),
+        "matrix_square_root": (square_root, (Z,)),
+        "matrix_logarithm": (logarithm, (Z,)),
         "sylvester": (jax.vmap(sylvester), (Z, Z + 1, Z)),
         "lyapunov": (jax.vmap(lambda A, Q: sylvester(A, A.conj().T, Q)), (Z, Z)),
         "discrete_lyapunov": (discrete_lyapunov, (Z / 10, Z)),

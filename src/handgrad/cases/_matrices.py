@@ -98,3 +98,8 @@ def pseudo_inverse(X: Array, rtol: float | None = None) -> Array:
 def least_squares(A: Array, B: Array) -> Array:
     """The normal equations."""
     return pseudo_inverse(A) @ B
+
+
+def low_rank(d: Array, U: Array, V: Array) -> Array:
+    """diag(d) + U Vᵀ."""
+    return jax.vmap(jnp.diag)(d) + U @ jnp.swapaxes(V, -1, -2)

@@ -86,6 +86,17 @@ def equation(m: int, n: int) -> Draw:
     return draw
 
 
+def thin(batch: int, n: int, r: int, columns: int | None = None) -> Draw:
+    """A diagonal of both signs and two thin matrices."""
+
+    def draw(rng: Rng) -> Arrays:
+        d = rng.uniform(2, 3, (batch, n)) * rng.choice([-1, 1], (batch, n))
+        U, V = beside(rng, 0.5 * rng.standard_normal((batch, n, r)), r)
+        return d, U, V, *beside(rng, U, columns)[1:]
+
+    return draw
+
+
 solve = in_float32(jnp.linalg.solve)
 triangular = in_float32(triangular_solve)
 jax_triangular = in_float32(jax_triangular_solve)
@@ -105,6 +116,8 @@ symmetric_function = in_float32(_matrices.symmetric_function)
 square_root, logarithm = in_float32(_matrices.square_root), in_float32(_matrices.logarithm)
 sylvester, lyapunov = in_float32(_matrices.sylvester), in_float32(_matrices.lyapunov)
 discrete_lyapunov = in_float32(_matrices.discrete_lyapunov)
+low_rank_solve = in_float32(lambda d, U, V, B: jnp.linalg.solve(_matrices.low_rank(d, U, V), B))
+low_rank_log_determinant = in_float32(lambda *a: jnp.linalg.slogdet(_matrices.low_rank(*a)))
 least_squares, pseudo_inverse = in_float32(_matrices.least_squares), in_float32(_matrices.pseudo_inverse)
 
 FLOAT32 = (jnp.float32,)  # rounded to bfloat16, a matrix of condition number 1e4 is positive definite no longer
@@ -175,6 +188,8 @@ CASES = [
     Case(rules.lyapunov, "matrices", regular(2, 3, 3, columns=3), lyapunov),
     edge(rules.lyapunov, "matrices", regular(2, 2, 2, diagonal=-3, columns=2), lyapunov, {"method": "sign"}),
     Case(rules.discrete_lyapunov, "matrices", normal((2, 3, 3), (2, 3, 3), scale=0.3), discrete_lyapunov),
+    Case(rules.low_rank_solve, "matrices", thin(2, 4, 2, columns=3), low_rank_solve),
+    Case(rules.low_rank_log_determinant, "matrices", thin(2, 4, 2), low_rank_log_determinant),
     Case(rules.least_squares, "tall", normal((2, 5, 3), (2, 5, 2)), least_squares),
     edge(rules.least_squares, "wide", apart(2, 2, 4, columns=1), least_squares),
     Case(rules.pseudo_inverse, "tall", apart(2, 4, 3), pseudo_inverse),

@@ -19,6 +19,7 @@ from handgrad.layers.linear.lora import *
 from handgrad.layers.linear_algebra.decompositions import *
 from handgrad.layers.linear_algebra.exponential import *
 from handgrad.layers.linear_algebra.least_squares import *
+from handgrad.layers.linear_algebra.low_rank import *
 from handgrad.layers.linear_algebra.norms import *
 from handgrad.layers.linear_algebra.root_and_logarithm import *
 from handgrad.layers.linear_algebra.scalars import *

@@ -36,6 +36,7 @@ from handgrad.rules.linear.lora import *
 from handgrad.rules.linear_algebra.decompositions import *
 from handgrad.rules.linear_algebra.exponential import *
 from handgrad.rules.linear_algebra.least_squares import *
+from handgrad.rules.linear_algebra.low_rank import *
 from handgrad.rules.linear_algebra.norms import *
 from handgrad.rules.linear_algebra.root_and_logarithm import *
 from handgrad.rules.linear_algebra.scalars import *

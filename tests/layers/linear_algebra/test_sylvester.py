@@ -26,7 +26,7 @@ def test_values_and_gradients():
     )
 
 
-def test_what_is_no_triple():
+def test_what_is_no_tuple_of_three():
     with pytest.raises(hg.InputError) as raised:
         layers.sylvester().forward((), (X, X))
-    assert str(raised.value) == "sylvester_forward: x must be a triple (A, B, C), got tuple"
+    assert str(raised.value) == "sylvester_forward: x must be a tuple (A, B, C), got tuple"

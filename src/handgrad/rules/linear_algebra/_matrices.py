@@ -8,7 +8,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Inexact, Int, Shaped
 
 from handgrad import meshes
-from handgrad.checks import InputError, check_array, check_cotangent, check_shape, describe
+from handgrad.checks import InputError, as_row, check_array, check_cotangent, check_shape, describe
 
 Matrices = Inexact[Array, "*batch m n"]
 Square = Inexact[Array, "*batch n n"]
@@ -31,15 +31,13 @@ def check_square(where: str, name: str, X: Array) -> None:
         raise InputError(f"{where}: {name} must be square, (..., n, n), got {describe(X)}")
 
 
-def check_rows(where: str, A: Array, B: Array, rows: str = "n") -> None:
+def check_rows(where: str, A: Array, B: Array, rows: str = "n", name: str = "A") -> None:
     """B has a row for each of A's: (..., rows, k), or a vector for each matrix, (..., rows)."""
     check_array(where, "B", B, allow_complex=True)
+    why = f"to match {name} {tuple(A.shape)}"
     if B.ndim not in (A.ndim - 1, A.ndim):
-        raise InputError(
-            f"{where}: B must have shape (..., {rows}, k) or (..., {rows}) to match A {tuple(A.shape)}, "
-            f"got {describe(B)}"
-        )
-    check_shape(where, "B", B, (*A.shape[:-1], *B.shape[A.ndim - 1 :]), f"to match A {tuple(A.shape)}")
+        raise InputError(f"{where}: B must have shape (..., {rows}, k) or (..., {rows}) {why}, got {describe(B)}")
+    check_shape(where, "B", B, (*A.shape[:-1], *B.shape[A.ndim - 1 :]), why)
 
 
 def check_system(where: str, A: Array, B: Array) -> None:
@@ -123,6 +121,22 @@ def lu_solve(
         return jax.scipy.linalg.lu_solve((LU, pivots), B, trans=1 if transpose else 0)
 
     return meshes.along_batch(solve, LU, pivots, B)
+
+
+def sign_and_logarithm(LU: Square, pivots: Int[Array, "*batch n"]) -> tuple[Numbers, Float[Array, "*batch"]]:
+    """sign det A and log |det A| from the LU factorization of A."""
+    diagonal = jnp.diagonal(LU, axis1=-2, axis2=-1)
+    exchanged = pivots != as_row(jnp.arange(pivots.shape[-1], dtype=pivots.dtype), pivots.ndim)
+    # Each exchange of two rows flips the sign.
+    sign = jnp.prod(jnp.where(exchanged, -1, 1) * jnp.sign(diagonal), axis=-1)
+    return sign, jnp.sum(jnp.log(jnp.abs(diagonal)), axis=-1)
+
+
+def turning(dS: Numbers, dY: Float[Array, "*batch"], S: Numbers) -> Numbers:
+    """The cotangent of log det X from those of S = sign det X and Y = log |det X|: dY, and i Im (dS S) where S is
+    complex and turns."""
+    slope = dY.astype(S.dtype)
+    return slope + 1j * (dS * S).imag if jnp.iscomplexobj(S) else slope
 
 
 def thin_svd(

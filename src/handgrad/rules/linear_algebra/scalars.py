@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from handgrad import meshes
-from handgrad.checks import as_row, check_cotangent, check_residuals
+from handgrad.checks import check_cotangent, check_residuals
 from handgrad.rule import Rule
 from handgrad.rules._wide import wide
 from handgrad.rules.linear_algebra._matrices import (
@@ -22,9 +22,11 @@ from handgrad.rules.linear_algebra._matrices import (
     no_columns,
     product,
     real_dtype,
+    sign_and_logarithm,
     thin_svd,
     times_power,
     to_matrices,
+    turning,
 )
 
 __all__ = [
@@ -138,12 +140,9 @@ def log_determinant_forward(X: Square) -> tuple[tuple[Numbers, Numbers], LogDete
     """
     check_square("log_determinant_forward", "X", X)
     LU, pivots = lu_factor(*wide(X))
-    diagonal = jnp.diagonal(LU, axis1=-2, axis2=-1)
-    exchanged = pivots != as_row(jnp.arange(pivots.shape[-1], dtype=pivots.dtype), pivots.ndim)
-    # Each exchange of two rows flips the sign.
-    S = jnp.prod(jnp.where(exchanged, -1, 1) * jnp.sign(diagonal), axis=-1)
-    Y = jnp.sum(jnp.log(jnp.abs(diagonal)), axis=-1).astype(real_dtype(X.dtype))
-    return (S.astype(X.dtype), Y), LogDeterminantResiduals(S, LU, pivots, no_columns(X))
+    S, Y = sign_and_logarithm(LU, pivots)
+    residuals = LogDeterminantResiduals(S, LU, pivots, no_columns(X))
+    return (S.astype(X.dtype), Y.astype(real_dtype(X.dtype))), residuals
 
 
 def log_determinant_backward(residuals: LogDeterminantResiduals, dY: tuple[Numbers, Numbers]) -> tuple[Square]:
@@ -158,11 +157,8 @@ def log_determinant_backward(residuals: LogDeterminantResiduals, dY: tuple[Numbe
     where = "log_determinant_backward"
     S, LU, pivots, like = check_residuals(where, residuals, LogDeterminantResiduals)
     dS, dy = check_outputs(where, dY, like.dtype, real=("dY",), dS=S.shape, dY=S.shape)
-    slope = dy.astype(LU.dtype)
-    if jnp.iscomplexobj(LU):
-        slope = slope + 1j * (dS * S).imag
     transposed_inverse = lu_solve(LU, pivots, identity_of(LU), transpose=True)
-    return ((to_matrices(slope) * transposed_inverse).astype(like.dtype),)
+    return ((to_matrices(turning(dS, dy, S)) * transposed_inverse).astype(like.dtype),)
 
 
 log_determinant = Rule(log_determinant_forward, log_determinant_backward)
