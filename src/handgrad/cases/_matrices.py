@@ -35,6 +35,11 @@ def in_float32(function: Function) -> Function:
     return rounded
 
 
+def size_of(X: Array) -> Array:
+    """Each matrix's largest element, a constant, by which it may be divided before and multiplied after."""
+    return jax.lax.stop_gradient(jnp.max(jnp.abs(X), axis=(-2, -1), keepdims=True))
+
+
 def square_root(X: Array) -> Array:
     """Newton's iteration in the coupled form of Denman and Beavers, as they wrote it: Y to X^½, Z to X^(−½)."""
 
@@ -42,16 +47,17 @@ def square_root(X: Array) -> Array:
         Y, Z = YZ
         return ((Y + jnp.linalg.inv(Z)) / 2, (Z + jnp.linalg.inv(Y)) / 2), None
 
-    identity = jnp.broadcast_to(jnp.eye(X.shape[-1], dtype=X.dtype), X.shape)
-    return jax.lax.scan(step, (X, identity), length=12)[0][0]
+    identity, size = jnp.broadcast_to(jnp.eye(X.shape[-1], dtype=X.dtype), X.shape), size_of(X)
+    return jnp.sqrt(size) * jax.lax.scan(step, (X / size, identity), length=12)[0][0]
 
 
 def logarithm(X: Array) -> Array:
     """∫₀¹ (X − I) (I + t (X − I))⁻¹ dt by Gauss's rule, of so many points that nothing needs to be near I."""
     nodes, weights = (jnp.asarray(a, X.dtype) for a in np.polynomial.legendre.leggauss(48))
-    identity = jnp.broadcast_to(jnp.eye(X.shape[-1], dtype=X.dtype), X.shape)
+    identity, size = jnp.broadcast_to(jnp.eye(X.shape[-1], dtype=X.dtype), X.shape), size_of(X)
+    X = X / size
     each = jax.vmap(lambda t: jnp.linalg.solve(identity + t * (X - identity), X - identity))((1 + nodes) / 2)
-    return jnp.tensordot(weights / 2, each, 1)
+    return jnp.tensordot(weights / 2, each, 1) + jnp.log(size) * identity
 
 
 def symmetric_function(X: Array, f: Any) -> Array:

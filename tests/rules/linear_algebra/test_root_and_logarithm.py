@@ -24,11 +24,8 @@ def test_against_scipy():
 def test_functions_known_in_closed_form():
     """Of a Jordan block, which has no basis of eigenvectors; of a rotation by 3, close to the negative axis; of numbers
     near 1; and of matrices of any size."""
-    jordan, rotation, small = (
-        np.array([[4.0, 1], [0, 4]]),
-        np.array([[np.cos(3), -np.sin(3)], [np.sin(3), np.cos(3)]]),
-        1e-9,
-    )
+    rotation = lambda a: np.array([[np.cos(a), -np.sin(a)], [np.sin(a), np.cos(a)]])  # noqa: E731
+    jordan, small = np.array([[4.0, 1], [0, 4]]), 1e-9
     M = np.stack([jordan, rotation(3), np.eye(2) * (1 - small), 1e200 * jordan, 1e-200 * jordan])
     roots, logs = run(lambda M: [passes(f"matrix_{op}", M, M) for op in ("square_root", "logarithm")], M)
     of_jordan = np.array([[2, 1 / 4], [0, 2]]), np.array([[np.log(4), 1 / 4], [0, np.log(4)]])

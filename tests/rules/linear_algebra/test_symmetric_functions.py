@@ -21,7 +21,7 @@ def test_divided_differences_near_equal_eigenvalues():
     """In V's coordinates dX is F ∘ dY: of the exponential, F is known to all digits for every gap."""
     gaps = np.array([0, 1e-15, 1e-12, 1e-9, 1e-6, 1e-4, 1e-2, 0.05, 0.1, 0.3, 1, 30])
     M = np.stack([np.diag([0.7, 0.7 + gap]) for gap in gaps])
-    _, dX = run(lambda M: passes("symmetric_function", np.ones_like(M), M, f="exp"), M)
+    _, dX = run(lambda M: passes("symmetric_function", np.ones(M.shape), M, f="exp"), M)
     gap = M[:, 1, 1] - M[:, 0, 0]
     exact = np.exp(0.7) * np.where(gap == 0, 1, np.expm1(gap) / np.where(gap == 0, 1, gap))
     np.testing.assert_allclose(dX[:, 0, 1], exact, rtol=1e-14)
@@ -49,13 +49,20 @@ def test_against_scipy():
     """Values; and derivatives by SciPy's Fréchet derivative of the exponential, at a threefold eigenvalue."""
     M = turned(0.5, 2.0, 2.0, 2.0)
     dY = np.pad(C, ((0, 1), (0, 1)))
-    functions = {"sqrt": scipy.linalg.sqrtm, "log": scipy.linalg.logm, "exp": scipy.linalg.expm, -1: scipy.linalg.inv}
-    found = run(lambda M: {f: passes("symmetric_function", dY[None], M[None], f=f) for f in functions}, M)
+    functions = {"sqrt": scipy.linalg.sqrtm, "log": scipy.linalg.logm, "exp": scipy.linalg.expm}
+    found, inverse = run(
+        lambda M: (
+            {f: passes("symmetric_function", dY[None], M[None], f=f) for f in functions},
+            passes("symmetric_function", dY, M, f=-1),
+        ),
+        M,
+    )
     for f, function in functions.items():
         np.testing.assert_allclose(found[f][0][0], function(M), atol=1e-13)
     _, expected = scipy.linalg.expm_frechet(M, symmetric(dY))
     np.testing.assert_allclose(found["exp"][1][0], expected, atol=1e-13)
-    np.testing.assert_allclose(found[-1][1][0], -np.linalg.inv(M) @ symmetric(dY) @ np.linalg.inv(M), atol=1e-13)
+    np.testing.assert_allclose(inverse[0], np.linalg.inv(M), atol=1e-13)
+    np.testing.assert_allclose(inverse[1], -inverse[0] @ symmetric(dY) @ inverse[0], atol=1e-13)
 
 
 def test_a_kink_between_eigenvalues():
@@ -67,5 +74,5 @@ def test_a_kink_between_eigenvalues():
 
 @pytest.mark.parametrize("f", ["cos", True, (jnp.sin,), None])
 def test_what_is_no_function(f):
-    message = "f must be 'sqrt', 'log', 'exp', a number or a pair (f, f′), got "
+    message = "f must be 'sqrt', 'log', 'exp', a number or a pair (f, f′), got…"
     refuses(rules.symmetric_function, message, np.eye(3), f=f)

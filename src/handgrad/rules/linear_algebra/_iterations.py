@@ -6,7 +6,7 @@ programs are static. Where an iteration has not converged, the result is NaN.
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Inexact
 
 from handgrad import meshes
 from handgrad.rules.linear_algebra._matrices import (
@@ -25,7 +25,7 @@ ROOTS = 8  # X^(1/256) − I is below ¼ for the eigenvalues of every X whose co
 NODES = 7  # of Gauss's rule, to full precision below ¼
 
 
-def sylvester_by_sign(A: Square, B: Square, C: Matrices) -> Matrices:
+def sylvester_by_sign(A: Inexact[Array, "*batch m m"], B: Inexact[Array, "*batch n n"], C: Matrices) -> Matrices:
     """Y of A Y + Y B = C, where the eigenvalues of A and B are all on one side of the imaginary axis.
 
     sign [[A, C], [0, −B]] is [[I, 2Y], [0, −I]] (Roberts 1980), or its negative.

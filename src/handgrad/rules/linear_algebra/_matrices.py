@@ -76,7 +76,7 @@ def product(*matrices: Array) -> Array:
     return first
 
 
-def as_columns(B: Columns, ndim: int) -> Inexact[Array, "*batch n k"]:
+def as_columns(B: Inexact[Array, "*rows"], ndim: int) -> Inexact[Array, "*columns"]:
     """Right-hand sides as the columns of matrices of `ndim` axes: a vector as its only column."""
     return B if B.ndim == ndim else jnp.expand_dims(B, -1)
 

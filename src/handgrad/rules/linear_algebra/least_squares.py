@@ -38,6 +38,9 @@ __all__ = [
 ]
 
 
+Given = Inexact[Array, "*batch m k"] | Inexact[Array, "*batch m"]
+
+
 class LeastSquaresResiduals(NamedTuple):
     """The factorization, and the solution.
 
@@ -48,13 +51,13 @@ class LeastSquaresResiduals(NamedTuple):
     """
 
     A: Matrices
-    B: Columns
+    B: Given
     Q: Inexact[Array, "*batch long short"]
-    R: Square
+    R: Inexact[Array, "*batch short short"]
     Y: Columns
 
 
-def least_squares_forward(A: Matrices, B: Columns) -> tuple[Columns, LeastSquaresResiduals]:
+def least_squares_forward(A: Matrices, B: Given) -> tuple[Columns, LeastSquaresResiduals]:
     """Y = A⁺ B, by QR: the minimum of ‖A Y − B‖ for a tall A; for a wide A the shortest Y with A Y = B.
 
     A has full rank: its n columns, or its m rows, are linearly independent. Else Y has infinities, NaN, or no digits,
@@ -76,7 +79,7 @@ def least_squares_forward(A: Matrices, B: Columns) -> tuple[Columns, LeastSquare
     return Y, LeastSquaresResiduals(A, B, Q, R, Y)
 
 
-def least_squares_backward(residuals: LeastSquaresResiduals, dY: Columns) -> tuple[Matrices, Columns]:
+def least_squares_backward(residuals: LeastSquaresResiduals, dY: Columns) -> tuple[Matrices, Given]:
     """Pull dY back through Y = A⁺ B.
 
         dB = A⁺ᵀ dY

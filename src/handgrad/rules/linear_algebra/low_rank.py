@@ -12,7 +12,6 @@ from handgrad.rules.linear_algebra._matrices import (
     Columns,
     Like,
     Numbers,
-    Square,
     as_columns,
     cast,
     check_matrices,
@@ -42,6 +41,7 @@ __all__ = [
 
 Diagonal = Inexact[Array, "*batch n"]
 Thin = Inexact[Array, "*batch n r"]
+Small = Inexact[Array, "*batch r r"]
 Pivots = Int[Array, "*batch r"]
 
 
@@ -58,7 +58,7 @@ class LowRankSolveResiduals(NamedTuple):
     d: Diagonal
     U: Thin
     V: Thin
-    LU: Square
+    LU: Small
     pivots: Pivots
     Y: Columns
     like_B: Like
@@ -117,7 +117,7 @@ class LowRankLogDeterminantResiduals(NamedTuple):
     d: Diagonal
     U: Thin
     V: Thin
-    LU: Square
+    LU: Small
     pivots: Pivots
 
 
@@ -176,14 +176,14 @@ def _check(where: str, d: Array, U: Array, V: Array) -> None:
     check_shape(where, "V", V, U.shape, "to match U")
 
 
-def _factor(d: Diagonal, U: Thin, V: Thin) -> tuple[Square, Pivots]:
+def _factor(d: Diagonal, U: Thin, V: Thin) -> tuple[Small, Pivots]:
     """LU and pivots of K = I + Vᵀ diag(d)⁻¹ U."""
     small = product(V.mT, U / jnp.expand_dims(d, -1))
     return lu_factor(identity_of(small) + small)
 
 
 def _woodbury(
-    d: Diagonal, U: Thin, V: Thin, LU: Square, pivots: Pivots, B: Inexact[Array, "*batch n k"], *, transpose: bool
+    d: Diagonal, U: Thin, V: Thin, LU: Small, pivots: Pivots, B: Inexact[Array, "*batch n k"], *, transpose: bool
 ) -> Inexact[Array, "*batch n k"]:
     """(diag(d) + U Vᵀ)⁻¹ B = Z − diag(d)⁻¹ U K⁻¹ Vᵀ Z, Z = diag(d)⁻¹ B; K's factors may be those of its transpose."""
     column = jnp.expand_dims(d, -1)

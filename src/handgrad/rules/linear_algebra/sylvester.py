@@ -42,6 +42,8 @@ __all__ = [
 
 Method = Literal["kronecker", "sign"]
 METHODS = ("kronecker", "sign")
+Left = Inexact[Array, "*batch m m"]
+Right = Inexact[Array, "*batch n n"]
 Factorization = tuple[Inexact[Array, "*batch mn mn"], Int[Array, "*batch mn"]]
 
 
@@ -55,15 +57,15 @@ class SylvesterResiduals(NamedTuple):
       like_C: C's dtype.
     """
 
-    A: Square
-    B: Square
+    A: Left
+    B: Right
     factors: Factorization | tuple[()]
     Y: Matrices
     like_C: Like
 
 
 def sylvester_forward(
-    A: Square, B: Square, C: Matrices, *, method: Method = "kronecker"
+    A: Left, B: Right, C: Matrices, *, method: Method = "kronecker"
 ) -> tuple[Matrices, SylvesterResiduals]:
     """Y of A Y + Y B = C, for A (..., m, m), B (..., n, n) and C (..., m, n), as scipy.linalg.solve_sylvester.
 
@@ -88,7 +90,7 @@ def sylvester_forward(
 
 def sylvester_backward(
     residuals: SylvesterResiduals, dY: Matrices, *, method: Method = "kronecker"
-) -> tuple[Square, Square, Matrices]:
+) -> tuple[Left, Right, Matrices]:
     """Pull dY back through A Y + Y B = C.
 
         Aᵀ dC + dC Bᵀ = dY      dA = −dC Yᵀ      dB = −Yᵀ dC
@@ -202,7 +204,7 @@ def _check_lyapunov(where: str, A: Array, Q: Array) -> None:
     check_shape(where, "Q", Q, A.shape, f"to match A {tuple(A.shape)}")
 
 
-def _forward(A: Square, B: Square, C: Matrices, method: Method) -> tuple[Matrices, SylvesterResiduals]:
+def _forward(A: Left, B: Right, C: Matrices, method: Method) -> tuple[Matrices, SylvesterResiduals]:
     Aw, Bw, Cw = wide(A, B, C)
     factors = ()
     if method == "kronecker":
@@ -212,7 +214,7 @@ def _forward(A: Square, B: Square, C: Matrices, method: Method) -> tuple[Matrice
     return Y, SylvesterResiduals(A, B, factors, Y, no_columns(C))
 
 
-def _backward(residuals: SylvesterResiduals, dY: Matrices, method: Method) -> tuple[Square, Square, Matrices]:
+def _backward(residuals: SylvesterResiduals, dY: Matrices, method: Method) -> tuple[Left, Right, Matrices]:
     A, B, factors, Y, like_C = residuals
     Aw, Bw, Yw, dYw = wide(A, B, Y, dY)
     dC = _solve(factors, dYw, transpose=True) if factors else sylvester_by_sign(Aw.mT, Bw.mT, dYw)
@@ -220,12 +222,12 @@ def _backward(residuals: SylvesterResiduals, dY: Matrices, method: Method) -> tu
     return cast(dA, A.dtype), cast(dB, B.dtype), cast(dC, like_C.dtype)
 
 
-def _kronecker_sum(A: Square, B: Square) -> Inexact[Array, "*batch mn mn"]:
+def _kronecker_sum(A: Left, B: Right) -> Inexact[Array, "*batch mn mn"]:
     """A ⊗ I + I ⊗ Bᵀ, the matrix of Y -> A Y + Y B on Y's elements, row by row."""
     return _kron(A, jnp.eye(B.shape[-1], dtype=B.dtype)) + _kron(jnp.eye(A.shape[-1], dtype=A.dtype), B.mT)
 
 
-def _kron(A: Square, B: Square) -> Inexact[Array, "*batch mn mn"]:
+def _kron(A: Inexact[Array, "*left m m"], B: Inexact[Array, "*right n n"]) -> Inexact[Array, "*batch mn mn"]:
     """A ⊗ B of each matrix, the matrix of Y -> A Y Bᵀ on Y's elements, row by row."""
     m, n = A.shape[-1], B.shape[-1]
     blocks = jnp.einsum("...ij,...kl->...ikjl", A, B)
