@@ -21,8 +21,8 @@ from handgrad.rules.linear_algebra._matrices import (
 )
 
 STEPS = 12  # eight reach full precision at a condition number of 10¹², with eigenvalues off the imaginary axis
-ROOTS = 8  # X^(1/256) − I is below ¼ for the eigenvalues of every X whose condition number has a meaning
-NODES = 7  # of Gauss's rule, to full precision below ¼
+ROOTS = 9  # X^(1/512) − I is below NEAR for every X whose condition number has a meaning
+NEAR, NODES = 0.25, 7  # Gauss's rule of so many points has full precision for norms so small
 
 
 def sylvester_by_sign(A: Inexact[Array, "*batch m m"], B: Inexact[Array, "*batch n n"], C: Matrices) -> Matrices:
@@ -34,7 +34,7 @@ def sylvester_by_sign(A: Inexact[Array, "*batch m m"], B: Inexact[Array, "*batch
     def step(_: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         A, B, C = carry
         to_A, to_B = _inverse(A), _inverse(B)
-        s = jnp.sqrt(jnp.hypot(_norm(to_A), _norm(to_B)) / jnp.hypot(_norm(A), _norm(B)))
+        s = _power_of_two(jnp.sqrt(jnp.hypot(_norm(to_A), _norm(to_B)) / jnp.hypot(_norm(A), _norm(B))))
         return (s * A + to_A / s) / 2, (s * B + to_B / s) / 2, (s * C + product(to_A, C, to_B) / s) / 2
 
     e = to_matrices(exponent(jnp.maximum(_largest(A), _largest(B))))
@@ -45,19 +45,25 @@ def sylvester_by_sign(A: Inexact[Array, "*batch m m"], B: Inexact[Array, "*batch
 
 
 def square_root(X: Square) -> Square:
-    """The principal square root, by the scaled product form of Denman and Beavers' iteration (Cheng et al. 2001)."""
+    """The principal square root, by the scaled product form of Denman and Beavers' iteration (Cheng et al. 2001).
 
-    def step(_: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
-        M, Y = carry
-        to_M = _inverse(M)
-        s = jnp.sqrt(_norm(to_M) / _norm(M))
-        identity = identity_of(M)
-        Y = product(Y, identity + to_M / s) * jnp.sqrt(s) / 2
-        return (identity + (s * M + to_M / s) / 2) / 2, Y
+    It stops, for each matrix, a step after M is I to rounding: further ones would only round. (The derivative of M, for
+    autodiff of the iteration, converges a step after M.)
+    """
+
+    def step(_: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        M, Y, settled = carry
+        identity, to_M = identity_of(M), _inverse(M)
+        root = _power_of_two(jnp.sqrt(jnp.sqrt(_norm(to_M) / _norm(M))))
+        s = root * root
+        Y = jnp.where(settled, Y, product(Y, root * identity + to_M / root) / 2)
+        new = (identity + (s * M + to_M / s) / 2) / 2
+        rounding = 4 * M.shape[-1] * jnp.finfo(M.dtype).eps
+        return jnp.where(settled, M, new), Y, settled | (_norm(M - identity) <= rounding)
 
     half = size_exponent(X) // 2
     Z = times_power(X, to_matrices(-2 * half))
-    M, Y = meshes.fori_loop(STEPS, step, (Z, Z))
+    M, Y, _ = meshes.fori_loop(STEPS, step, (Z, Z, to_matrices(half != half)))
     return jnp.where(to_matrices(_is_identity(M)), times_power(Y, to_matrices(half)), jnp.nan)
 
 
@@ -67,21 +73,24 @@ def logarithm(X: Square) -> Square:
         log (I + Z) = ∫₀¹ Z (I + t Z)⁻¹ dt
 
     which is the diagonal Padé approximant of the logarithm. Z = X^(1/2ᵏ) − I is never a difference but the first time:
-    R² − I = (R + I)(R − I) gives each from the one before (Al-Mohy 2012).
+    R² − I = (R + I)(R − I) gives each from the one before (Al-Mohy 2012). No root is taken where Z is small already.
     """
 
-    def step(_: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
-        R, Z = carry
-        R = square_root(R)
-        return R, product(_inverse(R + identity), Z)
+    def step(_: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        R, Z, k = carry
+        root = square_root(R)
+        far = _norm(Z) > NEAR
+        Z = jnp.where(far, product(_inverse(root + identity), Z), Z)
+        return jnp.where(far, root, R), Z, k + far
 
     e, identity = exponent(np.sqrt(2) * _largest(X)), identity_of(X)  # 0 near I, where log X is small
     scaled = times_power(X, to_matrices(-e))
-    _, Z = meshes.fori_loop(ROOTS, step, (scaled, scaled - identity))
+    start = scaled, scaled - identity, to_matrices(0 * e)
+    _, Z, k = meshes.fori_loop(ROOTS, step, start, X)
     nodes, weights = np.polynomial.legendre.leggauss(NODES)
     each = zip(((1 + nodes) / 2).tolist(), (weights / 2).tolist(), strict=True)
     total = sum((w * _inverse(identity + t * Z) for t, w in each), jnp.zeros_like(Z))
-    return 2**ROOTS * product(Z, total) + to_matrices(e * np.log(2)).astype(Z.dtype) * identity
+    return times_power(product(Z, total), k) + to_matrices(e * np.log(2)).astype(Z.dtype) * identity
 
 
 def _inverse(X: Square) -> Square:
@@ -94,6 +103,11 @@ def _largest(X: Matrices) -> Float[Array, "*batch"]:
 
 def _norm(X: Matrices) -> Float[Array, "*batch 1 1"]:
     return jnp.sqrt(jnp.sum(jnp.square(jnp.abs(X)), axis=(-2, -1), keepdims=True))
+
+
+def _power_of_two(s: Float[Array, "*batch 1 1"]) -> Float[Array, "*batch 1 1"]:
+    """The nearest, so that scaling is exact, and 1 when the iteration is about to converge."""
+    return times_power(jnp.ones_like(s), exponent(np.sqrt(2) * s))
 
 
 def _is_identity(X: Square) -> Array:
