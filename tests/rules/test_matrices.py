@@ -147,10 +147,10 @@ def test_a_single_matrix_and_a_vector():
 
 def test_complex_matrices():
     """The cotangents that jax.vjp of jnp.linalg has, phases of vectors included."""
-    Z = X + 1j * RNG.standard_normal(X.shape)
-    Bz = B + 1j * RNG.standard_normal(B.shape)
-    hermitian = Z @ Z.conj().swapaxes(-1, -2) + RNG.standard_normal(X.shape)
-    tall, wide = (np.concatenate([Z[..., :2, :], *more], -2) for more in ([Bz.swapaxes(-1, -2), Z[..., :1, :]], []))
+    imaginary, more, skew = np.random.default_rng(1).standard_normal((3, *X.shape))
+    Z, Bz = X + 1j * imaginary, B + 1j * more[..., :2]
+    hermitian = Z @ Z.conj().swapaxes(-1, -2) + skew - skew.swapaxes(-1, -2)
+    tall, wide = np.concatenate([Z, Bz.swapaxes(-1, -2)], -2), Z[..., :2, :]
     rows = {
         **{op: (function, (Z,)) for op, function in ONE.items()},
         "cholesky": (linalg.cholesky, (hermitian,)),
@@ -168,8 +168,8 @@ def test_complex_matrices():
         "least_squares tall": (lambda A, B: normal_equations(A) @ B, (tall, tall)),
         "least_squares wide": (lambda A, B: normal_equations(A) @ B, (wide, wide)),
         "symmetric_function": (lambda X, f: jax.scipy.linalg.expm((X + X.conj().mT) / 2), (Z,)),
-        "matrix_square_root": (square_root, (Z,)),
-        "matrix_logarithm": (logarithm, (Z,)),
+        "matrix_square_root": (square_root, (Z + 2 * np.eye(3),)),
+        "matrix_logarithm": (logarithm, (Z + 2 * np.eye(3),)),
         "sylvester": (jax.vmap(sylvester), (Z, Z + 1, Z)),
         "lyapunov": (jax.vmap(lambda A, Q: sylvester(A, A.conj().T, Q)), (Z, Z)),
         "discrete_lyapunov": (discrete_lyapunov, (Z / 10, Z)),
