@@ -18,25 +18,34 @@ def attention(
     bias: Array | None = None,
     mask: Array | None = None,
     key: Array | None = None,
+    sinks: Array | None = None,
     scale: float | None = None,
     causal: bool = False,
     window: int | None = None,
     softcap: float | None = None,
     dropout: float = 0.0,
+    alibi: tuple[float, ...] | None = None,
     tile: int | None = None,
 ) -> Array:
-    """Keys and values repeated for each head of a group, heads in front; a tile changes nothing."""
+    """Keys and values repeated for each head of a group, heads in front, a sink as one more key; a tile changes
+    nothing."""
     tokens, keys, heads = Q.shape[1], K.shape[1], Q.shape[2]
     Q, K, V = (jnp.swapaxes(jnp.repeat(A, heads // A.shape[2], axis=2), 1, 2) for A in (Q, K, V))
     S = (Q @ jnp.matrix_transpose(K)) * (1 / np.sqrt(Q.shape[-1]) if scale is None else scale)
     S = S if softcap is None else softcap * jnp.tanh(S / softcap)
     S = S if bias is None else S + jnp.broadcast_to(bias, S.shape)
+    if alibi is not None:
+        distance = np.abs(np.arange(tokens)[:, None] - np.arange(keys))
+        S = S - jnp.asarray(np.multiply.outer(alibi, distance)[None], S.dtype)
     seen = np.ones((tokens, keys), bool)
     seen = np.tril(seen) if causal else seen
     seen = seen if window is None else np.triu(np.tril(seen, window - 1), 1 - window)
     seen = jnp.broadcast_to(seen[None, None], S.shape)
     seen = seen if mask is None else seen & jnp.broadcast_to(mask, S.shape)
-    P = jax.nn.softmax(S, axis=-1, where=seen)
+    if sinks is not None:
+        of_all = jnp.broadcast_to(sinks.astype(S.dtype)[None, :, None, None], (*S.shape[:3], 1))
+        S, seen = jnp.concatenate([S, of_all], axis=-1), jnp.pad(seen, [(0, 0)] * 3 + [(0, 1)], constant_values=True)
+    P = jax.nn.softmax(S, axis=-1, where=seen)[..., :keys]
     if key is not None and dropout:
         rows = [[jax.random.fold_in(jax.random.fold_in(key, i), j) for j in range(keys)] for i in range(tokens)]
         kept = [[jax.random.bernoulli(one, 1 - dropout, P.shape[:2]) for one in row] for row in rows]
@@ -61,9 +70,11 @@ def rotary(X: Array, positions: Array, base: float = 10000.0, form: str = "half"
     return jnp.einsum(letters, R, X.astype(dtype)).astype(X.dtype)
 
 
-def drawn(*sizes: int, bias: Shape | None = None, mask: Shape | None = None, dropout: bool = False) -> Draw:
+def drawn(
+    *sizes: int, bias: Shape | None = None, mask: Shape | None = None, dropout: bool = False, sinks: bool = False
+) -> Draw:
     """Q, K, V of (batch, tokens, keys, heads, kv_heads, n, n_v); a bias; a mask that hides about a third and leaves
-    every query its own key; a random key."""
+    every query its own key; a random key; sinks."""
     batch, tokens, keys, heads, kv_heads, n, n_v = sizes
     shapes = (batch, tokens, heads, n), (batch, keys, kv_heads, n), (batch, keys, kv_heads, n_v)
 
@@ -71,8 +82,10 @@ def drawn(*sizes: int, bias: Shape | None = None, mask: Shape | None = None, dro
         arrays: list[Any] = [*normal(*shapes)(rng), None if bias is None else rng.standard_normal(bias)]
         if mask is not None:
             arrays.append((rng.uniform(size=mask) < 0.6) | np.eye(*mask[-2:], dtype=bool))
-        if dropout:
-            arrays.append(jax.random.key(3))
+        if dropout or sinks:
+            arrays.append(jax.random.key(3) if dropout else None)
+        if sinks:
+            arrays.append(rng.standard_normal(heads))
         return tuple(arrays[: 3 if arrays[3:] == [None] else None])
 
     return draw
@@ -93,8 +106,8 @@ def of_both(name: str, draw: Draw, tile: int, tests_only: bool = True, **options
     ]
 
 
-OPTIONS = {"causal": True, "window": 3, "softcap": 2.0, "scale": 0.7}
-BIASED = drawn(2, 4, 4, 4, 2, 2, 3, bias=(1, 4, 1, 4), mask=(2, 1, 4, 4))
+OPTIONS = {"causal": True, "window": 3, "softcap": 2.0, "scale": 0.7, "alibi": (0.5, 0.25, 0.125, 0.0625)}
+BIASED = drawn(2, 4, 4, 4, 2, 2, 3, bias=(1, 4, 1, 4), mask=(2, 1, 4, 4), sinks=True)
 ONE_TOKEN = drawn(2, 1, 3, 1, 1, 1, 1, mask=(2, 1, 1, 3))
 DROPPED = drawn(2, 5, 5, 4, 2, 3, 2, bias=(2, 1, 5, 5), mask=(1, 4, 5, 5), dropout=True)
 

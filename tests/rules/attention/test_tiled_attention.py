@@ -8,7 +8,7 @@ from rules.refusals import refuses
 
 import handgrad as hg
 from handgrad import rules
-from handgrad.rules.attention._scores import Options
+from handgrad.rules.attention._arguments import Options
 from handgrad.rules.attention._tiles import Tiles
 
 

@@ -20,7 +20,7 @@ from handgrad.layers.layer import Layer, composed, from_rule, placed
 from handgrad.layers.linear.linear import Initializer, LinearParams, linear
 from handgrad.layers.linear.lora import LoraParams, lora_linear
 from handgrad.rule import Rule
-from handgrad.rules.attention._scores import check_options
+from handgrad.rules.attention._arguments import check_options
 from handgrad.rules.attention._tiles import is_worth_tiling
 
 __all__ = ["MultiHeadAttentionParams", "multi_head_attention"]
