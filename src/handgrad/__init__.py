@@ -68,6 +68,7 @@ from handgrad.layers import (
     Loss as Loss,
     PolicyTarget as PolicyTarget,
     Sequences as Sequences,
+    Tokens as Tokens,
     TransducerTarget as TransducerTarget,
     TransportTarget as TransportTarget,
     absolute_error as absolute_error,
