@@ -137,6 +137,7 @@ from handgrad.layers import (
     mish as mish,
     mixture_of_experts as mixture_of_experts,
     multi_head_attention as multi_head_attention,
+    multi_head_latent_attention as multi_head_latent_attention,
     poisson_loss as poisson_loss,
     position_embedding as position_embedding,
     ppo_loss as ppo_loss,

@@ -7,6 +7,7 @@ from handgrad.layers.activations.self_gated import *
 from handgrad.layers.activations.smooth import *
 from handgrad.layers.activations.softmax import *
 from handgrad.layers.attention.attention import *
+from handgrad.layers.attention.latent import *
 from handgrad.layers.attention.tokens import *
 from handgrad.layers.images.convolution import *
 from handgrad.layers.images.flatten import *

@@ -1,7 +1,6 @@
 """multi_head_attention: every token attends to the tokens that it may see."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -9,29 +8,17 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from handgrad import rules
-from handgrad.checks import (
-    InputError,
-    check_array,
-    check_choice,
-    check_count,
-    check_params,
-    check_positive,
-    check_residuals,
-    describe,
-)
+from handgrad.checks import InputError, check_array, check_choice, check_count, check_params, check_residuals, describe
+from handgrad.layers.attention._heads import AttentionResiduals, Form, of_heads, rotary_rule, turned
 from handgrad.layers.attention.tokens import Tokens, scores_mask
-from handgrad.layers.layer import Layer, check_layer, composed, from_rule, placed
+from handgrad.layers.layer import Layer, check_layer, composed, placed
 from handgrad.layers.linear.linear import Initializer, LinearParams, linear
 from handgrad.layers.linear.lora import LoraParams, lora_linear
-from handgrad.rule import Rule
 from handgrad.rules.attention._arguments import check_options
-from handgrad.rules.attention._tiles import is_worth_tiling
 
 __all__ = ["MultiHeadAttentionParams", "multi_head_attention"]
 
 Features = Float[Array, "batch tokens n"]
-Heads = Float[Array, "batch tokens heads n"]
-AttentionResiduals = rules.AttentionResiduals | rules.TiledAttentionResiduals
 ProjectionParams = LinearParams | LoraParams
 ProjectionResiduals = rules.LinearResiduals | rules.LoraLinearResiduals
 
@@ -56,15 +43,6 @@ class MultiHeadAttentionParams(NamedTuple):
     sinks: Array | None = None
 
 
-@jax.tree_util.register_static
-@dataclass(frozen=True)
-class _Form:
-    """Which fields of Tokens there were; none of them for an x that is an array."""
-
-    tokens: bool = False
-    context: bool = False
-
-
 class MultiHeadAttentionResiduals(NamedTuple):
     """What each of the layers inside keeps; `normed` and `rotated` are of queries and keys, or None; and x's form."""
 
@@ -75,7 +53,7 @@ class MultiHeadAttentionResiduals(NamedTuple):
     rotated: tuple[rules.RotaryResiduals, rules.RotaryResiduals] | None
     attention: AttentionResiduals
     output: ProjectionResiduals
-    form: _Form
+    form: Form
 
 
 class Projections(NamedTuple):
@@ -148,9 +126,9 @@ def multi_head_attention(
     check_choice(where, "bias", bias, (True, False, "qkv"))
     check_choice(where, "sinks", sinks, (None, "learned", "zero"))
     slopes = (rules.alibi_slopes(heads) if alibi is True else tuple(alibi)) if alibi else None
-    check_options(where, heads, 1, None, causal, window, softcap, dropout, slopes)
+    check_options(where, (heads, 1), None, causal, window, softcap, dropout, slopes)
     options = {"causal": causal, "window": window, "softcap": softcap, "dropout": dropout, "alibi": slopes}
-    turning = None if rotary is None else _rotary_rule(where, rotary)
+    turning = None if rotary is None else rotary_rule(where, rotary)
     norms = None if qk_norm is None else _norms(where, qk_norm)
 
     def projections(X: Features | jax.ShapeDtypeStruct, context: Features | jax.ShapeDtypeStruct) -> Projections:
@@ -178,7 +156,7 @@ def multi_head_attention(
         return head_size or X.shape[2] // heads
 
     def init(key: PRNGKeyArray, x: PyTree) -> MultiHeadAttentionParams:
-        x, _ = _tokens(x)
+        x, _ = Form.of(x)
         context = x.X if x.context is None else x.context
         layers, size = projections(x.X, context), size_of(x.X)
         merged = jax.ShapeDtypeStruct((*x.X.shape[:2], heads * size), x.X.dtype)
@@ -195,7 +173,7 @@ def multi_head_attention(
         params: MultiHeadAttentionParams, x: PyTree, key: PRNGKeyArray | None = None
     ) -> tuple[Features, MultiHeadAttentionResiduals]:
         check_params(where, params, MultiHeadAttentionParams)
-        x, form = _tokens(x)
+        x, form = Form.of(x)
         X, context = x.X, x.context if form.context else x.X
         layers, size = projections(X, context), size_of(X)
         mask = scores_mask(where, x, context.shape[1])
@@ -208,10 +186,10 @@ def multi_head_attention(
             (Q, of_Q), (K, of_K) = norms[0].forward(params.query_norm, Q), norms[1].forward(params.key_norm, K)
             normed = of_Q, of_K
         if turning is not None:
-            turns = (_rotary(turning, at) for at in (x.positions, None if form.context else x.positions))
+            turns = (turned(turning, at) for at in (x.positions, None if form.context else x.positions))
             (Q, of_Q), (K, of_K) = (turn.forward((), A) for turn, A in zip(turns, (Q, K), strict=True))
             rotated = of_Q, of_K
-        attend = placed("attention", _of_heads(tile, options, mask))
+        attend = of_heads(tile, options, mask)
         of_sinks = jnp.zeros(heads, Q.dtype) if sinks == "zero" else params.sinks
         Y, attention = attend.forward(of_sinks, (Q, K, V) if x.bias is None else (Q, K, V, x.bias), key)
         y, output = layers.output.forward(params.output, Y.reshape(*X.shape[:2], heads * size))
@@ -222,7 +200,7 @@ def multi_head_attention(
         X, context = residuals.query.X, residuals.key.X
         layers, size = projections(X, context), size_of(X)
         dY, doutput = layers.output.backward(residuals.output, dy)
-        attend = _of_heads(tile, options, None)
+        attend = of_heads(tile, options)
         (dQ, dK, dV, *dbias), dsinks = attend.backward(residuals.attention, dY.reshape(*dy.shape[:2], heads, size))
         if turning is not None and residuals.rotated is not None:
             dQ, dK = (turning.backward(kept, d)[0] for kept, d in zip(residuals.rotated, (dQ, dK), strict=True))
@@ -243,52 +221,9 @@ def multi_head_attention(
     return composed(init, forward, backward)
 
 
-def _tokens(x: PyTree) -> tuple[Tokens, _Form]:
-    """x as Tokens, and which it was."""
-    return (x, _Form(True, x.context is not None)) if isinstance(x, Tokens) else (Tokens(x), _Form())
-
-
-def _of_heads(tile: int | None, options: Mapping[str, Any], mask: Array | None) -> Layer:
-    """The attention of (Q, K, V), or (Q, K, V, bias), as a layer, plain or tiled; its parameters are the sinks or
-    None."""
-    plain = rules.attention.with_options(**options)
-    tiled = rules.tiled_attention.with_options(tile=tile, **options)
-
-    def forward(
-        sinks: Array | None, x: tuple[Heads, ...], key: PRNGKeyArray | None = None
-    ) -> tuple[Heads, AttentionResiduals]:
-        in_tiles = tile is not None or is_worth_tiling(x[0].shape[1], x[1].shape[1])
-        bias = x[3] if len(x) > 3 else None
-        return (tiled if in_tiles else plain).forward(*x[:3], bias, mask, key, sinks)
-
-    def backward(residuals: AttentionResiduals, dy: Heads) -> tuple[tuple[Heads, ...], PyTree]:
-        in_tiles = isinstance(residuals, rules.TiledAttentionResiduals)
-        dQ, dK, dV, dbias, _, _, dsinks = (tiled if in_tiles else plain).backward(residuals, dy)
-        return (dQ, dK, dV) if dbias is None else (dQ, dK, dV, dbias), dsinks
-
-    return Layer(lambda key, x: None, forward, backward)
-
-
 def _norms(where: str, qk_norm: Layer) -> tuple[Layer, Layer]:
     """The norms of queries and of keys."""
     check_layer(where, qk_norm)
     if qk_norm.couples is not None:
         raise InputError(f"{where}: qk_norm must not couple the examples of a batch, but {qk_norm.couples}")
     return placed("query_norm", qk_norm), placed("key_norm", qk_norm)
-
-
-def _rotary_rule(where: str, rotary: float | Mapping[str, Any]) -> Rule[..., Array]:
-    """The rotary rule with these options."""
-    if not isinstance(rotary, Mapping):
-        check_positive(where, "rotary", rotary)
-        rotary = {"base": rotary}
-    return rules.rotary.with_options(**rotary)
-
-
-def _rotary(rule: Rule[..., Array], positions: Array | None) -> Layer:
-    """The rotation of queries or keys by their position in the sequence, as a layer."""
-
-    def forward(X: Heads) -> tuple[Heads, rules.RotaryResiduals]:
-        return rule.forward(X, jnp.arange(X.shape[1]) if positions is None else positions)
-
-    return placed("rotary", from_rule(Rule(forward, lambda residuals, dY: rule.backward(residuals, dY)[:1])))

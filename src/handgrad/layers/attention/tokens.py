@@ -141,8 +141,8 @@ def _ids_mask_positions(x: Tokens | Sequences) -> tuple[Array, Array | None, Arr
         return jnp.where(own, ids, 0), own[:, None, None, :], None
     if x.context is not None or x.bias is not None:
         raise InputError(f"{where}: a transformer of ids takes no context and no bias")
-    mask, positions = scores_mask(where, x, tokens), x.positions
-    if mask is not None and x.mask is not mask:  # (batch, tokens)
-        positions = jnp.maximum(jnp.cumsum(x.mask, axis=1) - 1, 0) if positions is None else positions
-        ids = jnp.where(x.mask, ids, 0)  # padding may be any number
+    mask, own, positions = scores_mask(where, x, tokens), x.mask, x.positions
+    if own is not None and own is not mask:  # (batch, tokens)
+        positions = jnp.maximum(jnp.cumsum(own, axis=1) - 1, 0) if positions is None else positions
+        ids = jnp.where(own, ids, 0)  # padding may be any number
     return ids, mask, positions

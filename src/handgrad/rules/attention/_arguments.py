@@ -33,8 +33,7 @@ class Options(NamedTuple):
 
 def check_options(
     where: str,
-    heads: int,
-    n: int,
+    queries: tuple[int, ...],
     scale: float | None,
     causal: bool,
     window: int | None,
@@ -42,7 +41,8 @@ def check_options(
     dropout: float,
     alibi: Sequence[float] | None = None,
 ) -> Options:
-    """Every option is what it should be; a scale of None is 1 / √n."""
+    """Every option is what it should be, for queries of shape (..., heads, n); a scale of None is 1 / √n."""
+    *_, heads, n = queries
     if scale is not None:
         check_positive(where, "scale", scale)
     if not isinstance(causal, bool):

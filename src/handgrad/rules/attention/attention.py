@@ -80,7 +80,7 @@ def attention_forward(
     """
     where = "attention_forward"
     given.check_arguments(where, Q, K, V, bias, mask, key, sinks)
-    options = given.check_options(where, *Q.shape[2:], scale, causal, window, softcap, dropout, alibi)
+    options = given.check_options(where, Q.shape, scale, causal, window, softcap, dropout, alibi)
     dtype, (keys, kv_heads) = jnp.result_type(Q, K, V), K.shape[1:3]
     Q, K, V = shared.without_hidden(Q, K, V, mask)
     i, j = jnp.arange(Q.shape[1]), jnp.arange(keys)
@@ -123,7 +123,7 @@ def attention_backward(
     Q, K, V, bias, P, key, sinks, P_sinks = check_residuals(where, residuals, AttentionResiduals)
     dtype, (keys, kv_heads) = jnp.result_type(Q, K, V), K.shape[1:3]
     check_cotangent(where, dY, (*Q.shape[:3], V.shape[3]), dtype)
-    options = given.check_options(where, *Q.shape[2:], scale, causal, window, softcap, dropout, alibi)
+    options = given.check_options(where, Q.shape, scale, causal, window, softcap, dropout, alibi)
     i, j = jnp.arange(Q.shape[1]), jnp.arange(keys)
     Q_, K_, V_ = shared.grouped(Q, kv_heads), jnp.swapaxes(K, 1, 2), jnp.swapaxes(V, 1, 2)
     dY = shared.grouped(dY, kv_heads)

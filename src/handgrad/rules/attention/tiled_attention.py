@@ -72,7 +72,7 @@ def tiled_attention_forward(
     """
     where = "tiled_attention_forward"
     given.check_arguments(where, Q, K, V, bias, mask, key, sinks)
-    options = given.check_options(where, *Q.shape[2:], scale, causal, window, softcap, dropout, alibi)
+    options = given.check_options(where, Q.shape, scale, causal, window, softcap, dropout, alibi)
     tiles, dtype = tiles_of(where, Q, K, tile), jnp.result_type(Q, K, V)
     wide = accumulator(Q, K, V) if bias is None else accumulator(Q, K, V, bias)
     (Q_, K_, V_), B, seen = grouped(tiles, Q, K, V, bias, mask)
@@ -120,7 +120,7 @@ def tiled_attention_backward(
     where = "tiled_attention_backward"
     Q, K, V, bias, mask, key, sinks, Y, M, total = check_residuals(where, residuals, TiledAttentionResiduals)
     check_cotangent(where, dY, Y.shape, Y.dtype)
-    options = given.check_options(where, *Q.shape[2:], scale, causal, window, softcap, dropout, alibi)
+    options = given.check_options(where, Q.shape, scale, causal, window, softcap, dropout, alibi)
     tiles, dtype = tiles_of(where, Q, K, tile), Y.dtype
     (Q_, K_, V_), B, seen = grouped(tiles, Q, K, V, bias, mask)
     D = jnp.sum(dY.astype(accumulator(Y)) * Y, axis=-1, keepdims=True)
