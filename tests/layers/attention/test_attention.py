@@ -41,7 +41,7 @@ def test_init():
     assert shapes(params[:4]) == [((8, 8), (8,))] * 4
     assert params[4:] == (None, None, None)
     assert not np.array_equal(params.query.W, params.key.W)
-    assert not any(np.asarray(p.b).any() for p in params)
+    assert not any(np.asarray(p.b).any() for p in params[:4])
     x = jax.ShapeDtypeStruct(X.shape, "float32")
     params = jax.eval_shape(multi_head_attention(4, kv_heads=2, bias=False).init, KEY, x)
     assert shapes(params[:4]) == [((8, 8), None), ((8, 4), None), ((8, 4), None), ((8, 8), None)]

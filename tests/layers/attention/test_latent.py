@@ -97,6 +97,7 @@ def test_refusals():
             f"{where}: x must have shape .*": lambda: LAYER.init(jax.random.key(0), X[0]),
         }
     )
+    odd = multi_head_latent_attention(2, kv_rank=2, head_size=2, rotary_size=3)
+    params = drawn(odd, X)
     with pytest.raises(hg.InputError, match="with an even n"):
-        odd = multi_head_latent_attention(2, kv_rank=2, head_size=2, rotary_size=3)
-        jax.eval_shape(odd.forward, drawn(odd, X), X)
+        odd.forward(params, X)
