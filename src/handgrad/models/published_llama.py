@@ -65,15 +65,16 @@ def _scaling(where: str, rotary: Mapping[str, Any], max_tokens: int | None) -> R
     kind = rotary.get("rope_type", rotary.get("type", "default"))
     if kind == "default":
         return None
-    factor, tokens = rotary["factor"], rotary.get("original_max_position_embeddings", max_tokens)
+    factor, tokens = rotary.get("factor"), rotary.get("original_max_position_embeddings", max_tokens)
+    for name, value in (("factor", factor), ("original_max_position_embeddings", tokens or kind == "linear")):
+        if not value:
+            raise InputError(f"{where}: rope_scaling must have {name}, got none")
     if kind == "linear":
         return LinearScaling(factor)
-    if tokens is None:
-        raise InputError(f"{where}: rope_scaling must have original_max_position_embeddings, got none")
     if kind == "dynamic":
         return NtkScaling(factor, tokens)
     if kind == "llama3":
-        return Llama3Scaling(factor, tokens, rotary["low_freq_factor"], rotary["high_freq_factor"])
+        return Llama3Scaling(factor, tokens, rotary.get("low_freq_factor", 1.0), rotary.get("high_freq_factor", 4.0))
     if kind == "yarn":
         size, m, m_all = (rotary.get(name) for name in ("attention_factor", "mscale", "mscale_all_dim"))
         if size is None and m and m_all:
