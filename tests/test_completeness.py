@@ -39,6 +39,8 @@ COMPOSED = {
     "sequences/gated_linear_attention",
     "sequences/retention",
     "sequences/rwkv_time_mixing",
+    "attention/latent",
+    "attention/tokens",
     "sequences/sequences",
     "sequences/tied",
     "structure/auxiliary",

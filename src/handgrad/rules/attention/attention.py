@@ -94,7 +94,7 @@ def attention_forward(
     total = jnp.sum(E, axis=-1, keepdims=True) + E_sink
     P = shared.normalized(E, Z, total).astype(dtype)
     Y = product("bgrts,bgsn->bgrtn", shared.dropped(P, key, i, j, options), jnp.swapaxes(V, 1, 2))
-    P_sinks = None if sinks is None else shared.ungrouped(E_sink / total)
+    P_sinks = None if sinks is None else shared.ungrouped(shared.normalized(E_sink, sink, total))
     return shared.ungrouped(Y).astype(dtype), AttentionResiduals(Q, K, V, bias, P, key, sinks, P_sinks)
 
 

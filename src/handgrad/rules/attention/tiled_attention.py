@@ -153,7 +153,8 @@ def tiled_attention_backward(
     dQ = tiles.to_queries(options.scale * dQ).astype(Q.dtype)
     dK, dV = tiles.to_keys(options.scale * dK).astype(K.dtype), tiles.to_keys(dV).astype(V.dtype)
     dbias = None if bias is None or dB is None else tiles.to_scores(dB, bias.shape[1]).astype(bias.dtype)
-    P_sinks = None if sinks is None else shared.exponential(sinks.astype(M.dtype).reshape(1, 1, -1, 1), M) / total
+    sink = tiles.to_queries(shared.sink_logits(Q_, sinks, M.dtype))
+    P_sinks = shared.normalized(shared.exponential(sink, M), sink, total)
     return dQ, dK, dV, dbias, None, None, shared.sinks_factor(P_sinks, D, sinks)
 
 
