@@ -29,6 +29,7 @@ TEXT = layers.Sequences(STEPS, np.array([3, 1, 2, 3, 2]))
 
 PADDED = layers.Sequences(IDS, TEXT.lengths)
 ATTENTION = layers.multi_head_attention(2)
+LATENT = layers.multi_head_latent_attention(2, kv_rank=3, head_size=2, rotary_size=2)
 
 LINEAR, HALF = hg.linear(4), hg.linear(2)
 MEETING, HALF_MEETING = hg.chain(LINEAR, layers.batch_norm()), hg.chain(HALF, layers.batch_norm())

@@ -105,6 +105,13 @@ def test_a_padded_batch(name):
     assert_close(*run(params), 1e-11)
 
 
+def test_blocks_keep_no_mask_of_their_own():
+    """Of all blocks one, (2, 1, 1, 5), also where tiles need it in the backward pass."""
+    model = gpt2(dataclasses.replace(GPT2, tile=2))
+    _, residuals = jax.eval_shape(model.forward, made("gpt2")[1], PADDED["gpt2"][1])
+    assert [leaf.shape for leaf in jax.tree.leaves(residuals) if leaf.dtype == bool] == [(2, 1, 1, 5)]
+
+
 def test_padded_batches_are_refused_that_are_not():
     model, _ = made("gpt2")
     params, mask = made("gpt2")[1], np.ones((2, 5), bool)

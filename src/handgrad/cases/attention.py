@@ -59,7 +59,8 @@ def speed_and_size(i: int, n: int, base: float, scaling: Any, tokens: int) -> tu
     speed = base ** (-2 * i / n)
     if scaling is None:
         return speed, 1.0
-    factor, original = scaling.factor, getattr(scaling, "original_tokens", None)
+    factor = scaling.factor
+    original: Any = getattr(scaling, "original_tokens", None)
     if isinstance(scaling, rules.LinearScaling):
         return 1 / (factor * base ** (2 * i / n)), 1.0
     if isinstance(scaling, rules.NtkScaling):

@@ -65,7 +65,8 @@ def _scaling(where: str, rotary: Mapping[str, Any], max_tokens: int | None) -> R
     kind = rotary.get("rope_type", rotary.get("type", "default"))
     if kind == "default":
         return None
-    factor, tokens = rotary.get("factor"), rotary.get("original_max_position_embeddings", max_tokens)
+    factor: Any = rotary.get("factor")
+    tokens = rotary.get("original_max_position_embeddings", max_tokens)
     for name, value in (("factor", factor), ("original_max_position_embeddings", tokens or kind == "linear")):
         if not value:
             raise InputError(f"{where}: rope_scaling must have {name}, got none")

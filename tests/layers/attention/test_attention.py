@@ -142,11 +142,12 @@ def by_definition(params, x):
 
 def test_tokens():
     """Masks of keys and of scores, positions, a bias and a context (4 tokens of 6 features), and all options of heads:
-    values, and every gradient. Of the second example no key may be seen: zeros, and no gradient."""
+    values, and every gradient, examples weighted in the parameters'. Of the second example no key may be seen: zeros,
+    and no gradient."""
     layer = multi_head_attention(2, kv_heads=1, rotary=100.0, alibi=True, qk_norm=hg.rms_norm(), sinks="learned")
     mask, bias = RNG.uniform(size=(3, 2, 5, 5)) < 0.6, RNG.standard_normal((1, 2, 1, 5))
     alone = TOKENS._replace(context=None, mask=mask, bias=bias)
-    given = [(x, drawn(layer, x)) for x in (TOKENS, alone)]
+    given, w = [(x, drawn(layer, x)) for x in (TOKENS, alone)], np.array([0.5, 2.0, -1.0])
 
     @jax.jit
     def both(given):
@@ -163,7 +164,8 @@ def test_tokens():
                 expected, pullback = jax.vjp(plain, params, *floats)
                 found = [dx.X, dx.bias] if x.context is None else [dx.X, dx.bias, dx.context]
                 assert (dx.mask, dx.positions, dx.context is None) == (None, None, x.context is None)
-                pairs.append(((y, (hg.materialize(dparams), *found)), (expected, pullback(TARGET))))
+                (dparams_of_w, *_), (_, *rest) = pullback(TARGET * w[:, None, None]), pullback(TARGET)
+                pairs.append(((y, (hg.materialize(dparams, w), *found)), (expected, (dparams_of_w, *rest))))
         return pairs
 
     found = both(given)

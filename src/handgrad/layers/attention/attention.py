@@ -162,12 +162,13 @@ def multi_head_attention(
         merged = jax.ShapeDtypeStruct((*x.X.shape[:2], heads * size), x.X.dtype)
         keys, inputs = jax.random.split(key, 4), (x.X, context, context, merged)
         each = [layer.init(k, A) for layer, k, A in zip(layers, keys, inputs, strict=True)]
-        of_norms = []
-        for i, norm in enumerate(norms or ()):
-            of_head = jax.ShapeDtypeStruct((*x.X.shape[:2], heads, size), x.X.dtype)
-            of_norms.append(norm.init(jax.random.fold_in(key, i), of_head))
+        of_head = jax.ShapeDtypeStruct((*x.X.shape[:2], heads, size), x.X.dtype)
+        of_norms = [norm.init(jax.random.fold_in(key, i), of_head) for i, norm in enumerate(norms or ())] or (
+            None,
+            None,
+        )
         of_sinks = jnp.zeros(heads, jax.dtypes.canonicalize_dtype(x.X.dtype)) if sinks == "learned" else None
-        return MultiHeadAttentionParams(*each, *(of_norms or (None, None)), of_sinks)
+        return MultiHeadAttentionParams._make((*each, *of_norms, of_sinks))
 
     def forward(
         params: MultiHeadAttentionParams, x: PyTree, key: PRNGKeyArray | None = None
@@ -216,7 +217,7 @@ def multi_head_attention(
         dX, dcontext = (dx_q, dx_k + dx_v) if residuals.form.context else (dx_q + dx_k + dx_v, None)
         dx = Tokens(dX, context=dcontext, bias=next(iter(dbias), None)) if residuals.form.tokens else dX
         of_sinks = dsinks if sinks == "learned" else None
-        return dx, MultiHeadAttentionParams(dquery, dkey, dvalue, doutput, *dnorms, of_sinks)
+        return dx, MultiHeadAttentionParams(dquery, dkey, dvalue, doutput, dnorms[0], dnorms[1], of_sinks)
 
     return composed(init, forward, backward)
 
