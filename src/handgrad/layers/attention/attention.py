@@ -168,7 +168,7 @@ def multi_head_attention(
             None,
         )
         of_sinks = jnp.zeros(heads, jax.dtypes.canonicalize_dtype(x.X.dtype)) if sinks == "learned" else None
-        return MultiHeadAttentionParams._make((*each, *of_norms, of_sinks))
+        return MultiHeadAttentionParams._make((*each, *(of_norms or (None, None)), of_sinks))
 
     def forward(
         params: MultiHeadAttentionParams, x: PyTree, key: PRNGKeyArray | None = None
