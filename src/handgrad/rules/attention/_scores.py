@@ -131,7 +131,7 @@ def exponential(Z: Array, M: Array) -> Array:
     return jnp.exp(Z - jnp.where(jnp.isneginf(M), 0, M))
 
 
-def normalized(E: Scores, Z: Scores, total: Array) -> Scores:
+def normalized(E: Array, Z: Array, total: Array) -> Array:
     """P = E / total, and 0 where Z = −∞, where total may be 0 (a query that sees no key) or NaN as well."""
     return jnp.where(jnp.isneginf(Z), 0, E / jnp.where(total == 0, 1, total))
 
