@@ -235,6 +235,15 @@ def test_refusals():
         of_five: hg.Tokens(X, np.ones((3, 4), bool)),
         "x.context must have shape .*": hg.Tokens(X, context=X[0]),
     }
+    learned = multi_head_attention(4, sinks="learned")
+    assert_refused(
+        {
+            "multi_head_attention: params.sinks must be parameters, got NoneType": lambda: learned.forward(params, X),
+            "multi_head_attention: params.key_norm must be None, got float64 .*": lambda: FOUR.forward(
+                params._replace(key_norm=X), X
+            ),
+        }
+    )
     for sentence, x in told.items():
         assert_refused({f"multi_head_attention: {sentence}": lambda x=x: FOUR.forward(params, x)})
     of_two = drawn(multi_head_attention(4, kv_heads=2), X)

@@ -9,11 +9,12 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from handgrad import rules
 from handgrad.checks import InputError, check_array, check_choice, check_count, check_params, check_residuals, describe
-from handgrad.layers.attention._heads import AttentionResiduals, Form, of_heads, rotary_rule, turned
+from handgrad.layers.attention._heads import AttentionResiduals, Form, Heads, of_heads, rotary_rule, turned
 from handgrad.layers.attention.tokens import Tokens, scores_mask
 from handgrad.layers.layer import Layer, check_layer, composed, placed
 from handgrad.layers.linear.linear import Initializer, LinearParams, linear
 from handgrad.layers.linear.lora import LoraParams, lora_linear
+from handgrad.rule import Rule
 from handgrad.rules.attention._arguments import check_options
 
 __all__ = ["MultiHeadAttentionParams", "multi_head_attention"]
@@ -49,8 +50,8 @@ class MultiHeadAttentionResiduals(NamedTuple):
     query: ProjectionResiduals
     key: ProjectionResiduals
     value: ProjectionResiduals
-    normed: tuple[PyTree, PyTree] | None
-    rotated: tuple[rules.RotaryResiduals, rules.RotaryResiduals] | None
+    normed: tuple[PyTree, ...] | None
+    rotated: tuple[rules.RotaryResiduals, ...] | None
     attention: AttentionResiduals
     output: ProjectionResiduals
     form: Form
@@ -163,10 +164,7 @@ def multi_head_attention(
         keys, inputs = jax.random.split(key, 4), (x.X, context, context, merged)
         each = [layer.init(k, A) for layer, k, A in zip(layers, keys, inputs, strict=True)]
         of_head = jax.ShapeDtypeStruct((*x.X.shape[:2], heads, size), x.X.dtype)
-        of_norms = [norm.init(jax.random.fold_in(key, i), of_head) for i, norm in enumerate(norms or ())] or (
-            None,
-            None,
-        )
+        of_norms = [norm.init(jax.random.fold_in(key, i), of_head) for i, norm in enumerate(norms or ())]
         of_sinks = jnp.zeros(heads, jax.dtypes.canonicalize_dtype(x.X.dtype)) if sinks == "learned" else None
         return MultiHeadAttentionParams._make((*each, *(of_norms or (None, None)), of_sinks))
 
@@ -174,6 +172,10 @@ def multi_head_attention(
         params: MultiHeadAttentionParams, x: PyTree, key: PRNGKeyArray | None = None
     ) -> tuple[Features, MultiHeadAttentionResiduals]:
         check_params(where, params, MultiHeadAttentionParams)
+        for name, wanted in (("query_norm", norms), ("key_norm", norms), ("sinks", sinks == "learned" or None)):
+            if (getattr(params, name) is None) != (wanted is None):
+                expected = "None" if wanted is None else "parameters"
+                raise InputError(f"{where}: params.{name} must be {expected}, got {describe(getattr(params, name))}")
         x, form = Form.of(x)
         X, context = x.X, x.context if form.context else x.X
         layers, size = projections(X, context), size_of(X)
@@ -182,14 +184,9 @@ def multi_head_attention(
         projected = zip(layers[:3], params[:3], (X, context, context), strict=True)
         (Q, query), (K, of_key), (V, value) = (layer.forward(p, A) for layer, p, A in projected)
         Q, K, V = (A.reshape(*A.shape[:2], A.shape[2] // size, size) for A in (Q, K, V))
-        normed = rotated = None
-        if norms is not None:
-            (Q, of_Q), (K, of_K) = norms[0].forward(params.query_norm, Q), norms[1].forward(params.key_norm, K)
-            normed = of_Q, of_K
-        if turning is not None:
-            turns = (turned(turning, at) for at in (x.positions, None if form.context else x.positions))
-            (Q, of_Q), (K, of_K) = (turn.forward((), A) for turn, A in zip(turns, (Q, K), strict=True))
-            rotated = of_Q, of_K
+        own = (x.positions, None if form.context else x.positions)
+        (Q, K), normed = _normed(norms, (params.query_norm, params.key_norm), (Q, K))
+        (Q, K), rotated = _rotated(turning, own, (Q, K))
         attend = of_heads(tile, options, mask)
         of_sinks = jnp.zeros(heads, Q.dtype) if sinks == "zero" else params.sinks
         Y, attention = attend.forward(of_sinks, (Q, K, V) if x.bias is None else (Q, K, V, x.bias), key)
@@ -207,8 +204,8 @@ def multi_head_attention(
             dQ, dK = (turning.backward(kept, d)[0] for kept, d in zip(residuals.rotated, (dQ, dK), strict=True))
         dnorms = None, None
         if norms is not None and residuals.normed is not None:
-            back = (norm.backward(*one) for norm, *one in zip(norms, residuals.normed, (dQ, dK), strict=True))
-            (dQ, dK), dnorms = zip(*back, strict=True)
+            pairs = [norm.backward(*one) for norm, *one in zip(norms, residuals.normed, (dQ, dK), strict=True)]
+            (dQ, dK), dnorms = zip(*pairs, strict=True)
         d, kept = (dQ, dK, dV), (residuals.query, residuals.key, residuals.value)
         rows = (A.reshape(*A.shape[:2], A.shape[2] * size) for A in d)
         (dx_q, dquery), (dx_k, dkey), (dx_v, dvalue) = (
@@ -228,3 +225,25 @@ def _norms(where: str, qk_norm: Layer) -> tuple[Layer, Layer]:
     if qk_norm.couples is not None:
         raise InputError(f"{where}: qk_norm must not couple the examples of a batch, but {qk_norm.couples}")
     return placed("query_norm", qk_norm), placed("key_norm", qk_norm)
+
+
+def _normed(
+    norms: tuple[Layer, Layer] | None, params: tuple[PyTree, PyTree], both: tuple[Heads, Heads]
+) -> tuple[tuple[Heads, ...], tuple[PyTree, ...] | None]:
+    """Queries and keys through their norms, if there are any, and what these keep."""
+    if norms is None:
+        return both, None
+    pairs = [norm.forward(*one) for norm, *one in zip(norms, params, both, strict=True)]
+    both, kept = zip(*pairs, strict=True)
+    return both, kept
+
+
+def _rotated(
+    rule: Rule[..., Array] | None, positions: tuple[Array | None, Array | None], both: tuple[Heads, ...]
+) -> tuple[tuple[Heads, ...], tuple[rules.RotaryResiduals, ...] | None]:
+    """Queries and keys, rotated if there is a rule to do it, and what it keeps."""
+    if rule is None:
+        return both, None
+    pairs = [turned(rule, own).forward((), A) for own, A in zip(positions, both, strict=True)]
+    both, kept = zip(*pairs, strict=True)
+    return both, kept
