@@ -147,8 +147,9 @@ def of_both(name: str, draw: Draw, tile: int, tests_only: bool = True, **options
     ]
 
 
-OPTIONS = {"causal": True, "window": 3, "softcap": 2.0, "scale": 0.7, "alibi": (0.5, 0.25, 0.125, 0.0625)}
-BIASED = drawn(2, 4, 4, 4, 2, 2, 3, bias=(1, 4, 1, 4), mask=(2, 1, 4, 4), sinks=True)
+OPTIONS = {"causal": True, "window": 3, "softcap": 2.0, "scale": 0.7}
+BIASED = drawn(2, 4, 4, 4, 2, 2, 3, bias=(1, 4, 1, 4), mask=(2, 1, 4, 4))
+WITH_SINKS = drawn(2, 3, 5, 2, 1, 3, 2, mask=(2, 1, 3, 5), sinks=True)
 ONE_TOKEN = drawn(2, 1, 3, 1, 1, 1, 1, mask=(2, 1, 1, 3))
 DROPPED = drawn(2, 5, 5, 4, 2, 3, 2, bias=(2, 1, 5, 5), mask=(1, 4, 5, 5), dropout=True)
 
@@ -164,6 +165,7 @@ CASES = [
     *of_both("cross", drawn(2, 3, 5, 2, 2, 4, 3), 2, tests_only=False),
     *of_both("options", BIASED, 3, tests_only=False, **OPTIONS),
     *of_both("everything", DROPPED, 2, dropout=0.4, **OPTIONS),
+    *of_both("sinks", WITH_SINKS, 2, alibi=(0.5, 0.125)),
     edge(rules.attention, "one-token", ONE_TOKEN, attention),
     edge(rules.tiled_attention, "one-tile", ONE_TOKEN, attention),
     edge(rules.tiled_attention, "many-keys", drawn(1, 1, 520, 1, 1, 1, 1), attention),
