@@ -36,6 +36,8 @@ LAYER_OF = {
 }
 # Layers of other layers, or of several rules: no stem in rules/.
 COMPOSED = {
+    "attention/latent",
+    "attention/tokens",
     "sequences/gated_linear_attention",
     "sequences/retention",
     "sequences/rwkv_time_mixing",

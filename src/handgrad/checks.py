@@ -64,12 +64,13 @@ def quoted(key: str) -> str:
     return repr(key) if not key or set(key) & set(".'\"") else key
 
 
-def check_array(where: str, name: str, value: object, min_ndim: int = 0) -> None:
-    """`value` has a shape, a floating-point dtype and at least `min_ndim` axes."""
+def check_array(where: str, name: str, value: object, min_ndim: int = 0, *, allow_complex: bool = False) -> None:
+    """`value` has a shape, a floating-point dtype, or a complex one, and at least `min_ndim` axes."""
     if not is_array(value):
         raise InputError(f"{where}: {name} must be an array, got {describe(value)}")
-    if not jnp.issubdtype(value.dtype, jnp.floating):
-        raise InputError(f"{where}: {name} must have a floating-point dtype, got {describe(value)}")
+    if not jnp.issubdtype(value.dtype, jnp.inexact if allow_complex else jnp.floating):
+        kind = "floating-point or complex" if allow_complex else "floating-point"
+        raise InputError(f"{where}: {name} must have a {kind} dtype, got {describe(value)}")
     if len(value.shape) < min_ndim:
         axes = "(batch, ..., features)" if min_ndim == 2 else f"at least {min_ndim} axes, the batch first"
         raise InputError(f"{where}: {name} must have shape {axes}, got {describe(value)}")
@@ -116,8 +117,9 @@ def check_cotangent(
 ) -> None:
     """`dY` has the shape and dtype of the output whose cotangent it is; dtype=None accepts any floating-point dtype,
     for rules whose residuals don't have the output's."""
+    kind = jnp.floating if dtype is None else jnp.inexact
     dtype = getattr(dY, "dtype", None) if dtype is None else dtype
-    if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
+    if dtype is None or not jnp.issubdtype(dtype, kind):
         raise InputError(
             f"{where}: {name} must be the cotangent of {of}, of numbers {tuple(shape)}, got {describe(dY)}"
         )

@@ -206,11 +206,11 @@ class Types:
 
 
 def varying_together(tree: PyTree[Array]) -> PyTree[Array]:
-    """Every floating-point array of `tree` made varying along all axes of shard_map that any array varies along."""
+    """Every array of numbers of `tree` made varying along all axes of shard_map that any array varies along."""
     axes = frozenset().union(*(_varying(jax.typeof(leaf)) for leaf in jax.tree.leaves(tree)))
     if not axes:
         return tree
-    return jax.tree.map(lambda leaf: _vary(leaf, axes) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, tree)
+    return jax.tree.map(lambda leaf: _vary(leaf, axes) if jnp.issubdtype(leaf.dtype, jnp.inexact) else leaf, tree)
 
 
 def is_placed(tree: PyTree[Array]) -> bool:

@@ -9,6 +9,20 @@ import two_phase_memory
 from conftest import REPOSITORY
 
 
+def chunked(*names):
+    """At 1,024 steps no more time or memory than the plain scan."""
+
+    def lines(found):
+        assert found["options"]["time"] == 1024
+        for name in names:
+            row = found["rows"][name]
+            assert max(row["time"], row["memory"]) <= 1
+            sizes = f"{row['memory_bytes'] / 2**20:.1f} | {row['scan_memory_bytes'] / 2**20:.1f}"
+            yield f"| {name} | {row['time']:.2f} | {row['memory']:.2f} | {sizes} | {row['apart']:.0e} |"
+
+    return lines
+
+
 def curvature_cost(found):
     mlp, block = found["figures"].values()
     return [f"| {name} | {row['ratio']:.2f} | {block[name]['ratio']:.2f} |" for name, row in mlp.items()]
@@ -88,6 +102,8 @@ def two_phase(found):
     [
         ("curvature", "curvature_cost", curvature_cost),
         ("curvature", "kfac_digits", kfac),
+        ("derivations/sequences/delta_rule", "chunked_scans", chunked("delta rule", "gated delta rule")),
+        ("derivations/sequences/selective_scan", "chunked_scans", chunked("selective scan")),
         ("derivations/losses/linear_cross_entropy", "linear_cross_entropy", linear_cross_entropy),
         ("factors", "per_example_cost", per_example_cost),
         ("derivations/structure/reversible", "reversible_memory", reversible),

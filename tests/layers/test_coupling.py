@@ -27,6 +27,10 @@ NODES = np.random.default_rng(2).standard_normal((5, 3, 3, 4))
 TRANSITIONS = tuple(np.random.default_rng(3).standard_normal(n * (4,)) for n in (2, 1, 1))
 TEXT = layers.Sequences(STEPS, np.array([3, 1, 2, 3, 2]))
 
+PADDED = layers.Sequences(IDS, TEXT.lengths)
+ATTENTION = layers.multi_head_attention(2)
+LATENT = layers.multi_head_latent_attention(2, kv_rank=3, head_size=2, rotary_size=2)
+
 LINEAR, HALF = hg.linear(4), hg.linear(2)
 MEETING, HALF_MEETING = hg.chain(LINEAR, layers.batch_norm()), hg.chain(HALF, layers.batch_norm())
 
@@ -79,6 +83,12 @@ TABLE = {
     "gated_mlp": (layers.gated_mlp(6), STEPS),
     "multi_head_attention": (layers.multi_head_attention(2, causal=True, rotary=100.0), STEPS),
     "multi_head_attention in tiles": (layers.multi_head_attention(2, tile=2, dropout=0.0), STEPS),
+    "multi_head_latent_attention": (
+        layers.multi_head_latent_attention(2, kv_rank=3, head_size=2, rotary_size=2),
+        STEPS,
+    ),
+    "told": (layers.told(ATTENTION, np.arange(15).reshape(5, 1, 1, 3) % 4 > 0), STEPS),
+    "padded": (layers.padded(lambda mask, _: hg.chain(hg.embedding(4, 4), layers.told(ATTENTION, mask))), PADDED),
     "linear_recurrence": (layers.linear_recurrence(), STEPS),
     "linear_attention": (layers.linear_attention(2, chunk=2), STEPS),
     "retention": (layers.retention(2, chunk=2), STEPS),

@@ -18,6 +18,7 @@ BUFFERS = {
         for norm in ("bn1", "layer2.0.downsample.1", "layer2.1.bn2")
         for name in ("running_mean", "running_var", "num_batches_tracked")
     },
+    "qwen": {},
     "lenet5": {},
     "lstm": {},
 }
@@ -57,7 +58,7 @@ def test_each_entry_is_needed_and_none_besides(name):
     for key in state.keys() - tied:
         rest = {other: array for other, array in state.items() if other != key}
         assert what_is_wrong(name, rest).startswith(f"no entry for {key} (")
-    besides = ["h.2.attn.bias", "h.2.ln_1.bias", "layers.0.self_attn.q_proj.bias", "bn3.running_mean", "x"]
+    besides = ["h.2.attn.bias", "h.2.ln_1.bias", "layers.0.mlp.up_proj.bias", "bn3.running_mean", "x"]
     said = what_is_wrong(name, state | dict.fromkeys(besides, np.ones(1)))
     assert said == f"5 entries that no parameter takes, {', '.join(besides)} (strict=False allows it)"
 
@@ -132,6 +133,11 @@ def test_tied_heads():
         assert "lm_head.weight must have shape (11, 4), got" in what_is_wrong("gpt2", state | {"lm_head.weight": other})
     renamed = {"lm_head.weight" if key == "wte.weight" else key: array for key, array in state.items()}
     check_same(loaded("gpt2", renamed), params)
+    _, params, state = made("qwen")
+    table = state["model.embed_tokens.weight"]
+    check_same(loaded("qwen", state | {"lm_head.weight": table}), params)
+    only_head = {name: array for name, array in state.items() if array is not table} | {"lm_head.weight": table}
+    check_same(loaded("qwen", only_head), params)
     for name, key in (("llama", "lm_head.weight"), ("lstm", "decoder.weight")):
         _, params, state = made(name)
         found = loaded(name, {other: array for other, array in state.items() if other != key})

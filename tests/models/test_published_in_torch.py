@@ -3,6 +3,7 @@
 Theirs are functions of the published state: another library, another layout, other names.
 """
 
+import functools
 import math
 
 import jax
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from in_torch import F, torch
-from published_models import GPT2, LLAMA, LSTM, MODELS, RESNET, check_same, made
+from published_models import GPT2, LLAMA, LSTM, MODELS, QWEN, RESNET, check_same, made
 
 import handgrad as hg
 from handgrad.models import from_state, to_state
@@ -72,41 +73,55 @@ def gpt2(state, ids):
     return F.layer_norm(x, (width,), state["ln_f.weight"], state["ln_f.bias"], eps) @ state["wte.weight"].T
 
 
-def llama(state, ids):
-    heads, kv_heads = LLAMA.heads, LLAMA.kv_heads
+def llama(state, ids, config=LLAMA):
+    """And its kin: biases, norms of queries and keys, partial rotation, a window, a tied head."""
+    heads, kv_heads = config.heads, config.kv_heads
     x = F.embedding(ids, state["model.embed_tokens.weight"])
-    size = x.shape[-1] // heads
-    rates = LLAMA.rotary_base ** (-torch.arange(0, size, 2, dtype=x.dtype) / size)
+    size = config.head_size or x.shape[-1] // heads
+    turning = config.rotary_features or size
+    rates = config.rotary_base ** (-torch.arange(0, turning, 2, dtype=x.dtype) / turning)
+    if config.rotary_scaling:  # the first pair has turned 16 / 2π = 2.5 times in 16 tokens: between 1 and 4
+        assert turning == 2
+        smooth = (16 / (2 * math.pi) - 1) / 3
+        rates = (1 - smooth) * rates / 8 + smooth * rates
     angles = torch.arange(ids.shape[1], dtype=x.dtype)[:, None] * rates
 
     def norm(x, weight):
-        return F.rms_norm(x, (x.shape[-1],), weight, LLAMA.eps)
+        return x if weight is None else F.rms_norm(x, (x.shape[-1],), weight, config.eps)
 
     def rotated(t):
+        t, others = t[..., :turning], t[..., turning:]
         one, two = t.chunk(2, dim=-1)
         cos, sin = angles.cos(), angles.sin()
-        return torch.cat([one * cos - two * sin, two * cos + one * sin], -1)
+        return torch.cat([one * cos - two * sin, two * cos + one * sin, others], -1)
 
-    for i in range(LLAMA.blocks):
+    for i in range(config.blocks):
         start = f"model.layers.{i}."
         p = {name.removeprefix(start): value for name, value in state.items() if name.startswith(start)}
         h = norm(x, p["input_layernorm.weight"])
         q, k, v = (
-            (h @ p[f"self_attn.{name}_proj.weight"].T).unflatten(-1, (n, size)).transpose(1, 2)
+            F.linear(h, p[f"self_attn.{name}_proj.weight"], p.get(f"self_attn.{name}_proj.bias"))
+            .unflatten(-1, (n, size))
+            .transpose(1, 2)
             for name, n in (("q", heads), ("k", kv_heads), ("v", kv_heads))
         )
-        k, v = (t.repeat_interleave(heads // kv_heads, 1) for t in (rotated(k), v))
-        scores = rotated(q) @ k.transpose(-1, -2) / math.sqrt(size)
+        q, k = (rotated(norm(t, p.get(f"self_attn.{name}_norm.weight"))) for name, t in (("q", q), ("k", k)))
+        k, v = (t.repeat_interleave(heads // kv_heads, 1) for t in (k, v))
+        scores = q @ k.transpose(-1, -2) / math.sqrt(size)
         allowed = torch.ones(scores.shape[-2:], dtype=torch.bool).tril()
+        if config.window:
+            allowed = allowed.triu(1 - config.window)
         mixed = scores.masked_fill(~allowed, -math.inf).softmax(-1) @ v
         x = x + mixed.transpose(1, 2).flatten(2) @ p["self_attn.o_proj.weight"].T
         h = norm(x, p["post_attention_layernorm.weight"])
         h = F.silu(h @ p["mlp.gate_proj.weight"].T) * (h @ p["mlp.up_proj.weight"].T)
         x = x + h @ p["mlp.down_proj.weight"].T
-    return norm(x, state["model.norm.weight"]) @ state["lm_head.weight"].T
+    head = state.get("lm_head.weight", state["model.embed_tokens.weight"])
+    return norm(x, state["model.norm.weight"]) @ head.T
 
 
 THEIRS = {"lenet5": lenet5, "resnet": resnet, "lstm": lstm_language_model, "gpt2": gpt2, "llama": llama}
+THEIRS["qwen"] = functools.partial(llama, config=QWEN)
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -75,6 +75,61 @@ def test_tiled_attention_and_recomputed_blocks_change_nothing(name):
     assert_close(jax.jit(hg.value_and_grad(tiled, LOSS))(made(name)[1], IDS, LABELS), gradients(name)[0], 1e-12)
 
 
+PADDED = {
+    "gpt2": ({}, hg.Tokens(np.array([[77, 77, 77, 3, 1], [9, 2, 6, 5, 3]]), np.arange(5) >= np.array([[3], [0]]))),
+    "llama": ({"bias": "qkv", "qk_norm": True, "tied": True, "window": 3}, hg.Sequences(IDS, np.array([2, 5]))),
+}
+
+
+@both
+def test_a_padded_batch(name):
+    """Of two tokens before or behind padding: loss and gradients are those of the examples alone, to rounding; with
+    what Qwen has; with blocks that are recomputed, in tiles."""
+    make, config = MODELS[name]
+    options, x = PADDED[name]
+    config = dataclasses.replace(config, **options, blocks=1)
+    model, other = make(config), make(dataclasses.replace(config, residuals="recompute", tile=2))
+    loss, weights = hg.softmax_cross_entropy(ignore_index=-100), np.array([0.3, 0.7])
+    own = np.asarray(x.mask) if name == "gpt2" else np.arange(5) < x.lengths[:, None]
+    labels = np.where(own, LABELS, -100)
+    params = drawn(model, IDS, 0.4)
+
+    @jax.jit
+    def run(params):
+        together = hg.value_and_grad(other, loss)(params, x, labels, weights)
+        run_alone = hg.value_and_grad(model, LOSS)
+        rows = zip(np.asarray(x.X), labels, own, weights, strict=True)
+        alone = [run_alone(params, ids[None, o], target[None, o], w[None]) for ids, target, o, w in rows]
+        return together, jax.tree.map(lambda *a: sum(a), *alone)
+
+    assert_close(*run(params), 1e-11)
+
+
+def test_blocks_keep_no_mask_of_their_own():
+    """Of all blocks one, (2, 1, 1, 5), also where tiles need it in the backward pass."""
+    model = gpt2(dataclasses.replace(GPT2, tile=2))
+    _, residuals = jax.eval_shape(model.forward, made("gpt2")[1], PADDED["gpt2"][1])
+    assert [leaf.shape for leaf in jax.tree.leaves(residuals) if leaf.dtype == bool] == [(2, 1, 1, 5)]
+
+
+def test_padded_batches_are_refused_that_are_not():
+    model, _ = made("gpt2")
+    params, mask = made("gpt2")[1], np.ones((2, 5), bool)
+    assert_refused(
+        {
+            "padded: x.X must be ids of shape .batch, tokens., got float64 .2, 5.": lambda: model.forward(
+                params, hg.Tokens(IDS * 1.0, mask)
+            ),
+            "padded: Sequences must have lengths and no state": lambda: model.forward(params, hg.Sequences(IDS)),
+            "padded: a transformer of ids takes no context and no bias": lambda: model.forward(
+                params, hg.Tokens(IDS, mask, context=IDS)
+            ),
+            "padded: x.lengths must have shape .2,. .*": lambda: model.forward(params, hg.Sequences(IDS, np.ones(3))),
+            "padded: x.mask must have shape .2, 5. .*": lambda: model.forward(params, hg.Tokens(IDS, mask[:, :3])),
+        }
+    )
+
+
 @pytest.mark.slow
 @both
 def test_checker_finds_nothing(name):

@@ -4,7 +4,6 @@ Most matrices are normal numbers plus n I, of condition number 2 to 8: float64 t
 "ill" has the condition number that stands beside it.
 """
 
-import functools
 from functools import partial
 from typing import Any
 
@@ -14,20 +13,9 @@ import numpy as np
 from jaxtyping import Array
 
 from handgrad import rules
-from handgrad.cases.case import Arrays, Case, Draw, Function, Rng, edge, fixed, normal
-
-
-def in_float32(function: Function) -> Function:
-    """A function of JAX's in a dtype that LAPACK has, its outputs in the promoted dtype of its arguments."""
-
-    @functools.wraps(function)
-    def rounded(*arrays: Array, **options: Any) -> Any:
-        dtype = jnp.result_type(*arrays)
-        wide = [a.astype(jnp.promote_types(dtype, jnp.float32)) for a in arrays]
-        outputs = function(*wide, **options)
-        return jax.tree.map(lambda y: y.astype(dtype), tuple(outputs) if isinstance(outputs, tuple) else outputs)
-
-    return rounded
+from handgrad.cases import _matrices
+from handgrad.cases._matrices import SINE, in_float32
+from handgrad.cases.case import Arrays, Case, Draw, Rng, edge, fixed, normal
 
 
 def triangular_solve(A: Array, B: Array, lower: bool = True, unit_diagonal: bool = False) -> Array:
@@ -82,10 +70,31 @@ def positive(*values: float, columns: int | None = None) -> Draw:
     return draw
 
 
-def apart(*shape: int) -> Draw:
+def apart(*shape: int, columns: int | None = None) -> Draw:
     """Singular values near 1, 3, 5, …: no two of them close."""
     m, n = shape[-2:]
-    return lambda rng: (0.2 * rng.standard_normal(shape) + np.eye(m, n) * (1 + 2 * np.arange(n)),)
+    return lambda rng: beside(rng, 0.2 * rng.standard_normal(shape) + np.eye(m, n) * (1 + 2 * np.arange(n)), columns)
+
+
+def equation(m: int, n: int) -> Draw:
+    """A and B with eigenvalues of positive real parts, and C, a batch of two."""
+
+    def draw(rng: Rng) -> Arrays:
+        A, B = (rng.standard_normal((2, k, k)) + 3 * np.eye(k) for k in (m, n))
+        return A, B, rng.standard_normal((2, m, n))
+
+    return draw
+
+
+def thin(batch: int, n: int, r: int, columns: int | None = None) -> Draw:
+    """A diagonal of both signs and two thin matrices."""
+
+    def draw(rng: Rng) -> Arrays:
+        d = rng.uniform(2, 3, (batch, n)) * rng.choice([-1, 1], (batch, n))
+        U, V = beside(rng, 0.5 * rng.standard_normal((batch, n, r)), r)
+        return d, U, V, *beside(rng, U, columns)[1:]
+
+    return draw
 
 
 solve = in_float32(jnp.linalg.solve)
@@ -103,6 +112,13 @@ qr = in_float32(jnp.linalg.qr)
 eigen = in_float32(jnp.linalg.eigh)
 svd = in_float32(partial(jnp.linalg.svd, full_matrices=False))
 exponential = in_float32(jax.scipy.linalg.expm)
+symmetric_function = in_float32(_matrices.symmetric_function)
+square_root, logarithm = in_float32(_matrices.square_root), in_float32(_matrices.logarithm)
+sylvester, lyapunov = in_float32(_matrices.sylvester), in_float32(_matrices.lyapunov)
+discrete_lyapunov = in_float32(_matrices.discrete_lyapunov)
+low_rank_solve = in_float32(lambda d, U, V, B: jnp.linalg.solve(_matrices.low_rank(d, U, V), B))
+low_rank_log_determinant = in_float32(lambda *a: jnp.linalg.slogdet(_matrices.low_rank(*a)))
+least_squares, pseudo_inverse = in_float32(_matrices.least_squares), in_float32(_matrices.pseudo_inverse)
 
 FLOAT32 = (jnp.float32,)  # rounded to bfloat16, a matrix of condition number 1e4 is positive definite no longer
 SINGULAR = [[[1.0, 2.0, 3.0], [2.0, 4.0, 6.0], [1.0, 0.0, 1.0]], [[1.0, 2.0, 0.5], [0.0, 3.0, -1.0], [2.0, 1.0, 1.0]]]
@@ -155,4 +171,27 @@ CASES = [
     Case(rules.svd, "wide", apart(2, 2, 4), svd),
     Case(rules.matrix_exponential, "matrices", normal((2, 3, 3), scale=1 / 3), exponential),
     edge(rules.matrix_exponential, "squared", normal((2, 2, 2), scale=4.0), exponential),
+    Case(rules.symmetric_function, "matrices", positive(1.0, 2.0, 5.0), symmetric_function, {"f": "sqrt"}),
+    edge(rules.symmetric_function, "equal", positive(1.0, 1.0, 2.5), symmetric_function, {"f": "sqrt"}),
+    edge(rules.symmetric_function, "matrices", positive(0.5, 1.0, 3.0), symmetric_function, {"f": "log"}),
+    edge(rules.symmetric_function, "equal", positive(0.5, 2.0, 2.0), symmetric_function, {"f": "log"}),
+    edge(rules.symmetric_function, "matrices", positive(-1.0, 0.5, 2.0), symmetric_function, {"f": "exp"}),
+    edge(rules.symmetric_function, "near", positive(1.0, 1 + 1e-9, 2.0), symmetric_function, {"f": "exp"}),
+    edge(rules.symmetric_function, "matrices", positive(1.0, 2.0, 4.0), symmetric_function, {"f": -0.5}),
+    edge(rules.symmetric_function, "matrices", positive(-1.0, 0.5, 2.0), symmetric_function, {"f": SINE}),
+    edge(rules.symmetric_function, "near", positive(-1.0, 0.5, 0.5 + 1e-5), symmetric_function, {"f": SINE}),
+    Case(rules.matrix_square_root, "matrices", regular(2, 3, 3, diagonal=4), square_root),
+    edge(rules.matrix_square_root, "tokens", regular(2, 2, 2, 2, diagonal=3), square_root),
+    Case(rules.matrix_logarithm, "matrices", regular(2, 3, 3, diagonal=4), logarithm),
+    Case(rules.sylvester, "matrices", equation(3, 2), sylvester),
+    edge(rules.sylvester, "matrices", equation(2, 3), sylvester, {"method": "sign"}),
+    Case(rules.lyapunov, "matrices", regular(2, 3, 3, columns=3), lyapunov),
+    edge(rules.lyapunov, "matrices", regular(2, 2, 2, diagonal=-3, columns=2), lyapunov, {"method": "sign"}),
+    Case(rules.discrete_lyapunov, "matrices", normal((2, 3, 3), (2, 3, 3), scale=0.3), discrete_lyapunov),
+    Case(rules.low_rank_solve, "matrices", thin(2, 4, 2, columns=3), low_rank_solve),
+    Case(rules.low_rank_log_determinant, "matrices", thin(2, 4, 2), low_rank_log_determinant),
+    Case(rules.least_squares, "tall", normal((2, 5, 3), (2, 5, 2)), least_squares),
+    edge(rules.least_squares, "wide", apart(2, 2, 4, columns=1), least_squares),
+    Case(rules.pseudo_inverse, "tall", apart(2, 4, 3), pseudo_inverse),
+    edge(rules.pseudo_inverse, "wide", apart(2, 2, 4), pseudo_inverse, {"rtol": 1e-3}),
 ]

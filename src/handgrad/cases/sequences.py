@@ -28,8 +28,10 @@ def taken(ids: Array, table: Array) -> Array:
     return jnp.take(table, ids, axis=0)
 
 
-def position_embedding(X: Array, table: Array) -> Array:
-    """Every example has the same places."""
+def position_embedding(X: Array, table: Array, positions: Array | None = None) -> Array:
+    """Every example has the same places, or each its own."""
+    if positions is not None:
+        return X + jax.nn.one_hot(positions, len(table), dtype=table.dtype) @ table
     return X + jnp.broadcast_to(table[: X.shape[1]], X.shape)
 
 
@@ -183,6 +185,12 @@ CASES = [
     Case(rules.position_embedding, "shorter", normal((3, 2, 4), (5, 4)), position_embedding),
     edge(rules.position_embedding, "as-long", normal((2, 3, 2), (3, 2)), position_embedding),
     edge(rules.position_embedding, "single", normal((1, 1, 1), (2, 1)), position_embedding),
+    edge(
+        rules.position_embedding,
+        "each-its-own",
+        lambda rng: (*normal((2, 3, 2), (4, 2))(rng), np.array([[0, 0, 1], [3, 0, 1]])),
+        position_embedding,
+    ),
     Case(rules.tied_head, "tokens", normal((3, 2, 4), (5, 4)), tied_head),
     edge(rules.tied_head, "rows", normal((4, 3), (2, 3)), tied_head),
     edge(rules.tied_head, "empty", normal((0, 3), (2, 3)), tied_head),

@@ -8,6 +8,8 @@ from handgrad.layers.activations.self_gated import *
 from handgrad.layers.activations.smooth import *
 from handgrad.layers.activations.softmax import *
 from handgrad.layers.attention.attention import *
+from handgrad.layers.attention.latent import *
+from handgrad.layers.attention.tokens import *
 from handgrad.layers.images.adaptive_pooling import *
 from handgrad.layers.images.convolution import *
 from handgrad.layers.images.flatten import *
@@ -24,10 +26,15 @@ from handgrad.layers.linear.linear import *
 from handgrad.layers.linear.lora import *
 from handgrad.layers.linear_algebra.decompositions import *
 from handgrad.layers.linear_algebra.exponential import *
+from handgrad.layers.linear_algebra.least_squares import *
+from handgrad.layers.linear_algebra.low_rank import *
 from handgrad.layers.linear_algebra.norms import *
+from handgrad.layers.linear_algebra.root_and_logarithm import *
 from handgrad.layers.linear_algebra.scalars import *
 from handgrad.layers.linear_algebra.solve import *
 from handgrad.layers.linear_algebra.spectra import *
+from handgrad.layers.linear_algebra.sylvester import *
+from handgrad.layers.linear_algebra.symmetric_functions import *
 from handgrad.layers.losses.binary import *
 from handgrad.layers.losses.crf import *
 from handgrad.layers.losses.ctc import *

@@ -14,7 +14,12 @@ from handgrad.models.linear_time_language_model import (
     LinearTimeLanguageModelConfig as LinearTimeLanguageModelConfig,
     linear_time_language_model as linear_time_language_model,
 )
-from handgrad.models.llama import LLAMA_STATE as LLAMA_STATE, LlamaConfig as LlamaConfig, llama as llama
+from handgrad.models.llama import (
+    LLAMA_STATE as LLAMA_STATE,
+    LlamaConfig as LlamaConfig,
+    llama as llama,
+    llama_state as llama_state,
+)
 from handgrad.models.lstm_language_model import (
     LstmLanguageModelConfig as LstmLanguageModelConfig,
     lstm_language_model as lstm_language_model,
@@ -22,6 +27,7 @@ from handgrad.models.lstm_language_model import (
 )
 from handgrad.models.mlp import mlp as mlp
 from handgrad.models.published import from_state as from_state, to_state as to_state
+from handgrad.models.published_llama import published_llama as published_llama
 from handgrad.models.random_check import check_random_networks as check_random_networks
 from handgrad.models.random_network import RandomNetwork as RandomNetwork, random_network as random_network
 from handgrad.models.state_table import StateTable as StateTable, Weight as Weight

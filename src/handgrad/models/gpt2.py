@@ -1,7 +1,10 @@
 """gpt2: the decoder of Radford et al. 2019, from the rules alone."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
+
+from jaxtyping import Array
 
 from handgrad.layers import (
     Layer,
@@ -12,10 +15,12 @@ from handgrad.layers import (
     linear,
     lora_linear,
     multi_head_attention,
+    padded,
     position_embedding,
     repeat,
     residual,
     tied_embedding,
+    told,
 )
 from handgrad.models.state_table import StateTable, Weight
 
@@ -52,11 +57,16 @@ def gpt2(config: Gpt2Config = Gpt2Config()) -> Layer:
     """ids (batch, tokens) -> logits (batch, tokens, vocabulary): pre-norm blocks, learned positions, tied head.
 
     Every block is x + attention(norm(x)), then x + mlp(norm(x)), with gelu's tanh form. Names and shapes of the
-    parameters: docs/models.md.
+    parameters: docs/models.md. A padded batch is Tokens(ids, mask) or Sequences(ids, lengths), as `padded` has it.
 
     Raises:
       InputError: heads don't divide the width; at trace time, a sequence longer than `tokens`, and as the layers do.
     """
+    return padded(partial(_gpt2, config))
+
+
+def _gpt2(config: Gpt2Config, mask: Array | None, positions: Array | None) -> Layer:
+    """The model of ids, with what attention and positions are told of them."""
     width, noise = config.width, dropout(config.dropout)
     rank = config.lora_rank
     attention = multi_head_attention(
@@ -67,7 +77,7 @@ def gpt2(config: Gpt2Config = Gpt2Config()) -> Layer:
         return linear(n) if rank is None else lora_linear(n, rank=rank)
 
     block = chain(
-        attention=residual(chain(norm=layer_norm(eps=config.eps), mix=attention, dropout=noise)),
+        attention=residual(chain(norm=layer_norm(eps=config.eps), mix=told(attention, mask), dropout=noise)),
         mlp=residual(
             chain(
                 norm=layer_norm(eps=config.eps),
@@ -79,7 +89,7 @@ def gpt2(config: Gpt2Config = Gpt2Config()) -> Layer:
         ),
     )
     body = chain(
-        positions=position_embedding(config.tokens),
+        positions=told(position_embedding(config.tokens), positions=positions),
         dropout=noise,
         blocks=repeat(block, config.blocks, residuals=config.residuals),
         norm=layer_norm(eps=config.eps),

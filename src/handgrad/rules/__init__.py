@@ -41,10 +41,15 @@ from handgrad.rules.linear.linear import *
 from handgrad.rules.linear.lora import *
 from handgrad.rules.linear_algebra.decompositions import *
 from handgrad.rules.linear_algebra.exponential import *
+from handgrad.rules.linear_algebra.least_squares import *
+from handgrad.rules.linear_algebra.low_rank import *
 from handgrad.rules.linear_algebra.norms import *
+from handgrad.rules.linear_algebra.root_and_logarithm import *
 from handgrad.rules.linear_algebra.scalars import *
 from handgrad.rules.linear_algebra.solve import *
 from handgrad.rules.linear_algebra.spectra import *
+from handgrad.rules.linear_algebra.sylvester import *
+from handgrad.rules.linear_algebra.symmetric_functions import *
 from handgrad.rules.losses.binary import *
 from handgrad.rules.losses.crf import *
 from handgrad.rules.losses.ctc import *

@@ -2,12 +2,12 @@
 numbers has lost its digits. They upcast, compute, and round once at the end."""
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Shaped
+from jaxtyping import Array, Inexact, Shaped
 
 from handgrad.factors.base import accumulator
 
 
-def wide(*arrays: Shaped[Array, "..."]) -> tuple[Float[Array, "..."], ...]:
+def wide(*arrays: Shaped[Array, "..."]) -> tuple[Inexact[Array, "..."], ...]:
     """The arrays in their common dtype, float32 at least; integers as numbers."""
     dtype = accumulator(*arrays)
     return tuple(jnp.asarray(a, dtype) for a in arrays)

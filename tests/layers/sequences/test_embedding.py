@@ -83,6 +83,9 @@ def test_refusals():
         "embedding: params must be EmbeddingParams, got LinearParams": lambda: layer.forward(hg.LinearParams(X), IDS),
         f"embedding: params.table {shape}": lambda: layer.forward(four, IDS),
         f"position_embedding_forward: X {tokens}": lambda: two.forward(drawn(two, X[:, :2]), X),
+        "position_embedding: x must be an array, or Tokens with positions, got Tokens without": (
+            lambda: two.forward(drawn(two, X[:, :2]), hg.Tokens(X[:, :2]))
+        ),
         r"tied_head: x must have a floating-point dtype, got int64 \(2, 3\)": lambda: tied_head(2).init(KEY, IDS),
         f"in layer 1: embedding_forward: {ids}": lambda: behind.forward(((), five), X),
     }

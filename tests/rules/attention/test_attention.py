@@ -236,6 +236,22 @@ def test_rows_hidden_by_a_large_finite_bias(dtype):
             assert error.max() < 16 * float(jnp.finfo(dtype).eps), (error.argmax(), error.max())
 
 
+@both_forms
+def test_sinks_far_away(rule):
+    """A sink at 10⁴ takes all: Y and every gradient are 0, and its own is 0 as well. At −10⁴, or −∞, it is not there,
+    nor a query's that sees nothing; one at 0 is the softmax with 1 + Σ: of zeros, a share of 1 / 8 for each key."""
+    mask = np.ones((1, 1, 7, 7), bool)
+    mask[..., 2, :] = False
+    calls = [(rule, DY, (Q, K, V, None, mask, None, s)) for s in (*(np.full(4, a) for a in (1e4, -1e4, -np.inf)), None)]
+    calls.append((rule, np.ones((2, 7, 4, 7)), (0 * Q, K, IDENTITY, None, None, None, np.zeros(4))))
+    all_of_it, *far, without, (eighths, _) = arrays(together(calls))
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(all_of_it))
+    for Y, (*cotangents, dsinks) in far:
+        assert_same((Y, tuple(cotangents)), (without[0], without[1][:-1]))
+        assert not dsinks.any()
+    np.testing.assert_allclose(eighths, 1 / 8, rtol=1e-15)
+
+
 def test_jax_nn_agrees():
     """In float32, in which jax.nn.dot_product_attention computes its softmax."""
     dY, *given = (a.astype(np.float32) for a in (Q[::-1], Q, K, K[::-1], BIAS))  # values as wide as its keys
@@ -283,6 +299,10 @@ def test_bad_input(rule):
     refuse("mask must have the scores' shape (2, 4, 7, 7)…", Q, K, V, None, MASK[..., :1])
     refuse("mask must be of booleans, got float64…", Q, K, V, None, MASK * 1.0)
     refuse("mask must be of booleans, got list", Q, K, V, None, [[True]])
+    refuse("sinks must have shape (4,) (one for each head), got float64 (2,)", Q, K, V, None, None, None, np.ones(2))
+    refuse("sinks must have a floating-point dtype…", Q, K, V, None, None, None, np.ones(4, int))
+    refuse("alibi must be 4 slopes, one for each head, got (1.0,)", Q, K, V, alibi=(1.0,))
+    refuse("each slope of alibi must be a positive number, got -1", Q, K, V, alibi=(1, 2, 3, -1))
     refuse("key must be a single random key or None, got int", Q, K, V, None, None, 3)
     refuse("key must be a single random key or None…", Q, K, V, None, None, jax.random.split(KEY))
     for option, value, expected in (

@@ -97,6 +97,61 @@ def test_softcap_and_dropout():
     compare(({"softcap": 1.5}, BIAS, MASK, None, with_softcap), ({"dropout": 0.4}, None, None, key, with_dropout))
 
 
+def test_sinks_and_alibi():
+    """A sink as torch users write it: one more column of scores, dropped after the softmax. ALiBi as a float mask."""
+    sinks, slopes = RNG.standard_normal(4), (0.5, 0.25, 0.125, 0.0625)
+    leaves = [leaf(a) for a in (Q, K, V, sinks)]
+    q, k, v = map(repeated, leaves[:3])
+    distance = np.abs(np.subtract.outer(np.arange(5), np.arange(6)))
+    alibi = torch.tensor(-np.multiply.outer(slopes, distance))[None]
+    S = (q @ k.transpose(2, 3) / 3**0.5 + alibi).masked_fill(~torch.tensor(HIDDEN), -torch.inf)
+    P = torch.softmax(torch.cat([S, leaves[3][None, :, None, None].expand(2, 4, 5, 1)], -1), -1)[..., :-1]
+    expected = heads_first(P @ v)
+    expected.backward(torch.tensor(DY))
+    without = F.scaled_dot_product_attention(
+        *map(heads_first, (torch.tensor(Q), torch.tensor(K), torch.tensor(V))), attn_mask=alibi, enable_gqa=True
+    )
+    calls, truths = [], []
+    for rule in (rules.attention, rules.tiled_attention.with_options(tile=4)):
+        rule = rule.with_options(alibi=slopes)
+        calls += [(rule, DY, (Q, K, V, None, HIDDEN, None, sinks)), (rule, DY, (Q, K, V))]
+        truths += [(expected.detach(), [its.grad for its in leaves]), heads_first(without)]
+    found = [(Y, grads) if i % 2 == 0 else Y for i, (Y, grads) in enumerate(together(calls))]
+    assert_close(found, truths)
+
+
+def test_cross_attention_with_padding():
+    """torch.nn.MultiheadAttention of a context of other width, with a key_padding_mask and an additive bias."""
+    x, context, dy = (RNG.standard_normal(shape) for shape in ((3, 5, 8), (3, 4, 6), (3, 5, 8)))
+    bias, mask = RNG.standard_normal((3, 2, 5, 4)), np.arange(4) < np.array([[4], [1], [3]])
+    module = torch.nn.MultiheadAttention(8, 2, kdim=6, vdim=6, batch_first=True, dtype=torch.float64)
+    torch.nn.init.normal_(module.in_proj_bias)
+    its = [leaf(a) for a in (x, context, bias)]
+    padding = torch.tensor(~mask)
+    hidden = torch.zeros(3, 4, dtype=torch.float64).masked_fill(padding, -torch.inf)
+    expected, _ = module(its[0], its[1], its[1], hidden, need_weights=False, attn_mask=its[2].flatten(0, 1))
+    expected.backward(torch.tensor(dy))
+
+    def from_torch(pick):
+        names = "q_proj_weight", "k_proj_weight", "v_proj_weight"
+        W = [pick(w) for w in (*(getattr(module, name) for name in names), module.out_proj.weight)]
+        b = [*np.split(pick(module.in_proj_bias), 3), pick(module.out_proj.bias)]
+        return layers.MultiHeadAttentionParams(*(LinearParams(w.T, c) for w, c in zip(W, b, strict=True)))
+
+    layer = layers.multi_head_attention(2)
+
+    @optimized_jit
+    def both_passes(params, x, dy):
+        y, residuals = layer.forward(params, x)
+        return y, materialize(layer.backward(residuals, dy))
+
+    tokens = layers.Tokens(x, mask, context=context, bias=bias)
+    y, (dx, grads) = both_passes(from_torch(lambda p: p.detach().numpy()), tokens, dy)
+    assert_close((y, dx.X, dx.context, dx.bias), (expected.detach(), *(a.grad for a in its)))
+    theirs = from_torch(lambda p: p.grad.numpy())
+    assert_close(grads._replace(key=grads.key.W), theirs._replace(key=theirs.key.W))  # the key's bias has no gradient
+
+
 @pytest.mark.parametrize(("tile", "bias"), [(None, True), (2, False)], ids=["plain, bias", "tiled, no bias"])
 def test_multi_head_attention(tile, bias):
     """torch keeps query, key and value weights on top of each other, transposed: (3 n, n)."""

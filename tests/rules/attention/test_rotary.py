@@ -78,4 +78,7 @@ def test_bad_input():
     refuse("positions must have shape (3,) or (2, 3) to meet X, got int64 (2,)", X, POSITIONS[:2])
     refuse("positions must have shape (3,) or (2, 3) to meet X, got int64 (1, 3)", X, POSITIONS[None])
     refuse("base must be a positive number, got 0", X, POSITIONS, base=0)
+    refuse("features must be even and at most 6, a head's, got 3", X, POSITIONS, features=3)
+    refuse("features must be even and at most 6, a head's, got 8", X, POSITIONS, features=8)
+    refuse("scaling must be a RotaryScaling, as YarnScaling, or None, got float", X, POSITIONS, scaling=2.0)
     refuse("form must be 'half' or 'interleaved', got 'paper'", X, POSITIONS, form="paper")

@@ -1,14 +1,15 @@
 """What tiling is for: memory that is linear in the tokens. What both forms share is in test_attention.py."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import passes
+from helpers import assert_same, passes
 from rules.refusals import refuses
 
 import handgrad as hg
 from handgrad import rules
-from handgrad.rules.attention._scores import Options
+from handgrad.rules.attention._arguments import Options
 from handgrad.rules.attention._tiles import Tiles
 
 
@@ -39,6 +40,28 @@ def test_tiles_that_are_hidden_altogether_are_never_made(tokens, keys, tile, cau
     made = tiles.visible(Options(1.0, causal, window, None, 0.0))
     assert with_a_key == set(zip(made.query.tolist(), made.key.tolist(), strict=True))
     assert len(made.query) == len(with_a_key)
+
+
+def test_tiles_that_a_static_mask_hides_are_never_made():
+    """Of documents side by side, as a NumPy mask says it: known at trace time. A mask that is traced leaves all."""
+    documents = np.array([0, 0, 0, 0, 1, 1, 2, 2, 2])
+    mask = (documents[:, None] == documents)[None, None]
+    tiles, options = Tiles.of(9, 9, 2), Options(1.0, False, None, None, 0.0)
+    made = tiles.visible(options, mask)
+    assert set(zip(made.query.tolist(), made.key.tolist(), strict=True)) == {
+        (i // 2 * 2, j // 2 * 2) for i, j in np.argwhere(mask[0, 0])
+    }
+    assert len(tiles.visible(options, jnp.asarray(mask)).query) == 25
+    of_keys = np.arange(9)[None, None, None] < 3
+    assert tiles.visible(options, of_keys).key.max() == 2
+    Q, K, V, dY = np.random.default_rng(0).standard_normal((4, 1, 9, 2, 3))
+    rule = rules.tiled_attention.with_options(tile=2)
+
+    @jax.jit
+    def both(traced):
+        return [passes(rule, dY, Q, K, V, None, a) for a in (mask, traced)]
+
+    assert_same(*both(mask))
 
 
 def test_refuses_a_tile_of_nothing():

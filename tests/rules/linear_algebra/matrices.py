@@ -13,8 +13,18 @@ C = RNG.standard_normal((3, 3))
 SPD = X @ X.swapaxes(-1, -2)
 
 SYSTEMS = ("solve", "triangular_solve", "positive_definite_solve")
-SQUARE = ("inverse", "trace", "determinant", "log_determinant", "cholesky", "symmetric_eigen", "matrix_exponential")
-ANY = ("frobenius_norm", "nuclear_norm", "qr", "svd")
+SQUARE = (
+    "inverse",
+    "trace",
+    "determinant",
+    "log_determinant",
+    "cholesky",
+    "symmetric_eigen",
+    "matrix_exponential",
+    "matrix_square_root",
+    "matrix_logarithm",
+)
+ANY = ("frobenius_norm", "nuclear_norm", "qr", "svd", "pseudo_inverse")
 
 
 def orthogonal(n):

@@ -81,11 +81,11 @@ def test_no_steps():
 
 @pytest.mark.slow
 def test_memory_of_states_at_chunks_alone():
-    """1,024 steps: less than a tenth of what every step's state takes."""
+    """1,024 steps: less than an eighth of what every step's state takes."""
     like = [jax.ShapeDtypeStruct(shape, "float32") for shape in ((1, 1024, 2, 64),) * 3 + ((1, 1024, 2),)]
     dY = like[2], jax.ShapeDtypeStruct((1, 2, 64, 64), "float32")
     program = jax.jit(lambda dY, *given: passes(RULE, dY, *given)).lower(dY, *like).compile()
-    assert program.memory_analysis().temp_size_in_bytes < 4 * 1024 * 2 * 64 * 64 / 10
+    assert program.memory_analysis().temp_size_in_bytes < 4 * 1024 * 2 * 64 * 64 / 8
 
 
 def test_delta_rule_of_the_wrong_shape():

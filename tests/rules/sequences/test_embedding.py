@@ -114,7 +114,7 @@ def test_mixed_dtypes(dtype):
         for of_x, of_table in ((dtype, "float32"), ("float32", dtype)):
             given = [((2, 3, 3), of_x), ((5, 3), of_table)]
             arguments = [jax.ShapeDtypeStruct(*of) for of in ((dY, "float32"), *given)]
-            Y, (dX, dtable) = jax.eval_shape(functools.partial(passes, rule), *arguments)
+            Y, (dX, dtable, *_) = jax.eval_shape(functools.partial(passes, rule), *arguments)
             assert (Y.dtype, dX.dtype, dtable.dtype) == ("float32", of_x, of_table)
 
 
@@ -135,5 +135,8 @@ def test_bad_input():
     add("X must have at most 5 tokens, the table's rows, got float64 (2, 6, 3)", np.ones((2, 6, 3)), TABLE)
     add("X must have shape (batch, tokens, n), got float64 (2, 3)", np.ones((2, 3)), TABLE)
     add("X must have shape (2, 3, 3) to meet the table …, got float64 (2, 3, 1)", np.ones((2, 3, 1)), TABLE)
+    three = np.ones((2, 3, 3))
+    add("positions must be integers, got float64 (2, 3)", three, TABLE, np.ones((2, 3)))
+    add("positions must have shape (2, 3) (one for each token), got int64 (3,)", three, TABLE, np.arange(3))
     head("X must have shape (2, 3) to meet the table (5, 3), got float64 (2, 5)", np.ones((2, 5)), TABLE)
     head("table must have a floating-point dtype, got int64 (5, 3)", np.ones((2, 3)), TABLE.astype(int))

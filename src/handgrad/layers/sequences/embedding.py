@@ -9,7 +9,8 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from handgrad import rules
-from handgrad.checks import check_array, check_count, check_params, check_shape
+from handgrad.checks import InputError, check_array, check_count, check_params, check_shape
+from handgrad.layers.attention.tokens import Tokens
 from handgrad.layers.layer import Layer
 from handgrad.rule import Rule
 from handgrad.rules.sequences.embedding import check_padding_idx
@@ -66,13 +67,30 @@ def embedding(
 def position_embedding(max_tokens: int, *, init_table: Initializer = SMALL) -> Layer:
     """y_t = x_t + row t of the table, with parameters EmbeddingParams(table).
 
+    Where x is Tokens(X, positions=(batch, tokens)), y_t = X_t + row positions_t, and dx is Tokens as well.
+
     Args:
       max_tokens: the longest sequence; a longer one is refused.
       init_table: initializer, (key, shape, dtype) -> array; the table gets the features and the dtype of `init`'s x.
     Derivation: docs/derivations/sequences/embedding.md
     """
-    check_count("position_embedding", "max_tokens", max_tokens)
-    return _around(rules.position_embedding, _like_x("position_embedding", init_table, max_tokens), max_tokens)
+    where = "position_embedding"
+    check_count(where, "max_tokens", max_tokens)
+    init, forward, backward, _ = _around(rules.position_embedding, _like_x(where, init_table, max_tokens), max_tokens)
+
+    def forward_at(params: EmbeddingParams, x: PyTree, key: PRNGKeyArray | None = None) -> tuple[Array, PyTree]:
+        if not isinstance(x, Tokens):
+            return forward(params, x)
+        if x.positions is None:
+            raise InputError(f"{where}: x must be an array, or Tokens with positions, got Tokens without")
+        jax.eval_shape(lambda X: forward(params, X[:, :0]), x.X)  # for its checks; nothing is computed
+        return rules.position_embedding_forward(x.X, params.table, x.positions)
+
+    def backward_at(residuals: PyTree, dy: Array) -> tuple[PyTree, EmbeddingParams]:
+        dx, dparams = backward(residuals, dy)
+        return dx if residuals.positions is None else Tokens(dx), dparams
+
+    return Layer(init, forward_at, backward_at)
 
 
 def tied_head(rows: int, *, init_table: Initializer = SMALL) -> Layer:
@@ -113,7 +131,7 @@ def _around(rule: Rule[..., Array], new_table: NewTable, rows: int, n: int | Non
         return rule.forward(x, table)
 
     def backward(residuals: PyTree, dy: Array) -> tuple[Array | None, EmbeddingParams]:
-        dx, dtable = rule.backward(residuals, dy)
+        dx, dtable, *_ = rule.backward(residuals, dy)
         return dx, EmbeddingParams(dtable)
 
     return Layer(init, forward, backward)

@@ -1,4 +1,4 @@
-"""What the two forms of attention share: their arguments, masking, the scores, and dropout.
+"""What the two forms of attention share: who sees whom, the scores, sinks, and dropout.
 
 Inside, heads are in groups that share keys and values, and stand in front of the tokens: scores have the shape (batch,
 kv_heads, group, tokens, keys), with heads = kv_heads × group. In einsum these axes are called b, g, r, t, s, and
@@ -6,82 +6,22 @@ features n.
 """
 
 import math
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped, UInt32
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from handgrad import meshes
-from handgrad.checks import InputError, check_array, check_count, check_positive, check_shape, describe
+from handgrad.factors import Total
 from handgrad.factors.base import accumulator
+from handgrad.rules.attention._arguments import Key, Keys, Mask, OfQueries, Options, Queries, Sinks, Values
 
-Queries = Float[Array, "batch tokens heads n"]
-Keys = Float[Array, "batch keys kv_heads n"]
-Values = Float[Array, "batch keys kv_heads n_v"]
-Bias = Float[Array, "#batch #heads #tokens keys"]
-Mask = Bool[Array, "#batch #heads #tokens keys"]
-Key = PRNGKeyArray | UInt32[Array, " words"]  # of the new style, or the bare numbers of jax.random.PRNGKey
 GroupedQueries = Float[Array, "batch kv_heads group tokens n"]
 GroupedKeys = Float[Array, "batch kv_heads keys n"]
+OfGroupedQueries = Float[Array, "batch kv_heads group tokens 1"]
 Scores = Float[Array, "batch kv_heads group tokens keys"]
 GroupedBias = Shaped[Array, "#batch #kv_heads #group #tokens keys"]  # or mask
-
-
-class Options(NamedTuple):
-    """The options of attention, checked."""
-
-    scale: float
-    causal: bool
-    window: int | None
-    softcap: float | None
-    dropout: float
-
-
-def check_options(
-    where: str, n: int, scale: float | None, causal: bool, window: int | None, softcap: float | None, dropout: float
-) -> Options:
-    """Every option is what it should be; a scale of None is 1 / √n."""
-    if scale is not None:
-        check_positive(where, "scale", scale)
-    if not isinstance(causal, bool):
-        raise InputError(f"{where}: causal must be True or False, got {causal!r}")
-    if window is not None:
-        check_count(where, "window", window)
-    if softcap is not None:
-        check_positive(where, "softcap", softcap)
-    if isinstance(dropout, bool) or not (isinstance(dropout, int | float | np.number) and 0 <= dropout < 1):
-        raise InputError(f"{where}: dropout must be in [0, 1), got {dropout!r}")
-    cap = None if softcap is None else float(softcap)
-    return Options(n**-0.5 if scale is None else float(scale), causal, window, cap, float(dropout))
-
-
-def check_arguments(
-    where: str, Q: Array, K: Array, V: Array, bias: Array | None, mask: Array | None, key: Array | None
-) -> None:
-    """Queries, keys and values fit each other; bias and mask fit the scores."""
-    for name, A in (("Q", Q), ("K", K), ("V", V)):
-        check_array(where, name, A)
-        if len(A.shape) != 4:
-            raise InputError(f"{where}: {name} must have shape (batch, tokens, heads, features), got {describe(A)}")
-        if 0 in A.shape[1:]:
-            raise InputError(f"{where}: {name} must have at least one token, head and feature, got {describe(A)}")
-    (batch, tokens, heads, n), (_, keys, kv_heads, _) = Q.shape, K.shape
-    check_shape(where, "K", K, (batch, keys, kv_heads, n), f"to meet Q {Q.shape}")
-    check_shape(where, "V", V, (batch, keys, kv_heads, V.shape[3]), f"to meet K {K.shape}")
-    if heads % kv_heads:
-        raise InputError(f"{where}: K must have a number of heads that divides Q's {heads}, got {describe(K)}")
-    scores = (batch, heads, tokens, keys)
-    if bias is not None:
-        check_array(where, "bias", bias)
-        _check_against_scores(where, "bias", bias, scores)
-    if mask is not None:
-        if getattr(mask, "dtype", None) != np.bool_:
-            raise InputError(f"{where}: mask must be of booleans, got {describe(mask)}")
-        _check_against_scores(where, "mask", mask, scores)
-    if key is not None and not _is_key(key):
-        raise InputError(f"{where}: key must be a single random key or None, got {describe(key)}")
 
 
 def without_hidden(Q: Queries, K: Keys, V: Values, mask: Mask | None) -> tuple[Queries, Keys, Values]:
@@ -149,13 +89,41 @@ def visible(i: Int[Array, " tokens"], j: Int[Array, " keys"], options: Options) 
     return (-options.window < ahead) & (ahead < (1 if options.causal else options.window))
 
 
-def logits(S: Scores, bias: Array | None, mask: Array | None, seen: Array | None, options: Options) -> Scores:
-    """Z = S + B, S capped; −∞ where the mask or `seen` (tokens, keys) hide the key from the query."""
-    S = capped(S, options)
-    Z = S if bias is None else S + bias
-    for hides_not in (mask, None if seen is None else seen[None, None, None]):
-        Z = Z if hides_not is None else jnp.where(hides_not, Z, -jnp.inf)
+def logits(
+    S: Scores,
+    bias: GroupedBias | None,
+    mask: GroupedBias | None,
+    i: Int[Array, " tokens"],
+    j: Int[Array, " keys"],
+    options: Options,
+    inside: Bool[Array, "tokens keys"] | None = None,
+) -> Scores:
+    """Z = S + B − slope |i − j|, S capped; −∞ where the mask, `causal`, the window or `inside` hide key j from query
+    i."""
+    Z = capped(S, options)
+    Z = Z if bias is None else Z + bias
+    if options.alibi is not None:
+        slopes = jnp.asarray(options.alibi, Z.dtype).reshape(1, *Z.shape[1:3], 1, 1)
+        Z = Z - slopes * jnp.abs(j[None, :] - i[:, None])[None, None, None]
+    of_all = [A[None, None, None] for A in (visible(i, j, options), inside) if A is not None]
+    for hides_not in (*of_all, *(() if mask is None else (mask,))):
+        Z = jnp.where(hides_not, Z, -jnp.inf)
     return Z
+
+
+def sink_logits(
+    Q: GroupedQueries, sinks: Sinks | None, dtype: DTypeLike
+) -> Float[Array, "batch kv_heads group tokens 1"]:
+    """The logit of each query that belongs to no key: its head's sink, −∞ without sinks."""
+    none = jnp.full_like(Q[..., :1], -jnp.inf, dtype=dtype)
+    return none if sinks is None else jnp.maximum(none, sinks.astype(dtype).reshape(1, *Q.shape[1:3], 1, 1))
+
+
+def sinks_factor(share: OfQueries | None, D: OfQueries, sinks: Sinks | None) -> Total | None:
+    """dsinks = −share ∘ D, summed over queries: the softmax's cotangent at the sink, whose value is 0."""
+    if share is None or sinks is None:
+        return None
+    return Total(jnp.squeeze(-share * D, -1).astype(jnp.promote_types(D.dtype, sinks.dtype)), sinks.dtype)
 
 
 def exponential(Z: Array, M: Array) -> Array:
@@ -163,7 +131,7 @@ def exponential(Z: Array, M: Array) -> Array:
     return jnp.exp(Z - jnp.where(jnp.isneginf(M), 0, M))
 
 
-def normalized(E: Scores, Z: Scores, total: Array) -> Scores:
+def normalized(E: Array, Z: Array, total: Array) -> Array:
     """P = E / total, and 0 where Z = −∞, where total may be 0 (a query that sees no key) or NaN as well."""
     return jnp.where(jnp.isneginf(Z), 0, E / jnp.where(total == 0, 1, total))
 
@@ -186,22 +154,3 @@ def dropped(P: Scores, key: Key | None, i: Int[Array, " tokens"], j: Int[Array, 
 def sum_to(dZ: Scores, B: Shaped[Array, "#batch #kv_heads #group _ _"]) -> GroupedBias:
     """dZ summed over the axes along which the bias was broadcast."""
     return jnp.sum(dZ, axis=tuple(axis for axis in range(4) if B.shape[axis] == 1), keepdims=True)
-
-
-def _check_against_scores(where: str, name: str, B: Array, scores: tuple[int, ...]) -> None:
-    """`B` has the shape of the scores; batch, heads and tokens may be 1."""
-    fits = len(B.shape) == 4 and all(a in (b, 1) for a, b in zip(B.shape[:3], scores[:3], strict=True))
-    if not (fits and B.shape[3] == scores[3]):
-        raise InputError(
-            f"{where}: {name} must have the scores' shape {scores} (batch, heads, tokens, keys), "
-            f"of which the first three may be 1, got {describe(B)}"
-        )
-
-
-def _is_key(key: object) -> bool:
-    """Whether `key` is one random key, new or old style."""
-    if not isinstance(key, jax.Array | np.ndarray):
-        return False
-    if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        return key.shape == ()
-    return key.dtype == np.uint32 and key.ndim == 1

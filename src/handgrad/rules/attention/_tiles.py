@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Shaped
 
 from handgrad.rules.attention import _scores as shared
-from handgrad.rules.attention._scores import Options
+from handgrad.rules.attention._arguments import Options
 
 PaddedQueries = Float[Array, "batch kv_heads group padded_tokens n"]
 PaddedKeys = Float[Array, "batch kv_heads padded_keys n"]
@@ -57,8 +57,8 @@ class Tiles:
         height, width = (-(-count // -(-count // tile)) for count in (tokens, keys))
         return cls(tokens, keys, height, width)
 
-    def visible(self, options: Options) -> Place:
-        """The tiles in which `causal` and the window leave a key for a query to see, row by row."""
+    def visible(self, options: Options, mask: object = None) -> Place:
+        """The tiles in which `causal`, the window and a mask in NumPy leave a key for a query to see, row by row."""
         i, j = (a.ravel() for a in np.mgrid[0 : self.tokens : self.height, 0 : self.keys : self.width])
         last_query, last_key = np.minimum(i + self.height, self.tokens) - 1, np.minimum(j + self.width, self.keys) - 1
         before, after = i - last_key, j - last_query  # how far the keys are from the queries, at least
@@ -67,6 +67,9 @@ class Tiles:
             seen &= after <= 0
         if options.window is not None:
             seen &= np.maximum(before, after) < options.window
+        if isinstance(mask, np.ndarray):  # its values are known while the program is traced
+            some = np.broadcast_to(mask.any(axis=(0, 1)), (self.tokens, self.keys))
+            seen &= [some[a : a + self.height, b : b + self.width].any() for a, b in zip(i, j, strict=True)]
         return Place(jnp.asarray(i[seen]), jnp.asarray(j[seen]))
 
     def numbers(self, at: Place) -> tuple[Int[Array, " height"], Int[Array, " width"]]:
@@ -78,12 +81,11 @@ class Tiles:
     ) -> Array:
         """Z of a tile; B and the mask are those of all queries and keys."""
         i, j = self.numbers(at)
-        seen = shared.visible(i, j, options)
+        inside = None
         if self.tokens % self.height or self.keys % self.width:
             inside = (i < self.tokens)[:, None] & (j < self.keys)[None]
-            seen = inside if seen is None else seen & inside
         B, mask = (None if A is None else self.block(A, at) for A in (B, mask))
-        return shared.logits(S, B, mask, seen, options)
+        return shared.logits(S, B, mask, i, j, options, inside)
 
     def of_queries(self, A: shared.Queries, kv_heads: int) -> PaddedQueries:
         """Queries, or what has a row for each of them."""

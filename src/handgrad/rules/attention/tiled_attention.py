@@ -1,5 +1,6 @@
 """Scaled dot-product attention, tile by tile: P is never materialized (flash attention)."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -8,9 +9,10 @@ from jaxtyping import Array, Float
 
 from handgrad import meshes
 from handgrad.checks import check_cotangent, check_count, check_residuals
+from handgrad.factors import Total
 from handgrad.factors.base import accumulator
 from handgrad.rule import Rule
-from handgrad.rules.attention import _scores as shared
+from handgrad.rules.attention import _arguments as given, _scores as shared
 from handgrad.rules.attention._scores import product
 from handgrad.rules.attention._tiles import Place, Tiles, tile_size
 
@@ -21,52 +23,56 @@ class TiledAttentionResiduals(NamedTuple):
     """The arguments and the output, by reference, and two numbers for each query: all of it linear in the tokens.
 
     Attributes:
-      Q, K, V, bias, mask, key: the arguments.
+      Q, K, V, bias, mask, key, sinks: the arguments.
       Y: output, since ⟨P, dP⟩ is ⟨Y, dY⟩.
-      M: largest logit of each query, in at least float32; −∞ where it sees no key.
-      total: Σ e^(z − M) over each query's logits, so that P = e^(Z − M 1ᵀ) / (total 1ᵀ). The log-sum-exp M + log total
-        would be one number, but rounded to its own size: in a row of logits of −10⁹, all of total is lost.
+      M: largest logit of each query, in at least float32; −∞ where it sees no key and has no sink.
+      total: Σ e^(z − M) over each query's logits, its sink's included, so that P = e^(Z − M 1ᵀ) / (total 1ᵀ). The
+        log-sum-exp M + log total would be one number, but rounded to its own size: in a row of logits of −10⁹, all of
+        total is lost.
     """
 
-    Q: shared.Queries
-    K: shared.Keys
-    V: shared.Values
-    bias: shared.Bias | None
-    mask: shared.Mask | None
-    key: shared.Key | None
+    Q: given.Queries
+    K: given.Keys
+    V: given.Values
+    bias: given.Bias | None
+    mask: given.Mask | None
+    key: given.Key | None
+    sinks: given.Sinks | None
     Y: Float[Array, "batch tokens heads n_v"]
-    M: Float[Array, "batch tokens heads 1"]
-    total: Float[Array, "batch tokens heads 1"]
+    M: given.OfQueries
+    total: given.OfQueries
 
 
 def tiled_attention_forward(
-    Q: shared.Queries,
-    K: shared.Keys,
-    V: shared.Values,
-    bias: shared.Bias | None = None,
-    mask: shared.Mask | None = None,
-    key: shared.Key | None = None,
+    Q: given.Queries,
+    K: given.Keys,
+    V: given.Values,
+    bias: given.Bias | None = None,
+    mask: given.Mask | None = None,
+    key: given.Key | None = None,
+    sinks: given.Sinks | None = None,
     *,
     scale: float | None = None,
     causal: bool = False,
     window: int | None = None,
     softcap: float | None = None,
     dropout: float = 0.0,
+    alibi: Sequence[float] | None = None,
     tile: int | None = None,
 ) -> tuple[Float[Array, "batch tokens heads n_v"], TiledAttentionResiduals]:
     """Y = softmax(scale Q Kᵀ + B) V as attention_forward has it, `tile` queries and keys at a time.
 
     Each query carries the largest logit so far, the sum of exponentials and the sum of values under it; a larger logit
-    rescales both sums (online softmax). Tiles that `causal` or the window hide altogether are left out. Arguments and
-    options are attention_forward's, output and dropout the same up to rounding.
+    rescales both sums (online softmax). Tiles that `causal`, the window or a mask in NumPy hide altogether are left
+    out. Arguments and options are attention_forward's, output and dropout the same up to rounding.
 
     Args:
       tile: how many queries, and how many keys, at a time at most; None is a size that is fast.
     Derivation: docs/derivations/attention/tiled_attention.md (Dao et al., 2022; Dao, 2023)
     """
     where = "tiled_attention_forward"
-    shared.check_arguments(where, Q, K, V, bias, mask, key)
-    options = shared.check_options(where, Q.shape[3], scale, causal, window, softcap, dropout)
+    given.check_arguments(where, Q, K, V, bias, mask, key, sinks)
+    options = given.check_options(where, Q.shape, scale, causal, window, softcap, dropout, alibi)
     tiles, dtype = tiles_of(where, Q, K, tile), jnp.result_type(Q, K, V)
     wide = accumulator(Q, K, V) if bias is None else accumulator(Q, K, V, bias)
     (Q_, K_, V_), B, seen = grouped(tiles, Q, K, V, bias, mask)
@@ -82,11 +88,11 @@ def tiled_attention_forward(
         M, total, Y = (tiles.with_rows(A, rows, at) for A, rows in zip(carry, (largest, total, Y), strict=True))
         return (M, total, Y), None
 
-    none, zero = (jnp.full_like(Q_[..., :1], value, dtype=wide) for value in (-jnp.inf, 0))
-    nothing_yet = none, zero, jnp.broadcast_to(zero, (*zero.shape[:-1], V.shape[3]))
-    (M, total, Y), _ = meshes.scan(one_tile, nothing_yet, tiles.visible(options))
+    sink, zero = shared.sink_logits(Q_, sinks, wide), jnp.full_like(Q_[..., :1], 0, dtype=wide)
+    only_sinks = sink, shared.exponential(sink, sink), jnp.broadcast_to(zero, (*zero.shape[:-1], V.shape[3]))
+    (M, total, Y), _ = meshes.scan(one_tile, only_sinks, tiles.visible(options, mask))
     Y = tiles.to_queries(Y / jnp.where(total == 0, 1, total)).astype(dtype)
-    return Y, TiledAttentionResiduals(Q, K, V, bias, mask, key, Y, *(tiles.to_queries(A) for A in (M, total)))
+    return Y, TiledAttentionResiduals(Q, K, V, bias, mask, key, sinks, Y, *(tiles.to_queries(A) for A in (M, total)))
 
 
 def tiled_attention_backward(
@@ -98,8 +104,9 @@ def tiled_attention_backward(
     window: int | None = None,
     softcap: float | None = None,
     dropout: float = 0.0,
+    alibi: Sequence[float] | None = None,
     tile: int | None = None,
-) -> tuple[shared.Queries, shared.Keys, shared.Values, shared.Bias | None, None, None]:
+) -> tuple[given.Queries, given.Keys, given.Values, given.Bias | None, None, None, Total | None]:
     """Pull dY back through Y = softmax(scale Q Kᵀ + B) V, `tile` queries and keys at a time.
 
         P = e^(Z − M 1ᵀ) / (total 1ᵀ)      dP = dY Vᵀ      dB = dS = P ∘ (dP − D 1ᵀ)      D = (dY ∘ Y) 1
@@ -111,9 +118,9 @@ def tiled_attention_backward(
     Derivation: docs/derivations/attention/tiled_attention.md
     """
     where = "tiled_attention_backward"
-    Q, K, V, bias, mask, key, Y, M, total = check_residuals(where, residuals, TiledAttentionResiduals)
+    Q, K, V, bias, mask, key, sinks, Y, M, total = check_residuals(where, residuals, TiledAttentionResiduals)
     check_cotangent(where, dY, Y.shape, Y.dtype)
-    options = shared.check_options(where, Q.shape[3], scale, causal, window, softcap, dropout)
+    options = given.check_options(where, Q.shape, scale, causal, window, softcap, dropout, alibi)
     tiles, dtype = tiles_of(where, Q, K, tile), Y.dtype
     (Q_, K_, V_), B, seen = grouped(tiles, Q, K, V, bias, mask)
     D = jnp.sum(dY.astype(accumulator(Y)) * Y, axis=-1, keepdims=True)
@@ -142,11 +149,13 @@ def tiled_attention_backward(
 
     zeros = [jnp.zeros_like(A, accumulator(Q, K, V)) for A in (Q_, K_, V_)]
     nothing_yet = Sums(*zeros, B=None if B is None else jnp.zeros_like(B, accumulator(Q, K, V, B)))
-    (dQ, dK, dV, dB), _ = meshes.scan(one_tile, nothing_yet, tiles.visible(options))
+    (dQ, dK, dV, dB), _ = meshes.scan(one_tile, nothing_yet, tiles.visible(options, mask))
     dQ = tiles.to_queries(options.scale * dQ).astype(Q.dtype)
     dK, dV = tiles.to_keys(options.scale * dK).astype(K.dtype), tiles.to_keys(dV).astype(V.dtype)
     dbias = None if bias is None or dB is None else tiles.to_scores(dB, bias.shape[1]).astype(bias.dtype)
-    return dQ, dK, dV, dbias, None, None
+    sink = tiles.to_queries(shared.sink_logits(Q_, sinks, M.dtype))
+    P_sinks = shared.normalized(shared.exponential(sink, M), sink, total)
+    return dQ, dK, dV, dbias, None, None, shared.sinks_factor(P_sinks, D, sinks)
 
 
 tiled_attention = Rule(tiled_attention_forward, tiled_attention_backward)

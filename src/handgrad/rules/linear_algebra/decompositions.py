@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Inexact
 
 from handgrad import meshes
 from handgrad.checks import check_cotangent, check_residuals
@@ -13,6 +13,7 @@ from handgrad.rules.linear_algebra._matrices import (
     Like,
     Matrices,
     Square,
+    adjoint,
     check_matrices,
     check_outputs,
     check_square,
@@ -66,17 +67,17 @@ def cholesky_backward(residuals: CholeskyResiduals, dL: Square) -> tuple[Square]
     """
     L, like = check_residuals("cholesky_backward", residuals, CholeskyResiduals)
     check_cotangent("cholesky_backward", dL, L.shape, like.dtype, name="dL", of="L")
-    (dLw,) = wide(dL)
-    half = _lower_half(product(L.mT, jnp.tril(dLw)))
-    left = substitute(L, half, transpose=True)
-    M = substitute(L, left.mT, transpose=True).mT
-    return (symmetric(M).astype(like.dtype),)
+    (dLw,) = wide(dL.conj())
+    half = _lower_half(product(adjoint(L), jnp.tril(dLw)))
+    left = substitute(L, half, transpose=True, conjugate=True)
+    M = adjoint(substitute(L, adjoint(left), transpose=True, conjugate=True))
+    return (symmetric(M).conj().astype(like.dtype),)
 
 
 cholesky = Rule(cholesky_forward, cholesky_backward)
 
-Orthonormal = Float[Array, "batch *rest m k"]  # k = min(m, n)
-Triangle = Float[Array, "batch *rest k n"]
+Orthonormal = Inexact[Array, "*batch m k"]  # k = min(m, n)
+Triangle = Inexact[Array, "*batch k n"]
 
 
 class QrResiduals(NamedTuple):
@@ -113,18 +114,24 @@ def qr_backward(residuals: QrResiduals, dY: tuple[Orthonormal, Triangle]) -> tup
     Derivation: docs/derivations/linear_algebra/decompositions.md
     """
     Q, R, like = check_residuals("qr_backward", residuals, QrResiduals)
-    dQ, dR = wide(*check_outputs("qr_backward", dY, like.dtype, dQ=Q.shape, dR=R.shape))
+    dQ, dR = (d.conj() for d in wide(*check_outputs("qr_backward", dY, like.dtype, dQ=Q.shape, dR=R.shape)))
     k = Q.shape[-1]
     R2, dR2 = R[..., k:], dR[..., k:]
     R, dR = R[..., :k], jnp.triu(dR[..., :k])
-    dQ = dQ + product(Q, R2, dR2.mT)
-    lower = jnp.tril(product(R, dR.mT) - product(dQ.mT, Q))
-    mirrored = lower + jnp.tril(lower, -1).mT
-    dX = substitute(R, (dQ + product(Q, mirrored)).mT, lower=False).mT
-    return (jnp.concatenate([dX, product(Q, dR2)], axis=-1).astype(like.dtype),)
+    dQ = dQ + product(Q, R2, adjoint(dR2))
+    M = product(R, adjoint(dR)) - product(adjoint(dQ), Q)
+    below = jnp.tril(M, -1)
+    mirrored = below + adjoint(below) + _diagonal(M).real
+    dX = adjoint(substitute(R, adjoint(dQ + product(Q, mirrored)), lower=False))
+    return (jnp.concatenate([dX, product(Q, dR2)], axis=-1).conj().astype(like.dtype),)
 
 
 qr = Rule(qr_forward, qr_backward)
+
+
+def _diagonal(M: Square) -> Square:
+    """M, and 0 off its diagonal."""
+    return jnp.tril(jnp.triu(M))
 
 
 def _lower_half(M: Square) -> Square:

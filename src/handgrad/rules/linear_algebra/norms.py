@@ -11,8 +11,9 @@ from handgrad.rules.linear_algebra._matrices import (
     Matrices,
     Numbers,
     check_matrices,
-    exponent,
     product,
+    real_dtype,
+    size_exponent,
     thin_svd,
     times_power,
     to_matrices,
@@ -44,9 +45,9 @@ def frobenius_norm_forward(X: Matrices) -> tuple[Numbers, FrobeniusNormResiduals
     """
     check_matrices("frobenius_norm_forward", "X", X)
     (Xw,) = wide(X)
-    e = exponent(jnp.max(jnp.abs(Xw), axis=(-2, -1), initial=0))
+    e = size_exponent(Xw)
     Y = times_power(jnp.linalg.norm(times_power(Xw, to_matrices(-e)), axis=(-2, -1)), e)
-    return Y.astype(X.dtype), FrobeniusNormResiduals(X, Y)
+    return Y.astype(real_dtype(X.dtype)), FrobeniusNormResiduals(X, Y)
 
 
 def frobenius_norm_backward(residuals: FrobeniusNormResiduals, dY: Numbers) -> tuple[Matrices]:
@@ -59,8 +60,8 @@ def frobenius_norm_backward(residuals: FrobeniusNormResiduals, dY: Numbers) -> t
     Derivation: docs/derivations/linear_algebra/norms.md
     """
     X, Y = check_residuals("frobenius_norm_backward", residuals, FrobeniusNormResiduals)
-    check_cotangent("frobenius_norm_backward", dY, Y.shape, X.dtype)
-    direction = X.astype(Y.dtype) / to_matrices(jnp.where(Y == 0, 1, Y))  # dY / Y may overflow
+    check_cotangent("frobenius_norm_backward", dY, Y.shape, real_dtype(X.dtype))
+    direction = wide(X)[0].conj() / to_matrices(jnp.where(Y == 0, 1, Y))  # dY / Y may overflow
     return ((to_matrices(dY.astype(Y.dtype)) * direction).astype(X.dtype),)
 
 
@@ -80,7 +81,7 @@ def nuclear_norm_forward(X: Matrices) -> tuple[Numbers, NuclearNormResiduals]:
     """
     check_matrices("nuclear_norm_forward", "X", X)
     U, S, Vt = thin_svd(*wide(X))
-    return jnp.sum(S, axis=-1).astype(X.dtype), NuclearNormResiduals(product(U, Vt).astype(X.dtype))
+    return jnp.sum(S, axis=-1).astype(real_dtype(X.dtype)), NuclearNormResiduals(product(U, Vt).astype(X.dtype))
 
 
 def nuclear_norm_backward(residuals: NuclearNormResiduals, dY: Numbers) -> tuple[Matrices]:
@@ -94,8 +95,8 @@ def nuclear_norm_backward(residuals: NuclearNormResiduals, dY: Numbers) -> tuple
     Derivation: docs/derivations/linear_algebra/norms.md
     """
     (P,) = check_residuals("nuclear_norm_backward", residuals, NuclearNormResiduals)
-    check_cotangent("nuclear_norm_backward", dY, P.shape[:-2], P.dtype)
-    return (to_matrices(dY) * P,)
+    check_cotangent("nuclear_norm_backward", dY, P.shape[:-2], real_dtype(P.dtype))
+    return (to_matrices(dY) * P.conj(),)
 
 
 nuclear_norm = Rule(nuclear_norm_forward, nuclear_norm_backward)

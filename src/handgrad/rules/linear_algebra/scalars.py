@@ -3,11 +3,10 @@
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from handgrad import meshes
-from handgrad.checks import as_row, check_cotangent, check_residuals
+from handgrad.checks import check_cotangent, check_residuals
 from handgrad.rule import Rule
 from handgrad.rules._wide import wide
 from handgrad.rules.linear_algebra._matrices import (
@@ -17,13 +16,17 @@ from handgrad.rules.linear_algebra._matrices import (
     check_outputs,
     check_square,
     exponent,
+    identity_of,
     lu_factor,
     lu_solve,
     no_columns,
     product,
+    real_dtype,
+    sign_and_logarithm,
     thin_svd,
     times_power,
     to_matrices,
+    turning,
 )
 
 __all__ = [
@@ -67,7 +70,7 @@ def trace_backward(residuals: TraceResiduals, dY: Numbers) -> tuple[Square]:
     """
     (like,) = check_residuals("trace_backward", residuals, TraceResiduals)
     check_cotangent("trace_backward", dY, like.shape[:-2], like.dtype)
-    return (to_matrices(dY) * _identity(like, like.dtype),)
+    return (to_matrices(dY) * _identity(like),)
 
 
 trace = Rule(trace_forward, trace_backward)
@@ -104,8 +107,8 @@ def determinant_backward(residuals: DeterminantResiduals, dY: Numbers) -> tuple[
     Xw, dYw = wide(X, dY)
     Z, e, total = _equilibrated(Xw)
     U, S, Vt = thin_svd(Z)
-    orientation = meshes.along_batch(jnp.linalg.det, product(U, Vt))  # 1 or −1
-    cofactors = product(U * jnp.expand_dims(_products_of_the_others(S), -2), Vt)
+    orientation = meshes.along_batch(jnp.linalg.det, product(U, Vt))  # 1 or −1, or of absolute value 1
+    cofactors = product(U * jnp.expand_dims(_products_of_the_others(S), -2), Vt).conj()
     return (times_power(to_matrices(dYw * orientation) * cofactors, to_matrices(total) - e).astype(X.dtype),)
 
 
@@ -116,13 +119,15 @@ class LogDeterminantResiduals(NamedTuple):
     """X's factorization.
 
     Attributes:
+      S: the sign, an output; the derivative of a complex one takes it.
       LU: both triangles of X's LU factorization, for X⁻ᵀ.
       pivots: the row that each row was exchanged with.
       like: X's dtype.
     """
 
+    S: Numbers
     LU: Square
-    pivots: Int[Array, "batch *rest n"]
+    pivots: Int[Array, "*batch n"]
     like: Like
 
 
@@ -135,12 +140,9 @@ def log_determinant_forward(X: Square) -> tuple[tuple[Numbers, Numbers], LogDete
     """
     check_square("log_determinant_forward", "X", X)
     LU, pivots = lu_factor(*wide(X))
-    diagonal = jnp.diagonal(LU, axis1=-2, axis2=-1)
-    exchanged = pivots != as_row(jnp.arange(pivots.shape[-1], dtype=pivots.dtype), pivots.ndim)
-    # Each exchange of two rows flips the sign.
-    S = jnp.prod(jnp.where(exchanged, -1, 1) * jnp.sign(diagonal), axis=-1)
-    Y = jnp.sum(jnp.log(jnp.abs(diagonal)), axis=-1)
-    return (S.astype(X.dtype), Y.astype(X.dtype)), LogDeterminantResiduals(LU, pivots, no_columns(X))
+    S, Y = sign_and_logarithm(LU, pivots)
+    residuals = LogDeterminantResiduals(S, LU, pivots, no_columns(X))
+    return (S.astype(X.dtype), Y.astype(real_dtype(X.dtype))), residuals
 
 
 def log_determinant_backward(residuals: LogDeterminantResiduals, dY: tuple[Numbers, Numbers]) -> tuple[Square]:
@@ -148,27 +150,27 @@ def log_determinant_backward(residuals: LogDeterminantResiduals, dY: tuple[Numbe
 
         dX = dY X⁻ᵀ      infinite or NaN where X is singular
 
-    S is piecewise constant, so dS is ignored.
+    S is piecewise constant where X is real, so dS is ignored. A complex S turns: dY gains i Im (dS S).
 
     Derivation: docs/derivations/linear_algebra/scalars.md
     """
     where = "log_determinant_backward"
-    LU, pivots, like = check_residuals(where, residuals, LogDeterminantResiduals)
-    _, dy = check_outputs(where, dY, like.dtype, dS=like.shape[:-2], dY=like.shape[:-2])
-    transposed_inverse = lu_solve(LU, pivots, _identity(like, LU.dtype), transpose=True)
-    return ((to_matrices(dy).astype(LU.dtype) * transposed_inverse).astype(like.dtype),)
+    S, LU, pivots, like = check_residuals(where, residuals, LogDeterminantResiduals)
+    dS, dy = check_outputs(where, dY, like.dtype, real=("dY",), dS=S.shape, dY=S.shape)
+    transposed_inverse = lu_solve(LU, pivots, identity_of(LU), transpose=True)
+    return ((to_matrices(turning(dS, dy, S)) * transposed_inverse).astype(like.dtype),)
 
 
 log_determinant = Rule(log_determinant_forward, log_determinant_backward)
 
 
-def _identity(like: Like, dtype: DTypeLike) -> Square:
-    """I, for each matrix of the batch."""
+def _identity(like: Like) -> Square:
+    """I, for each matrix of the batch, in its dtype."""
     n = like.shape[-2]
-    return jnp.broadcast_to(jnp.eye(n, dtype=dtype), (*like.shape[:-1], n))
+    return jnp.broadcast_to(jnp.eye(n, dtype=like.dtype), (*like.shape[:-1], n))
 
 
-def _equilibrated(X: Square) -> tuple[Square, Int[Array, "batch *rest n n"], Int[Array, " batch *rest"]]:
+def _equilibrated(X: Square) -> tuple[Square, Int[Array, "*batch n n"], Int[Array, "*batch"]]:
     """Z, e and t with x_ij = z_ij 2^e_ij and det X = 2ᵗ det Z; e_ij is a number of row i plus one of column j, so that
     the cofactors of X are those of Z times 2^(t − e_ij).
 
@@ -181,7 +183,7 @@ def _equilibrated(X: Square) -> tuple[Square, Int[Array, "batch *rest n n"], Int
     return times_power(X, -e), e, jnp.trace(e, axis1=-2, axis2=-1)
 
 
-def _products_of_the_others(S: Float[Array, "batch *rest n"]) -> Float[Array, "batch *rest n"]:
+def _products_of_the_others(S: Float[Array, "*batch n"]) -> Float[Array, "*batch n"]:
     """∏_{j≠i} s_j for each i, without a division: the product before i times the product after it."""
     one = jnp.ones_like(S[..., :1])
     before = jnp.cumprod(jnp.concatenate([one, S[..., :-1]], axis=-1), axis=-1)

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Int
+from jaxtyping import Array, Inexact, Int
 
 from handgrad import meshes
 from handgrad.checks import check_cotangent, check_residuals
@@ -13,6 +13,9 @@ from handgrad.rules.linear_algebra._matrices import (
     Columns,
     Like,
     Square,
+    adjoint,
+    as_columns,
+    cast,
     check_square,
     check_system,
     cholesky_factor,
@@ -87,7 +90,7 @@ class SolveResiduals(NamedTuple):
     """
 
     LU: Square
-    pivots: Int[Array, "batch *rest n"]
+    pivots: Int[Array, "*batch n"]
     Y: Columns
     like_A: Like
     like_B: Like
@@ -96,12 +99,14 @@ class SolveResiduals(NamedTuple):
 def solve_forward(A: Square, B: Columns) -> tuple[Columns, SolveResiduals]:
     """Y = A⁻¹ B, by LU with row exchanges; A⁻¹ is never formed. A singular A gives infinities or NaN.
 
+    B is (..., n, k) beside an A of (..., n, n), or (..., n): a vector for each matrix, which Y is too.
+
     Derivation: docs/derivations/linear_algebra/solve.md (Giles 2008)
     """
     check_system("solve_forward", A, B)
     Aw, Bw = wide(A, B)
     LU, pivots = lu_factor(Aw)
-    Y = lu_solve(LU, pivots, Bw).astype(jnp.result_type(A, B))
+    Y = lu_solve(LU, pivots, as_columns(Bw, A.ndim)).reshape(B.shape).astype(jnp.result_type(A, B))
     return Y, SolveResiduals(LU, pivots, Y, no_columns(A), no_columns(B))
 
 
@@ -114,9 +119,9 @@ def solve_backward(residuals: SolveResiduals, dY: Columns) -> tuple[Square, Colu
     """
     LU, pivots, Y, like_A, like_B = check_residuals("solve_backward", residuals, SolveResiduals)
     check_cotangent("solve_backward", dY, Y.shape, Y.dtype)
-    Yw, dYw = wide(Y, dY)
+    Yw, dYw = (as_columns(M, LU.ndim) for M in wide(Y, dY))
     dB = lu_solve(LU, pivots, dYw, transpose=True)
-    return -product(dB, Yw.mT).astype(like_A.dtype), dB.astype(like_B.dtype)
+    return cast(-product(dB, Yw.mT), like_A.dtype), cast(dB, like_B.dtype).reshape(Y.shape)
 
 
 solve = Rule(solve_forward, solve_backward)
@@ -147,7 +152,8 @@ def triangular_solve_forward(
     Derivation: docs/derivations/linear_algebra/solve.md (Giles 2008)
     """
     check_system("triangular_solve_forward", A, B)
-    Y = substitute(*wide(A, B), lower=lower, unit_diagonal=unit_diagonal).astype(jnp.result_type(A, B))
+    Aw, Bw = (as_columns(M, A.ndim) for M in wide(A, B))
+    Y = substitute(Aw, Bw, lower=lower, unit_diagonal=unit_diagonal).reshape(B.shape).astype(jnp.result_type(A, B))
     return Y, TriangularSolveResiduals(A, Y, no_columns(B))
 
 
@@ -162,11 +168,11 @@ def triangular_solve_backward(
     """
     A, Y, like_B = check_residuals("triangular_solve_backward", residuals, TriangularSolveResiduals)
     check_cotangent("triangular_solve_backward", dY, Y.shape, Y.dtype)
-    Aw, Yw, dYw = wide(A, Y, dY)
+    Aw, Yw, dYw = (as_columns(M, A.ndim) for M in wide(A, Y, dY))
     dB = substitute(Aw, dYw, lower=lower, unit_diagonal=unit_diagonal, transpose=True)
     k = 1 if unit_diagonal else 0
     tri = jnp.tril(product(dB, Yw.mT), -k) if lower else jnp.triu(product(dB, Yw.mT), k)
-    return -tri.astype(A.dtype), dB.astype(like_B.dtype)
+    return cast(-tri, A.dtype), cast(dB, like_B.dtype).reshape(Y.shape)
 
 
 triangular_solve = Rule(triangular_solve_forward, triangular_solve_backward)
@@ -197,7 +203,7 @@ def positive_definite_solve_forward(A: Square, B: Columns) -> tuple[Columns, Pos
     check_system("positive_definite_solve_forward", A, B)
     Aw, Bw = wide(A, B)
     L = cholesky_factor(Aw)
-    Y = _cholesky_solve(L, Bw).astype(jnp.result_type(A, B))
+    Y = _cholesky_solve(L, as_columns(Bw, A.ndim)).reshape(B.shape).astype(jnp.result_type(A, B))
     return Y, PositiveDefiniteSolveResiduals(L, Y, no_columns(A), no_columns(B))
 
 
@@ -211,14 +217,15 @@ def positive_definite_solve_backward(residuals: PositiveDefiniteSolveResiduals, 
     where = "positive_definite_solve_backward"
     L, Y, like_A, like_B = check_residuals(where, residuals, PositiveDefiniteSolveResiduals)
     check_cotangent(where, dY, Y.shape, Y.dtype)
-    Yw, dYw = wide(Y, dY)
-    dB = _cholesky_solve(L, dYw)
-    return -symmetric(product(dB, Yw.mT)).astype(like_A.dtype), dB.astype(like_B.dtype)
+    Yw, dYw = (as_columns(M, L.ndim) for M in wide(Y, dY))
+    dB = _cholesky_solve(L, dYw.conj())
+    dA = -symmetric(product(dB, adjoint(Yw)))
+    return cast(dA.conj(), like_A.dtype), cast(dB.conj(), like_B.dtype).reshape(Y.shape)
 
 
 positive_definite_solve = Rule(positive_definite_solve_forward, positive_definite_solve_backward)
 
 
-def _cholesky_solve(L: Square, B: Columns) -> Columns:
-    """(L Lᵀ)⁻¹ B = L⁻ᵀ L⁻¹ B."""
-    return substitute(L, substitute(L, B), transpose=True)
+def _cholesky_solve(L: Square, B: Inexact[Array, "*batch n k"]) -> Inexact[Array, "*batch n k"]:
+    """(L Lᴴ)⁻¹ B = L⁻ᴴ L⁻¹ B."""
+    return substitute(L, substitute(L, B), transpose=True, conjugate=True)

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Inexact
 
 from handgrad.checks import check_residuals
 from handgrad.rule import Rule
@@ -12,14 +12,16 @@ from handgrad.rules.linear_algebra._matrices import (
     Like,
     Matrices,
     Square,
+    adjoint,
     check_matrices,
     check_outputs,
     check_square,
     no_columns,
     product,
+    real_dtype,
+    rounding_of,
     symmetric,
     thin_svd,
-    to_matrices,
 )
 
 __all__ = [
@@ -33,13 +35,13 @@ __all__ = [
     "symmetric_eigen_forward",
 ]
 
-EigenPair = tuple[Float[Array, "batch *rest n"], Square]
+EigenPair = tuple[Float[Array, "*batch n"], Square]
 
 
 class SymmetricEigenResiduals(NamedTuple):
     """The decomposition: S and V, in float32 at least; like: X's dtype."""
 
-    S: Float[Array, "batch *rest n"]
+    S: Float[Array, "*batch n"]
     V: Square
     like: Like
 
@@ -53,7 +55,7 @@ def symmetric_eigen_forward(X: Square) -> tuple[EigenPair, SymmetricEigenResidua
     """
     check_square("symmetric_eigen_forward", "X", X)
     S, V = jnp.linalg.eigh(*wide(X), symmetrize_input=True)
-    return (S.astype(X.dtype), V.astype(X.dtype)), SymmetricEigenResiduals(S, V, no_columns(X))
+    return (S.astype(real_dtype(X.dtype)), V.astype(X.dtype)), SymmetricEigenResiduals(S, V, no_columns(X))
 
 
 def symmetric_eigen_backward(residuals: SymmetricEigenResiduals, dY: EigenPair) -> tuple[Square]:
@@ -68,24 +70,25 @@ def symmetric_eigen_backward(residuals: SymmetricEigenResiduals, dY: EigenPair) 
     Derivation: docs/derivations/linear_algebra/spectra.md
     """
     S, V, like = check_residuals("symmetric_eigen_backward", residuals, SymmetricEigenResiduals)
-    dS, dV = wide(*check_outputs("symmetric_eigen_backward", dY, like.dtype, dS=S.shape, dV=V.shape))
+    where = "symmetric_eigen_backward"
+    dS, dV = wide(*check_outputs(where, dY, like.dtype, real=("dS",), dS=S.shape, dV=V.shape))
     row, column = jnp.expand_dims(S, -2), jnp.expand_dims(S, -1)
-    F = _reciprocal(row - column, _rounding(S, S.shape[-1]))
-    M = product(V, _diagonal(dS) + F * product(V.mT, dV), V.mT)
-    return (symmetric(M).astype(like.dtype),)
+    F = _reciprocal(row - column, jnp.expand_dims(rounding_of(S), -1))
+    M = product(V, _diagonal(dS) + F * product(adjoint(V), dV.conj()), adjoint(V))
+    return (symmetric(M).conj().astype(like.dtype),)
 
 
 symmetric_eigen = Rule(symmetric_eigen_forward, symmetric_eigen_backward)
 
-Svd = tuple[Float[Array, "batch *rest m k"], Float[Array, "batch *rest k"], Float[Array, "batch *rest k n"]]
+Svd = tuple[Inexact[Array, "*batch m k"], Float[Array, "*batch k"], Inexact[Array, "*batch k n"]]
 
 
 class SvdResiduals(NamedTuple):
     """The decomposition: U, S and Vt, in float32 at least; like: X's dtype."""
 
-    U: Float[Array, "batch *rest m k"]
-    S: Float[Array, "batch *rest k"]
-    Vt: Float[Array, "batch *rest k n"]
+    U: Inexact[Array, "*batch m k"]
+    S: Float[Array, "*batch k"]
+    Vt: Inexact[Array, "*batch k n"]
     like: Like
 
 
@@ -98,7 +101,7 @@ def svd_forward(X: Matrices) -> tuple[Svd, SvdResiduals]:
     """
     check_matrices("svd_forward", "X", X)
     U, S, Vt = thin_svd(*wide(X))
-    outputs = U.astype(X.dtype), S.astype(X.dtype), Vt.astype(X.dtype)
+    outputs = U.astype(X.dtype), S.astype(real_dtype(X.dtype)), Vt.astype(X.dtype)
     return outputs, SvdResiduals(U, S, Vt, no_columns(X))
 
 
@@ -117,42 +120,38 @@ def svd_backward(residuals: SvdResiduals, dY: Svd) -> tuple[Matrices]:
     Derivation: docs/derivations/linear_algebra/spectra.md
     """
     U, S, Vt, like = check_residuals("svd_backward", residuals, SvdResiduals)
-    dU, dS, dVt = wide(*check_outputs("svd_backward", dY, like.dtype, dU=U.shape, dS=S.shape, dVt=Vt.shape))
-    V, dV = Vt.mT, dVt.mT
+    shapes = {"dU": U.shape, "dS": S.shape, "dVt": Vt.shape}
+    dU, dS, dVt = (d.conj() for d in wide(*check_outputs("svd_backward", dY, like.dtype, real=("dS",), **shapes)))
+    V, dV = adjoint(Vt), adjoint(dVt)
     m, n = U.shape[-2], V.shape[-2]
     row, column = jnp.expand_dims(S, -2), jnp.expand_dims(S, -1)  # M ∘ row is M diag(S), M ∘ column is diag(S) M
-    rounding = _rounding(S, max(m, n))
+    rounding = jnp.expand_dims(rounding_of(S, max(m, n)), -1)
     gaps, sums = _reciprocal(row - column, rounding), _reciprocal(row + column, rounding)
-    UtdU, VtdV = product(U.mT, dU), product(Vt, dV)
+    UtdU, VtdV = product(adjoint(U), dU), product(Vt, dV)
     # F is gaps ∘ sums, which could overflow or underflow; s / (s_j + s_i), a share of 1, can't.
-    inner = row * sums * gaps * (UtdU - UtdU.mT) + column * sums * gaps * (VtdV - VtdV.mT) + _diagonal(dS)
-    dX = product(U, inner, Vt)
+    G, H = row * sums * gaps * (UtdU - adjoint(UtdU)), column * sums * gaps * (VtdV - adjoint(VtdV))
     inverse = _reciprocal(row, rounding)
+    inner = G + H + _diagonal(dS)
+    if jnp.iscomplexobj(U):
+        inner = inner + _diagonal(1j * jnp.diagonal(UtdU, axis1=-2, axis2=-1).imag * jnp.squeeze(inverse, -2))
+    dX = product(U, inner, Vt)
     if m > n:
         dX = dX + product((dU - product(U, UtdU)) * inverse, Vt)
     if n > m:
-        dX = dX + product(U, ((dV - product(V, VtdV)) * inverse).mT)
-    return (dX.astype(like.dtype),)
+        dX = dX + product(U, adjoint((dV - product(V, VtdV)) * inverse))
+    return (dX.conj().astype(like.dtype),)
 
 
 svd = Rule(svd_forward, svd_backward)
 
 
-def _diagonal(S: Float[Array, "batch *rest n"]) -> Square:
+def _diagonal(S: Inexact[Array, "*batch n"]) -> Square:
     """diag(S)."""
     ones = jnp.expand_dims(jnp.eye(S.shape[-1], dtype=S.dtype), tuple(range(S.ndim - 1)))
     return jnp.expand_dims(S, -1) * ones
 
 
-def _rounding(S: Float[Array, "batch *rest k"], n: int) -> Float[Array, "batch *rest 1 1"]:
-    """8 n eps of the largest value: LAPACK returns equal values of a matrix of size n about 2 n eps apart, and a
-    difference below 8 n eps has hardly a correct digit."""
-    return to_matrices(8 * n * jnp.finfo(S.dtype).eps * jnp.max(jnp.abs(S), axis=-1, initial=0))
-
-
-def _reciprocal(
-    D: Float[Array, " batch *rest #k k"], rounding: Float[Array, "batch *rest 1 1"]
-) -> Float[Array, " batch *rest #k k"]:
+def _reciprocal(D: Float[Array, "*batch #k k"], rounding: Float[Array, "*batch 1 1"]) -> Float[Array, "*batch #k k"]:
     """1 / D, and 0 where D is 0 to rounding."""
     zero = jnp.abs(D) <= rounding
     return jnp.where(zero, 0, 1 / jnp.where(zero, 1, D))

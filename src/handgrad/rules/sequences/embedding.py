@@ -83,18 +83,23 @@ embedding = Rule(embedding_forward, embedding_backward)
 
 
 class PositionEmbeddingResiduals(NamedTuple):
-    """X without its features, of no byte, for its examples, tokens and dtype; table, by reference, for its shape."""
+    """X without its features, of no byte, for its examples, tokens and dtype; table, by reference, for its shape;
+    positions, or None."""
 
     X: Float[Array, "batch tokens 0"]
     table: Table
+    positions: Integer[Array, "batch tokens"] | None
 
 
 def position_embedding_forward(
-    X: Float[Array, "batch tokens n"], table: Float[Array, "max_tokens n"]
+    X: Float[Array, "batch tokens n"],
+    table: Float[Array, "max_tokens n"],
+    positions: Integer[Array, "batch tokens"] | None = None,
 ) -> tuple[Float[Array, "batch tokens n"], PositionEmbeddingResiduals]:
     """y_t = x_t + row t of the table: a learned vector for each position, the same for all examples.
 
-    The table may have more rows than X has tokens, not fewer.
+    The table may have more rows than X has tokens, not fewer. With positions, y_t = x_t + row positions_t, as
+    `embedding` reads rows: where padding comes first, or several documents share a row.
 
     Derivation: docs/derivations/sequences/embedding.md (Gehring et al. 2017)
     """
@@ -105,26 +110,34 @@ def position_embedding_forward(
     _check_table(where, table)
     check_shape(where, "X", X, (*X.shape[:-1], table.shape[1]), f"to meet the table {table.shape}")
     tokens = X.shape[1]
+    if positions is not None:
+        if not is_integer(positions):
+            raise InputError(f"{where}: positions must be integers, got {describe(positions)}")
+        check_shape(where, "positions", positions, X.shape[:2], "(one for each token)")
+        rows = meshes.take_rows(jnp.asarray(table), named_rows(positions, table.shape[0]), jnp.nan)
+        return X + rows, PositionEmbeddingResiduals(X[:, :, :0], table, positions)
     if tokens > table.shape[0]:
         raise InputError(f"{where}: X must have at most {table.shape[0]} tokens, the table's rows, got {describe(X)}")
     Y = X + jnp.expand_dims(table[:tokens], 0)
-    return Y, PositionEmbeddingResiduals(X[:, :, :0], table)
+    return Y, PositionEmbeddingResiduals(X[:, :, :0], table, None)
 
 
 def position_embedding_backward(
     residuals: PositionEmbeddingResiduals, dY: Float[Array, "batch tokens n"]
-) -> tuple[Float[Array, "batch tokens n"], Scatter]:
+) -> tuple[Float[Array, "batch tokens n"], Scatter, None]:
     """Pull dY back through y_t = x_t + row t of the table.
 
         dX = dY        dtable = Σ_t e_t dy_tᵀ, summed over the examples: row t is Σ_b dy_bt
 
+    With positions, e_t is the one-hot row of token t's.
+
     Derivation: docs/derivations/sequences/embedding.md
     """
     where = "position_embedding_backward"
-    X, table = check_residuals(where, residuals, PositionEmbeddingResiduals)
+    X, table, positions = check_residuals(where, residuals, PositionEmbeddingResiduals)
     rows, n = table.shape
     check_cotangent(where, dY, (*X.shape[:-1], n), jnp.result_type(X, table))
-    return dY.astype(X.dtype), Scatter(None, dY, rows, table.dtype)
+    return dY.astype(X.dtype), Scatter(positions, dY, rows, table.dtype), None
 
 
 position_embedding = Rule(position_embedding_forward, position_embedding_backward)
