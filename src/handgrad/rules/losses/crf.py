@@ -201,27 +201,29 @@ def _marginals(chain: _Chain, log_ways: Array) -> tuple[Float[Array, "time tags"
 
     From the last step to the first: γ_t = Q_t γ_{t+1}, Q_t(i, j) the share of tag i in all ways to tag j behind it.
     """
-    labels, live, W = chain.labels, chain.live, chain.W
+    Z, labels, live, last, W, _, end = chain
     by_Z, by_W, possible = _of_labels(chain)
-    log_alpha, _ = jax.vmap(without_largest)(log_ways + (chain.Z - by_Z[:, None]))
+    log_alpha, _ = jax.vmap(without_largest)(log_ways + (Z - by_Z[:, None]))
     reached = jnp.where(log_ways == -jnp.inf, 0, log_ways)
-    tags = jnp.arange(W.shape[0])
+    at_end = _softmax(jnp.sum(jnp.where(last[:, None], log_alpha, 0), axis=0) + end)
+    is_label = labels[:, None] == jnp.arange(W.shape[0])[None]
 
-    def one_step(carry: tuple[Array, Array], at: tuple[Array, ...]) -> tuple[tuple[Array, Array], Array]:
-        (later, dW), (log_alpha, before, reached, w, y, y_before, live, last) = carry, at
-        gamma = jnp.where(last, _softmax(log_alpha + chain.end), later)
-        Q = jnp.exp(before[:, None] + (W - w) - reached[None])
-        Xi, is_y, is_before = Q * gamma[None], tags == y, tags == y_before
-        observed = jnp.sum(jnp.where(is_y, 0, gamma)) + jnp.sum(jnp.where(is_y[None] & ~is_before[:, None], Xi, 0))
-        error = jnp.where(is_before[:, None] & is_y[None], -observed, Xi)
-        earlier = jnp.sum(Xi, axis=1)
-        carry = jnp.where(live, earlier / jnp.sum(earlier), later), dW + jnp.where(live, error, 0)
-        return carry, _error(gamma, is_y)
+    def one_step(carry: tuple[Array, Array], at: tuple[Array, ...]) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+        (later, dW), (before, reached, w, is_y, is_before, live, last) = carry, at
+        gamma = jnp.where(last, at_end, later)
+        Xi = jnp.exp(before[:, None] + (W - w) - reached[None]) * gamma[None]
+        pair = is_before[:, None] & is_y[None]
+        others = jnp.where(live & ~pair, Xi, 0)
+        earlier = jnp.sum(others, axis=1) + jnp.sum(jnp.where(pair, Xi, 0), axis=1)
+        carry = jnp.where(live, earlier / jnp.sum(earlier), later), dW + others
+        return carry, (gamma, jnp.sum(others))
 
-    steps = (log_alpha[1:], log_alpha[:-1], reached[1:], by_W[1:-1], labels[1:], labels[:-1], live[1:], chain.last[1:])
-    (later, dW), dZ = meshes.scan(one_step, (jnp.zeros_like(W[0]), jnp.zeros_like(W)), steps, reverse=True)
-    gamma = jnp.where(chain.last[0], _softmax(log_alpha[0] + chain.end), later)
-    dZ = jnp.concatenate([_error(gamma, tags == labels[0])[None], dZ])
+    steps = (log_alpha[:-1], reached[1:], by_W[1:-1], is_label[1:], is_label[:-1], live[1:], last[1:])
+    (later, dW), (gamma, missed) = meshes.scan(one_step, (jnp.zeros_like(end), jnp.zeros_like(W)), steps, reverse=True)
+    dW = dW.at[labels[:-1], labels[1:]].add(-missed)
+    gamma = jnp.concatenate([jnp.where(last[0], at_end, later)[None], gamma])
+    others = jnp.where(is_label, 0, gamma)
+    dZ = jnp.where(is_label, -jnp.sum(others, axis=1, keepdims=True), others)
     possible = possible & live[0]
     return jnp.where(possible, dZ, 0), jnp.where(possible, dW, 0)
 
@@ -230,8 +232,3 @@ def _softmax(logits: Vector) -> Vector:
     """Of one row; NaN where all are −∞."""
     E = jnp.exp(logits - jnp.max(logits))
     return E / jnp.sum(E)
-
-
-def _error(gamma: Vector, label: Bool[Array, " tags"]) -> Vector:
-    """Probabilities less the one-hot label: there, minus the sum of the others, which can't cancel."""
-    return jnp.where(label, -jnp.sum(jnp.where(label, 0, gamma)), gamma)
