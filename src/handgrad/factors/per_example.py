@@ -1,10 +1,11 @@
 """PerExample: materialized gradients, for parameters without a cheaper structure."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from handgrad import meshes
@@ -17,10 +18,11 @@ class PerExample(Factor):
     """g_b, materialized.
 
     Attributes:
-      g: every example's gradient, in the parameter's dtype.
+      g: every example's gradient, in the parameter's dtype, or in a wider one where one example's may not fit.
     """
 
     g: Gradients
+    param_dtype: DTypeLike | None = field(default=None, metadata={"static": True})
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -41,7 +43,7 @@ class PerExample(Factor):
         if len(self.shape) != 2:
             return super().project(P)
         check_projection("PerExample", P, self.shape)
-        return PerExample(jnp.einsum("bio,ir->bro", self.g, P))
+        return PerExample(jnp.einsum("bio,ir->bro", self.g, P), self.param_dtype)
 
     def _inner(self, other: Factor) -> Numbers:
         if not isinstance(other, PerExample):

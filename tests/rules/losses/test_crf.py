@@ -113,5 +113,5 @@ def test_no_array_of_every_step_and_every_two_tags():
     compiled = jax.jit(run).lower(*given).compile()
     assert compiled.memory_analysis().temp_size_in_bytes < 0.25 * 4 * 64 * 32 * 32
     kept = jax.eval_shape(functools.partial(rules.crf_loss_forward, residuals="recompute"), *given)[1]
-    assert kept.log_alpha is None
+    assert kept.log_ways is None
     assert jax.eval_shape(hg.crf_loss(residuals="recompute").forward, hg.CrfScores(*given[:4]), given[4])[1] == kept

@@ -93,6 +93,6 @@ def test_vectors_are_kept_and_no_kernels():
     compiled = run.lower(M, epsilon=0.5, iterations=50).compile()
     assert compiled.memory_analysis().temp_size_in_bytes < 10 * 4 * 64 * 64
     kept = jax.eval_shape(functools.partial(rules.sinkhorn_forward, epsilon=0.5, iterations=50), M)[1]
-    assert (kept.F.shape, kept.G.shape) == ((1, 50, 64), (1, 50, 64))
+    assert (kept.U.shape, kept.V.shape) == ((1, 50, 64), (1, 50, 64))
     loss = layers.sinkhorn(epsilon=0.5, iterations=50, residuals="recompute")
     assert jax.eval_shape(loss.forward, M, layers.TransportTarget())[1][3:] == (None, None)

@@ -9,6 +9,8 @@ from helpers import passes
 from rules.refusals import refuses
 
 from handgrad import rules
+from handgrad.rules.sequences import cumulative
+from handgrad.rules.sequences._cumulative import by_scan, in_turn
 
 EVERY = [rules.cumulative_sum, rules.cumulative_product, rules.cumulative_max, rules.cumulative_logsumexp]
 
@@ -31,6 +33,40 @@ def edges():
         return {name: passes(rows[name][0].with_options(**rows[name][1]), dY, X) for name, (X, dY) in given.items()}
 
     return {name: (Y, *d) for name, (Y, d) in run({name: row[2:] for name, row in rows.items()}).items()}
+
+
+def test_a_scan_is_one_element_after_the_other():
+    """What a GPU runs, beside what a CPU does; with a zero, a product that overflows behind it, equal elements, −∞."""
+    rng = np.random.default_rng(0)
+    X, dY = rng.standard_normal((2, 3, 9, 2))
+    X[0, 3:5], X[1, 6], X[2, 1] = 0, X[1, 5], -np.inf
+    behind = np.arange(9)[:, None] > 5
+    ways = [
+        (slopes, nothing, reverse, x, scan)
+        for slopes, nothing, x, scan in (
+            (cumulative._of_product, 1, X, np.multiply.accumulate),
+            (cumulative._of_max, np.nan, X, np.maximum.accumulate),
+            (cumulative._of_logsumexp, -np.inf, X, np.logaddexp.accumulate),
+        )
+        for reverse in (False, True)
+    ]
+
+    @jax.jit
+    def both(given):
+        pairs = zip(ways, given, strict=True)
+        return [[way(s, nothing, back, *xy, dY) for way in (by_scan, in_turn)] for (s, nothing, back, *_), xy in pairs]
+
+    given = []
+    with np.errstate(over="ignore", invalid="ignore"):
+        for slopes, _, reverse, x, scan in ways:
+            if slopes is cumulative._of_product:
+                x = np.where(behind[::-1] if reverse else behind, 1e200, x)
+            flipped = x[:, ::-1] if reverse else x
+            y = scan(flipped, 1)
+            given.append((x, y[:, ::-1] if reverse else y))
+    for one, two in both(given):
+        assert not np.isnan(two).any()
+        np.testing.assert_allclose(one, two, rtol=1e-12)
 
 
 def test_a_product_with_zeros():

@@ -102,7 +102,8 @@ def _largest(X: Matrices) -> Float[Array, "*batch"]:
 
 
 def _norm(X: Matrices) -> Float[Array, "*batch 1 1"]:
-    return jnp.sqrt(jnp.sum(jnp.square(jnp.abs(X)), axis=(-2, -1), keepdims=True))
+    """The largest sum of a column: no square that overflows."""
+    return jnp.max(jnp.sum(jnp.abs(X), axis=-2, keepdims=True), axis=-1, keepdims=True, initial=0)
 
 
 def _power_of_two(s: Float[Array, "*batch 1 1"]) -> Float[Array, "*batch 1 1"]:

@@ -52,6 +52,7 @@ class LowRankSolveResiduals(NamedTuple):
       d, U, V: the arguments.
       LU, pivots: of K = I + Vᵀ diag(d)⁻¹ U, (r, r).
       Y: the output.
+      VtY: Vᵀ Y, from the small system, without a cancellation.
       like_B: B's dtype.
     """
 
@@ -61,6 +62,7 @@ class LowRankSolveResiduals(NamedTuple):
     LU: Small
     pivots: Pivots
     Y: Columns
+    VtY: Inexact[Array, "*batch r k"]
     like_B: Like
 
 
@@ -79,9 +81,9 @@ def low_rank_solve_forward(d: Diagonal, U: Thin, V: Thin, B: Columns) -> tuple[C
     check_rows("low_rank_solve_forward", U, B, name="U")
     dw, Uw, Vw, Bw = wide(d, U, V, B)
     LU, pivots = _factor(dw, Uw, Vw)
-    Y = _woodbury(dw, Uw, Vw, LU, pivots, as_columns(Bw, U.ndim), transpose=False)
+    Y, VtY = _woodbury(dw, Uw, Vw, LU, pivots, as_columns(Bw, U.ndim), transpose=False)
     Y = Y.reshape(B.shape).astype(jnp.result_type(d, U, V, B))
-    return Y, LowRankSolveResiduals(d, U, V, LU, pivots, Y, no_columns(B))
+    return Y, LowRankSolveResiduals(d, U, V, LU, pivots, Y, VtY, no_columns(B))
 
 
 def low_rank_solve_backward(residuals: LowRankSolveResiduals, dY: Columns) -> tuple[Diagonal, Thin, Thin, Columns]:
@@ -91,13 +93,13 @@ def low_rank_solve_backward(residuals: LowRankSolveResiduals, dY: Columns) -> tu
 
     Derivation: docs/derivations/linear_algebra/low_rank.md
     """
-    d, U, V, LU, pivots, Y, like_B = check_residuals("low_rank_solve_backward", residuals, LowRankSolveResiduals)
+    d, U, V, LU, pivots, Y, VtY, like_B = check_residuals("low_rank_solve_backward", residuals, LowRankSolveResiduals)
     check_cotangent("low_rank_solve_backward", dY, Y.shape, Y.dtype)
     dw, Uw, Vw, Yw, dYw = wide(d, U, V, Y, dY)
     Yw, dYw = as_columns(Yw, U.ndim), as_columns(dYw, U.ndim)
-    dB = _woodbury(dw, Vw, Uw, LU, pivots, dYw, transpose=True)
+    dB, UtdB = _woodbury(dw, Vw, Uw, LU, pivots, dYw, transpose=True)
     dd = -jnp.sum(dB * Yw, axis=-1)
-    dU, dV = -product(dB, product(Yw.mT, Vw)), -product(Yw, product(dB.mT, Uw))
+    dU, dV = -product(dB, VtY.mT), -product(Yw, UtdB.mT)
     return cast(dd, d.dtype), cast(dU, U.dtype), cast(dV, V.dtype), cast(dB, like_B.dtype).reshape(Y.shape)
 
 
@@ -184,8 +186,11 @@ def _factor(d: Diagonal, U: Thin, V: Thin) -> tuple[Small, Pivots]:
 
 def _woodbury(
     d: Diagonal, U: Thin, V: Thin, LU: Small, pivots: Pivots, B: Inexact[Array, "*batch n k"], *, transpose: bool
-) -> Inexact[Array, "*batch n k"]:
-    """(diag(d) + U Vᵀ)⁻¹ B = Z − diag(d)⁻¹ U K⁻¹ Vᵀ Z, Z = diag(d)⁻¹ B; K's factors may be those of its transpose."""
+) -> tuple[Inexact[Array, "*batch n k"], Inexact[Array, "*batch r k"]]:
+    """Y = (diag(d) + U Vᵀ)⁻¹ B = Z − diag(d)⁻¹ U Vᵀ Y and Vᵀ Y = K⁻¹ Vᵀ Z, Z = diag(d)⁻¹ B; K's factors may be those of
+    its transpose.
+    """
     column = jnp.expand_dims(d, -1)
     Z = B / column
-    return Z - product(U, lu_solve(LU, pivots, product(V.mT, Z), transpose=transpose)) / column
+    VtY = lu_solve(LU, pivots, product(V.mT, Z), transpose=transpose)
+    return Z - product(U, VtY) / column, VtY

@@ -27,7 +27,8 @@ class CrfLossResiduals(NamedTuple):
 
     Attributes:
       Z, W, start, end, labels, lengths: as given.
-      log_alpha: log α less each step's largest, float32 at least; None with residuals="recompute".
+      log_ways: log of all ways to a tag at each step but for its own score, less what α of the step before had taken
+        off, float32 at least; None with residuals="recompute".
     """
 
     Z: Scores
@@ -36,7 +37,7 @@ class CrfLossResiduals(NamedTuple):
     end: Vector | None
     labels: Labels
     lengths: Lengths | None
-    log_alpha: Scores | None
+    log_ways: Scores | None
 
 
 class _Chain(NamedTuple):
@@ -81,7 +82,7 @@ def crf_loss_forward(
       W: W_ij is the score of tag j behind tag i.
       start, end: scores of the first and of the last tag; None is zeros.
       lengths: the steps of each example, 0 … time; None is all. An example of no step has a loss of 0.
-      residuals: "save" keeps log α, "recompute" computes it again in the backward pass.
+      residuals: "save" keeps one half of the recursion, "recompute" computes it again in the backward pass.
     Derivation: docs/derivations/losses/crf.md (Lafferty et al. 2001)
     """
     where = "crf_loss_forward"
@@ -101,9 +102,9 @@ def crf_loss_forward(
     check_choice(where, "residuals", residuals, ("save", "recompute"))
     kept = CrfLossResiduals(Z, W, start, end, labels, lengths, None)
     chain, valid = _chain(kept)
-    log_alpha, C = meshes.along_batch(jax.vmap(_log_alpha, (EACH,)), chain)
+    log_ways, C = meshes.along_batch(jax.vmap(_log_ways, (EACH,)), chain)
     C = jnp.where(valid, C, jnp.nan).astype(_dtype(kept))
-    return C, kept._replace(log_alpha=log_alpha if residuals == "save" else None)
+    return C, kept._replace(log_ways=log_ways if residuals == "save" else None)
 
 
 def crf_loss_backward(
@@ -121,10 +122,10 @@ def crf_loss_backward(
     kept = check_residuals(where, residuals, CrfLossResiduals)
     check_losses_cotangent(where, dC, kept.Z, _dtype(kept))
     chain, valid = _chain(kept)
-    log_alpha = kept.log_alpha
-    if log_alpha is None:
-        log_alpha, _ = meshes.along_batch(jax.vmap(_log_alpha, (EACH,)), chain)
-    dZ, dW = meshes.along_batch(jax.vmap(_marginals, (EACH, 0)), chain, log_alpha)
+    log_ways = kept.log_ways
+    if log_ways is None:
+        log_ways, _ = meshes.along_batch(jax.vmap(_log_ways, (EACH,)), chain)
+    dZ, dW = meshes.along_batch(jax.vmap(_marginals, (EACH, 0)), chain, log_ways)
     dC, valid = (jnp.expand_dims(a, (1, 2)) for a in (dC.astype(dZ.dtype), valid))
     dZ = jnp.where(valid, jnp.where(jnp.expand_dims(chain.live, 2), dC * dZ, 0), jnp.nan)
     dW = jnp.where(valid, dC * dW, jnp.nan)
@@ -173,50 +174,61 @@ def _of_labels(chain: _Chain) -> tuple[Array, Array, Array]:
     return by_Z, by_W, possible
 
 
-def _log_alpha(chain: _Chain) -> tuple[Float[Array, "time tags"], Float[Array, ""]]:
-    """log α, of all ways to a tag at each step, and the loss.
+def _log_ways(chain: _Chain) -> tuple[Float[Array, "time tags"], Float[Array, ""]]:
+    """log of all ways to a tag at each step, the step's own score not yet among them; and the loss.
 
     Every step's scores are less those of the labels, and so the loss comes out without a difference of two large
-    numbers; and less the step's largest, which is added up beside.
+    numbers; and less the step before's largest, which is added up beside.
     """
-    Z, _, live, _, W, start, end = chain
+    Z, live, W, end = chain.Z, chain.live, chain.W, chain.end
     by_Z, by_W, possible = _of_labels(chain)
-    Z = Z - by_Z[:, None]
-    first, largest = without_largest(start - by_W[0] + Z[0])
+    first = chain.start - by_W[0]
+    log_alpha, largest = without_largest(first + (Z[0] - by_Z[0]))
 
-    def one_step(log_alpha: Array, at: tuple[Array, Array, Array]) -> tuple[Array, tuple[Array, Array]]:
+    def one_step(log_alpha: Array, at: tuple[Array, ...]) -> tuple[Array, tuple[Array, Array]]:
         z, w, live = at
-        left, largest = without_largest(log_sum(log_alpha[None] + (W.T - w)) + z)
-        log_alpha = jnp.where(live, left, log_alpha)
-        return log_alpha, (log_alpha, jnp.where(live, largest, 0))
+        ways = log_sum(log_alpha[:, None] + (W - w), 0)
+        left, largest = without_largest(ways + z)
+        return jnp.where(live, left, log_alpha), (ways, jnp.where(live, largest, 0))
 
-    last, (others, more) = meshes.scan(one_step, first, (Z[1:], by_W[1:-1], live[1:]))
+    last, (others, more) = meshes.scan(one_step, log_alpha, ((Z - by_Z[:, None])[1:], by_W[1:-1], live[1:]))
     C = log_sum(last + (end - by_W[-1])) + jnp.sum(more) + largest[0]
     return jnp.concatenate([first[None], others]), jnp.where(live[0], jnp.where(possible, C, jnp.inf), 0)
 
 
-def _marginals(chain: _Chain, log_alpha: Array) -> tuple[Float[Array, "time tags"], Float[Array, "tags tags"]]:
-    """γ_t − e_{y_t} at each step, and Σ_t (Ξ_t − e_{y_t} e_{y_{t+1}}ᵀ); 0 where the labels are impossible."""
-    Z, labels, live, _, W, _, end = chain
-    tags = jnp.arange(W.shape[0])
+def _marginals(chain: _Chain, log_ways: Array) -> tuple[Float[Array, "time tags"], Float[Array, "tags tags"]]:
+    """γ_t − e_{y_t} at each step, and Σ_t (Ξ_t − e_{y_t} e_{y_{t+1}}ᵀ); 0 where the labels are impossible.
 
-    def one_step(carry: tuple[Array, Array], at: tuple[Array, ...]) -> tuple[tuple[Array, Array], Array]:
-        (log_beta, dW), (z, log_alpha, before, y, y_before, live) = carry, at
-        entered = z + log_beta
-        pair = (tags[:, None] == y_before) & (tags[None] == y)
-        dW = dW + jnp.where(live, _error(before[:, None] + W + entered[None], pair), 0)
-        earlier, _ = without_largest(log_sum(W + entered[None]))
-        return (jnp.where(live, earlier, log_beta), dW), _error(log_alpha + log_beta, tags == y)
+    From the last step to the first: γ_t = Q_t γ_{t+1}, Q_t(i, j) the share of tag i in all ways to tag j behind it.
+    """
+    Z, labels, live, last, W, _, end = chain
+    by_Z, by_W, possible = _of_labels(chain)
+    log_alpha, _ = jax.vmap(without_largest)(log_ways + (Z - by_Z[:, None]))
+    reached = jnp.where(log_ways == -jnp.inf, 0, log_ways)
+    at_end = _softmax(jnp.sum(jnp.where(last[:, None], log_alpha, 0), axis=0) + end)
+    is_label = labels[:, None] == jnp.arange(W.shape[0])[None]
 
-    steps = (Z[1:], log_alpha[1:], log_alpha[:-1], labels[1:], labels[:-1], live[1:])
-    (log_beta, dW), dZ = meshes.scan(one_step, (end, jnp.zeros_like(W)), steps, reverse=True)
-    dZ = jnp.concatenate([_error(log_alpha[0] + log_beta, tags == labels[0])[None], dZ])
-    possible = _of_labels(chain)[2] & live[0]
+    def one_step(carry: tuple[Array, Array], at: tuple[Array, ...]) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+        (later, dW), (before, reached, w, is_y, is_before, live, last) = carry, at
+        gamma = jnp.where(last, at_end, later)
+        Xi = jnp.exp(before[:, None] + (W - w) - reached[None]) * gamma[None]
+        pair = is_before[:, None] & is_y[None]
+        others = jnp.where(live & ~pair, Xi, 0)
+        earlier = jnp.sum(others, axis=1) + jnp.sum(jnp.where(pair, Xi, 0), axis=1)
+        carry = jnp.where(live, earlier / jnp.sum(earlier), later), dW + others
+        return carry, (gamma, jnp.sum(others))
+
+    steps = (log_alpha[:-1], reached[1:], by_W[1:-1], is_label[1:], is_label[:-1], live[1:], last[1:])
+    (later, dW), (gamma, missed) = meshes.scan(one_step, (jnp.zeros_like(end), jnp.zeros_like(W)), steps, reverse=True)
+    dW = dW.at[labels[:-1], labels[1:]].add(-missed)
+    gamma = jnp.concatenate([jnp.where(last[0], at_end, later)[None], gamma])
+    others = jnp.where(is_label, 0, gamma)
+    dZ = jnp.where(is_label, -jnp.sum(others, axis=1, keepdims=True), others)
+    possible = possible & live[0]
     return jnp.where(possible, dZ, 0), jnp.where(possible, dW, 0)
 
 
-def _error(logits: Array, label: Array) -> Array:
-    """Softmax over all elements, less the one-hot label: there, minus the sum of the others, which can't cancel."""
+def _softmax(logits: Vector) -> Vector:
+    """Of one row; NaN where all are −∞."""
     E = jnp.exp(logits - jnp.max(logits))
-    P = E / jnp.sum(E)
-    return jnp.where(label, -jnp.sum(jnp.where(label, 0, P)), P)
+    return E / jnp.sum(E)

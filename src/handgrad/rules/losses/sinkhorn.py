@@ -35,14 +35,14 @@ class SinkhornResiduals(NamedTuple):
 
     Attributes:
       M, a, b: as given.
-      F, G: f and g after each iteration, float32 at least; None with residuals="recompute".
+      U, V: −f / ε and −g / ε after each iteration, float32 at least; None with residuals="recompute".
     """
 
     M: Costs
     a: Sources | None
     b: Sinks | None
-    F: Float[Array, "batch iterations n"] | None
-    G: Float[Array, "batch iterations m"] | None
+    U: Float[Array, "batch iterations n"] | None
+    V: Float[Array, "batch iterations m"] | None
 
 
 def sinkhorn_forward(
@@ -81,9 +81,9 @@ def sinkhorn_forward(
     check_choice(where, "residuals", residuals, ("save", "recompute"))
     kept = SinkhornResiduals(M, a, b, None, None)
     M, a, b = _wide(kept)
-    F, G = _potentials(M, a, b, epsilon, iterations)
-    C = jnp.sum(a * F[:, -1], axis=1) + jnp.sum(b * G[:, -1], axis=1)
-    return C.astype(_dtype(kept)), kept._replace(F=F, G=G) if residuals == "save" else kept
+    U, V = _potentials(M, a, b, epsilon, iterations)
+    C = -epsilon * (jnp.sum(a * U[:, -1], axis=1) + jnp.sum(b * V[:, -1], axis=1))
+    return C.astype(_dtype(kept)), kept._replace(U=U, V=V) if residuals == "save" else kept
 
 
 def sinkhorn_backward(
@@ -91,8 +91,8 @@ def sinkhorn_backward(
 ) -> tuple[Costs, Sources | None, Sinks | None]:
     """Pull dC back through the iterations, from the last to the first, df = dC a and dg = dC b at their end:
 
-        T = e^((f − M) / ε) of unit columns aᵀ T = 1     v = T dg     df −= a ∘ v, da −= ε v, dM += diag(a) T diag(dg)
-        T = e^((g − M) / ε) of unit rows T b = 1         w = Tᵀ df    dg = −b ∘ w, db −= ε w, dM += diag(df) T diag(b)
+        T ∝ e^((f − M) / ε), columns with aᵀ T = 1    w = T dg     df −= a ∘ w, da −= ε w, dM += diag(a) T diag(dg)
+        T ∝ e^((g − M) / ε), rows with T b = 1        w = Tᵀ df    dg = −b ∘ w, db −= ε w, dM += diag(df) T diag(b)
 
     The first dM is dC P, and df is then dC (a − P 1): at convergence nothing is left to pull back.
 
@@ -103,25 +103,27 @@ def sinkhorn_backward(
     check_losses_cotangent(where, dC, kept.M, _dtype(kept))
     _check_options(where, epsilon, iterations)
     M, a, b = _wide(kept)
-    F, G = (kept.F, kept.G) if kept.F is not None else _potentials(M, a, b, epsilon, iterations)
+    U, V = kept.U, kept.V
+    if U is None or V is None:
+        U, V = _potentials(M, a, b, epsilon, iterations)
 
-    def of_one(M: Array, a: Array, b: Array, F: Array, G: Array, dC: Array) -> tuple[Array, Array, Array]:
-        def one_back(carry: tuple[Array, ...], at: tuple[Array, Array]) -> tuple[tuple[Array, ...], None]:
-            (df, dg, dM, da, db), (f, g_before) = carry, at
-            T = _scaled(f[:, None] - M, a[:, None], epsilon, 0)
-            v = T @ dg
-            df, da, dM = df - a * v, da - epsilon * v, dM + a[:, None] * T * dg[None]
-            T = _scaled(g_before[None] - M, b[None], epsilon, 1)
+    def of_one(M: Array, a: Array, b: Array, U: Array, V: Array, dC: Array) -> tuple[Array, Array, Array]:
+        def one_back(carry: tuple[Array, ...], at: tuple[Array, ...]) -> tuple[tuple[Array, ...], None]:
+            (df, dg, dM, da, db), (u, v, v_before) = carry, at
+            T = _kernel((-epsilon * u[:, None] - M) / epsilon, v[None])
+            w = T @ dg
+            df, da, dM = df - a * w, da - epsilon * w, dM + a[:, None] * T * dg[None]
+            T = _kernel((-epsilon * v_before[None] - M) / epsilon, u[:, None])
             w = df @ T
             dg, db, dM = -b * w, db - epsilon * w, dM + df[:, None] * T * b[None]
             return (jnp.zeros_like(df), dg, dM, da, db), None
 
-        before = jnp.concatenate([jnp.zeros_like(G[:1]), G[:-1]])
-        start = dC * a, dC * b, jnp.zeros_like(M), dC * F[-1], dC * G[-1]
-        (_, _, dM, da, db), _ = meshes.scan(one_back, start, (F, before), reverse=True)
+        before = jnp.concatenate([jnp.zeros_like(V[:1]), V[:-1]])
+        start = dC * a, dC * b, jnp.zeros_like(M), -epsilon * dC * U[-1], -epsilon * dC * V[-1]
+        (_, _, dM, da, db), _ = meshes.scan(one_back, start, (U, V, before), reverse=True)
         return dM, da, db
 
-    dM, da, db = meshes.along_batch(jax.vmap(of_one), M, a, b, F, G, dC.astype(M.dtype))
+    dM, da, db = meshes.along_batch(jax.vmap(of_one), M, a, b, U, V, dC.astype(M.dtype))
     da, db = (None if p is None else dp.astype(p.dtype) for p, dp in ((kept.a, da), (kept.b, db)))
     return dM.astype(kept.M.dtype), da, db
 
@@ -144,24 +146,23 @@ def _wide(kept: SinkhornResiduals) -> tuple[Costs, Sources, Sinks]:
 
 
 def _potentials(M: Costs, a: Sources, b: Sinks, epsilon: float, iterations: int) -> tuple[Array, Array]:
-    """f and g after each iteration: (batch, iterations, n) and (batch, iterations, m)."""
+    """−f / ε and −g / ε after each iteration: (batch, iterations, n) and (batch, iterations, m)."""
 
     def of_one(M: Array, a: Array, b: Array) -> tuple[Array, Array]:
-        def one_step(g: Array, _: None) -> tuple[Array, tuple[Array, Array]]:
-            f = -epsilon * log_sum((g[None] - M) / epsilon + jnp.log(b)[None], 1)
-            g = -epsilon * log_sum((f[:, None] - M) / epsilon + jnp.log(a)[:, None], 0)
-            return g, (f, g)
+        def one_step(v: Array, _: None) -> tuple[Array, tuple[Array, Array]]:
+            u = log_sum((-epsilon * v[None] - M) / epsilon + jnp.log(b)[None], 1)
+            v = log_sum((-epsilon * u[:, None] - M) / epsilon + jnp.log(a)[:, None], 0)
+            return v, (u, v)
 
         return meshes.scan(one_step, jnp.zeros_like(M[0]), None, length=iterations)[1]
 
     return meshes.along_batch(jax.vmap(of_one), M, a, b)
 
 
-def _scaled(D: Array, weights: Array, epsilon: float, axis: int) -> Array:
-    """e^(D / ε) scaled so that it sums to 1 along an axis with these weights; a point without weight may overflow."""
-    X = D / epsilon
-    sums = jnp.expand_dims(log_sum(X + jnp.log(weights), axis), axis)
-    return jnp.exp(jnp.minimum(X - sums, math.log(float(jnp.finfo(X.dtype).max)) / 2))
+def _kernel(X: Array, log_sums: Array) -> Array:
+    """e^x over the weighted sum whose logarithm is given; only a point of weight 0 may exceed 1 / weight, and is cut
+    off where it would overflow."""
+    return jnp.exp(jnp.minimum(X - log_sums, math.log(float(jnp.finfo(X.dtype).max)) / 2))
 
 
 def _check_options(where: str, epsilon: float, iterations: int) -> None:

@@ -7,13 +7,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from handgrad.checks import check_array, check_cotangent, check_residuals
-from handgrad.factors.base import accumulator
 from handgrad.rule import Rule
 from handgrad.rules._outline import outline, outlined
 from handgrad.rules._wide import wide
-from handgrad.rules.sequences._along import check_axis, from_middle, to_middle
+from handgrad.rules.sequences._along import check_axis
+from handgrad.rules.sequences._cumulative import pulled
 from handgrad.rules.sequences._recurrence import check_scan
-from handgrad.rules.sequences.linear_recurrence import linear_recurrence_forward
 
 __all__ = [
     "CumulativeLogsumexpResiduals",
@@ -110,9 +109,7 @@ def cumulative_product_backward(
     where = "cumulative_product_backward"
     X, Y = check_residuals(where, residuals, CumulativeProductResiduals)
     check_cotangent(where, dY, X.shape, X.dtype)
-    axis = check_axis(where, X, axis)
-    K, before = (to_middle(a, axis) for a in wide(X, Y))
-    return (_pulled(dY, K, _before(before, 1, reverse), axis, reverse),)
+    return (pulled(_of_product, 1, X, Y, dY, check_axis(where, X, axis), reverse),)
 
 
 cumulative_product = Rule(cumulative_product_forward, cumulative_product_backward)
@@ -155,11 +152,7 @@ def cumulative_max_backward(
     where = "cumulative_max_backward"
     X, Y = check_residuals(where, residuals, CumulativeMaxResiduals)
     check_cotangent(where, dY, X.shape, X.dtype)
-    axis = check_axis(where, X, axis)
-    x, y = to_middle(X, axis), _before(to_middle(Y, axis), -jnp.inf, reverse)
-    first = _before(jnp.zeros_like(x), 1, reverse)  # where nothing was before, though x may be −∞
-    K = jnp.where(first > 0, 0, jnp.where(y > x, 1, jnp.where(y == x, 0.5, 0))).astype(accumulator(X))
-    return (_pulled(dY, K, 1 - K, axis, reverse),)
+    return (pulled(_of_max, jnp.nan, X, Y, dY, check_axis(where, X, axis), reverse),)
 
 
 cumulative_max = Rule(cumulative_max_forward, cumulative_max_backward)
@@ -184,7 +177,7 @@ def cumulative_logsumexp_forward(
     """
     axis = _checked("cumulative_logsumexp_forward", X, axis, reverse)
     (Xw,) = wide(X)
-    Y = jax.lax.cumlogsumexp(Xw, axis, reverse)
+    Y = jax.lax.associative_scan(jnp.logaddexp, Xw, reverse=reverse, axis=axis)
     return Y.astype(X.dtype), CumulativeLogsumexpResiduals(X, Y)
 
 
@@ -202,14 +195,27 @@ def cumulative_logsumexp_backward(
     where = "cumulative_logsumexp_backward"
     X, Y = check_residuals(where, residuals, CumulativeLogsumexpResiduals)
     check_cotangent(where, dY, X.shape, X.dtype)
-    axis = check_axis(where, X, axis)
-    x, y = (to_middle(a, axis) for a in wide(X, Y))
-    finite = jnp.where(y == -jnp.inf, 0, y)
-    K, S = jnp.exp(_before(y, -jnp.inf, reverse) - finite), jnp.exp(x - finite)
-    return (_pulled(dY, K, S, axis, reverse),)
+    return (pulled(_of_logsumexp, -jnp.inf, X, Y, dY, check_axis(where, X, axis), reverse),)
 
 
 cumulative_logsumexp = Rule(cumulative_logsumexp_forward, cumulative_logsumexp_backward)
+
+
+def _of_product(x: Array, before: Array, y: Array) -> tuple[Array, Array]:
+    """The slopes k and s of y = before · x."""
+    return x, before
+
+
+def _of_max(x: Array, before: Array, y: Array) -> tuple[Array, Array]:
+    """Of y = max(before, x); a `before` of NaN, of the first element, is neither larger nor equal."""
+    k = jnp.where(before > x, 1, jnp.where(before == x, 0.5, 0)).astype(x.dtype)
+    return k, 1 - k
+
+
+def _of_logsumexp(x: Array, before: Array, y: Array) -> tuple[Array, Array]:
+    """Of y = log(e^before + e^x)."""
+    finite = jnp.where(y == -jnp.inf, 0, y)
+    return jnp.exp(before - finite), jnp.exp(x - finite)
 
 
 def _checked(where: str, X: Array, axis: int, reverse: bool) -> int:
@@ -223,22 +229,3 @@ def _sum(X: Array, axis: int, reverse: bool) -> Array:
     """The cumulative sum, in float32 at least, and rounded once."""
     (Xw,) = wide(X)
     return jax.lax.cumsum(Xw, axis, reverse).astype(X.dtype)
-
-
-def _pulled(dY: Array, K: Array, S: Array, axis: int, reverse: bool) -> Array:
-    """dX of any y_t = f(y_{t−1}, x_t) whose slopes by its two arguments are k_t and s_t, (batch, n, rest):
-
-    r_t = dy_t + k_{t+1} r_{t+1}, dx_t = s_t r_t.
-    """
-    if not dY.size:
-        return dY
-    K_next = _before(K, 0, not reverse)
-    R, _ = linear_recurrence_forward(K_next, to_middle(dY, axis).astype(K.dtype), reverse=not reverse)
-    return from_middle(S * R, axis, dY.shape).astype(dY.dtype)
-
-
-def _before(A: Float[Array, "batch n rest"], first: float, reverse: bool) -> Float[Array, "batch n rest"]:
-    """What stands before each element in the order of the scan; `first` before the first."""
-    ends = (0, 1) if reverse else (1, 0)
-    longer = jnp.pad(A, ((0, 0), ends, (0, 0)), constant_values=first)
-    return longer[:, 1:] if reverse else longer[:, :-1]

@@ -137,7 +137,7 @@ def linear_attention_backward(
         of_steps = (d.total if bonus is not None else d.F + d.total)[:, :, :, :, 0]
         dlog_decay = in_order(of_steps, tokens).astype(log_decay.dtype)
     if bonus is not None:
-        dbonus = PerExample(jnp.sum(vdy * q * k, axis=(0, 3)).astype(bonus.dtype))
+        dbonus = PerExample(jnp.sum(vdy * q * k, axis=(0, 3)), bonus.dtype)
     return dQ, dK, dV, dlog_decay, dbonus, None if S0 is None else dS0.astype(S0.dtype)
 
 

@@ -1,22 +1,20 @@
 """The linear recurrence: one step after the other, or an associative scan over time, since affine maps compose."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from handgrad import meshes
 from handgrad.checks import InputError, check_array, check_cotangent, check_residuals, check_shape, describe
 from handgrad.factors.base import accumulator
 from handgrad.rule import Rule
 from handgrad.rules.sequences._recurrence import State, Steps, check_scan, entering
+from handgrad.rules.sequences._walks import at, by_platform, first, walk
 
 __all__ = ["LinearRecurrenceResiduals", "linear_recurrence", "linear_recurrence_backward", "linear_recurrence_forward"]
 
 Affine = tuple[Array, Array]
-T = TypeVar("T")
 
 
 class LinearRecurrenceResiduals(NamedTuple):
@@ -61,12 +59,12 @@ def linear_recurrence_forward(
 
     def in_turn(A: Steps, B: Steps, H0: State | None) -> Steps:
         def step(h: State, t: Array) -> tuple[State, tuple[State]]:
-            h = _at(A, t) * h + _at(B, t)
+            h = at(A, t) * h + at(B, t)
             return h, (h,)
 
-        return _walk(step, _first(H0, A + B), (jnp.zeros_like(A + B, dtype),), reverse, A, B)[1][0]
+        return walk(step, first(H0, A + B), (jnp.zeros_like(A + B, dtype),), reverse, A, B)[1][0]
 
-    H = _by_platform(associative, by_scan, in_turn, A, B, H0)
+    H = by_platform(associative, by_scan, in_turn, A, B, H0)
     return H, LinearRecurrenceResiduals(A, B, H0, H)
 
 
@@ -90,23 +88,23 @@ def linear_recurrence_backward(
         # In the other direction, a step is multiplied by the decay of the step that it comes from.
         Delta = _recur(entering(A.astype(H.dtype), none, None, not reverse), dH, None, not reverse)
         dA = Delta * entering(H, none if H0 is None else H0, None, reverse)
-        first = -1 if reverse else 0
-        return dA.astype(A.dtype), Delta.astype(B.dtype), A[:, first] * Delta[:, first]
+        start = -1 if reverse else 0
+        return dA.astype(A.dtype), Delta.astype(B.dtype), A[:, start] * Delta[:, start]
 
     def in_turn(A: Steps, H: Steps, dH: Steps, H0: State | None) -> tuple[Steps, Steps, State]:
         like, last = H + dH, A.shape[1] - 1  # A may be the same for all examples
-        h0 = _first(H0, like)
+        h0 = first(H0, like)
 
         def step(passed: State, t: Array) -> tuple[State, tuple[State, State]]:
-            delta = _at(dH, t) + passed
-            before = jnp.where(t == last, h0, _at(H, t + 1)) if reverse else jnp.where(t == 0, h0, _at(H, t - 1))
-            return _at(A, t) * delta, (delta * before, delta)
+            delta = at(dH, t) + passed
+            before = jnp.where(t == last, h0, at(H, t + 1)) if reverse else jnp.where(t == 0, h0, at(H, t - 1))
+            return at(A, t) * delta, (delta * before, delta)
 
         outputs = jnp.zeros_like(like, A.dtype), jnp.zeros_like(like, B.dtype)
-        dh0, (dA, Delta) = _walk(step, _first(None, like), outputs, not reverse, A, H, dH)
+        dh0, (dA, Delta) = walk(step, first(None, like), outputs, not reverse, A, H, dH)
         return dA, Delta, dh0
 
-    dA, dB, dH0 = _by_platform(associative, by_scan, in_turn, A, H, dH, H0)
+    dA, dB, dH0 = by_platform(associative, by_scan, in_turn, A, H, dH, H0)
     return dA, dB, None if H0 is None else dH0.astype(H0.dtype)
 
 
@@ -116,56 +114,14 @@ linear_recurrence = Rule(linear_recurrence_forward, linear_recurrence_backward)
 def _recur(A: Steps, B: Steps, H0: State | None, reverse: bool) -> Steps:
     """h_t = a_t ∘ h_{t−1} + b_t from zeros or from H0, in float32 at least."""
 
-    def compose(first: Affine, second: Affine) -> Affine:
+    def compose(one: Affine, two: Affine) -> Affine:
         """One affine map after the other: a′ (a h + b) + b′ = a′ a h + (a′ b + b′)."""
-        (a, b), (a_, b_) = first, second
+        (a, b), (a_, b_) = one, two
         return a_ * a, a_ * b + b_
 
     dtype = accumulator(A, B)
     P, S = jax.lax.associative_scan(compose, (A.astype(dtype), B.astype(dtype)), reverse=reverse, axis=1)
     return S if H0 is None else P * jnp.expand_dims(H0, 1) + S  # all maps up to step t in one: h_t = p_t ∘ h_0 + s_t
-
-
-def _walk(
-    step: Callable[[State, Array], tuple[State, tuple[State, ...]]],
-    state: State,
-    outputs: tuple[Steps, ...],
-    reverse: bool,
-    *closed_over: Steps,
-) -> tuple[State, tuple[Steps, ...]]:
-    """The last state, and each step's outputs written where they belong; `closed_over` are the arrays that steps read.
-
-    A jax.lax.scan wants time in front: it would transpose every array before, and every output after.
-    """
-    time = outputs[0].shape[1]
-
-    def one_step(i: Array, carried: tuple[State, tuple[Steps, ...]]) -> tuple[State, tuple[Steps, ...]]:
-        t = time - 1 - i if reverse else i
-        state, values = step(carried[0], t)
-        pairs = zip(carried[1], values, strict=True)
-        return state, tuple(
-            jax.lax.dynamic_update_index_in_dim(steps, value.astype(steps.dtype), t, 1) for steps, value in pairs
-        )
-
-    return meshes.fori_loop(time, one_step, (state, outputs), closed_over)
-
-
-def _at(A: Steps, t: Array) -> State:
-    """a_t, in float32 at least."""
-    return jax.lax.dynamic_index_in_dim(A, t, 1, keepdims=False).astype(accumulator(A))
-
-
-def _first(H0: State | None, like: Steps) -> State:
-    """The state before the first of such steps, in float32 at least; zeros for None."""
-    dtype = accumulator(like)
-    return jnp.zeros_like(jnp.sum(like, axis=1), dtype) if H0 is None else H0.astype(dtype)
-
-
-def _by_platform(associative: bool | None, by_scan: Callable[..., T], in_turn: Callable[..., T], *arrays: Any) -> T:
-    """By a scan, in turn, or whichever is quicker where the program runs."""
-    if associative is None:
-        return jax.lax.platform_dependent(*arrays, cpu=in_turn, default=by_scan)
-    return by_scan(*arrays) if associative else in_turn(*arrays)
 
 
 def _check_associative(where: str, associative: bool | None) -> None:
