@@ -46,9 +46,9 @@ def quadratic_program(
     dtype = jnp.result_type(*given)
     p = 0 if h is None else h.shape[-1]
     wide = jnp.promote_types(dtype, jnp.float32)
-    Q, q, A, b, G, h = (None if a is None else a.astype(wide) for a in (Q, q, A, b, G, h))
-    C = jnp.concatenate([c for c in (q[..., None, :][..., :0, :], A, G) if c is not None], axis=-2)
-    d = jnp.concatenate([c for c in (q[..., :0], b, h) if c is not None], axis=-1)
+    Q, q = Q.astype(wide), q.astype(wide)
+    C = jnp.concatenate([Q[..., :0, :], *(a.astype(wide) for a in (A, G) if a is not None)], axis=-2)
+    d = jnp.concatenate([q[..., :0], *(a.astype(wide) for a in (b, h) if a is not None)], axis=-1)
     k = d.shape[-1]
 
     def of_set(held: Array) -> tuple[Array, Array]:
@@ -63,6 +63,6 @@ def quadratic_program(
         return z[..., 0], jnp.max(beyond, axis=-1, initial=0)
 
     sets = np.array([(True,) * (k - p) + chosen for chosen in itertools.product((False, True), repeat=p)], bool)
-    z, worst = jax.vmap(of_set)(sets.reshape(len(sets), *(1,) * (d.ndim - 1), k))
+    z, worst = jax.vmap(of_set)(jnp.asarray(sets).reshape(len(sets), *(1,) * (d.ndim - 1), k))
     best = jnp.argmin(worst, axis=0)[None, ..., None]
     return jnp.take_along_axis(z, jnp.broadcast_to(best, (1, *z.shape[1:])), axis=0)[0].astype(dtype)

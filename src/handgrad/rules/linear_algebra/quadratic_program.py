@@ -94,8 +94,8 @@ def quadratic_program_forward(
         x = kkt_solve(K, LU, pivots, scale, right)
         return jnp.where(found[..., None], x[..., : q.shape[-1]], jnp.nan), K, LU, pivots, scale, x
 
-    z, *kept = meshes.along_batch(solved, symmetric(Qw), *others)
-    return z.astype(_dtype(like)), QuadraticProgramResiduals(*kept, like)
+    z, K, LU, pivots, scale, x = meshes.along_batch(solved, symmetric(Qw), *others)
+    return z.astype(_dtype(like)), QuadraticProgramResiduals(K, LU, pivots, scale, x, like)
 
 
 def quadratic_program_backward(
