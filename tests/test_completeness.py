@@ -51,9 +51,9 @@ COMPOSED = {
     "structure/residual",
     "structure/shared",
 }
-# Tests of several stems of a family; and a stem whose tests are its layer's, which computes with its equations.
+# Tests of several stems of a family; and stems whose tests are their layer's, which computes with their equations.
 SEVERAL = {"structure/structure"}
-TESTED_AS_A_LAYER = {"structure/reversible"}
+TESTED_AS_A_LAYER = {"structure/fixed_point", "structure/ode", "structure/reversible", "structure/root"}
 
 
 def stems(folder: Path, pattern: str = "*.py") -> set[str]:

@@ -118,6 +118,13 @@ def fori_loop(count: int | Array, body: Callable[[Array, T], T], carry: T, *clos
     return jax.lax.fori_loop(0, count, body, carry)
 
 
+def while_loop(going: Callable[[T], Array], body: Callable[[T], T], carry: T, *closed_over: PyTree[Array]) -> T:
+    """jax.lax.while_loop, its carry as in `scan`; `closed_over` are the arrays that `body` closes over."""
+    if is_placed((carry, closed_over)):
+        carry = _settled(body, carry)
+    return jax.lax.while_loop(going, body, carry)
+
+
 def spec(A: Array) -> tuple[MeshAxes, ...]:
     """The Explicit mesh axes that shard each axis of A."""
     return tuple(jax.typeof(A).sharding.spec)

@@ -25,6 +25,7 @@ OTHERS = np.roll(ROWS, 1, axis=0)
 PAIR, SYSTEM = (ROWS, ROWS[:, 0]), (MATRICES, RNG.standard_normal((5, 3, 2)))
 NODES = np.random.default_rng(2).standard_normal((5, 3, 3, 4))
 TRANSITIONS = tuple(np.random.default_rng(3).standard_normal(n * (4,)) for n in (2, 1, 1))
+PROGRAM = layers.QuadraticProgram(MATRICES, *(ROWS[:, :3], MATRICES[:, :1], ROWS[:, :1]), MATRICES[:, 1:], ROWS[:, 2:])
 TEXT = layers.Sequences(STEPS, np.array([3, 1, 2, 3, 2]))
 
 PADDED = layers.Sequences(IDS, TEXT.lengths)
@@ -33,6 +34,7 @@ LATENT = layers.multi_head_latent_attention(2, kv_rank=3, head_size=2, rotary_si
 
 LINEAR, HALF = hg.linear(4), hg.linear(2)
 MEETING, HALF_MEETING = hg.chain(LINEAR, layers.batch_norm()), hg.chain(HALF, layers.batch_norm())
+BOTH, BOTH_MEETING = (hg.chain(hg.branches(one, LINEAR), hg.added()) for one in (LINEAR, MEETING))
 
 
 def experts(expert=LINEAR, **options):
@@ -138,6 +140,14 @@ TABLE = {
     "reversible, coupled and saved": (layers.reversible(HALF, HALF_MEETING, residuals="save"), ROWS),
     "reversible_sequence": (layers.reversible_sequence(HALF, HALF, 2), ROWS),
     "reversible_sequence, coupled": (layers.reversible_sequence(HALF, HALF_MEETING, 2), ROWS),
+    "added": (layers.added(), (ROWS, OTHERS)),
+    "fixed_point": (layers.fixed_point(hg.chain(BOTH, hg.tanh())), ROWS),
+    "fixed_point, coupled": (layers.fixed_point(hg.chain(BOTH_MEETING, hg.tanh()), history=0, iterations=3), ROWS),
+    "root": (layers.root(BOTH), ROWS),
+    "ode": (layers.ode(hg.chain(LINEAR, hg.tanh()), steps=5, returns="all"), ROWS),
+    "ode by its adjoint": (layers.ode(hg.chain(BOTH, hg.tanh()), steps=2, time=True, gradient="adjoint"), ROWS),
+    "ode, coupled": (layers.ode(MEETING, steps=1), ROWS),
+    "quadratic_program": (layers.quadratic_program(), PROGRAM),
     **{name: (getattr(layers, name)(), ROWS, RNG.standard_normal((5, 4))) for name in ("squared_error", "l2_loss")},
     **{name: (getattr(layers, name)(), ROWS, RNG.standard_normal((5, 4))) for name in ("absolute_error", "huber_loss")},
     **{name: (getattr(layers, name)(), ROWS, CHANCES) for name in ("sigmoid_cross_entropy", "focal_loss")},

@@ -15,6 +15,7 @@ from jaxtyping import Array
 from handgrad import rules
 from handgrad.cases import _matrices
 from handgrad.cases._matrices import SINE, in_float32
+from handgrad.cases._quadratic_programs import program, quadratic_program
 from handgrad.cases.case import Arrays, Case, Draw, Rng, edge, fixed, normal
 
 
@@ -194,4 +195,9 @@ CASES = [
     edge(rules.least_squares, "wide", apart(2, 2, 4, columns=1), least_squares),
     Case(rules.pseudo_inverse, "tall", apart(2, 4, 3), pseudo_inverse),
     edge(rules.pseudo_inverse, "wide", apart(2, 2, 4), pseudo_inverse, {"rtol": 1e-3}),
+    Case(rules.quadratic_program, "programs", program(3), quadratic_program),
+    edge(rules.quadratic_program, "equalities", program(2, 2, equalities=2, active=0, inactive=0), quadratic_program),
+    edge(
+        rules.quadratic_program, "inequalities", program(2, n=3, equalities=0, active=2, inactive=1), quadratic_program
+    ),
 ]

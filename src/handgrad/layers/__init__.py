@@ -29,6 +29,7 @@ from handgrad.layers.linear_algebra.exponential import *
 from handgrad.layers.linear_algebra.least_squares import *
 from handgrad.layers.linear_algebra.low_rank import *
 from handgrad.layers.linear_algebra.norms import *
+from handgrad.layers.linear_algebra.quadratic_program import *
 from handgrad.layers.linear_algebra.root_and_logarithm import *
 from handgrad.layers.linear_algebra.scalars import *
 from handgrad.layers.linear_algebra.solve import *
@@ -80,9 +81,12 @@ from handgrad.layers.sequences.token_shift import *
 from handgrad.layers.structure.auxiliary import *
 from handgrad.layers.structure.branches import *
 from handgrad.layers.structure.chain import *
+from handgrad.layers.structure.fixed_point import *
 from handgrad.layers.structure.mixture_of_experts import *
+from handgrad.layers.structure.ode import *
 from handgrad.layers.structure.recomputed import *
 from handgrad.layers.structure.repeat import *
 from handgrad.layers.structure.residual import *
 from handgrad.layers.structure.reversible import *
+from handgrad.layers.structure.root import *
 from handgrad.layers.structure.shared import *

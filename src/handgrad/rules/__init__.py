@@ -44,6 +44,7 @@ from handgrad.rules.linear_algebra.exponential import *
 from handgrad.rules.linear_algebra.least_squares import *
 from handgrad.rules.linear_algebra.low_rank import *
 from handgrad.rules.linear_algebra.norms import *
+from handgrad.rules.linear_algebra.quadratic_program import *
 from handgrad.rules.linear_algebra.root_and_logarithm import *
 from handgrad.rules.linear_algebra.scalars import *
 from handgrad.rules.linear_algebra.solve import *
@@ -87,5 +88,8 @@ from handgrad.rules.sequences.segments import *
 from handgrad.rules.sequences.selection import *
 from handgrad.rules.sequences.selective_scan import *
 from handgrad.rules.sequences.token_shift import *
+from handgrad.rules.structure.fixed_point import *
 from handgrad.rules.structure.mixture_of_experts import *
+from handgrad.rules.structure.ode import *
 from handgrad.rules.structure.reversible import *
+from handgrad.rules.structure.root import *

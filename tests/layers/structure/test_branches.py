@@ -57,6 +57,10 @@ def test_refusals():
             "branches: expected a Layer, .*": lambda: hg.branches(hg.linear),
             rf"branches: x {sentence} float64 \(4, 3\)": lambda: MODEL.init(KEY, X),
             f"branches: params {sentence} a tuple of 0": lambda: MODEL.forward((), (X, IDS)),
+            r"added: x must be a tuple of arrays, got float64 \(4, 3\)": lambda: hg.added().forward((), X),
+            r"added: x must have entries like the first, .*, got float64 \(4, 2\)": lambda: hg.added().forward(
+                (), (X, X[:, :2])
+            ),
             "in layer 1: embedding_forward: .*": lambda: MODEL.forward(MODEL.init(KEY, (X, X)), (X, X)),
         }
     )

@@ -1,13 +1,16 @@
 """branches: layers side by side, each with an input of its own."""
 
+import functools
+import operator
+
 import jax
 from jaxtyping import PyTree
 
-from handgrad.checks import InputError
+from handgrad.checks import InputError, check_array, describe
 from handgrad.layers.layer import Layer, check_layer, composed, placed
 from handgrad.layers.structure.chain import check_entries, last_coupling, split_key
 
-__all__ = ["branches"]
+__all__ = ["added", "branches"]
 
 
 def branches(*layers: Layer) -> Layer:
@@ -45,6 +48,30 @@ def branches(*layers: Layer) -> Layer:
         return _transposed([layer.backward(*own) for layer, *own in zip(each, residuals, dy, strict=True)])
 
     return composed(init, forward, backward, last_coupling(each))
+
+
+def added() -> Layer:
+    """y = x₀ + x₁ + …, of a tuple of arrays of one shape and dtype: what brings branches together again.
+
+    Derivation: docs/derivations/structure/branches.md
+    """
+
+    def init(key, x):
+        return ()
+
+    def forward(params, x, key=None):
+        if not (type(x) is tuple and x):
+            raise InputError(f"added: x must be a tuple of arrays, got {describe(x)}")
+        for one in x:
+            check_array("added", "x", one)
+            if (one.shape, one.dtype) != (x[0].shape, x[0].dtype):
+                raise InputError(f"added: x must have entries like the first, {describe(x[0])}, got {describe(one)}")
+        return functools.reduce(operator.add, x), ((),) * len(x)
+
+    def backward(residuals, dy):
+        return (dy,) * len(residuals), ()
+
+    return Layer(init, forward, backward)
 
 
 def _transposed(pairs: list[tuple[PyTree, PyTree]]) -> tuple[tuple[PyTree, ...], tuple[PyTree, ...]]:
