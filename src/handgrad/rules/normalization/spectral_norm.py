@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from handgrad import meshes
 from handgrad.checks import check_array, check_cotangent, check_residuals, check_shape
 from handgrad.rule import Rule
 from handgrad.rules._wide import wide
@@ -85,10 +86,14 @@ def power_iteration(V: Weight, a: Left, iterations: int) -> tuple[Left, Right]:
     Whatever a is, unless at right angles to it, they turn to the singular vectors of the largest singular value.
     """
     M, a = (jax.lax.stop_gradient(of) for of in wide(_matrix(V), a))
-    b = jnp.zeros(V.shape[-1], M.dtype)
-    for _ in range(iterations):
-        b = _unit(_times(M.T, a))
-        a = _unit(_times(M, b))
+
+    def step(_: Array | int, vectors: tuple[Left, Right]) -> tuple[Left, Right]:
+        b = _unit(_times(M.T, vectors[0]))
+        return _unit(_times(M, b)), b
+
+    a, b = step(0, (a, jnp.zeros(V.shape[-1], M.dtype)))
+    if iterations > 1:
+        a, b = meshes.fori_loop(iterations - 1, step, (a, b), M)
     return a.astype(V.dtype), b.astype(V.dtype)
 
 
