@@ -155,7 +155,7 @@ class Laboratory:
 
     def _resized(self, sizes: dict[tuple[int, int], int]) -> Leaves:
         leaves = self.given.inputs[0][0]
-        shapes = [tuple(sizes.get((i, j), n) for j, n in enumerate(np.shape(leaf))) for i, leaf in enumerate(leaves)]
+        shapes = [tuple(sizes.get((i, j)) or n for j, n in enumerate(np.shape(leaf))) for i, leaf in enumerate(leaves)]
         return [_another(self.rng, leaf, shape) for leaf, shape in zip(leaves, shapes, strict=True)]
 
     def _accepts(self, sizes: dict[tuple[int, int], int], run: Callable[..., Any] | None = None) -> bool:
