@@ -33,8 +33,10 @@ from handgrad.rules.linear_algebra._matrices import Square, check_square, no_col
 __all__ = ["QuadraticProgramResiduals", "quadratic_program", "quadratic_program_backward", "quadratic_program_forward"]
 
 Vectors = Float[Array, "*batch n"]
-Equalities, Equals = Float[Array, "*batch m n"], Float[Array, "*batch m"]
-Inequalities, Bounds = Float[Array, "*batch p n"], Float[Array, "*batch p"]
+Equalities = Float[Array, "*batch m n"]
+Equals = Float[Array, "*batch m"]
+Inequalities = Float[Array, "*batch p n"]
+Bounds = Float[Array, "*batch p"]
 Likes = tuple[Array, Array, Array | None, Array | None, Array | None, Array | None]
 
 
