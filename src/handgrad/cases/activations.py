@@ -145,8 +145,9 @@ def straight_through_sign(X: Array, window: float = 1.0) -> Array:
 def gumbel_softmax(Z: Array, key: Array | None, temperature: float = 1.0, hard: bool = False) -> Array:
     """Exponentials of the noisy logits over their sum."""
     noise = 0 if key is None else jax.random.gumbel(key, Z.shape, jnp.float32)
-    S = (Z.astype(jnp.promote_types(Z.dtype, jnp.float32)) + noise) / temperature
-    P = jnp.exp(S - logsumexp(S)[..., None])
+    S = Z.astype(jnp.promote_types(Z.dtype, jnp.float32)) + noise
+    E = jnp.exp((S - jax.lax.stop_gradient(jnp.max(S, -1, keepdims=True))) / temperature)
+    P = E / jnp.sum(E, -1, keepdims=True)
     one_hot = jax.nn.one_hot(jnp.argmax(S, -1), Z.shape[-1], dtype=P.dtype)
     return (held(one_hot, P) if hard else P).astype(Z.dtype)
 

@@ -53,7 +53,8 @@ def gumbel_softmax_forward(
     (S,) = wide(Z)
     if key is not None:
         S = S + jax.random.gumbel(key, Z.shape, jnp.float32)
-    P, kept = softmax_forward(S / temperature)
+    # The largest is 0 before the division: fused with what is subtracted from it, S / τ would miss its own maximum.
+    P, kept = softmax_forward((S - jax.lax.stop_gradient(jnp.max(S, axis=-1, keepdims=True))) / temperature)
     Y = straight_through(_one_hot(P), P) if hard else P
     return Y.astype(Z.dtype), GumbelSoftmaxResiduals(P.astype(Z.dtype), kept.largest)
 
