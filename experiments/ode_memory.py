@@ -42,7 +42,7 @@ def gradient(way: str, width: int, steps: int) -> Any:
     f = hg.chain(hg.linear(width), hg.tanh(), hg.linear(width))
     if way == "jax.grad":
         return jax.value_and_grad(hg.objective(hg.ode(f, steps=steps), LOSS))
-    return hg.value_and_grad(hg.ode(f, steps=steps, gradient=way), LOSS)
+    return hg.value_and_grad(hg.ode(f, steps=steps, gradient="adjoint" if way == "adjoint" else "checkpoints"), LOSS)
 
 
 def error(found: Any, truth: Any) -> float:
