@@ -128,7 +128,7 @@ def other_tasks(options: Options) -> Iterator[Task]:
     for name in QUICK[:1] if options.quick else BESIDE:
         for dtype in kills.BAR:
             yield others.on_mutants, (name, dtype, 30, 1, 4 if options.quick else 60)
-    for name in QUICK[:1] if options.quick else one_each():
+    for name in QUICK[:1] if options.quick else one_each()[::4]:
         for dtype in alarms.DTYPES:
             yield others.on_right, (name, dtype, (1e3,) if options.quick else (1e-6, 1e-3, 1e3, 1e6), 0)
 

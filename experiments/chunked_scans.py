@@ -73,8 +73,8 @@ def selective_scan(X: Array, Delta: Array, A: Array, B: Array, C: Array, D: Arra
 
     def step(H: Array, inputs: tuple[Array, ...]) -> tuple[Array, Array]:
         x, delta, b, c = inputs
-        H = jnp.exp(delta[..., None] * A) * H + (delta * x)[..., None] * b[:, None]
-        return H, jnp.einsum("bnz,bz->bn", H, c) + D * x
+        H = jnp.exp(delta[..., None] * A[None]) * H + (delta * x)[..., None] * b[:, None]
+        return H, jnp.einsum("bnz,bz->bn", H, c) + D[None] * x
 
     H = jnp.zeros((X.shape[0], *A.shape), X.dtype)
     H, Y = jax.lax.scan(step, H, tuple(jnp.moveaxis(P, 1, 0) for P in (X, Delta, B, C)))

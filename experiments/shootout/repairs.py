@@ -294,10 +294,10 @@ def _judge(tally: Tally, faulty: Faulty, seed: int) -> None:
 
 def _holds(laboratory: Laboratory, found: Repaired) -> bool:
     """Whether a repair is right at numbers and shapes that the search hasn't seen."""
-    trials = [laboratory.fresh(), *laboratory.others(turns=(4, 5))]
+    trials = [*laboratory.fresh(), *laboratory.others(turns=(4, 5))]
     changes = {site: one for change in found.changes for site, one in change.changes.items()}
     fixed = set(range(len(found.laboratory.given.tolerances))) - found.left
-    return all(not trial.wrong(changes) & fixed for trial in trials if trial is not None)
+    return all(not trial.wrong(changes) & fixed for trial in trials)
 
 
 def summary(results: list[tuple[str, Part, Tally]]) -> dict[str, Any]:

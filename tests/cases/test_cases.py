@@ -19,7 +19,7 @@ def test_inputs_of_a_checked_row(case):
     numbers = np.concatenate([np.ravel(a) for a in arguments if a is not None and a.dtype == np.float64])
     assert len(np.unique(numbers)) == numbers.size
     assert (numbers > 0).any()
-    assert (numbers < 0).any() or case.op == "binary_cross_entropy"
+    assert (numbers < 0).any() or case.op in ("binary_cross_entropy", "sinkhorn")  # probabilities and costs
     assert all(np.array_equal(a, b) for a, b in zip(arguments, case.arguments(), strict=True))
     differ = [not np.array_equal(a, b) for a, b in zip(arguments, case.arguments(1), strict=True)]
     assert any(differ)

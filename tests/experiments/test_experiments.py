@@ -15,6 +15,7 @@ import jax
 import kfac_digits
 import linear_cross_entropy_memory
 import numpy as np
+import ode_memory
 import per_example_cost
 import private_digits
 import pytest
@@ -249,6 +250,18 @@ def test_the_accountant_of_private_training():
     )
     assert every == pytest.approx(4.377, abs=2e-3)
     assert 0 < sampled < every
+
+
+@pytest.mark.slow
+def test_memory_of_a_flow_grows_with_the_root_of_its_steps_or_not_at_all(tmp_path):
+    options = ode_memory.Options(steps=(4, 64), width=16, batch=256, out=tmp_path / "figures.json")
+    few, many = ode_memory.run(options)
+    more = {way: (many[way]["temp_bytes"] - few[way]["temp_bytes"]) / (256 * 16 * 4) for way in ode_memory.WAYS}
+    assert more["adjoint"] < 1
+    assert more["checkpoints"] <= 2 * (8 - 2) + 1
+    assert more["jax.grad"] >= 60 * 4
+    assert many["checkpoints"]["error"] < 1e-5
+    assert written(options.out)["rows"] == [few, many]
 
 
 @pytest.mark.slow

@@ -1,29 +1,44 @@
 """Published states in safetensors files: there and back, several files with an index, and files that don't fit."""
 
+import dataclasses
 import json
 
 import jax
 import jax.numpy as jnp
 import pytest
-from published_models import MODELS, check_same, made
+from published_models import IDS, LLAMA, MODELS, check_same, made
 
 import handgrad as hg
+from handgrad import models
 from handgrad.checks import path_name
 from handgrad.models import GPT2_STATE, load, save
 
 flax = pytest.importorskip("safetensors.flax")
 
 
+def paths(like):
+    return {path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(like)}
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_there_and_back(name, tmp_path):
-    """And every name of the table is used."""
+    """Under the names that the table has for these parameters, and no others."""
     like, params, state = made(name)
     table = MODELS[name][1]
     save(table, params, tmp_path / "model.safetensors")
     check_same(load(table, like, tmp_path / "model.safetensors"), params)
-    assert {path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(like)} == set(table)
-    names = {weight.name.format(block=i) for weight in table.values() for i in range(2)}
-    assert names | {weight.added for weight in table.values() if weight.added} == set(state)
+    weights, blocks = [table[path] for path in paths(like)], 1 if name == "qwen" else 2
+    names = {weight.name.format(block=i) for weight in weights for i in range(blocks)}
+    assert names | {weight.added for weight in weights if weight.added} == set(state)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_name_of_a_table_is_used(name):
+    """A Llama's kin have more parameters than it."""
+    like = made(name)[0]
+    everything = models.llama(dataclasses.replace(LLAMA, bias=True, qk_norm=True))
+    kin = jax.eval_shape(everything.init, jax.random.key(0), IDS) if name in ("llama", "qwen") else like
+    assert paths(like) | paths(kin) == set(MODELS[name][1])
 
 
 @pytest.fixture

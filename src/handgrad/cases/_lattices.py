@@ -41,13 +41,13 @@ TRANSDUCER = [
     Case(
         rules.transducer_loss,
         "lengths",
-        lattice([[1, 2, 3], [2, 2, 0], [3, 0, 0], [0, 0, 0]], [4, 3, 2, 4], [3, 2, 1, 0], 4, 4),
+        lattice([[1, 2], [2, 2], [3, 0], [0, 0]], [3, 2, 1, 3], [2, 2, 1, 0], 3, 4),
         transducer_loss,
     ),
     edge(
         rules.transducer_loss,
         "last-blank",
-        lattice([[0, 1], [1, 0]], [3, 1], [2, 2], 3, 3, 3.0),
+        lattice([[0, 1], [1, 0]], [2, 1], [2, 2], 2, 3, 3.0),
         transducer_loss,
         LAST_BLANK,
     ),

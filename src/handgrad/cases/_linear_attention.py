@@ -66,7 +66,7 @@ RULE = rules.linear_attention
 
 CASES = [
     Case(RULE, "features", EVERYTHING, linear_attention, {"chunk": 4}),
-    edge(RULE, "heads", drawn(5, "head", state=True), linear_attention),
+    edge(RULE, "heads", drawn(5, "head", bonus=True, state=True), linear_attention),
     edge(RULE, "no-decay", drawn(3), linear_attention),
     edge(RULE, "step-by-step", EVERYTHING, linear_attention, {"chunk": 1}),
     edge(RULE, "forgets", drawn(6, "feature", forgets=True), linear_attention, {"chunk": 8}),

@@ -102,6 +102,15 @@ def grpo_loss(
     return of_actions(beta * divergence - clipped(L, L_old, A, clip, clip_high), mask, reduction)
 
 
+def reinforce_loss(
+    L: Array, R: Array, B: Array | None = None, mask: Array | None = None, reduction: str = "sum"
+) -> Array:
+    """Log-probabilities times numbers."""
+    A = jax.lax.stop_gradient(R if B is None else R - B)
+    A = jnp.broadcast_to(A.reshape(*A.shape, *[1] * (L.ndim - A.ndim)), L.shape)
+    return of_actions(-A * L, mask, reduction)
+
+
 def group_advantages(R: Array, scale: bool = True, epsilon: float = 1e-4) -> Array:
     """By the variance of all pairs' differences, (r_i − r_j)² / 2; no square root of 0."""
     n = R.shape[1]
@@ -137,8 +146,19 @@ def acted(shape: Shape, advantages: int, masked: bool = False, reference: bool =
     return draw
 
 
+def rewarded(shape: Shape, rewards: int) -> Draw:
+    """Log-probabilities, returns and a baseline with so many axes, and a mask."""
+
+    def draw(rng: Rng) -> Arrays:
+        returns = normal(shape[:rewards], shape[:rewards])(rng)
+        return -rng.gamma(2, 0.5, shape), *returns, rng.uniform(size=shape) < 0.7
+
+    return draw
+
+
 LOG, DPO, IPO = rules.linear_log_probability, rules.dpo_loss, rules.ipo_loss
 PPO, GRPO, GROUPS = rules.ppo_loss, rules.grpo_loss, rules.group_advantages
+SCORE = rules.reinforce_loss
 SUM = {"clip": 0.1, "clip_high": 0.3, "reduction": "sum"}
 # Ratios at both bounds, inside and beyond, under advantages of both signs and 0.
 BOUNDS = np.log([[1.5, 1.5, 0.5, 0.5, 1.2, 1.6, 0.4, 1.6]])
@@ -158,6 +178,9 @@ PREFERENCES = [
     edge(PPO, "bounds", fixed(BOUNDS, 0 * BOUNDS, SIGNS), ppo_loss, {"clip": 0.5}),
     Case(GRPO, "groups", acted((4, 3, 5), 2, masked=True, reference=True), grpo_loss),
     edge(GRPO, "tokens", acted((3, 6), 1, reference=True), grpo_loss, {**SUM, "beta": 0.5}),
+    Case(SCORE, "tokens", rewarded((4, 5), 1), reinforce_loss, estimator=True),
+    edge(SCORE, "sequences", rewarded((3, 2, 4), 2), reinforce_loss, {"reduction": "mean"}, estimator=True),
+    edge(SCORE, "actions", normal((5,), (5,)), reinforce_loss, estimator=True),
     Case(GROUPS, "rewards", normal((4, 5)), group_advantages),
     edge(GROUPS, "equal", fixed([[1.0, 1.0, 1.0], [1.0, 0.0, 0.0]]), group_advantages, {"epsilon": 0.1}),
     edge(GROUPS, "rewards", normal((3, 4)), group_advantages, {"scale": False}),

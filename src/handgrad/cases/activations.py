@@ -1,4 +1,5 @@
-"""Activations beside jax.nn's: elementwise, gated units, the softmax family, dropout."""
+"""Activations beside jax.nn's: elementwise, gated units, the softmax family, dropout; rounding and draws, by
+surrogates."""
 
 from collections.abc import Callable
 from functools import partial
@@ -124,6 +125,33 @@ def dropout(X: Array, key: Array | None, rate: float) -> Array:
     return jnp.where(jax.random.bernoulli(key, jnp.float32(1 - rate), X.shape), X / (1 - rate), 0)
 
 
+def held(value: Array, surrogate: Array) -> Array:
+    """The value under the surrogate's derivative."""
+    return surrogate + jax.lax.stop_gradient(value - surrogate)
+
+
+def straight_through_round(X: Array) -> Array:
+    """Half to even, of the half below and the parity of the whole number."""
+    below = jnp.floor(X)
+    up = (X - below > 0.5) | ((X - below == 0.5) & (below % 2 == 1))
+    return held(below + up, X)
+
+
+def straight_through_sign(X: Array, window: float = 1.0) -> Array:
+    """±1 in front of a window of slope 1."""
+    return held(jnp.where(X < 0, -1, 1).astype(X.dtype), X * (jnp.abs(X) <= window))
+
+
+def gumbel_softmax(Z: Array, key: Array | None, temperature: float = 1.0, hard: bool = False) -> Array:
+    """Exponentials of the noisy logits over their sum."""
+    noise = 0 if key is None else jax.random.gumbel(key, Z.shape, jnp.float32)
+    S = Z.astype(jnp.promote_types(Z.dtype, jnp.float32)) + noise
+    E = jnp.exp((S - jax.lax.stop_gradient(jnp.max(S, -1, keepdims=True))) / temperature)
+    P = E / jnp.sum(E, -1, keepdims=True)
+    one_hot = jax.nn.one_hot(jnp.argmax(S, -1), Z.shape[-1], dtype=P.dtype)
+    return (held(one_hot, P) if hard else P).astype(Z.dtype)
+
+
 def gated_by(gate: Function) -> Function:
     """The gated unit of a gate of jax.nn."""
 
@@ -191,6 +219,8 @@ def with_words(rng: Rng) -> Arrays:
     return rng.standard_normal((5, 7)), rng.integers(0, 2**32, 2, dtype=np.uint32)
 
 
+ROUND, SIGN, GUMBEL = rules.straight_through_round, rules.straight_through_sign, rules.gumbel_softmax
+
 CASES = [
     *elementwise(rules.identity, identity),
     *elementwise(rules.sigmoid, sigmoid, jax.nn.sigmoid),
@@ -236,4 +266,11 @@ CASES = [
     edge(rules.dropout, "tokens", noisy((3, 2, 4)), dropout, {"rate": 0.9}),
     edge(rules.dropout, "no-key", lambda rng: (rng.standard_normal((2, 3)), None), dropout, {"rate": 0.5}),
     edge(rules.dropout, "nothing-dropped", noisy((2, 3)), dropout, {"rate": 0.0}),
+    Case(ROUND, "rows", normal((5, 7), scale=2.0), straight_through_round, estimator=True),
+    edge(ROUND, "halves", fixed([[0.5, 1.5, -0.5, -1.5, 2.5, 0.0, 3.0]]), straight_through_round, estimator=True),
+    Case(SIGN, "rows", normal((5, 7), scale=2.0), straight_through_sign, estimator=True),
+    edge(SIGN, "ends", fixed([[0.0, 0.5, -0.5, 0.75, -2.0]]), straight_through_sign, {"window": 0.5}, estimator=True),
+    Case(GUMBEL, "rows", with_words, gumbel_softmax, {"temperature": 0.7}),
+    edge(GUMBEL, "tokens", noisy((3, 2, 4)), gumbel_softmax, {"hard": True}, estimator=True),
+    edge(GUMBEL, "no-key", lambda rng: (rng.standard_normal((2, 3)), None), gumbel_softmax),
 ]

@@ -33,6 +33,8 @@ class Case:
       peer: the same operation by somebody else: jax.nn, optax. `handgrad check` compares with it where there is one.
       tests_only: the tests run this row and `handgrad check` doesn't: an edge, a kink, a tie, a special shape. The
         others have numbers of which no two are alike, away from kinks.
+      estimator: the backward pass is by design no derivative (straight-through, score function). The reference is its
+        surrogate, with jax.lax.stop_gradient: finite differences, which see the value alone, don't verify it.
       rtol: the tolerance in float64, relative to the largest element; more than 1e-12 has its reason beside the row.
       ratio: in reduced dtypes, at most this many times autodiff's own error,
       roundings: above a floor of this many roundings, one after the other, in the worst direction.
@@ -46,6 +48,7 @@ class Case:
     options: dict[str, Any] = field(default_factory=dict)
     peer: Function | None = None
     tests_only: bool = False
+    estimator: bool = False
     rtol: float = 1e-12
     ratio: float = 2.0
     roundings: int = 8

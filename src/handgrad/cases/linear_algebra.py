@@ -187,7 +187,6 @@ CASES = [
     Case(rules.sylvester, "matrices", equation(3, 2), sylvester),
     edge(rules.sylvester, "matrices", equation(2, 3), sylvester, {"method": "sign"}),
     Case(rules.lyapunov, "matrices", regular(2, 3, 3, columns=3), lyapunov),
-    edge(rules.lyapunov, "matrices", regular(2, 2, 2, diagonal=-3, columns=2), lyapunov, {"method": "sign"}),
     Case(rules.discrete_lyapunov, "matrices", normal((2, 3, 3), (2, 3, 3), scale=0.3), discrete_lyapunov),
     Case(rules.low_rank_solve, "matrices", thin(2, 4, 2, columns=3), low_rank_solve),
     Case(rules.low_rank_log_determinant, "matrices", thin(2, 4, 2), low_rank_log_determinant),

@@ -102,6 +102,7 @@ def check_rules(plan: Plan, library: Sequence[Case], bar: Progress) -> list[Chec
         leads, start = case in leading, time.perf_counter()
         given = [_settings(plan, first, TRANSFORMS if leads else (), first != "bfloat16")]
         given += [_settings(plan, dtype, (), False) for dtype in others if leads]
+        given = [replace(one, differences=not case.estimator) for one in given]
         reference = partial(case.peer, **case.of_values) if case.peer else case.expected
         reports = check_in_dtypes(
             case.settled, *case.arguments(plan.seed), reference=reference, name=str(case), settings=given

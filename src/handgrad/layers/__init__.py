@@ -2,11 +2,13 @@
 
 from handgrad.layers.activations.dropout import *
 from handgrad.layers.activations.gated_units import *
+from handgrad.layers.activations.gumbel_softmax import *
 from handgrad.layers.activations.piecewise import *
 from handgrad.layers.activations.rectifiers import *
 from handgrad.layers.activations.self_gated import *
 from handgrad.layers.activations.smooth import *
 from handgrad.layers.activations.softmax import *
+from handgrad.layers.activations.straight_through import *
 from handgrad.layers.attention.attention import *
 from handgrad.layers.attention.latent import *
 from handgrad.layers.attention.tokens import *
@@ -47,6 +49,7 @@ from handgrad.layers.losses.overlap import *
 from handgrad.layers.losses.policies import *
 from handgrad.layers.losses.preferences import *
 from handgrad.layers.losses.regression import *
+from handgrad.layers.losses.reinforce import *
 from handgrad.layers.losses.similarity import *
 from handgrad.layers.losses.sinkhorn import *
 from handgrad.layers.losses.softmax_cross_entropy import *
@@ -84,6 +87,7 @@ from handgrad.layers.structure.chain import *
 from handgrad.layers.structure.fixed_point import *
 from handgrad.layers.structure.mixture_of_experts import *
 from handgrad.layers.structure.ode import *
+from handgrad.layers.structure.quantization import *
 from handgrad.layers.structure.recomputed import *
 from handgrad.layers.structure.repeat import *
 from handgrad.layers.structure.residual import *

@@ -18,11 +18,13 @@ say only what is special:
 from handgrad.rule import *
 from handgrad.rules.activations.dropout import *
 from handgrad.rules.activations.gated_units import *
+from handgrad.rules.activations.gumbel_softmax import *
 from handgrad.rules.activations.piecewise import *
 from handgrad.rules.activations.rectifiers import *
 from handgrad.rules.activations.self_gated import *
 from handgrad.rules.activations.smooth import *
 from handgrad.rules.activations.softmax import *
+from handgrad.rules.activations.straight_through import *
 from handgrad.rules.attention.attention import *
 from handgrad.rules.attention.rotary import *
 from handgrad.rules.attention.tiled_attention import *
@@ -63,6 +65,7 @@ from handgrad.rules.losses.overlap import *
 from handgrad.rules.losses.policies import *
 from handgrad.rules.losses.preferences import *
 from handgrad.rules.losses.regression import *
+from handgrad.rules.losses.reinforce import *
 from handgrad.rules.losses.similarity import *
 from handgrad.rules.losses.sinkhorn import *
 from handgrad.rules.losses.softmax_cross_entropy import *
@@ -91,5 +94,6 @@ from handgrad.rules.sequences.token_shift import *
 from handgrad.rules.structure.fixed_point import *
 from handgrad.rules.structure.mixture_of_experts import *
 from handgrad.rules.structure.ode import *
+from handgrad.rules.structure.quantization import *
 from handgrad.rules.structure.reversible import *
 from handgrad.rules.structure.root import *

@@ -252,6 +252,14 @@ def test_sinks_far_away(rule):
     np.testing.assert_allclose(eighths, 1 / 8, rtol=1e-15)
 
 
+def test_alibis_published_slopes():
+    """1/2, 1/4, … 1/256 for eight heads; for twelve besides these every other one of sixteen heads'."""
+    eight = [2.0**-h for h in range(1, 9)]
+    assert rules.alibi_slopes(8) == tuple(eight)
+    np.testing.assert_allclose(rules.alibi_slopes(12), [*eight, *(2.0 ** -(h + 0.5) for h in range(4))], rtol=1e-15)
+    assert rules.alibi_slopes(1) == (2.0**-8,)
+
+
 def test_jax_nn_agrees():
     """In float32, in which jax.nn.dot_product_attention computes its softmax."""
     dY, *given = (a.astype(np.float32) for a in (Q[::-1], Q, K, K[::-1], BIAS))  # values as wide as its keys

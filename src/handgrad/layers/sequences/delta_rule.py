@@ -171,7 +171,8 @@ def _memory(heads: int, gated: bool, eps: float, chunk: int | None) -> Layer:
             dgate, dY = rules.swiglu_backward(kept.gate, dY)
             others = (side_by_side(dgate),)
         dY, dgamma = norm.backward(kept.norm, dY)
-        dQ, dK, dV, dbeta, dlog_decay, _ = rule.backward(kept.memory, (dY, jnp.zeros_like(kept.memory.states[0])))
+        no_state = jnp.zeros(kept.memory.states.shape[1:], kept.memory.states.dtype)
+        dQ, dK, dV, dbeta, dlog_decay, _ = rule.backward(kept.memory, (dY, no_state))
         if dlog_decay is not None and kept.log_rate is not None:
             others = (-jnp.exp(kept.log_rate)[None, None] * dlog_decay, *others)
             dlog_rate = Total(dlog_decay * kept.log_decay, kept.log_rate.dtype)

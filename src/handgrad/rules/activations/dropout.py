@@ -54,7 +54,7 @@ def dropout_forward(
     check_array("dropout_forward", "X", X, min_ndim=1)
     check_rate("dropout_forward", rate)
     check_choice("dropout_forward", "residuals", residuals, POLICIES)
-    if key is not None and not _is_key(key):
+    if key is not None and not is_key(key):
         raise InputError(f"dropout_forward: key must be one random key or None, got {describe(key)}")
     if key is None or rate == 0:
         return X, DropoutResiduals(outline(X), None, None)
@@ -102,7 +102,7 @@ def _masked(M: Mask, X: Elements, rate: int | float) -> Elements:
     return jnp.where(M, (Xw / (1 - rate)).astype(X.dtype), 0)
 
 
-def _is_key(key: Key) -> bool:
+def is_key(key: Key) -> bool:
     """Whether it is one key of jax.random.key, or the words of one, as jax.random.PRNGKey gives them."""
     dtype, ndim = getattr(key, "dtype", None), len(getattr(key, "shape", ()))
     if dtype is None:

@@ -9,8 +9,8 @@ from jaxtyping import Array, Bool, Float, Int
 from handgrad import meshes
 from handgrad.rules.linear_algebra._matrices import Matrices, Square, lu_factor, lu_solve, product
 
-Vectors = Float[Array, "batch *rest n"]
-Numbers = Float[Array, " batch *rest"]
+Vectors = Float[Array, "*batch n"]
+Numbers = Float[Array, "*batch"]
 SETTLING = 4  # steps of the active-set method
 BACKED_OFF = 0.99  # of the way to the boundary
 
@@ -20,22 +20,22 @@ class Program(NamedTuple):
 
     Q: Square
     q: Vectors
-    A: Matrices
-    b: Vectors
-    G: Matrices
-    h: Vectors
+    A: Float[Array, "*batch m n"]
+    b: Float[Array, "*batch m"]
+    G: Float[Array, "*batch p n"]
+    h: Float[Array, "*batch p"]
 
 
 class _Iterate(NamedTuple):
     """z, the multipliers ν of A z = b and λ of G z + s = h, and s."""
 
     z: Vectors
-    nu: Vectors
-    lam: Vectors
-    s: Vectors
+    nu: Float[Array, "*batch m"]
+    lam: Float[Array, "*batch p"]
+    s: Float[Array, "*batch p"]
 
 
-def kkt(program: Program, active: Bool[Array, "batch *rest p"]) -> tuple[Square, Square, Int[Array, "..."], Vectors]:
+def kkt(program: Program, active: Bool[Array, "*batch p"]) -> tuple[Square, Square, Int[Array, "..."], Vectors]:
     """K = [Q, Aᵀ, Gᵀ P; A, 0, 0; P G, 0, P − I] with rows and columns scaled, its LU factorization, and the scale.
 
     What is factored has a little less than 0 on the diagonal of constraints (regularization), so that constraints that
@@ -70,7 +70,7 @@ def kkt_solve(K: Square, LU: Square, pivots: Int[Array, "..."], scale: Vectors, 
     return scale * x[..., 0]
 
 
-def active_set(program: Program, iterations: int) -> tuple[Bool[Array, "batch *rest p"], Bool[Array, " batch *rest"]]:
+def active_set(program: Program, iterations: int) -> tuple[Bool[Array, "*batch p"], Bool[Array, "*batch"]]:
     """Which constraints are active, and whether the program was solved."""
     c, a, g = _sizes(program)
     if program.h.shape[-1] == 0:
@@ -151,7 +151,7 @@ def _length(at: _Iterate, to: _Iterate) -> Numbers:
     return jnp.min(jnp.where(change < 0, -now / jnp.where(change < 0, change, -1), 1), axis=-1, initial=1)
 
 
-def _sizes(program: Program) -> tuple[Numbers, Vectors, Vectors]:
+def _sizes(program: Program) -> tuple[Numbers, Float[Array, "*batch m"], Float[Array, "*batch p"]]:
     """The largest element of Q, and of each row of A and of G; 1 for 0."""
     Q, _, A, _, G, _ = program
     sizes = _largest(Q.reshape(*Q.shape[:-2], -1)), _largest(A), _largest(G)
@@ -179,7 +179,7 @@ def _diagonal(v: Vectors) -> Square:
     return v[..., None] * jnp.broadcast_to(jnp.eye(v.shape[-1], dtype=v.dtype), (*v.shape, v.shape[-1]))
 
 
-def _times(A: Matrices, z: Vectors) -> Vectors:
+def _times(A: Matrices, z: Vectors) -> Float[Array, "*batch m"]:
     return product(A, z[..., None])[..., 0]
 
 

@@ -15,6 +15,7 @@ from handgrad.rules.linear_algebra._matrices import (
     exponent,
     identity_of,
     product,
+    real_dtype,
     size_exponent,
     times_power,
     to_matrices,
@@ -87,9 +88,12 @@ def logarithm(X: Square) -> Square:
     scaled = times_power(X, to_matrices(-e))
     start = scaled, scaled - identity, to_matrices(0 * e)
     _, Z, k = meshes.fori_loop(ROOTS, step, start, X)
-    nodes, weights = np.polynomial.legendre.leggauss(NODES)
-    each = zip(((1 + nodes) / 2).tolist(), (weights / 2).tolist(), strict=True)
-    total = sum((w * _inverse(identity + t * Z) for t, w in each), jnp.zeros_like(Z))
+    of_nodes = (*(1,) * (Z.ndim - 2), NODES, 1, 1)
+    nodes, weights = (
+        np.reshape(a, of_nodes).astype(real_dtype(Z.dtype)) for a in np.polynomial.legendre.leggauss(NODES)
+    )
+    each = _inverse(jnp.expand_dims(identity, -3) + (1 + nodes) / 2 * jnp.expand_dims(Z, -3))
+    total = jnp.sum(weights / 2 * each, axis=-3)
     return times_power(product(Z, total), k) + to_matrices(e * np.log(2)).astype(Z.dtype) * identity
 
 

@@ -28,12 +28,15 @@ from handgrad.checks import (
 from handgrad.rule import Rule
 from handgrad.rules._wide import wide
 from handgrad.rules.linear_algebra._interior_point import Program, active_set, kkt, kkt_solve
-from handgrad.rules.linear_algebra._matrices import Matrices, Square, check_square, no_columns, product, symmetric
+from handgrad.rules.linear_algebra._matrices import Square, check_square, no_columns, product, symmetric
 
 __all__ = ["QuadraticProgramResiduals", "quadratic_program", "quadratic_program_backward", "quadratic_program_forward"]
 
-Vectors = Float[Array, "batch *rest n"]
-Bounds = Float[Array, "batch *rest m"]
+Vectors = Float[Array, "*batch n"]
+Equalities = Float[Array, "*batch m n"]
+Equals = Float[Array, "*batch m"]
+Inequalities = Float[Array, "*batch p n"]
+Bounds = Float[Array, "*batch p"]
 Likes = tuple[Array, Array, Array | None, Array | None, Array | None, Array | None]
 
 
@@ -48,20 +51,20 @@ class QuadraticProgramResiduals(NamedTuple):
       like: of each argument its dtype, and its rows: no element.
     """
 
-    K: Square
-    LU: Square
-    pivots: Int[Array, "batch *rest k"]
-    scale: Float[Array, "batch *rest k"]
-    x: Float[Array, "batch *rest k"]
+    K: Float[Array, "*batch k k"]
+    LU: Float[Array, "*batch k k"]
+    pivots: Int[Array, "*batch k"]
+    scale: Float[Array, "*batch k"]
+    x: Float[Array, "*batch k"]
     like: Likes
 
 
 def quadratic_program_forward(
     Q: Square,
     q: Vectors,
-    A: Matrices | None = None,
-    b: Bounds | None = None,
-    G: Matrices | None = None,
+    A: Equalities | None = None,
+    b: Equals | None = None,
+    G: Inequalities | None = None,
     h: Bounds | None = None,
     *,
     iterations: int = 25,
@@ -86,7 +89,7 @@ def quadratic_program_forward(
     A, b, G, h = (*_or_none(Q, q, A, b), *_or_none(Q, q, G, h))
     Qw, *others = wide(Q, q, A, b, G, h)
 
-    def solved(*program: Array) -> tuple[Vectors, Square, Square, Array, Vectors, Vectors]:
+    def solved(*program: Array) -> tuple[Array, Array, Array, Array, Array, Array]:
         of = Program(*program)
         active, found = active_set(jax.lax.stop_gradient(of), iterations)
         K, LU, pivots, scale = kkt(of, active)
@@ -143,12 +146,12 @@ def _dtype(like: Likes) -> jnp.dtype:
     return jnp.result_type(*(a for a in like if a is not None))
 
 
-def _or_none(Q: Square, q: Vectors, A: Matrices | None, b: Bounds | None) -> tuple[Matrices, Bounds]:
+def _or_none(Q: Square, q: Vectors, A: Equalities | None, b: Equals | None) -> tuple[Array, Array]:
     """Constraints, or none of them."""
     return (Q[..., :0, :], q[..., :0]) if A is None or b is None else (A, b)
 
 
-def _check(Q: Square, q: Vectors, A: Matrices | None, b: Bounds | None, G: Matrices | None, h: Bounds | None) -> None:
+def _check(Q: Array, q: Array, A: Array | None, b: Array | None, G: Array | None, h: Array | None) -> None:
     """One program for each example."""
     where = "quadratic_program_forward"
     check_array(where, "Q", Q)

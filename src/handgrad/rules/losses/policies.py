@@ -3,6 +3,7 @@
 import math
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -231,8 +232,10 @@ group_advantages = Rule(group_advantages_forward, group_advantages_backward)
 
 
 def _standardized(R: Groups) -> tuple[Groups, Float[Array, "batch 1"], Groups]:
-    """R − m 1ᵀ, σ and their quotient, 0 where σ is 0; in the dtype of sums."""
+    """R − m 1ᵀ, σ and their quotient, 0 where σ is 0; in the dtype of sums. Equal rewards differ by 0, exactly, where
+    the mean of them may be rounded."""
     (R,) = wide(R)
-    centered, root = R - jnp.mean(R, axis=1, keepdims=True), math.sqrt(R.shape[1] - 1)
+    D, root = R - jax.lax.stop_gradient(R[:, :1]), math.sqrt(R.shape[1] - 1)
+    centered = D - jnp.mean(D, axis=1, keepdims=True)
     length, direction = length_and_direction(centered)
     return centered, length / root, direction * root

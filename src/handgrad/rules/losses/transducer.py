@@ -221,9 +221,8 @@ def _flows(log_b: Array, log_y: Array, log_alpha: Array, lattice: _Lattice) -> t
         through, _ = without_largest(log_alpha + ways)
         none = ways == -jnp.inf
         gamma = jnp.exp(through) / jnp.sum(jnp.exp(through))
-        to_frame, to_label = (
-            jnp.where(none, 0, gamma * jnp.exp(by - jnp.where(none, 0, ways))) for by in (by_blank, by_label)
-        )
+        some = jnp.where(none, 0, ways)
+        to_frame, to_label = (jnp.where(none, 0, gamma * jnp.exp(by - some)) for by in (by_blank, by_label))
         return without_largest(jnp.where(live, ways, log_beta))[0], (to_frame, to_label)
 
     diagonals = (by_diagonals(log_b), by_diagonals(log_y), lattice.live, log_alpha[:-1])

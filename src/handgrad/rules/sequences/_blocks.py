@@ -51,6 +51,39 @@ def of_neighbors(d: Decays, dF1: Blocks, dG0: Blocks) -> Decays:
     return Decays(apart(of_F0, of_F1 + dF1), apart(of_G0 + dG0, of_G1), apart(total0, total1))
 
 
+def is_of_heads(levels: list[Decays]) -> bool:
+    """Whether one decay is that of all features of a head, so that a chunk's triangle is one matrix."""
+    return levels[0].F.shape[-1] == 1
+
+
+def triangle(levels: list[Decays]) -> Float[Array, "#chunks #batch #heads chunk chunk"]:
+    """The decays from each token of a chunk to each that follows, zeros elsewhere; of one decay a head."""
+    W = jnp.zeros_like(levels[0].F)
+    for of_block in levels[:-1]:
+        low = jnp.exp(neighbors(of_block.F)[1] + jnp.matrix_transpose(neighbors(of_block.G)[0]))
+        W0, W1 = neighbors(W)
+        W = joined(*(jnp.concatenate(row, axis=5) for row in ((W0, jnp.zeros_like(W0)), (low, W1))))
+    return W[:, :, :, 0]
+
+
+def of_triangle(d: Decays, E: Float[Array, "chunks batch heads chunk chunk"]) -> Decays:
+    """The cotangents of single tokens: from those of the chunk, and E, those of the triangle's exponents."""
+    E = jnp.expand_dims(E, 3)
+    while (block := E.shape[5] // 2) > 0:
+        low = E[:, :, :, :, block:, :block]
+        dF1, dG0 = jnp.sum(low, axis=5, keepdims=True), jnp.sum(low, axis=4, keepdims=True)
+        d = of_neighbors(d, dF1, jnp.matrix_transpose(dG0))
+        E = apart(E[:, :, :, :, :block, :block], E[:, :, :, :, block:, block:])
+    return d
+
+
+def decayed(of_block: Decays, q: Chunks, k: Chunks, v: Chunks) -> tuple[Blocks, Blocks, Blocks]:
+    """q₁ ∘ e^F₁, k₀ ∘ e^G₀ and v₀: of each pair of blocks, the second's queries, the first's keys and values."""
+    block = of_block.F.shape[4]
+    q1, (k0, v0) = neighbors(in_blocks(q, block))[1], (neighbors(in_blocks(A, block))[0] for A in (k, v))
+    return q1 * jnp.exp(neighbors(of_block.F)[1]), k0 * jnp.exp(neighbors(of_block.G)[0]), v0
+
+
 def neighbors(A: Blocks) -> tuple[Blocks, Blocks]:
     """The first and the second block of each pair."""
     A = A.reshape(*A.shape[:3], A.shape[3] // 2, 2, *A.shape[4:])
@@ -80,6 +113,11 @@ def plus(A: Chunks, first: Blocks | None = None, second: Blocks | None = None) -
     return joined(A0 if first is None else A0 + first, A1 if second is None else A1 + second).reshape(A.shape)
 
 
+def over(dA: Array, like: Array) -> Array:
+    """Summed over the features where one decay is all of theirs."""
+    return dA if like.shape[-1] == dA.shape[-1] else jnp.sum(dA, axis=-1, keepdims=True)
+
+
 def in_chunks(A: PerToken, chunk: int, dtype: DTypeLike) -> Chunks:
     """The chunks of a sequence, each with its heads in front; zeros behind the last token, which change no state."""
     batch, tokens, heads, m = A.shape
@@ -101,7 +139,7 @@ def product(subscripts: str, A: Array, B: Array) -> Array:
 
 
 def carried(
-    S0: State | None, total: Float[Array, "chunks batch heads 1 m"], U: States, reverse: bool = False
+    S0: State | None, total: Float[Array, "#chunks #batch #heads 1 m"], U: States, reverse: bool = False
 ) -> tuple[States, State]:
     """S_c = e^total_c ∘ S_{c−1} + U_c: the state before each chunk, and that behind the last; or in reverse."""
 
@@ -110,5 +148,7 @@ def carried(
         return decay * S + U, S
 
     first = jnp.zeros_like(U[0]) if S0 is None else S0.astype(U.dtype)
-    last, S = meshes.scan(step, first, (jnp.exp(jnp.swapaxes(total, 3, 4)), U), reverse=reverse)
+    decay = jnp.exp(jnp.swapaxes(total, 3, 4))
+    decay = jnp.broadcast_to(decay, (U.shape[0], *decay.shape[1:]))
+    last, S = meshes.scan(step, first, (decay, U), reverse=reverse)
     return S, last

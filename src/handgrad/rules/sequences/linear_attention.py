@@ -18,20 +18,24 @@ from handgrad.factors import PerExample
 from handgrad.factors.base import accumulator
 from handgrad.rule import Rule
 from handgrad.rules.sequences._blocks import (
-    Blocks,
     Chunks,
     Decays,
     State,
     States,
     carried,
+    decayed,
     decays,
     in_blocks,
     in_chunks,
     in_order,
+    is_of_heads,
     neighbors,
     of_neighbors,
+    of_triangle,
+    over,
     plus,
     product,
+    triangle,
 )
 from handgrad.rules.sequences._recurrence import check_pair
 
@@ -89,12 +93,15 @@ def linear_attention_forward(
     """
     where = "linear_attention_forward"
     _check_arguments(where, Q, K, V, log_decay, bonus, S0)
-    q, k, v, u, levels = _prepared(_chunk_of(where, chunk, Q, V), Q, K, V, log_decay, bonus, S0)
+    q, k, v, u, levels = _prepared(_chunk_of(where, chunk, Q, V, log_decay), Q, K, V, log_decay, bonus, S0)
 
     y = jnp.sum(q * u * k, axis=-1, keepdims=True) * v
-    for of_block in levels[:-1]:
-        q_, k_, v0 = _decayed(of_block, q, k, v)
-        y = plus(y, second=product("ij,jv->iv", product("in,jn->ij", q_, k_), v0))
+    if is_of_heads(levels):
+        y = y + product("ij,jv->iv", product("in,jn->ij", q, k) * triangle(levels), v)
+    else:
+        for of_block in levels[:-1]:
+            q_, k_, v0 = decayed(of_block, q, k, v)
+            y = plus(y, second=product("ij,jv->iv", product("in,jn->ij", q_, k_), v0))
     F, G, total = (A[:, :, :, 0] for A in levels[-1])
     S, S_last = carried(S0, total, product("in,iv->nv", k * jnp.exp(G), v))
     y = y + product("in,nv->iv", q * jnp.exp(F), S)
@@ -119,15 +126,18 @@ def linear_attention_backward(
     check_pair(where, "dY", dY, "(dY, dS_last)")
     check_cotangent(where, dY[0], V.shape, jnp.result_type(Q, K, V))
     check_cotangent(where, dY[1], S.shape[1:], S.dtype, "dS_last", "S_last")
-    chunk, tokens = _chunk_of(where, chunk, Q, V), Q.shape[1]
+    chunk, tokens = _chunk_of(where, chunk, Q, V, log_decay), Q.shape[1]
     if S.shape[0] != -(-tokens // chunk):
         raise InputError(f"{where}: chunk must be the forward pass's, which kept {S.shape[0]} states, got {chunk}")
     q, k, v, u, levels = _prepared(chunk, Q, K, V, log_decay, bonus, S0)
     dy = in_chunks(dY[0], chunk, S.dtype)
 
     dq, dk, dv, d, dS0 = _through_chunks(q, k, v, S, levels[-1], dy, dY[1])
-    for of_block in levels[-2::-1]:
-        dq, dk, dv, d = _through_neighbors(q, k, v, of_block, dy, dq, dk, dv, d)
+    if is_of_heads(levels):
+        dq, dk, dv, d = _through_triangle(q, k, v, levels, dy, dq, dk, dv, d)
+    else:
+        for of_block in levels[-2::-1]:
+            dq, dk, dv, d = _through_neighbors(q, k, v, of_block, dy, dq, dk, dv, d)
     vdy, qk = jnp.sum(v * dy, axis=-1, keepdims=True), jnp.sum(q * u * k, axis=-1, keepdims=True)
     dq, dk, dv = dq + vdy * u * k, dk + vdy * u * q, dv + qk * dy
 
@@ -153,7 +163,7 @@ def _through_chunks(
     D, dS0 = carried(dS_last, total, product("in,iv->nv", q_, dy), reverse=True)  # D of S′
     dq_, dk_, dv = product("iv,nv->in", dy, S), product("iv,nv->in", v, D), product("in,nv->iv", k_, D)
     SD = jnp.expand_dims(jnp.sum(S * D, axis=-1), 3) * jnp.exp(total)
-    d = Decays(*(in_blocks(_over(A, F), A.shape[3]) for A in (q_ * dq_, k_ * dk_, SD)))
+    d = Decays(*(in_blocks(over(A, F), A.shape[3]) for A in (q_ * dq_, k_ * dk_, SD)))
     return dq_ * jnp.exp(F), dk_ * jnp.exp(G), dv, d, dS0
 
 
@@ -161,25 +171,23 @@ def _through_neighbors(
     q: Chunks, k: Chunks, v: Chunks, of_block: Decays, dy: Chunks, dq: Chunks, dk: Chunks, dv: Chunks, d: Decays
 ) -> tuple[Chunks, Chunks, Chunks, Decays]:
     """The cotangents so far, plus those through y₁ = (q₁ ∘ e^F₁) (k₀ ∘ e^G₀)ᵀ v₀ of two blocks side by side."""
-    q_, k_, v0 = _decayed(of_block, q, k, v)
+    q_, k_, v0 = decayed(of_block, q, k, v)
     dy1, F1, G0 = neighbors(in_blocks(dy, q_.shape[4]))[1], neighbors(of_block.F)[1], neighbors(of_block.G)[0]
     P, dP = product("in,jn->ij", q_, k_), product("iv,jv->ij", dy1, v0)
     dq_, dk_ = product("ij,jn->in", dP, k_), product("ij,in->jn", dP, q_)
     dq, dk = plus(dq, second=dq_ * jnp.exp(F1)), plus(dk, first=dk_ * jnp.exp(G0))
     dv = plus(dv, first=product("ij,iv->jv", P, dy1))
-    return dq, dk, dv, of_neighbors(d, _over(q_ * dq_, F1), _over(k_ * dk_, G0))
+    return dq, dk, dv, of_neighbors(d, over(q_ * dq_, F1), over(k_ * dk_, G0))
 
 
-def _decayed(of_block: Decays, q: Chunks, k: Chunks, v: Chunks) -> tuple[Blocks, Blocks, Blocks]:
-    """q₁ ∘ e^F₁, k₀ ∘ e^G₀ and v₀: of each pair of blocks, the second's queries, the first's keys and values."""
-    block = of_block.F.shape[4]
-    q1, (k0, v0) = neighbors(in_blocks(q, block))[1], (neighbors(in_blocks(A, block))[0] for A in (k, v))
-    return q1 * jnp.exp(neighbors(of_block.F)[1]), k0 * jnp.exp(neighbors(of_block.G)[0]), v0
-
-
-def _over(dA: Array, like: Array) -> Array:
-    """Summed over the features where one decay is all of theirs."""
-    return dA if like.shape[-1] == dA.shape[-1] else jnp.sum(dA, axis=-1, keepdims=True)
+def _through_triangle(
+    q: Chunks, k: Chunks, v: Chunks, levels: list[Decays], dy: Chunks, dq: Chunks, dk: Chunks, dv: Chunks, d: Decays
+) -> tuple[Chunks, Chunks, Chunks, Decays]:
+    """The cotangents so far, plus those through y = (q kᵀ ∘ W) v, W the decays between a chunk's tokens."""
+    W, S = triangle(levels), product("in,jn->ij", q, k)
+    dS = product("iv,jv->ij", dy, v) * W
+    dq, dk = dq + product("ij,jn->in", dS, k), dk + product("ij,in->jn", dS, q)
+    return dq, dk, dv + product("ij,iv->jv", S * W, dy), of_triangle(d, S * dS)
 
 
 def _prepared(
@@ -188,18 +196,19 @@ def _prepared(
     """Queries, keys and values in chunks, the weight of a token for itself, and the decays at all levels."""
     wide = accumulator(*(A for A in (Q, K, V, log_decay, bonus, S0) if A is not None))
     q, k, v = (in_chunks(A, chunk, wide) for A in (Q, K, V))
-    steps = jnp.zeros_like(q[..., :1]) if log_decay is None else in_chunks(log_decay, chunk, wide)
+    steps = jnp.zeros((1, 1, 1, chunk, 1), wide) if log_decay is None else in_chunks(log_decay, chunk, wide)
     u = jnp.ones((Q.shape[2], 1), wide) if bonus is None else bonus.astype(wide)
     return q, k, v, jnp.expand_dims(u, (0, 1, 3)), decays(steps, reads_before=bonus is not None)
 
 
-def _chunk_of(where: str, chunk: int | None, Q: Keys, V: Values) -> int:
-    """The tokens of a chunk. One costs about chunk (n + n_v) operations a token inside, and n n_v / chunk, with a large
-    factor since they only move memory, for the states between."""
+def _chunk_of(where: str, chunk: int | None, Q: Keys, V: Values, log_decay: Decay | None) -> int:
+    """The tokens of a chunk. A token costs about chunk (n + n_v) operations inside, and n n_v / chunk for the states
+    between, with a large factor, since they only move memory; the blocks of features that decay alone cost more."""
     if chunk is None:
         tokens, n, n_v = Q.shape[1], Q.shape[3], V.shape[3]
+        factor = 128 if log_decay is None or log_decay.shape[3] == 1 else 32
         sizes = [2**i for i in range(8) if 2 ** (i - 1) < tokens]
-        return min(sizes, key=lambda size: size * (n + n_v) + 32 * n * n_v / size)
+        return min(sizes, key=lambda size: size * (n + n_v) + factor * n * n_v / size)
     check_count(where, "chunk", chunk)
     if chunk & (chunk - 1):
         raise InputError(f"{where}: chunk must be a power of two, got {chunk}")

@@ -456,3 +456,18 @@ def test_a_search_ends(monkeypatch):
     monkeypatch.setattr("handgrad.crosscheck.errors.repair.leaf.SECONDS", 0.0)
     report = check_rule(softmax, softmax_of_mean, X, contracts=False, transforms=())
     assert (report.verdict, report.repair) == ("FAIL", ())
+
+
+def softmax_by_branches(P, dP):
+    """Where a row is sure of its class, `missed` is the mean's rounding; the mean itself was left out."""
+    mean = jnp.sum(P * dP, -1, keepdims=True)
+    sure = jnp.any(P > 0.75)
+    missed = jax.lax.cond(sure, lambda: jnp.sum(P * (dP - mean), -1, keepdims=True), lambda: jnp.zeros_like(mean))
+    return (P * (dP - missed),)
+
+
+def test_a_repair_is_right_in_every_branch():
+    """Twice the dP in the branch would be right where it is taken, as it is at these inputs."""
+    (X,) = normal((5, 4))
+    found = of_rule(softmax, softmax_by_branches, 4 * X)
+    assert not any("2" in change for _, change in found), found

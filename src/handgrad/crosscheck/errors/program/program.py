@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.extend.core import jaxprs_in_params
 
 from handgrad.crosscheck.errors.program.source import Line
 from handgrad.crosscheck.numerics.interpret import cast, evaluate
@@ -81,6 +82,9 @@ class Step(NamedTuple):
 
     def run(self, inputs: Sequence[Any], **changed: Any) -> list[Any]:
         """The outputs for these inputs, with some parameters changed."""
+        # A program inside the step has its own shapes. JAX would run it with others, and XLA log an error.
+        if any(jaxprs_in_params(self.params)) and [x.shape for x in inputs] != [aval.shape for aval in self.avals_in]:
+            raise ValueError(f"{self.name} takes other shapes")
         params = {**self.params, **changed} if changed else self.params
         return evaluate(self.primitive, inputs, params, [aval.dtype for aval in self.avals_out])
 

@@ -161,8 +161,7 @@ class Trials:
     def rest(self) -> list[Trial]:
         """Those given, fresh ones, and ones of other shapes."""
         if self._rest is None:
-            fresh = self.laboratory.fresh()
-            self._rest = [self.laboratory.given, *([fresh] if fresh else []), *self.laboratory.others()]
+            self._rest = [self.laboratory.given, *self.laboratory.fresh(), *self.laboratory.others()]
         return self._rest
 
     def wrong(self, changes: Changes) -> set[int]:

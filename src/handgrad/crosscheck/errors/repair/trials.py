@@ -22,6 +22,7 @@ ASKED = 60  # questions to the reference about shapes
 AXES = 8  # of one length, of which it is asked which may change alone
 ROUNDING = 2.0**-20  # such a share is no more than rounding by an unstable formula
 VANISHING = 2.0**-20  # of its terms: a gradient below that is nothing to compare with
+SCALES = (1.0, 0.25, 3.0)  # of fresh inputs
 LENGTHS = 12  # axes longer than this are cut
 
 
@@ -103,10 +104,13 @@ class Laboratory:
             return self.given
         return next((trial for trial in self.others() if trial.wrong({}) == self.failing), None)
 
-    def fresh(self) -> Trial | None:
-        """Other numbers of the same shapes, near enough to those given that they should be in the function's domain."""
-        leaves = [_another(self.rng, leaf, np.shape(leaf)) for leaf in self.given.inputs[0][0]]
-        return self._try(leaves)
+    def fresh(self) -> Iterator[Trial]:
+        """Other numbers of the same shapes, near enough to those given that they should be in the function's domain;
+        smaller and larger ones too where a program branches on numbers, so that another branch may be taken."""
+        for scale in SCALES if "cond" in (self.sites or ()) else SCALES[:1]:
+            trial = self._try([_another(self.rng, leaf, np.shape(leaf), scale) for leaf in self.given.inputs[0][0]])
+            if trial is not None:
+                yield trial
 
     def others(self, turns: Sequence[int] = (0, 1)) -> Iterator[Trial]:
         """Other numbers of other shapes: in each turn every length that the functions let change is another."""
@@ -150,11 +154,9 @@ class Laboratory:
         return found
 
     def _resized(self, sizes: dict[tuple[int, int], int]) -> Leaves:
-        found = []
-        for i, leaf in enumerate(self.given.inputs[0][0]):
-            shape = tuple(sizes.get((i, axis), 0) or n for axis, n in enumerate(np.shape(leaf)))
-            found.append(_another(self.rng, leaf, shape))
-        return found
+        leaves = self.given.inputs[0][0]
+        shapes = [tuple(sizes.get((i, j)) or n for j, n in enumerate(np.shape(leaf))) for i, leaf in enumerate(leaves)]
+        return [_another(self.rng, leaf, shape) for leaf, shape in zip(leaves, shapes, strict=True)]
 
     def _accepts(self, sizes: dict[tuple[int, int], int], run: Callable[..., Any] | None = None) -> bool:
         """Whether the reference, or the gradient under test, takes these shapes."""
@@ -224,13 +226,11 @@ def _lengths(n: int, turn: int) -> Sequence[int]:
 
 
 def _normal(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    numbers = rng.standard_normal(shape)
-    return np.asarray(numbers + 1j * rng.standard_normal(shape) if np.dtype(dtype).kind == "c" else numbers).astype(
-        dtype
-    )
+    x: Any = rng.standard_normal(shape)
+    return np.asarray(x + 1j * rng.standard_normal(shape) if np.dtype(dtype).kind == "c" else x).astype(dtype)
 
 
-def _another(rng: np.random.Generator, leaf: Any, shape: tuple[int, ...]) -> Any:
+def _another(rng: np.random.Generator, leaf: Any, shape: tuple[int, ...], scale: float = 1.0) -> Any:
     """Other numbers of this shape that keep the leaf's signs, zeros, symmetry and range, and rows that sum to one."""
     for axis, n in enumerate(shape):
         if n != np.shape(leaf)[axis]:
@@ -243,7 +243,7 @@ def _another(rng: np.random.Generator, leaf: Any, shape: tuple[int, ...]) -> Any
     if x.ndim > 1 and x.shape[-1] == x.shape[-2] and np.allclose(x, np.swapaxes(x, -1, -2).conj()):
         d = rng.uniform(0.7, 1.2, (*x.shape[:-1], 1))
         factors = d * np.swapaxes(d, -1, -2)
-    new = x * factors
+    new = scale * x * factors
     sums = x.sum(-1, keepdims=True) if x.ndim else np.zeros(())
     if x.ndim and x.shape[-1] > 1 and np.allclose(sums, 1):
         new = new / new.sum(-1, keepdims=True)
