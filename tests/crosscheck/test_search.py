@@ -29,9 +29,9 @@ def wrong_where(condition):
 @pytest.mark.parametrize(
     ("condition", "kind"),
     [
-        (lambda X: X < 0, "negative"),
+        pytest.param(lambda X: X < 0, "negative", marks=pytest.mark.slow),
         (lambda X: X > 100, "huge"),
-        (lambda X: (X == 0) | (X == -0.0), "tied"),
+        pytest.param(lambda X: (X == 0) | (X == -0.0), "tied", marks=pytest.mark.slow),
         (lambda X: X.shape[0] == 1, "of size 1 for 4"),
     ],
 )

@@ -8,6 +8,8 @@ runs it for a few families. In a process of its own, since the hook must come be
 import subprocess
 import sys
 
+import pytest
+
 
 def main(families: list[str]) -> int:
     """The number of rows whose passes contradict their annotations; each is printed."""
@@ -35,6 +37,7 @@ def main(families: list[str]) -> int:
     return wrong
 
 
+@pytest.mark.slow
 def test_every_row_under_its_annotations():
     run = subprocess.run([sys.executable, __file__], capture_output=True, text=True, timeout=600)
     assert run.returncode == 0, run.stdout + run.stderr
