@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY
 
+pytestmark = pytest.mark.slow
 PROGRAMS = Path(__file__).parent / "types"
 # What each test finds is compared with this: {(file, line)} of the lines that say they are wrong.
 WRONG = {

@@ -12,6 +12,7 @@ from handgrad.cli import check, demo, whole
 from handgrad.crosscheck import Report
 
 
+@pytest.mark.slow
 def test_demo(tmp_path):
     arguments = "demo", "--networks", "10", "--epochs", "1", "--out", str(tmp_path / "out")
     command = [sys.executable, "-c", "from handgrad.cli import main; main()", *arguments]

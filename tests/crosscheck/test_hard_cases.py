@@ -7,6 +7,7 @@ import pytest
 
 from handgrad.crosscheck import check_custom_vjp, check_function, check_rule
 
+pytestmark = pytest.mark.slow
 QUICK = {"control": False, "repair": False}
 RANDOM = {
     "bernoulli": lambda key, x: jax.random.bernoulli(key, 0.7, x.shape),

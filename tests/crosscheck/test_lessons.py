@@ -9,6 +9,7 @@ from jax.scipy import special
 
 import handgrad as hg
 
+pytestmark = pytest.mark.slow
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((4, 6))
 A, B = RNG.standard_normal((4, 4)), RNG.standard_normal((4, 2))

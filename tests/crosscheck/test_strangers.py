@@ -10,6 +10,7 @@ from jax.scipy import special
 
 import handgrad as hg
 
+pytestmark = pytest.mark.slow
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((4, 6))
 SHARES = RNG.uniform(0.1, 0.9, (4, 5))

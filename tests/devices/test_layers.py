@@ -5,10 +5,10 @@ import functools
 import jax
 import jax.numpy as jnp
 import pytest
+from coupling_rows import TABLE
 from devices.on_devices import close, mesh_of, put
 from helpers import drawn as drawn_params
 from jax.sharding import PartitionSpec
-from layers.test_coupling import TABLE
 
 import handgrad as hg
 
@@ -70,8 +70,9 @@ def test_explicit_axes():
 @pytest.mark.slow
 def test_inside_shard_map():
     """All but those that see the whole batch, which is each device's own there, whose noise is drawn for the batch's
-    shape, and whose input carries parameters."""
-    left_out = {"dropout", "projection", "linear_cross_entropy"}
+    shape, and whose input or output carries parameters."""
+    noise, parameters = {"dropout", "gumbel_softmax"}, {"projection", "crf", "crf_loss"}
+    left_out = {*noise, *parameters, "linear_cross_entropy", "linear_log_probability"}
     names = [name for name, (what, *_) in TABLE.items() if what.couples is None and name not in left_out]
     arguments, mesh = {name: drawn()[name] for name in names}, mesh_of("auto", 5)
     whole, by_batch = PartitionSpec(), PartitionSpec("data")

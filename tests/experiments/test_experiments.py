@@ -118,6 +118,7 @@ def test_cotangents_of_deep_linear_networks_follow_the_law(tmp_path):
     assert found["relu"][1.0][0] < 0.01 * found["linear"][1.0][0]
 
 
+@pytest.mark.slow
 def test_an_autoencoder_beats_nothing(tmp_path):
     """Four numbers a digit: nearer than the mean digit after a few epochs; and its plot is there."""
     errors = autoencoder.run(autoencoder.Options(hidden=32, epochs=3, out=tmp_path), progress=False)
@@ -276,6 +277,7 @@ def test_reversible_memory_is_the_same_at_any_depth_and_rounding_stays_near_the_
     assert written(options.out)["rows"] == [four, sixteen]
 
 
+@pytest.mark.slow
 def test_two_phases_of_every_convolutional_network_are_measured(tmp_path):
     options = two_phase_convolution.Options(width=4, size=4, batch=2, steps=2, out=tmp_path / "figures.json")
     rows = two_phase_convolution.run(options)

@@ -207,7 +207,8 @@ CASES = [
     edge(rules.resize, "corners", normal((2, 5, 3, 2)), resize, {"size": (7, 2), "antialias": False, **CORNERS}),
     edge(rules.resize, "solid", normal((1, 3, 2, 4, 2)), resize, {"size": (5, 4, 3), "method": "nearest"}),
     edge(rules.resize, "plane", normal((2, 3, 5, 2)), resize, {"size": (7, 3), "method": "nearest-pytorch"}),
-    Case(rules.grid_sample, "plane", places((3, 4), (2, 5)), grid_sample),
+    # 5 columns, whose centers no 16-bit number hits
+    Case(rules.grid_sample, "plane", places((3, 5), (2, 5)), grid_sample),
     edge(rules.grid_sample, "border", places((3, 4), (6,)), grid_sample, {"padding": "border", **CORNERS}),
     edge(rules.grid_sample, "nearest", places((3, 4), (6,)), grid_sample, {"method": "nearest"}),
     edge(rules.grid_sample, "solid", places((2, 3, 2), (4,)), grid_sample, {"padding": "border"}),

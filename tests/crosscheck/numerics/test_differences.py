@@ -224,6 +224,7 @@ def test_random_kinks_are_found():
 ACTIVATIONS = [jnp.tanh, jax.nn.softmax, jax.nn.gelu, jnp.sin, jax.nn.softplus, jax.nn.relu, jnp.abs, jnp.sort]
 
 
+@pytest.mark.slow
 def test_honest_on_random_networks():
     rng = np.random.default_rng(0)
     calls, kinds = [], Counter()
