@@ -69,10 +69,10 @@ def test_explicit_axes():
 
 @pytest.mark.slow
 def test_inside_shard_map():
-    """All but those that see the whole batch, which is each device's own there, whose noise is drawn for the batch's
+    """All but those that see the whole batch, which is each device's own there, whose noise or mask is of the batch's
     shape, and whose input or output carries parameters."""
-    noise, parameters = {"dropout", "gumbel_softmax"}, {"projection", "crf", "crf_loss"}
-    left_out = {*noise, *parameters, "linear_cross_entropy", "linear_log_probability"}
+    of_batch, parameters = {"dropout", "gumbel_softmax", "told"}, {"projection", "crf", "crf_loss"}
+    left_out = {*of_batch, *parameters, "linear_cross_entropy", "linear_log_probability"}
     names = [name for name, (what, *_) in TABLE.items() if what.couples is None and name not in left_out]
     arguments, mesh = {name: drawn()[name] for name in names}, mesh_of("auto", 5)
     whole, by_batch = PartitionSpec(), PartitionSpec("data")
@@ -84,6 +84,6 @@ def test_inside_shard_map():
 
     over = jax.shard_map(local, mesh=mesh, in_specs=(whole, by_batch), out_specs=(by_batch, whole))
     params, batch = ({name: of_one[part] for name, of_one in arguments.items()} for part in (0, slice(1, None)))
-    of_batch, gradients = jax.jit(over)(params, batch)
+    of_examples, gradients = jax.jit(over)(params, batch)
     expected = jax.jit(functools.partial(run, names=names))(arguments)
-    close({name: (*of_batch[name], *gradients[name]) for name in names}, expected)
+    close({name: (*of_examples[name], *gradients[name]) for name in names}, expected)
