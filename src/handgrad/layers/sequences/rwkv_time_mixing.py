@@ -60,7 +60,7 @@ def rwkv_time_mixing(
 
     S_t = a_t ∘ S_{t−1} + k_t v_tᵀ, y_t = (S_{t−1} + u ∘ k_t v_tᵀ)ᵀ r_t with log a_t = −exp(tanh(z_t W_down) W_up + b),
     one for each feature of the keys, and u the bonus. Receptances r (RWKV's queries), k, v, G and z are made of tokens
-    that `token_shift` has mixed with the one before, each by shares of its own. It is RWKV-6's time mixing but for
+    that `token_shift` has mixed with the one before, each with its own shares. It is RWKV-6's time mixing but for
     these shares, which there depend on the token too. (batch, tokens, width) to the same.
 
     Args:

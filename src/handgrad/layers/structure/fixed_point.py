@@ -61,7 +61,7 @@ def fixed_point(
       f: of the pair (z, x), its output like z. An iteration needs f to contract: 0.5 times an orthogonal weight does.
       start: x -> the first z; None for zeros like x. The gradient does not depend on it.
       tol: an example has converged where max |f(z, x) − z| ≤ tol (1 + max |f(z, x)|), and stays as it is. The
-        residuals' `convergence` tells of each. None is plain iteration, all of it, as a loop that autodiff can
+        residuals' `convergence` reports it for each. None is plain iteration, all of it, as a loop that autodiff can
         differentiate too.
       iterations: evaluations of f at most.
       history: steps that Anderson's extrapolation looks back; 0 for plain iteration.

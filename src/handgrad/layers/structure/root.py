@@ -53,7 +53,7 @@ def root(
       g: of the pair (z, x), its output like z, example by example.
       start: x -> the first z; None for zeros like x. The gradient does not depend on it.
       tol: an example has converged with a step of max |step| ≤ tol (1 + max |z|), and takes no further one; the error
-        that is left is about its square. The residuals' `convergence` tells of each. None always takes all steps, as a
+        that is left is about its square. The residuals' `convergence` reports it. None always takes all steps, as a
         loop that autodiff can differentiate too.
       iterations: steps at most.
       unconverged: "nan" for an example that has not converged, "keep" for its last z.

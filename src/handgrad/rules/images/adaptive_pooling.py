@@ -1,4 +1,4 @@
-"""Adaptive pools: as many outputs as are asked for, each of its own cell of space."""
+"""Adaptive pools: a given number of outputs, each over its own cell of space."""
 
 from typing import NamedTuple
 

@@ -90,7 +90,7 @@ def unit_lower_inverse(L: Float[Array, "*batch C C"]) -> Float[Array, "*batch C 
 
         [A 0; B D]⁻¹ = [A⁻¹ 0; −D⁻¹ B A⁻¹ D⁻¹]
 
-    LAPACK would solve as quickly, but in threads of its own, which wait for a CPU that is busy.
+    LAPACK is as fast on an idle machine, but its own threads contend for a busy CPU.
     """
     n = L.shape[-1]
     if n == 1:

@@ -59,7 +59,7 @@ def selective_scan_forward(
 ) -> tuple[tuple[Steps, State], SelectiveScanResiduals]:
     """H_t = e^(diag(δ_t) A) ∘ H_{t−1} + (δ_t ∘ x_t) b_tᵀ and y_t = H_t c_t + d ∘ x_t.
 
-    Every feature has a state of its own, a row of H, that decays by the feature's row of A and its step size δ. Returns
+    Each feature has its own state, a row of H, that decays by the feature's row of A and its step size δ. Returns
     (Y, H_T); the state is in float32 at least, whatever the dtype of the others.
 
     Args:
