@@ -18,7 +18,6 @@ from handgrad.checks import InputError, check_shape, describe
 from handgrad.factors import Factor, materialize as materialize
 from handgrad.factors.trees import with_mask
 from handgrad.layers import Layer, Loss
-from handgrad.layers.compact import compact
 from handgrad.layers.layer import check_layer, check_loss, passed_back
 from handgrad.layers.sums import sums_only, with_sums
 from handgrad.meshes import Types, gathered
@@ -126,7 +125,7 @@ def _value_and_grad(
         params, x, target, w = check_batches(where, params, x, target, weights)
         prediction, model_residuals = model.forward(params, x, key)
         losses, dprediction = losses_and_cotangent(loss, prediction, target, w)
-        dx, factors = model.backward(sums_only(compact(model_residuals, prediction)), dprediction)
+        dx, factors = model.backward(sums_only(model_residuals), dprediction)
         total = weighted_sum(losses, w)
         value = (total, prediction) if has_aux else total
         grads = tuple(

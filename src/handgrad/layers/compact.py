@@ -13,7 +13,7 @@ def compact(kept: PyTree, *live: PyTree) -> PyTree:
     """`kept`, in which residuals that know a smaller form take it.
 
     relu keeps its output, which costs nothing where the next layer keeps it as its input. Elsewhere a mask is enough:
-    a quarter of the bytes. Who stacks residuals, or holds all of a network's, knows which it is.
+    a quarter of the bytes. A loop that stacks residuals knows which it is; without a loop, XLA finds out.
 
     Args:
       live: arrays that stay in memory anyway.

@@ -17,6 +17,7 @@ LAYERS = {
     "chain": hg.chain(hg.linear(6), hg.tanh(), hg.linear(3), hg.relu()),
     "named": hg.chain(up=hg.linear(4), activation=hg.gelu(), down=hg.linear(3)),
     "residual": hg.residual(hg.chain(hg.linear(3), hg.silu())),
+    "masks": hg.residual(hg.chain(hg.linear(3), hg.relu(), hg.residual(hg.leaky_relu()))),
     "no-params": hg.chain(hg.sigmoid(), hg.softmax()),
     "identity": hg.identity(),
     "repeat": hg.repeat(BLOCK, 2),
@@ -118,6 +119,16 @@ def test_an_output_that_is_kept_twice_is_stacked_once():
     first, tanh, last = model.forward(drawn(model, X), X)[1].kept
     assert tanh.Y is last.X
     assert first.X is not tanh.Y
+
+
+def test_a_rectifiers_output_is_stacked_where_another_layer_keeps_it():
+    """And a mask elsewhere."""
+    for activation in (hg.relu(), hg.leaky_relu()):
+        model = hg.repeat(hg.residual(hg.chain(hg.linear(3), activation, hg.linear(3), activation)), N)
+        _, residuals = jax.eval_shape(model.forward, jax.eval_shape(model.init, KEY, X), X)
+        _, shared, _, alone = residuals.kept
+        assert (shared.mask, shared.Y.dtype) == (None, X.dtype)
+        assert (alone.Y, alone.mask.dtype) == (None, bool)
 
 
 @pytest.mark.parametrize("skip", [False, True])
