@@ -139,7 +139,7 @@ def of_tokens(options: Options) -> list[dict[str, Any]]:
             "direct": norms(model, SQUARES, method="direct"),
             "vmap(jax.grad)": norms_written_out(model, SQUARES),
         }
-        chosen = hg.explain(jax.eval_shape(hg.value_and_factors(model, SQUARES), started(model, x), x, x)[1])[0].method
+        chosen = hg.costs(jax.eval_shape(hg.value_and_factors(model, SQUARES), started(model, x), x, x)[1])[0].method
         figures = measure(ways, (started(model, x), x, x), options.repeats)
         rows.append({"tokens": tokens, "batch": batch, "chosen": chosen, "ways": figures})
     return rows

@@ -42,8 +42,8 @@ from handgrad.crosscheck import (
 )
 from handgrad.folds import (
     clipped_grad as clipped_grad,
+    costs as costs,
     empirical_fisher_diagonal as empirical_fisher_diagonal,
-    explain as explain,
     ggn_diagonal as ggn_diagonal,
     ggn_vector_product as ggn_vector_product,
     gram as gram,

@@ -80,7 +80,7 @@ def test_demo_fails_where_a_gradient_is_wrong(monkeypatch):
             "handgrad: bench: json must be a file that can be written, got / (Is a directory)\n",
         ),
         (("check", "--dtype", "complex64"), "handgrad: check: the library's rules are real, got complex64\n"),
-        (("explain", "--tokens", 0), "handgrad: explain: tokens must be a positive integer, got 0\n"),
+        (("costs", "--tokens", 0), "handgrad: costs: tokens must be a positive integer, got 0\n"),
         (("nonsense",), "nonsense"),
     ],
 )
@@ -125,11 +125,11 @@ def test_help_fits_eighty_columns(command_line, monkeypatch):
         assert max(map(len, out.splitlines())) <= 80, out
 
 
-def test_explain_gpt2(command_line):
+def test_costs_gpt2(command_line):
     """124 million parameters, none of which is made: 768 × 768 changes the method between 256 and 512 tokens."""
     methods = []
     for tokens in (256, 512):
-        status, out, _ = command_line("explain", "--tokens", tokens)
+        status, out, _ = command_line("costs", "--tokens", tokens)
         assert status == 0
         assert "(50257, 768)" in out
         assert "FLOPs for an example's norm" in out
@@ -140,7 +140,7 @@ def test_explain_gpt2(command_line):
 @pytest.mark.parametrize(
     ("model", "shape"), [("lenet5", "(5, 5, 6, 16)"), ("llama", "Stacked(Outer)"), ("lstm_language_model", "(10000, ")]
 )
-def test_explain_every_model(model, shape, command_line):
-    status, out, _ = command_line("explain", "--model", model, "--batch", 2, "--tokens", 4)
+def test_costs_every_model(model, shape, command_line):
+    status, out, _ = command_line("costs", "--model", model, "--batch", 2, "--tokens", 4)
     assert status == 0
     assert shape in out

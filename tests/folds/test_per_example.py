@@ -178,7 +178,7 @@ def test_bad_input():
 def test_names_of_keys_with_dots():
     """Which of two parameters a name means: a key that holds a dot is quoted."""
     factors = {"a.b": FACTORS["b"], "a": {"b": FACTORS["a"]["W"]}}
-    assert [row.path for row in hg.explain(factors)] == ["a.b", "'a.b'"]
+    assert [row.path for row in hg.costs(factors)] == ["a.b", "'a.b'"]
     projected = project(factors, {"a.b": np.ones((2, 1))})
     assert (projected["a"]["b"].shape, projected["a.b"].shape) == ((1, 4), (4,))
 

@@ -229,14 +229,14 @@ def test_refusals_name_the_parameter_and_the_coupling():
         of_fold.format("noise_scale"): lambda: hg.noise_scale(factors),
         of_fold.format("per_example_grads"): lambda: hg.per_example_grads(factors),
         of_fold.format("kfac_factors"): lambda: hg.kfac_factors(factors),
-        of_fold.format("explain"): lambda: hg.explain(factors),
+        of_fold.format("costs"): lambda: hg.costs(factors),
         of_factor: lambda: hg.materialize(factors, np.ones(5)),
     }
     for message, call in calls.items():
         with pytest.raises(hg.InputError) as raised:
             call()
         assert str(raised.value) == message
-    for fold in (hg.sq_norms, hg.gram, hg.variance, hg.second_moment, hg.noise_scale, hg.kfac_factors, hg.explain):
+    for fold in (hg.sq_norms, hg.gram, hg.variance, hg.second_moment, hg.noise_scale, hg.kfac_factors, hg.costs):
         fold(factors["last"])
     info = "info_nce couples the examples of a batch (a loss of each example alone does not)"
     with pytest.raises(

@@ -1,4 +1,4 @@
-"""handgrad on the command line: demo, check, bench, explain and compare."""
+"""handgrad on the command line: demo, check, bench, costs and compare."""
 
 import io
 import sys
@@ -13,7 +13,7 @@ def main() -> None:
     try:
         import tyro
 
-        from handgrad.cli import bench, check, compare, demo, explain
+        from handgrad.cli import bench, check, compare, costs, demo
     except ModuleNotFoundError as error:
         _leave(2, f"handgrad: the command line needs {error.name}: pip install 'handgrad[experiments]'")
     from handgrad.checks import InputError
@@ -21,7 +21,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # ρ and × on a terminal whose encoding lacks them
-    commands = {"demo": demo, "check": check, "bench": bench, "explain": explain, "compare": compare}
+    commands = {"demo": demo, "check": check, "bench": bench, "costs": costs, "compare": compare}
     options = {name: getattr(module, name.capitalize()) for name, module in commands.items()}
     given = tyro.extras.subcommand_cli_from_dict(options, prog="handgrad", description=__doc__)
     try:

@@ -1,6 +1,7 @@
 """What factors know beyond the gradient: per-example norms, clipping, variance, costs, curvature."""
 
 from handgrad.folds.clipping import ClippedAux as ClippedAux, clipped_grad as clipped_grad
+from handgrad.folds.costs import Costs as Costs, costs as costs
 from handgrad.folds.curvature import (
     Diagonal as Diagonal,
     Kronecker as Kronecker,
@@ -12,7 +13,6 @@ from handgrad.folds.curvature import (
     kflr_factors as kflr_factors,
     sampled_factors as sampled_factors,
 )
-from handgrad.folds.explain import Explanation as Explanation, explain as explain
 from handgrad.folds.per_example import (
     NoiseScale as NoiseScale,
     gram as gram,

@@ -1,7 +1,7 @@
 """More than a gradient: what one backward pass knows of each example, as folds over its factors.
 
 g_b is the gradient of example b's own loss. Every function here takes the factors of `value_and_factors`, a pytree, and
-multiplies only what it needs; what each costs, and which method a factor chooses, `explain` says.
+multiplies only what it needs; what each costs, and which method a factor chooses, `costs` says.
 
 An InputError names a parameter whose leaf is an array, a gradient summed already, or whose factor is Coupled: in or
 before a layer that couples the examples there is no gradient of one example (`project` alone allows it). The factors

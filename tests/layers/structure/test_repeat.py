@@ -226,4 +226,4 @@ def test_a_stack_of_stacks_is_a_stack():
     (of_examples, sums, factors), (of_examples_too, sums_too, factors_too) = both(drawn(flat, x))
     assert_same(of_examples, of_examples_too)
     assert_same(in_pairs(sums), sums_too)
-    assert [row[4:] for row in hg.explain(factors)] == [row[4:] for row in hg.explain(factors_too)]
+    assert [row[4:] for row in hg.costs(factors)] == [row[4:] for row in hg.costs(factors_too)]

@@ -16,7 +16,7 @@ def shapes(name):
 def test_a_row_for_each_parameter():
     """From shapes alone: nothing is computed."""
     factors = shapes("repeat")
-    rows = {row.path: row for row in hg.explain(factors)}
+    rows = {row.path: row for row in hg.costs(factors)}
     assert len(rows) == len(jax.tree.leaves(factors, is_leaf=hg.factors.is_factor)) == 6
     row = rows["0.W"]
     assert (row.factor, row.shape, row.sides, row.method) == ("Outer", (6, 4), ((5, 6), (5, 4)), "gram")
@@ -33,7 +33,7 @@ def test_a_row_for_each_parameter():
 def test_the_method_changes_at_the_crossover(tokens):
     """20 × 30 makes 12 tokens."""
     side = (jax.ShapeDtypeStruct((2, tokens, n), jnp.float32) for n in (20, 30))
-    (row,) = hg.explain({"W": hg.factors.Outer(*side)})
+    (row,) = hg.costs({"W": hg.factors.Outer(*side)})
     assert row.crossover == 12
     assert row.method == ("gram" if tokens <= 12 else "direct")
     assert (row.costs["gram"].flops == row.costs["direct"].flops) == (tokens == 12)
@@ -42,7 +42,7 @@ def test_the_method_changes_at_the_crossover(tokens):
 @pytest.mark.parametrize("name", ["convnet", "lstm", "gpt2", "llama"])
 def test_every_model(name):
     factors = shapes(name)
-    table = hg.explain(factors)
+    table = hg.costs(factors)
     leaves = jax.tree.leaves(factors, is_leaf=hg.factors.is_factor)
     assert [row.shape for row in table] == [factor.shape for factor in leaves]
     text = str(table)
@@ -51,10 +51,10 @@ def test_every_model(name):
 
 
 def test_a_tied_table():
-    (row,) = (row for row in hg.explain(shapes("gpt2")) if row.factor == "Shared(Scatter, Outer)")
+    (row,) = (row for row in hg.costs(shapes("gpt2")) if row.factor == "Shared(Scatter, Outer)")
     assert (row.path, row.shape, list(row.costs)) == ("embedding.table", (7, 4), ["direct"])
 
 
 def test_what_it_refuses():
-    with pytest.raises(hg.InputError, match=r"^explain: W must be a factor, got a gradient that is summed already, "):
-        hg.explain({"W": jnp.ones((2, 3))})
+    with pytest.raises(hg.InputError, match=r"^costs: W must be a factor, got a gradient that is summed already, "):
+        hg.costs({"W": jnp.ones((2, 3))})

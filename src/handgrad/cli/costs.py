@@ -1,4 +1,4 @@
-"""handgrad explain: how each parameter's per-example norms are computed, from shapes alone."""
+"""handgrad costs: how each parameter's per-example norms are computed, from shapes alone."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,12 +10,12 @@ from rich.console import Console
 from handgrad import layers, models
 from handgrad.backprop import value_and_factors
 from handgrad.checks import check_count
-from handgrad.folds.explain import explain
+from handgrad.folds.costs import costs
 from handgrad.layers import Layer
 
 
 @dataclass(frozen=True)
-class Explain:
+class Costs:
     """Factor, shape, method and cost of every parameter of a model at its default size."""
 
     model: Literal["lenet5", "lstm_language_model", "gpt2", "llama"] = "gpt2"
@@ -26,14 +26,14 @@ class Explain:
     """Number of tokens of each example, for language models."""
 
 
-def main(options: Explain) -> int:
+def main(options: Costs) -> int:
     """The command; its exit status is 0."""
     for name in ("batch", "tokens"):
-        check_count("explain", name, getattr(options, name))
+        check_count("costs", name, getattr(options, name))
     model, x, target = _made(options)
     params = jax.eval_shape(model.init, jax.random.key(0), x)
     _, factors = jax.eval_shape(value_and_factors(model, layers.softmax_cross_entropy()), params, x, target)
-    table = explain(factors)
+    table = costs(factors)
     console = Console()
     console.print(str(table), soft_wrap=True, highlight=False)
     chosen = sum(row.costs[row.method].flops for row in table)
@@ -44,7 +44,7 @@ def main(options: Explain) -> int:
     return 0
 
 
-def _made(options: Explain) -> tuple[Layer, jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
+def _made(options: Costs) -> tuple[Layer, jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
     """The model, the shape of its input and that of its target."""
     ids = jax.ShapeDtypeStruct((options.batch, options.tokens), jnp.int32)
     if options.model == "lenet5":

@@ -41,7 +41,7 @@ class Row(NamedTuple):
     crossover: float | None
 
 
-class Explanation(tuple[Row, ...]):
+class Costs(tuple[Row, ...]):
     """One Row for each parameter; printed, a table."""
 
     def __str__(self) -> str:
@@ -73,7 +73,7 @@ class Explanation(tuple[Row, ...]):
     __repr__ = __str__
 
 
-def explain(factors: PyTree[Factor]) -> Explanation:
+def costs(factors: PyTree[Factor]) -> Costs:
     """A table of the parameters: factor, shapes, the method that `sq_norms` takes, and what each method costs.
 
     Args:
@@ -83,20 +83,20 @@ def explain(factors: PyTree[Factor]) -> Explanation:
       InputError: as `sq_norms`.
     Source: docs/factors.md
     """
-    check_apart("explain", factors)
-    return Explanation(
+    check_apart("costs", factors)
+    return Costs(
         _row(path_name(path), factor) for path, factor in jax.tree.leaves_with_path(factors, is_leaf=is_factor)
     )
 
 
 def _row(path: str, factor: Factor) -> Row:
-    costs = factor.norm_methods()
+    methods = factor.norm_methods()
     sides = tuple(tuple(leaf.shape) for leaf in jax.tree.leaves(factor))
-    if len(costs) == 1:
-        return Row(path, _kind(factor), factor.shape, sides, cheapest(costs), costs, None, None)
+    if len(methods) == 1:
+        return Row(path, _kind(factor), factor.shape, sides, cheapest(methods), methods, None, None)
     tokens = _tokens(factor)
-    crossover = tokens * costs["direct"].flops / costs["gram"].flops
-    return Row(path, _kind(factor), factor.shape, sides, cheapest(costs), costs, tokens, crossover)
+    crossover = tokens * methods["direct"].flops / methods["gram"].flops
+    return Row(path, _kind(factor), factor.shape, sides, cheapest(methods), methods, tokens, crossover)
 
 
 def _kind(factor: Factor) -> str:
