@@ -7,6 +7,9 @@ import sys
 
 import pytest
 from conftest import REPOSITORY
+
+sys.path.insert(0, str(REPOSITORY / "docs/_ext"))
+import sources
 from precision import EXCEPTIONS
 
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
@@ -51,14 +54,40 @@ def test_quoted_code_stands_in_the_source(page):
     if not files[0].exists():  # of a layer without a rule
         files = [package / "layers" / stem]
     source = {line.strip() for file in files for line in file.read_text().splitlines()}
+    shown = [name for _, names in shown_by(page) for name in names]
     quoted = [
         line.strip()
         for block in re.findall(r"```python\n(.*?)```", PROGRAM.sub("", page.read_text()), re.DOTALL)
         for line in block.splitlines()
     ]
-    assert quoted
+    assert quoted or shown
     for line in quoted:
         assert not line or line in source, f"{page.name} quotes {line!r}"
+
+
+SOURCE = re.compile(r"^```\{source\} (\S+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+
+def shown_by(page):
+    """(module, names) of each directive `source` on the page."""
+    return [(module, names.split()) for module, names in SOURCE.findall(page.read_text())]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if shown_by(page)], ids=lambda page: page.stem)
+def test_code_that_a_page_shows_exists(page):
+    for module, names in shown_by(page):
+        assert all(piece.text for piece in sources.shown(module, names))
+
+
+def test_source_refuses_unknown_names_and_leaves_docstrings_out():
+    (piece,) = sources.shown("handgrad.rules.linear.linear", ["linear_backward"])
+    assert piece.text.startswith("def linear_backward(")
+    assert '"""' not in piece.text
+    assert "Outer(X, dY" in piece.text
+    with pytest.raises(LookupError, match="handgrad.rules.linear.linear does not define linear_sideways"):
+        sources.shown("handgrad.rules.linear.linear", ["linear_sideways"])
+    with pytest.raises(LookupError, match="there is no module handgrad.rules.linear.lineer"):
+        sources.shown("handgrad.rules.linear.lineer", ["linear_backward"])
 
 
 def test_the_exceptions_of_precision_are_those_of_the_page():
