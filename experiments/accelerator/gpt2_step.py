@@ -15,7 +15,8 @@ from jaxtyping import PyTree
 
 import handgrad as hg
 from accelerator.part import Part
-from handgrad.cli.bench.rates import product_flops, product_rate
+from handgrad.cli.bench.rates import product_rate
+from handgrad.models.flops import product_flops
 from handgrad.cli.bench.row import Plan, in_turn, quartiles
 from handgrad.models import Gpt2Config, gpt2
 

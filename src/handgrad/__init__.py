@@ -202,7 +202,7 @@ from handgrad.layers import (
     wasserstein_distance as wasserstein_distance,
     weight_norm as weight_norm,
 )
-from handgrad.models import check_random_networks as check_random_networks, mlp as mlp
+from handgrad.models import check_random_networks as check_random_networks, mlp as mlp, summary as summary
 from handgrad.rules import Rule as Rule
 
 __version__ = "0.2.0"

@@ -112,6 +112,17 @@ def composed(
     return Layer._make((at_once(init), forward, backward, couples))
 
 
+def kind(layer: Layer) -> str:
+    """The name of the function that made it, "linear"; of the rule for a layer `from_rule`."""
+    return getattr(layer.forward, "__qualname__", "layer").split(".")[0]
+
+
+def made_by(name: str, layer: Layer) -> Layer:
+    """`layer`, made in a helper function on behalf of the one that users call: see `kind`."""
+    layer.forward.__qualname__ = name  # type: ignore[attr-defined]
+    return layer
+
+
 def check_layer(where: str, layer: object) -> None:
     """`layer` is a Layer, not the function that makes one."""
     if not isinstance(layer, Layer):
@@ -202,7 +213,7 @@ def from_rule(rule: Rule[..., PyTree], *, couples: str | None = None, **options:
         (dx,) = rule.backward(residuals, dy)
         return dx, ()
 
-    return Layer(init, forward, backward, couples)
+    return made_by(rule.__name__, Layer(init, forward, backward, couples))
 
 
 def from_pair_rule(rule: Rule[..., Array], names: str) -> Layer:

@@ -31,3 +31,4 @@ from handgrad.models.published_llama import published_llama as published_llama
 from handgrad.models.random_check import check_random_networks as check_random_networks
 from handgrad.models.random_network import RandomNetwork as RandomNetwork, random_network as random_network
 from handgrad.models.state_table import StateTable as StateTable, Weight as Weight
+from handgrad.models.summary import Summary as Summary, SummaryRow as SummaryRow, summary as summary

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from handgrad.cli.bench.rates import clock, copy_rate, product_flops, product_rate
+from handgrad.cli.bench.rates import clock, copy_rate, product_rate
 from handgrad.cli.bench.workload import HAND, Program, Way, Workload
+from handgrad.models.flops import product_flops
 
 LEAST = 3e-3  # seconds that a sample takes at least: shorter programs run several times in one
 SMALL = 1e-3  # of the largest gradient: errors are shares of that at least, since some gradients are rounding alone

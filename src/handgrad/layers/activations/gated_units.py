@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from handgrad import rules
 from handgrad.checks import InputError, check_array, check_choice, check_count, check_params, check_residuals, describe
-from handgrad.layers.layer import Layer, composed, from_pair_rule, from_rule, placed
+from handgrad.layers.layer import Layer, composed, from_pair_rule, from_rule, made_by, placed
 from handgrad.layers.linear.linear import LinearParams, linear
 from handgrad.rule import Rule
 
@@ -57,7 +57,7 @@ def _of_halves(rule: Rule[..., Array], residuals: Policy) -> Layer:
         dU, dV = rule.backward(kept, dY)
         return (jnp.concatenate([dV, dU], axis=-1),)
 
-    return from_rule(Rule(halves_forward, halves_backward))
+    return made_by(where, from_rule(Rule(halves_forward, halves_backward)))
 
 
 class GatedMlpParams(NamedTuple):

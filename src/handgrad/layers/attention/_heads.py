@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from handgrad import rules
 from handgrad.checks import check_positive
 from handgrad.layers.attention.tokens import Tokens
-from handgrad.layers.layer import Layer, from_rule, placed
+from handgrad.layers.layer import Layer, from_rule, made_by, placed
 from handgrad.rule import Rule
 from handgrad.rules.attention._tiles import is_worth_tiling
 
@@ -51,7 +51,7 @@ def of_heads(tile: int | None, options: Mapping[str, Any], mask: Array | None = 
         dQ, dK, dV, dbias, _, _, dsinks = (tiled if in_tiles else plain).backward(residuals, dy)
         return (dQ, dK, dV) if dbias is None else (dQ, dK, dV, dbias), dsinks
 
-    return placed("attention", Layer(lambda key, x: None, forward, backward))
+    return placed("attention", made_by("attention", Layer(lambda key, x: None, forward, backward)))
 
 
 def rotary_rule(where: str, rotary: float | Mapping[str, Any]) -> Rule[..., Array]:
@@ -68,4 +68,6 @@ def turned(rule: Rule[..., Array], positions: Array | None) -> Layer:
     def forward(X: Heads) -> tuple[Heads, rules.RotaryResiduals]:
         return rule.forward(X, jnp.arange(X.shape[1]) if positions is None else positions)
 
-    return placed("rotary", from_rule(Rule(forward, lambda residuals, dY: rule.backward(residuals, dY)[:1])))
+    return placed(
+        "rotary", made_by("rotary", from_rule(Rule(forward, lambda residuals, dY: rule.backward(residuals, dY)[:1])))
+    )

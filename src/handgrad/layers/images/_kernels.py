@@ -7,7 +7,7 @@ import jax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from handgrad.checks import InputError, check_array, check_count, check_params, check_shape, describe
-from handgrad.layers.layer import Layer
+from handgrad.layers.layer import Layer, made_by
 from handgrad.rule import Rule
 from handgrad.rules.images._windows import PerAxis, per_axis
 from handgrad.rules.images.convolution import check_groups
@@ -66,4 +66,4 @@ def kernel_layer(
         dx, dK, db = rule.backward(residuals, dy)
         return dx, ConvolutionParams(dK, db)
 
-    return Layer(init, forward, backward)
+    return made_by(name, Layer(init, forward, backward))

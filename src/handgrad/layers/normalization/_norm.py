@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from handgrad.checks import InputError, check_array, check_params, describe
-from handgrad.layers.layer import Layer
+from handgrad.layers.layer import Layer, made_by
 from handgrad.rule import Rule
 
 __all__ = ["NormParams"]
@@ -50,4 +50,4 @@ def norm(
         dx, dgamma, dbeta = rule.backward(residuals, dy)
         return dx, NormParams(dgamma, dbeta)
 
-    return Layer(init, forward, backward, couples)
+    return made_by(where, Layer(init, forward, backward, couples))

@@ -7,7 +7,7 @@ import jax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from handgrad.checks import InputError, check_array, check_count, check_params, check_residuals, describe
-from handgrad.layers.layer import Layer, composed, placed
+from handgrad.layers.layer import Layer, composed, made_by, placed
 from handgrad.layers.linear.linear import Initializer, linear
 
 Tokens = Float[Array, "batch tokens n"]
@@ -90,7 +90,7 @@ def mixing(
         dx, *others = (dx for dx, _ in back.values())
         return sum(others, start=dx), kind(**found, output=doutput)
 
-    return composed(init, forward, backward)
+    return made_by(where, composed(init, forward, backward))
 
 
 def split_sizes(

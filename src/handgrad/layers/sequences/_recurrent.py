@@ -16,7 +16,7 @@ from handgrad.checks import (
     check_shape,
     describe,
 )
-from handgrad.layers.layer import Layer
+from handgrad.layers.layer import Layer, made_by
 from handgrad.layers.sequences.sequences import Sequences
 from handgrad.rule import Rule
 
@@ -108,7 +108,7 @@ def recurrent(
         dstate = dstates if pair else dstates[0]
         return Sequences(dX, None, None if x.state is None else dstate), dparams
 
-    return Layer(init, forward, backward)
+    return made_by(name, Layer(init, forward, backward))
 
 
 def as_sequences(x: Array | jax.ShapeDtypeStruct | Sequences) -> Sequences:

@@ -11,7 +11,7 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 from handgrad import rules
 from handgrad.checks import InputError, check_array, check_count, check_params, check_shape
 from handgrad.layers.attention.tokens import Tokens
-from handgrad.layers.layer import Layer
+from handgrad.layers.layer import Layer, made_by
 from handgrad.rule import Rule
 from handgrad.rules.sequences.embedding import check_padding_idx
 
@@ -134,4 +134,4 @@ def _around(rule: Rule[..., Array], new_table: NewTable, rows: int, n: int | Non
         dx, dtable, *_ = rule.backward(residuals, dy)
         return dx, EmbeddingParams(dtable)
 
-    return Layer(init, forward, backward)
+    return made_by(name, Layer(init, forward, backward))

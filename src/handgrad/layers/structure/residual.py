@@ -4,7 +4,7 @@ import jax
 from jaxtyping import Array
 
 from handgrad.checks import InputError, describe
-from handgrad.layers.layer import Layer, check_layer, composed, placed
+from handgrad.layers.layer import Layer, check_layer, composed, made_by, placed
 from handgrad.layers.structure.chain import check_entries, split_key
 
 __all__ = ["residual"]
@@ -62,7 +62,7 @@ def _with_shortcut(layer: Layer, shortcut: Layer) -> Layer:
         around_dx, around = shortcut.backward(residuals[1], dy)
         return around_dx + dx, {"inside": inside, "shortcut": around}
 
-    return composed(init, forward, backward, layer.couples or shortcut.couples)
+    return made_by("residual", composed(init, forward, backward, layer.couples or shortcut.couples))
 
 
 def check_like(where: str, x: Array, y: Array, whose: str = "its input") -> None:
