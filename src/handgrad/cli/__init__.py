@@ -2,6 +2,7 @@
 
 import io
 import sys
+from importlib.metadata import version
 from typing import NoReturn
 
 
@@ -10,6 +11,11 @@ def main() -> None:
 
     Exit status: 0, fine; 1, a wrong gradient; 2, invalid usage; 3, inconclusive; 130, interrupted.
     """
+    if sys.argv[1:] == ["--version"]:
+        print(f"handgrad {version('handgrad')}, jax {version('jax')}, Python {sys.version.split()[0]}")
+        sys.exit(0)
+    if sys.argv[1:2] == ["demo"]:  # the imports take seconds, more the first time
+        print("handgrad: starting JAX", flush=True)
     try:
         import tyro
 
@@ -23,7 +29,8 @@ def main() -> None:
             stream.reconfigure(errors="replace")  # ρ and × on a terminal whose encoding lacks them
     commands = {"demo": demo, "check": check, "bench": bench, "costs": costs, "compare": compare}
     options = {name: getattr(module, name.capitalize()) for name, module in commands.items()}
-    given = tyro.extras.subcommand_cli_from_dict(options, prog="handgrad", description=__doc__)
+    description = f"{__doc__}\n\n--version prints the version."
+    given = tyro.extras.subcommand_cli_from_dict(options, prog="handgrad", description=description)
     try:
         sys.exit(commands[type(given).__name__.lower()].main(given))
     except InputError as error:

@@ -30,28 +30,42 @@ class Demo:
     """Number of random networks in the cross-check, ten of each structure."""
     epochs: int = Options.epochs
     """Number of passes over the digits."""
+    quick: bool = False
+    """20 networks and 5 passes at most: some seconds."""
+
+
+QUICK = Demo(networks=20, epochs=5)
+NEXT = "Next: `handgrad explain --question` in matrices, `handgrad check yours.py:function`."
 
 
 def main(options: Demo) -> int:
     """The command's exit status: 0 right, 1 wrong, 3 inconclusive."""
-    console, start = Console(), time.perf_counter()
-    training = Options(epochs=options.epochs)
-    check_count("demo", "networks", options.networks)
-    if options.networks % DRAWS:
-        raise InputError(f"demo: networks must be a multiple of {DRAWS}, got {options.networks}")
+    console, start = Console(highlight=False), time.perf_counter()
+    networks, epochs = options.networks, options.epochs
+    for name, value in (("networks", networks), ("epochs", epochs)):
+        check_count("demo", name, value)
+    if networks % DRAWS:
+        raise InputError(f"demo: networks must be a multiple of {DRAWS}, got {networks}")
+    if options.quick:
+        networks, epochs = min(networks, QUICK.networks), min(epochs, QUICK.epochs)
     folder = make_folder(options.out)
     device = jax.devices()[0]
-    console.print(f"handgrad on {device.platform} ({device.device_kind}), jax {jax.__version__}\n", highlight=False)
+    console.print(f"on {device.platform} ({device.device_kind}), jax {jax.__version__}")
+
+    console.print("\n[bold]1. The question:[/bold] one weight, by hand and by jax.grad\n")
     console.print(question_table())
-    right = prove(options.networks, console)
-    console.print("\ndigits, trained by hand-written backpropagation")
+
+    console.print(f"[bold]2. Any network:[/bold] {networks} random ones by hand, against jax.grad in float64\n")
+    right = prove(networks, console)
+
+    console.print("\n[bold]3. Digits:[/bold] a network learns to read, trained by hand-written backpropagation\n")
     train, test = load_digits()
-    trained = train_classifier(training, train, test, progress=True)
+    trained = train_classifier(Options(epochs=epochs), train, test, progress=True)
     paths = write_report(folder, trained, test, "digits by hand")
     console.print(f"test accuracy [green]{100 * trained.test_accuracy:.2f} %[/green] of {len(test.labels)} digits")
     for path in paths:
         console.print(f"  {path}", soft_wrap=True)
-    console.print(f"done in {time.perf_counter() - start:.0f} s")
+    console.print(f"\ndone in {time.perf_counter() - start:.0f} s. {NEXT}", soft_wrap=not console.is_terminal)
     return right
 
 
