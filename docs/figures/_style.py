@@ -12,8 +12,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
+from cycler import cycler
+from matplotlib import rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
@@ -31,9 +32,9 @@ SCHEMES = {  # role: (light, dark); every light color once, since the style shee
     "red": ("#c1272d", "#ff8580"),
 }
 COLOR = SimpleNamespace(**{role: light for role, (light, _) in SCHEMES.items()})
-EXAMPLES = (COLOR.blue, COLOR.orange, COLOR.green, COLOR.purple)  # one color an example, in every figure
+EXAMPLES = (COLOR.blue, COLOR.orange, COLOR.green, COLOR.purple)  # one for each example, or each time step
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.hashsalt": "handgrad",  # ids that don't change from run to run
     "svg.fonttype": "path",
     "mathtext.fontset": "cm",  # the letters of the pages' formulas
@@ -46,7 +47,7 @@ STYLE = {
     "axes.unicode_minus": True,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.prop_cycle": mpl.cycler(color=EXAMPLES),
+    "axes.prop_cycle": cycler(color=EXAMPLES),
     "figure.facecolor": COLOR.paper,
     "figure.dpi": 72,  # a point is a pixel
     "grid.color": COLOR.line,
@@ -58,7 +59,7 @@ STYLE = {
     "ytick.labelcolor": COLOR.muted,
     "legend.frameon": False,
 }
-mpl.rcParams.update(STYLE)
+rcParams.update(STYLE)
 
 
 def style_sheet() -> str:
@@ -134,7 +135,9 @@ def cells(
     for i in range(rows):
         for j in range(columns):
             corner = (x + j * width, y + i * height)
-            strength = round(0.08 + 0.42 * min(abs(values[i, j]) / largest, 1.0), 2)
+            least, most = (0.08, 0.5) if digits is not None else (0.15, 0.8)  # a number must stay readable on it
+            share = min(abs(values[i, j]) / largest, 1.0)
+            strength = round(least + (most - least) * share, 2) if share else 0.05
             tint: dict[str, Any] = {"facecolor": str(hue_of[i, j]), "alpha": strength, "linewidth": 0, "clip_on": False}
             axes.add_patch(Rectangle(corner, width - 1.5, height - 1.5, **tint))
             if digits is not None:
