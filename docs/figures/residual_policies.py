@@ -29,7 +29,8 @@ def kept(forward: Callable, *args, **options) -> dict[str, int]:
     """Bytes of what forward keeps: arguments, its output, and arrays that are made for the backward pass alone."""
     leaves, tree = jax.tree.flatten(args)
     run = jax.make_jaxpr(lambda *leaves: forward(*jax.tree.unflatten(tree, leaves), **options), return_shape=True)
-    traced, shapes = run(*leaves)
+    with jax.enable_x64(False):
+        traced, shapes = run(*leaves)
     outputs, bytes_of = len(jax.tree.leaves(shapes[0])), dict.fromkeys(KINDS, 0)
     arguments, results = set(traced.jaxpr.invars), set(traced.jaxpr.outvars[:outputs])
     for v in dict.fromkeys(v for v in traced.jaxpr.outvars[outputs:] if isinstance(v, jax.extend.core.Var)):
@@ -68,7 +69,8 @@ def of_gpt2(policy: Literal["save", "recompute"]) -> float:
     """MiB that a GPT-2 of eight blocks keeps beside its parameters."""
     model = gpt2(Gpt2Config(vocabulary=256, tokens=256, width=256, blocks=8, heads=4, residuals=policy))
     ids = array(4, 256, dtype=jnp.int32)
-    params = jax.eval_shape(model.init, jax.random.key(0), ids)
+    with jax.enable_x64(False):
+        params = jax.eval_shape(model.init, jax.random.key(0), ids)
     return kept(model.forward, params, ids)["made"] / 2**20
 
 
