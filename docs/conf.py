@@ -25,6 +25,9 @@ extensions = [
     "sphinx_copybutton",
     "sphinx_design",
     "source_directive",
+    "pages",
+    "docstrings",
+    "api_pages",
 ]
 exclude_patterns = ["results/*.json", "_*", "build"]
 root_doc = "index"
@@ -45,6 +48,7 @@ add_module_names = False
 maximum_signature_line_length = 70
 python_use_unqualified_type_names = True
 napoleon_numpy_docstring = False
+napoleon_use_ivar = True
 napoleon_use_rtype = False
 napoleon_attr_annotations = False
 default_role = "py:obj"

@@ -1,5 +1,6 @@
 """Objects of the package by the names that pages and docstrings give them, and where they are defined."""
 
+import ast
 import importlib
 import inspect
 from typing import Any
@@ -9,20 +10,16 @@ import sources
 
 def find(name: str) -> Any:
     """The object of a dotted name, `hg` for `handgrad`; LookupError where there is none."""
-    parts = name.split(".")
-    parts[0] = "handgrad" if parts[0] == "hg" else parts[0]
-    for length in range(len(parts), 0, -1):
-        try:
-            found = importlib.import_module(".".join(parts[:length]))
-        except ImportError:
-            continue
-        try:
-            for attribute in parts[length:]:
-                found = getattr(found, attribute)
-        except AttributeError:
-            break
-        return found
-    raise LookupError(f"{name} is not in the package")
+    first, *rest = name.split(".")
+    try:
+        found = importlib.import_module("handgrad" if first == "hg" else first)
+        for i, attribute in enumerate(rest):  # `handgrad.rules.linear` is a rule, though there is a folder of that name
+            if not hasattr(found, attribute):
+                importlib.import_module(".".join([found.__name__, *rest[i : i + 1]]))
+            found = getattr(found, attribute)
+    except (ImportError, AttributeError):
+        raise LookupError(f"{name} is not in the package") from None
+    return found
 
 
 def url_of(module: str, name: str) -> str | None:
@@ -37,3 +34,23 @@ def url_of(module: str, name: str) -> str | None:
         return sources.url(type(sources.REPOSITORY)(path), inspect.getsourcelines(found)[1])
     except (LookupError, TypeError, OSError):
         return None
+
+
+def doc_of_value(room: str, name: str) -> str:
+    """The string below the assignment of a value that a room, or a stem, exports."""
+    module = f"handgrad.{room}" if room else "handgrad"
+    return sources.text_below(_defining(module, name), name)
+
+
+def _defining(module: str, name: str) -> str:
+    for source in (module, *_imported(module)):
+        if name in sources.definitions(source):
+            return source
+    raise LookupError(f"{module} does not import {name} from where it is assigned")
+
+
+def _imported(module: str) -> list[str]:
+    nodes = ast.walk(ast.parse(sources.path_of(module).read_text()))
+    return [
+        node.module for node in nodes if isinstance(node, ast.ImportFrom) and str(node.module).startswith("handgrad.")
+    ]

@@ -1,6 +1,8 @@
 """Functions and classes of the package as their files write them, found by name and shown without their docstrings."""
 
 import ast
+import inspect
+import itertools
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,12 +33,27 @@ def url(path: Path, line: int | None = None) -> str:
 
 def shown(module: str, names: list[str]) -> list[Shown]:
     """These functions, classes, methods ("Class.method") or assignments of the module, in the order of the names."""
-    text = path_of(module).read_text()
-    found = _definitions(ast.parse(text).body)
+    text, found = path_of(module).read_text(), definitions(module)
     unknown = [name for name in names if name not in found]
     if unknown or not names:
         raise LookupError(f"{module} does not define {', '.join(unknown) or 'anything: no name is given'}")
     return [_without_docstring(found[name], text.splitlines()) for name in names]
+
+
+def definitions(module: str) -> dict[str, ast.stmt]:
+    """What the file of the module defines, by name; methods as "Class.method"."""
+    return _definitions(ast.parse(path_of(module).read_text()).body)
+
+
+def text_below(module: str, name: str) -> str:
+    """The string that stands below an assignment and documents it; "" where there is none."""
+    body = ast.parse(path_of(module).read_text()).body
+    for node, following in itertools.pairwise(body):
+        if name in _definitions([node]) and isinstance(following, ast.Expr):
+            value = following.value
+            if isinstance(value, ast.Constant) and isinstance(value.value, str):
+                return inspect.cleandoc(value.value)
+    return ""
 
 
 def _definitions(body: list[ast.stmt], prefix: str = "") -> dict[str, ast.stmt]:

@@ -32,7 +32,9 @@ FAMILIES = {
     "linear_algebra": linear_algebra,
     "nielsen": nielsen,
 }
+"""The families by name: each is a module with the rows of its rules."""
 CASES: list[Case] = [case for family in FAMILIES.values() for case in family.CASES]
+"""Every row, family by family."""
 
 
 def first_rows(cases: Sequence[Case] = CASES) -> dict[str, Case]:

@@ -74,13 +74,13 @@ def lenet5(config: Lenet5Config = Lenet5Config()) -> Layer:
     )
 
 
-# Where each parameter is in a state with the names of PyTorch's tutorial of this network. Images are features first
-# there, and so are the inputs of the first linear layer.
 LENET5_STATE = StateTable(
     {f"conv{i}.K": Weight(f"conv{i}.weight", KERNEL) for i in (1, 2)}
     | {f"fc{i}.W": Weight(f"fc{i}.weight", TRANSPOSED, image=(5, 5, 16) if i == 1 else None) for i in (1, 2, 3)}
     | {f"{name}.b": Weight(f"{name}.bias") for name in ("conv1", "conv2", "fc1", "fc2", "fc3")}
 )
+"""Where each parameter is in a state with the names of PyTorch's tutorial of this network. Images are features first
+there, and so are the inputs of the first linear layer."""
 
 
 @dataclass(frozen=True)

@@ -97,8 +97,6 @@ def _gpt2(config: Gpt2Config, mask: Array | None, positions: Array | None) -> La
     return tied_embedding(config.vocabulary, width, body)
 
 
-# Where each parameter is in the published state. Its weights are (n_in, n_out), as ours; query, key and value are
-# concatenated in one. With a head, the state may name the table twice.
 GPT2_STATE = StateTable(
     {
         "embedding.table": Weight("wte.weight", tied="lm_head.weight"),
@@ -124,3 +122,5 @@ GPT2_STATE = StateTable(
     },
     buffers={"h.{block}.attn.bias": "the causal mask", "h.{block}.attn.masked_bias": "the score of what it masks"},
 )
+"""Where each parameter is in the published state. Its weights are (n_in, n_out), as ours; query, key and value are
+concatenated in one. With a head, the state may name the table twice."""

@@ -106,9 +106,6 @@ def _llama(config: LlamaConfig, mask: Array | None, positions: Array | None) -> 
     return shared(model, {"head": "embedding"}) if config.tied else model
 
 
-# Where each parameter is in the published state, whose weights are (n_out, n_in): the transposes of ours. Rotary
-# positions rotate the two halves of a head, the form of this state's queries and keys. A tied head has no entry; an
-# untied one of ours then starts as the embedding.
 LLAMA_STATE = StateTable(
     {
         "embedding.table": Weight("model.embed_tokens.weight"),
@@ -135,6 +132,9 @@ LLAMA_STATE = StateTable(
         "model.layers.{block}.self_attn.rotary_emb.inv_freq": "the rotary frequencies",
     },
 )
+"""Where each parameter is in the published state, whose weights are (n_out, n_in): the transposes of ours. Rotary
+positions rotate the two halves of a head, the form of this state's queries and keys. A tied head has no entry; an
+untied one of ours then starts as the embedding."""
 
 
 def llama_state(config: LlamaConfig) -> StateTable:

@@ -31,8 +31,6 @@ from handgrad.training.state import TrainState
 T = TypeVar("T")
 Rules = Sequence[tuple[str, P]]
 
-# Tensor parallelism of a GPT-2 and of a Llama (Shoeybi et al. 2019): what enters a branch is split by columns, what
-# leaves it by rows, so that each branch has one sum over devices; the vocabulary is split in the table and the head.
 _ATTENTION = ((r"(.*\.)?(query|key|value)\.W", P(None, "model")), (r"(.*\.)?output\.W", P("model", None)))
 GPT2_RULES: Rules = (
     *_ATTENTION,
@@ -42,6 +40,8 @@ GPT2_RULES: Rules = (
     (r"(.*\.)?mlp\.down\.W", P("model", None)),
     (r"(.*\.)?embedding\.table", P("model", None)),
 )
+"""Tensor parallelism of a GPT-2 (Shoeybi et al. 2019): what enters a branch is split by columns, what leaves it by
+rows, so that each branch has one sum over devices; the vocabulary is split in the table."""
 LLAMA_RULES: Rules = (
     *_ATTENTION,
     (r"(.*\.)?mlp\.mix\.(gate|up)\.W", P(None, "model")),
@@ -49,6 +49,7 @@ LLAMA_RULES: Rules = (
     (r"(.*\.)?embedding\.table", P("model", None)),
     (r"(.*\.)?head\.W", P(None, "model")),
 )
+"""Tensor parallelism of a Llama, as of a GPT-2; the vocabulary is split in the table and in the head."""
 
 
 @dataclass(frozen=True)

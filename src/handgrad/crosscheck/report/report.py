@@ -64,7 +64,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Contract:
-    """One property that was checked, as "linear in the cotangent" or "vmap equals a loop"; `detail` is the outcome."""
+    """One property that was checked.
+
+    Attributes:
+      name: the property, as "linear in the cotangent" or "vmap equals a loop".
+      status: whether it holds.
+      detail: what was found.
+    """
 
     name: str
     status: Status

@@ -60,6 +60,7 @@ RUNGE_KUTTA = {
         5,
     ),
 }
+"""The explicit methods by name: "euler", "midpoint", "rk4", and "dopri5" (Dormand and Prince, 1980)."""
 
 
 def runge_kutta_step(f: Field, method: Tableau, t: Time, h: Time, Z: State) -> State:
