@@ -3,6 +3,7 @@
 import ast
 import importlib
 import inspect
+import sys
 from typing import Any
 
 import sources
@@ -43,14 +44,12 @@ def doc_of_value(room: str, name: str) -> str:
 
 
 def _defining(module: str, name: str) -> str:
-    for source in (module, *_imported(module)):
-        if name in sources.definitions(source):
-            return source
-    raise LookupError(f"{module} does not import {name} from where it is assigned")
-
-
-def _imported(module: str) -> list[str]:
+    """The module that assigns the name: this one, or one from which it imports, in the end."""
+    if name in sources.definitions(module):
+        return module
     nodes = ast.walk(ast.parse(sources.path_of(module).read_text()))
-    return [
-        node.module for node in nodes if isinstance(node, ast.ImportFrom) and str(node.module).startswith("handgrad.")
-    ]
+    froms = [node for node in nodes if isinstance(node, ast.ImportFrom) and str(node.module).startswith("handgrad.")]
+    for node in froms:
+        if any(alias.name in (name, "*") for alias in node.names) and hasattr(sys.modules[str(node.module)], name):
+            return _defining(str(node.module), name)
+    raise LookupError(f"{module} does not import {name} from where it is assigned")

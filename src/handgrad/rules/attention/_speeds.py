@@ -92,6 +92,7 @@ class Llama3Scaling(NamedTuple):
 
 
 RotaryScaling = LinearScaling | NtkScaling | YarnScaling | Llama3Scaling
+"""How the speeds of rotary positions are scaled to longer contexts."""
 
 
 def yarn_size(factor: float, m: float = 1.0) -> float:
