@@ -51,7 +51,8 @@ napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 napoleon_use_rtype = False
 napoleon_attr_annotations = False
-default_role = "py:obj"
+default_role = "code"
+smartquotes = False  # "save" is a value to be typed
 toc_object_entries = False
 
 # Links into JAX's and optax's pages, from lists of the names that ours use: a build needs no network. With `-t online`,
@@ -72,6 +73,7 @@ mathjax3_config = {
 html_theme = "furo"
 html_title = "handgrad"
 html_static_path = ["_static"]
+html_favicon = "_static/favicon.svg"
 html_css_files = ["handgrad.css"]
 html_show_sourcelink = False
 html_copy_source = False

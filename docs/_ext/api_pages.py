@@ -68,7 +68,7 @@ def entry(room: str, name: str) -> list[str]:
     if inspect.isfunction(found):
         return [f".. autofunction:: {full}", ""]
     text = docstrings.rst(doc_of_value(room, name).splitlines())
-    return [f".. py:data:: {full}", "", *(f"   {line}".rstrip() for line in text), ""]
+    return [f".. py:data:: {name}", "", *(f"   {line}".rstrip() for line in text), ""]
 
 
 def rule_entry(full: str, rule: Any) -> list[str]:
@@ -82,13 +82,13 @@ def rule_entry(full: str, rule: Any) -> list[str]:
     summary = docstrings.rst(inspect.getdoc(rule.forward).splitlines()[:1])[0]
     name = full.rpartition(".")[2]
     passes = f"A rule: :py:obj:`{name}_forward`, :py:obj:`{name}_backward`."
-    return [f".. py:function:: {full}{shown}", "", f"   {summary}", "", f"   {passes}", ""]
+    return [f".. py:function:: {name}{shown}", "", f"   {summary}", "", f"   {passes}", ""]
 
 
 def table(room: str, names: list[str]) -> list[str]:
     """Each name with the first line of its docstring."""
     rows = [f"   {name}" for name in names if not isinstance(find(f"handgrad.{room}.{name}"), hg.Rule)]
-    return [f".. currentmodule:: handgrad.{room}", "", ".. autosummary::", "   :nosignatures:", "", *rows, ""]
+    return [f".. py:currentmodule:: handgrad.{room}", "", ".. autosummary::", "   :nosignatures:", "", *rows, ""]
 
 
 def stems(room: str, family: str) -> Iterator[tuple[str, types.ModuleType]]:
@@ -112,7 +112,7 @@ def family_page(room: str, family: str) -> list[str]:
     other = "layers" if room == "rules" else "rules"
     of_other = {stem for stem, _ in stems(other, family)}
     lines = [f".. _api-{room}-{family}:", "", *heading(f"{spoken(family)}: {room}", "=")]
-    lines += [f".. module:: handgrad.{room}", "   :no-index:", ""]
+    lines += [f".. py:currentmodule:: handgrad.{room}", ""]
     for stem, module in stems(room, family):
         lines += [f".. _api-{room}-{family}-{stem}:", "", *heading(stem.replace("_", " "), "-")]
         lines += [*docstrings.rst(inspect.getdoc(module).splitlines()), ""]
@@ -152,7 +152,7 @@ def index_page() -> list[str]:
         "   The pytest plugin <pytest_plugin>",
         "",
         *heading("The story on one page", "-"),
-        ".. currentmodule:: handgrad",
+        ".. py:currentmodule:: handgrad",
         "",
     ]
     rest = ("Rule", "Layer", "Loss", "InputError")

@@ -7,6 +7,7 @@ is known, `docs/page.md` a link to the page, and every sign that reStructuredTex
 import re
 
 from sphinx.application import Sphinx
+from sphinx.domains.python._object import PyObject
 
 SECTION = re.compile(r"(Args|Arguments|Attributes|Example|Examples|Note|Raises|Returns|Yields):\s*$")
 NAME = re.compile(r"[A-Za-z_][\w.]*(\(\))?")
@@ -77,6 +78,9 @@ def process_signature(
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
+    for field in PyObject.doc_field_types:
+        if field.name == "variable":
+            field.label = "Attributes"  # as our docstrings call them
     app.connect("autodoc-process-docstring", process, priority=400)  # before napoleon, which reads the sections
     app.connect("autodoc-process-signature", process_signature)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

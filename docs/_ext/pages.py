@@ -20,6 +20,7 @@ from sphinx.transforms.post_transforms import SphinxPostTransform
 
 QUOTED = re.compile(r"(hg|handgrad|jax|jnp|optax)((?:\.[A-Za-z_]\w*)+)(\(.*\))?")
 MODULES = {"hg": "handgrad", "jnp": "jax.numpy"}
+WIDE = ("index", "rules")
 ROOMS = ("factors", "layers", "rules", "folds", "models", "training", "crosscheck", "cases", "conformance")
 
 
@@ -109,9 +110,18 @@ def themed(css: str, box: str) -> str:
     return f'body[data-theme="dark"] {box} {{{dark[1]}}} {by_system}'
 
 
+def page_context(app: Sphinx, name: str, template: str, context: dict[str, Any], doctree: Any) -> None:
+    """Wide pages have no table of contents beside them; generated ones have no file on the code host."""
+    if name in WIDE:
+        context["furo_hide_toc"] = True
+    if name.startswith(("api/", "genindex", "py-modindex", "search")):
+        context["theme_top_of_page_buttons"] = []
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     app.add_domain(ExactPython, override=True)
     app.add_transform(NamesToLinks)
     app.add_post_transform(FiguresInThePage)
+    app.connect("html-page-context", page_context, priority=900)  # after the theme's
     app.connect("missing-reference", to_entry, priority=400)  # before intersphinx
     return {"parallel_read_safe": True, "parallel_write_safe": True}
