@@ -97,20 +97,19 @@ CRF = [
 
 
 def sinkhorn(M: Array, a: Array | None = None, b: Array | None = None, *, epsilon: float, iterations: int) -> Array:
-    """The scaling form: e^(f / ε) and e^(g / ε) from products with the kernel e^(−M / ε)."""
+    """The potentials f and g by soft minima, jax.nn.logsumexp with weights: autodiff goes through every iteration."""
     dtype = jnp.result_type(*(p for p in (M, a, b) if p is not None))
     wide = jnp.promote_types(dtype, jnp.float32)
-    K = jnp.exp(-M.astype(wide) / epsilon)
+    M = M.astype(wide)
     a, b = (
         jnp.full((len(M), n), 1 / n, wide) if p is None else p.astype(wide)
         for p, n in zip((a, b), M.shape[1:], strict=True)
     )
-    u, v = jnp.ones_like(a), jnp.ones_like(b)
+    f, g = jnp.zeros_like(a), jnp.zeros_like(b)
     for _ in range(iterations):
-        u = 1 / jnp.einsum("bij,bj->bi", K, b * v)
-        v = 1 / jnp.einsum("bij,bi->bj", K, a * u)
-    C = epsilon * (jnp.sum(a * jnp.log(u), axis=1) + jnp.sum(b * jnp.log(v), axis=1))
-    return C.astype(dtype)
+        f = -epsilon * jax.nn.logsumexp((g[:, None] - M) / epsilon, axis=2, b=b[:, None])
+        g = -epsilon * jax.nn.logsumexp((f[:, :, None] - M) / epsilon, axis=1, b=a[:, :, None])
+    return (jnp.sum(a * f, axis=1) + jnp.sum(b * g, axis=1)).astype(dtype)
 
 
 def transport(rng: Rng) -> Arrays:

@@ -97,8 +97,8 @@ def grpo_loss(
     clip_high: float | None = None,
     reduction: str = "mean",
 ) -> Array:
-    """π_ref / π − log (π_ref / π) − 1 beside it."""
-    divergence = jnp.exp(L_reference) / jnp.exp(L) - (L_reference - L) - 1
+    """π_ref / π − 1 − log (π_ref / π) beside it."""
+    divergence = jnp.expm1(L_reference - L) - (L_reference - L)
     return of_actions(beta * divergence - clipped(L, L_old, A, clip, clip_high), mask, reduction)
 
 

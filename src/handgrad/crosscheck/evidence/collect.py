@@ -1,5 +1,6 @@
 """Every reference, and the function under test, run on each cotangent."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -170,11 +171,16 @@ def _second_look(evidence: Evidence, seed: int) -> Evidence:
                 size = max(leaf.scale, leaf.natural, leaf.natural * largest(leaf.value))
                 if leaf.tolerance < error <= tolerance.close_call(leaf.unit, size, leaf.tolerance):
                     close.add(i)
-    if close:
-        strays = scatter(evidence.programs, evidence.leaves, evidence.dYs[: evidence.random], seed)
-        for i in close:
-            evidence = evidence.with_leaf(i, own_noise=strays[i])
-    return evidence
+    if not close and not any(Y.close_call for Y in evidence.outputs):
+        return evidence
+    strays, of_outputs = scatter(evidence.programs, evidence.leaves, evidence.dYs[: evidence.random], seed)
+    for i in close:
+        evidence = evidence.with_leaf(i, own_noise=strays[i])
+    outputs = [
+        replace(Y, tolerance=Y.tolerance + tolerance.RATIO * stray) if Y.close_call else Y
+        for Y, stray in zip(evidence.outputs, of_outputs, strict=True)
+    ]
+    return replace(evidence, outputs=outputs)
 
 
 def _conditioned(evidence: Evidence, truth: list[Leaves], seed: int) -> Evidence:

@@ -153,6 +153,18 @@ class OutputEvidence:
     tolerance: float
 
     @cached_property
+    def off(self) -> np.ndarray:
+        """How far the output by hand is from the truth."""
+        with np.errstate(invalid="ignore"):
+            return np.abs(self.hand.astype(self.truth.dtype) - self.truth)
+
+    @cached_property
+    def close_call(self) -> bool:
+        """Whether the difference may be the function's own rounding, or in float64 the reference's."""
+        apart = largest(np.where(np.isfinite(self.off), self.off, 0))
+        return self.tolerance < apart <= tolerance.close_output(largest(self.truth), self.tolerance)
+
+    @cached_property
     def unknown(self) -> np.ndarray:
         """Where the reference isn't finite and the function under test isn't the same infinity."""
         with np.errstate(invalid="ignore"):

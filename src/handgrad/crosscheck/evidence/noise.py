@@ -72,17 +72,21 @@ def nudged(seed: int, array: Any) -> Any:
     return np.where(np.isfinite(_wide(moved)), moved, array).astype(array.dtype)
 
 
-def scatter(programs: Programs, leaves: Leaves, dYs: list[Leaves], seed: int) -> list[float]:
-    """For each wanted leaf the largest second difference of its error by hand, e(x + δ) − 2 e(x) + e(x − δ), by √6.
+def scatter(programs: Programs, leaves: Leaves, dYs: list[Leaves], seed: int) -> tuple[list[float], list[float]]:
+    """The largest second difference of the error by hand, e(x + δ) − 2 e(x) + e(x − δ), by √6.
 
     Of a wrong formula's smooth error little is left of that, of independent rounding errors √6 of them.
+
+    Returns:
+      for each wanted leaf, and for each leaf of the output.
     """
     rng = np.random.default_rng((seed, 8))
-    found = [0.0] * len(programs.problem.wanted)
+    found = [0.0] * (len(programs.problem.wanted) + len(programs.output_names))
 
     def errors(leaves: Leaves, dYs: Leaves) -> Leaves:
-        hand, truth = programs.by_hand(leaves, dYs)[1], programs.in_float64(leaves, dYs)[1]
-        return [_wide(h) - t for h, t in zip(hand, truth, strict=True)]
+        (Ys, hand), (exact_Ys, truth) = programs.by_hand(leaves, dYs), programs.in_float64(leaves, dYs)
+        with np.errstate(invalid="ignore"):
+            return [_wide(h) - t for h, t in zip([*hand, *Ys], [*truth, *exact_Ys], strict=True)]
 
     for s in range(tolerance.NEARBY):
         dY = dYs[s % len(dYs)]
@@ -92,7 +96,7 @@ def scatter(programs: Programs, leaves: Leaves, dYs: list[Leaves], seed: int) ->
         with np.errstate(invalid="ignore"):
             bent = [largest(a - 2 * e + b) / math.sqrt(6) for a, e, b in zip(above, here, below, strict=True)]
         found = [max(pair) for pair in zip(found, bent, strict=True)]
-    return found
+    return found[: len(programs.problem.wanted)], found[len(programs.problem.wanted) :]
 
 
 def _shaken(rng: np.random.Generator, array: Any) -> tuple[Any, Any]:

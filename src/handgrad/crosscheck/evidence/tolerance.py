@@ -64,6 +64,12 @@ def close_call(unit: float, size: float, T: float) -> float:
     return max(min(CLOSE * unit, CLOSEST) * size, NEARLY * T)
 
 
+def close_output(largest: float, T: float) -> float:
+    """The same for an output. A formula with terms far larger than their sum, exp(r) − r − 1 where r is small, errs by
+    roundings of those."""
+    return max(SURE * largest, NEARLY * T)
+
+
 def of_differences(error: np.ndarray, largest: float, natural: float) -> np.ndarray:
     """How far autodiff may be from differences of that error estimate before they contradict it."""
     return DOUBT * error + SURE * largest + vanishing(2**-52, natural)
