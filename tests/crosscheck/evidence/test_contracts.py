@@ -58,6 +58,22 @@ def test_forward_differs_from_the_reference(size):
     assert broken(report) == ["forward equals the reference"]
 
 
+@pytest.mark.parametrize(("factor", "verdict"), [(1, "PASS"), (1 + 1e-9, "FAIL")])
+def test_a_reference_that_cancels_is_no_difference(factor, verdict):
+    """e^x − 1 − x near 0, by terms of size 1: the reference is off by 1e-16, which is 1e-4 of the value. A factor that
+    is wrong shows all the same, where the digits are there."""
+
+    def forward(X):
+        return 0.1 * X + factor * (jnp.expm1(X) - X), X
+
+    def cancels(X):
+        return 0.1 * X + jnp.exp(X) - 1 - X
+
+    at = 1e-6 * X if factor == 1 else X
+    report = check_rule(forward, lambda X, dY: (dY * (0.1 + factor * jnp.expm1(X)),), at, reference=cancels, **ALONE)
+    assert report.verdict == verdict, report
+
+
 def test_forward_of_another_dtype():
     report = check_rule(lambda X: (jnp.tanh(X).astype(np.float32), X), backward, X, reference=jnp.tanh, **ALONE)
     assert (report.verdict, report.culprit) == ("FAIL", "forward")

@@ -109,18 +109,18 @@ def sinkhorn_backward(
 
     def of_one(M: Array, a: Array, b: Array, U: Array, V: Array, dC: Array) -> tuple[Array, Array, Array]:
         def one_back(carry: tuple[Array, ...], at: tuple[Array, ...]) -> tuple[tuple[Array, ...], None]:
-            (df, dg, dM, da, db), (u, v, v_before) = carry, at
-            T = _kernel((-epsilon * u[:, None] - M) / epsilon, v[None])
+            (df, dg, dM, da, db), (u, v_before) = carry, at
+            T = _kernel((-epsilon * u[:, None] - M) / epsilon, a[:, None], 0)
             w = T @ dg
             df, da, dM = df - a * w, da - epsilon * w, dM + a[:, None] * T * dg[None]
-            T = _kernel((-epsilon * v_before[None] - M) / epsilon, u[:, None])
+            T = _kernel((-epsilon * v_before[None] - M) / epsilon, b[None], 1)
             w = df @ T
             dg, db, dM = -b * w, db - epsilon * w, dM + df[:, None] * T * b[None]
             return (jnp.zeros_like(df), dg, dM, da, db), None
 
         before = jnp.concatenate([jnp.zeros_like(V[:1]), V[:-1]])
         start = dC * a, dC * b, jnp.zeros_like(M), -epsilon * dC * U[-1], -epsilon * dC * V[-1]
-        (_, _, dM, da, db), _ = meshes.scan(one_back, start, (U, V, before), reverse=True)
+        (_, _, dM, da, db), _ = meshes.scan(one_back, start, (U, before), reverse=True)
         return dM, da, db
 
     dM, da, db = meshes.along_batch(jax.vmap(of_one), M, a, b, U, V, dC.astype(M.dtype))
@@ -159,10 +159,13 @@ def _potentials(M: Costs, a: Sources, b: Sinks, epsilon: float, iterations: int)
     return meshes.along_batch(jax.vmap(of_one), M, a, b)
 
 
-def _kernel(X: Array, log_sums: Array) -> Array:
-    """e^x over the weighted sum whose logarithm is given; only a point of weight 0 may exceed 1 / weight, and is cut
+def _kernel(X: Array, weights: Array, axis: int) -> Array:
+    """e^x over its weighted sum along an axis, which is taken anew: the logarithm that the forward pass has of it may be
+    so large that rounding leaves no digits after the point. Only a point of weight 0 may exceed 1 / weight, and is cut
     off where it would overflow."""
-    return jnp.exp(jnp.minimum(X - log_sums, math.log(float(jnp.finfo(X.dtype).max)) / 2))
+    above = X - jnp.max(X + jnp.log(weights), axis, keepdims=True)
+    E = jnp.exp(jnp.minimum(above, math.log(float(jnp.finfo(X.dtype).max)) / 2))
+    return E / jnp.sum(weights * E, axis, keepdims=True)
 
 
 def _check_options(where: str, epsilon: float, iterations: int) -> None:
