@@ -9,9 +9,10 @@ Four parts, each a table and a part of the JSON file; the file's other parts sta
   networks. What it fails is a false alarm.
 - repairs: thousands of faults of one edit, in the program and in the text of every rule, strangers' mistakes, and pairs
   of edits. Does the checker say what to write instead, on the right line, and is it ever wrong?
-- others: a sample of both before `jax.test_util.check_grads`, `check_vjp` and `torch.autograd.gradcheck` (where torch
-  is installed), each with its defaults.
+- others: a sample of both before `jax.test_util.check_grads`, `check_vjp` and `torch.autograd.gradcheck`, each with its
+  defaults. The last one is left out where PyTorch isn't installed.
 
+    pip install -e '.[torch]'                        # for the last one
     python experiments/checker_shootout.py --out runs/checker_shootout.json
 """
 

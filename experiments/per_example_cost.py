@@ -7,6 +7,7 @@ Three parts, float32, every way timed in turn with the plain hand-written gradie
 - a block of GPT, 64 tokens of 256 features: the same;
 - one weight matrix, 256 × 256, over more and more tokens: both methods of the norm, and vmap(jax.grad).
 
+    pip install -e '.[oracles]'                      # for jax_privacy's
     python experiments/per_example_cost.py --out runs/per_example_cost.json
 """
 

@@ -20,6 +20,7 @@ import study
 
 import handgrad as hg
 from handgrad.checks import check_positive
+from handgrad.extras import install
 from handgrad.training.digits import Split, load_digits
 
 
@@ -53,7 +54,7 @@ def spent(options: Options, examples: int) -> Callable[[float], float]:
         import dp_accounting  # pyright: ignore[reportMissingImports]
         from dp_accounting import pld  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError as error:
-        raise hg.InputError(f"private_digits: needs {error.name}: pip install 'handgrad[privacy]'") from None
+        raise hg.InputError(f"private_digits: needs {error.name}: {install('privacy')}") from None
 
     def epsilon(noise_multiplier: float) -> float:
         step = dp_accounting.PoissonSampledDpEvent(

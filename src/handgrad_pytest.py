@@ -47,7 +47,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", MARKER)
     missing = [name for name in ("jinja2", "matplotlib") if importlib.util.find_spec(name) is None]
     if config.option.gradcheck_html and missing:
-        raise pytest.UsageError(f"--gradcheck-html needs {missing[0]}: pip install 'handgrad[report]'")
+        from handgrad.extras import install
+
+        raise pytest.UsageError(f"--gradcheck-html needs {missing[0]}: {install('report')}")
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

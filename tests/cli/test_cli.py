@@ -11,6 +11,7 @@ from rich.console import Console
 
 from handgrad.cli import check, demo, whole
 from handgrad.crosscheck import Report
+from handgrad.extras import install
 
 STARTING = "handgrad: starting JAX\n"
 
@@ -116,7 +117,7 @@ def test_check_without_a_target(monkeypatch, tmp_path, capsys):
 
 def test_check_without_hypothesis_or_an_interrupted_one(command_line, monkeypatch):
     monkeypatch.setattr(check.importlib.util, "find_spec", lambda name: None)
-    sentence = "handgrad: check: search needs hypothesis: pip install 'handgrad[search]'\n"
+    sentence = f"handgrad: check: search needs hypothesis: {install('search')}\n"
     assert command_line("check", "--search") == (2, "", sentence)
 
     def interrupted(plan, console):

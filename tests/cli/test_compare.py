@@ -3,6 +3,7 @@
 import pytest
 from matplotlib.figure import Figure
 
+from handgrad.extras import install
 from handgrad.training.curves import plot_curves
 from handgrad.training.runs import Run
 
@@ -76,5 +77,5 @@ def test_what_can_not_be_compared(runs, tmp_path, command_line, monkeypatch):
         assert len(err.splitlines()) == 1
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     status, _, err = command_line("compare", *runs)
-    assert (status, err) == (2, "handgrad: compare: a picture needs matplotlib: pip install 'handgrad[report]'\n")
+    assert (status, err) == (2, f"handgrad: compare: a picture needs matplotlib: {install('report')}\n")
     assert not (tmp_path / "compare.png").exists()

@@ -21,7 +21,9 @@ def main() -> None:
 
         from handgrad.cli import bench, check, compare, costs, demo
     except ModuleNotFoundError as error:
-        _leave(2, f"handgrad: the command line needs {error.name}: pip install 'handgrad[experiments]'")
+        from handgrad.extras import install
+
+        _leave(2, f"handgrad: the command line needs {error.name}: {install('experiments')}")
     from handgrad.checks import InputError
 
     for stream in (sys.stdout, sys.stderr):

@@ -12,6 +12,7 @@ from handgrad.checks import InputError, check_count
 from handgrad.cli import output
 from handgrad.cli.target import Request, check_target
 from handgrad.cli.whole import NETWORK_DTYPES, RULE_DTYPES, Plan, check_library
+from handgrad.extras import install
 
 Dtype = Literal["float64", "float32", "bfloat16", "float16", "complex64", "complex128"]
 Function = Annotated[str, tyro.conf.arg(metavar="MODULE:NAME", help_behavior_hint="")]
@@ -93,7 +94,7 @@ def _plan(options: Check) -> Plan:
     if not options.target and options.dtype and options.dtype.startswith("complex"):
         raise InputError(f"check: the library's rules are real, got {options.dtype}")
     if options.search and importlib.util.find_spec("hypothesis") is None:
-        raise InputError("check: search needs hypothesis: pip install 'handgrad[search]'")
+        raise InputError(f"check: search needs hypothesis: {install('search')}")
     return Plan(
         (options.dtype,) if options.dtype else RULE_DTYPES,
         (options.dtype,) if options.dtype else NETWORK_DTYPES,

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from handgrad.checks import InputError
 from handgrad.cli.output import check_writable
+from handgrad.extras import install
 from handgrad.training.curves import plot_curves
 from handgrad.training.runs import read_config, read_metrics
 
@@ -42,7 +43,7 @@ def main(options: Compare) -> int:
             )
     check_writable("compare", "out", options.out)
     if importlib.util.find_spec("matplotlib") is None:
-        raise InputError("compare: a picture needs matplotlib: pip install 'handgrad[report]'")
+        raise InputError(f"compare: a picture needs matplotlib: {install('report')}")
     configs = dict(zip(names, map(read_config, options.runs), strict=True))
     console = Console()
     console.print(_table(runs, configs))

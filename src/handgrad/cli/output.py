@@ -12,6 +12,7 @@ from rich.text import Text
 from handgrad.checks import InputError
 from handgrad.crosscheck import Report
 from handgrad.crosscheck.report.text import render
+from handgrad.extras import install
 
 SCHEMA = "handgrad.check/1"
 PASS, WRONG, USAGE, UNKNOWN = 0, 1, 2, 3  # exit statuses
@@ -69,7 +70,7 @@ def check_outputs(to_json: Path | None, to_html: Path | None) -> None:
         check_writable("check", "html", to_html)
         missing = [name for name in ("jinja2", "matplotlib") if importlib.util.find_spec(name) is None]
         if missing:
-            raise InputError(f"check: html needs {missing[0]}: pip install 'handgrad[report]'")
+            raise InputError(f"check: html needs {missing[0]}: {install('report')}")
 
 
 def write(reports: Sequence[Report], to_json: Path | None, to_html: Path | None, console: Console) -> None:

@@ -13,6 +13,7 @@ from handgrad.crosscheck.settings import Settings
 from handgrad.crosscheck.subject.arguments import Leaves, ProblemError, is_inexact, wide
 from handgrad.crosscheck.subject.problem import Problem
 from handgrad.crosscheck.subject.programs import Programs
+from handgrad.extras import install
 
 # What an argument may be that nobody thought of. Each takes a float64 array and a random generator.
 KINDS: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
@@ -82,7 +83,7 @@ def _shrink(problem: Problem, failing: Leaves, quick: Settings) -> Leaves:
         from hypothesis import strategies
         from hypothesis.errors import NoSuchExample
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("search needs hypothesis: pip install 'handgrad[search]'") from error
+        raise ModuleNotFoundError(f"search needs hypothesis: {install('search')}") from error
 
     lengths = _lengths(failing)
     compiled: dict[Any, Programs | None] = {}

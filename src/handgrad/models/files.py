@@ -1,5 +1,6 @@
 """Published states in safetensors files."""
 
+import importlib.util
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from handgrad.checks import InputError
+from handgrad.extras import install
 from handgrad.models.published import from_state, to_state
 from handgrad.models.state_table import Weight, listed
 
@@ -27,6 +29,7 @@ def load(table: Mapping[str, Weight], like: PyTree, path: str | Path, *, strict:
 
 def save(table: Mapping[str, Weight], params: PyTree, path: str | Path) -> None:
     """`to_state` into a safetensors file. Needs the extra `models`."""
+    _check_installed("save")
     from safetensors.flax import save_file
 
     save_file({name: jnp.asarray(array) for name, array in to_state(table, params).items()}, path)
@@ -64,6 +67,7 @@ def _read(path: Path) -> dict[str, Array]:
 
 
 def _read_file(path: Path) -> dict[str, Array]:
+    _check_installed("load")
     from safetensors import SafetensorError
     from safetensors.flax import load_file
 
@@ -71,3 +75,8 @@ def _read_file(path: Path) -> dict[str, Array]:
         return load_file(path)
     except SafetensorError as error:
         raise InputError(f"load: {path} can't be read: {error}") from None
+
+
+def _check_installed(where: str) -> None:
+    if importlib.util.find_spec("safetensors") is None:
+        raise InputError(f"{where}: needs safetensors: {install('models')}")

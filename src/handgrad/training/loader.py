@@ -11,6 +11,7 @@ from jaxtyping import Int, PyTree
 
 from handgrad.backprop import same_batch
 from handgrad.checks import InputError, check_count
+from handgrad.extras import install
 from handgrad.layers import Sequences
 from handgrad.training.evaluation import Pair
 
@@ -126,5 +127,5 @@ def _grain() -> ModuleType:
     try:
         import grain
     except ModuleNotFoundError:
-        raise InputError("Loader: needs grain: pip install 'handgrad[data]'") from None
+        raise InputError(f"Loader: needs grain: {install('data')}") from None
     return grain

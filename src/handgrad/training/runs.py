@@ -16,6 +16,7 @@ from typing import Any
 import jax
 
 from handgrad.checks import InputError
+from handgrad.extras import install
 
 CONFIG, STARTS, METRICS = "config.json", "starts.jsonl", "metrics.jsonl"
 PACKAGES = ("handgrad", "jax", "jaxlib", "numpy", "optax", "orbax-checkpoint")
@@ -225,5 +226,5 @@ def _summary_writer() -> type:
     try:
         from tensorboardX import SummaryWriter
     except ModuleNotFoundError:
-        raise InputError("Run: tensorboard needs tensorboardX: pip install 'handgrad[tensorboard]'") from None
+        raise InputError(f"Run: tensorboard needs tensorboardX: {install('tensorboard')}") from None
     return SummaryWriter

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from handgrad.checks import InputError
+from handgrad.extras import install
 
 
 def module() -> ModuleType:
@@ -20,7 +21,7 @@ def module() -> ModuleType:
     try:
         import orbax.checkpoint
     except ModuleNotFoundError:
-        raise InputError("Checkpoints: needs orbax-checkpoint: pip install 'handgrad[checkpoints]'") from None
+        raise InputError(f"Checkpoints: needs orbax-checkpoint: {install('checkpoints')}") from None
     logging.getLogger("absl").addFilter(_is_not_orbax)  # it logs each error that it raises, several times
     return orbax.checkpoint
 

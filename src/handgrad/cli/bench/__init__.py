@@ -23,6 +23,7 @@ from handgrad.cli.bench.show import legend, plot, summary, table
 from handgrad.cli.bench.workload import Workload, ways_of
 from handgrad.cli.bench.workloads import ALL, WITHIN_A_MINUTE
 from handgrad.cli.output import PASS, WRONG, check_writable
+from handgrad.extras import install
 
 File = Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")]
 QUICK = Plan(rounds=8, seconds=1.0, compilations=1)
@@ -129,7 +130,7 @@ def _chosen(options: Bench) -> Sequence[Workload]:
         if path := getattr(options, name):
             check_writable("bench", name, path)
     if options.plot and importlib.util.find_spec("matplotlib") is None:
-        raise InputError("bench: plot needs matplotlib: pip install 'handgrad[report]'")
+        raise InputError(f"bench: plot needs matplotlib: {install('report')}")
     for pattern in options.only:
         if not any(fnmatch.fnmatchcase(one.name, pattern) for one in ALL):
             raise InputError(f"bench: no workload is called {pattern}; handgrad bench --list names them")

@@ -10,6 +10,7 @@ import numpy as np
 
 from handgrad.crosscheck.report.report import Repair, Report, Row
 from handgrad.crosscheck.report.text import LEFT, SURVIVED, VALUES, cells, control_summary, explanation, inline, place
+from handgrad.extras import install
 
 TEMPLATE = "report.html.j2"
 NEEDED = ("jinja2", "matplotlib")
@@ -123,7 +124,6 @@ def _jinja2() -> Any:
         if error.name not in NEEDED:
             raise
         raise ModuleNotFoundError(
-            f"to_html: a page needs {error.name}, which isn't installed: pip install 'handgrad[report]'",
-            name=error.name,
+            f"to_html: a page needs {error.name}, which isn't installed: {install('report')}", name=error.name
         ) from None
     return jinja2

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float32, Int32, UInt8
 
 from handgrad.checks import InputError
+from handgrad.extras import install
 
 # The IDX format: two zero bytes, a code for the type of number, the number of axes; then each axis' length, big-endian.
 UNSIGNED_BYTE = 0x08
@@ -32,9 +33,16 @@ class Split(NamedTuple):
 
 
 def load_digits(test_size: int = 360, seed: int = 0) -> tuple[Split, Split]:
-    """scikit-learn's 1,797 handwritten digits of 8 × 8 pixels, split into training and test set by class."""
-    from sklearn.datasets import load_digits as bundled
-    from sklearn.model_selection import train_test_split
+    """scikit-learn's 1,797 handwritten digits of 8 × 8 pixels, split into training and test set by class.
+
+    Raises:
+      InputError: scikit-learn, of the extra `experiments`, is not installed.
+    """
+    try:
+        from sklearn.datasets import load_digits as bundled
+        from sklearn.model_selection import train_test_split
+    except ModuleNotFoundError:
+        raise InputError(f"load_digits: needs scikit-learn: {install('experiments')}") from None
 
     x, labels = (np.asarray(array) for array in bundled(return_X_y=True))
     numbers = np.arange(len(labels))
