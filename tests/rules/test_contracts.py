@@ -1,4 +1,4 @@
-"""Every contract of a rule, on every row of the table of cases.
+"""Every contract of a rule, on every row of the table of cases: two rows of each rule, and all with what is slow.
 
 Compiling is what these tests cost, so all rows of a rule are one program in each dtype, and so are all ways to compute
 them: by hand, by autodiff of the row's reference, by autodiff of the rule's own forward pass, vmapped, and between
@@ -16,8 +16,10 @@ from helpers import optimized_jit
 
 from handgrad.cases import CASES, first_rows
 
-FIRST = first_rows()
-ROWS = {op: [case for case in CASES if case.op == op] for op in FIRST}
+WHOLE = {op: [case for case in CASES if case.op == op] for op in first_rows()}
+LONG = {f"{op}, all rows": rows for op, rows in WHOLE.items() if len(rows) > 2}
+ROWS = {op: rows[:2] for op, rows in WHOLE.items()} | LONG
+FIRST = {key: rows[0] for key, rows in ROWS.items()}
 # Rounding doesn't depend on shapes: reduced dtypes run a rule once for each choice of its options, and kinks.
 PROGRAMS = list({(case.op, repr(case.options)): case for case in reversed(CASES)}.values())
 CHOSEN = [case for case in CASES if case in PROGRAMS or case.name.startswith(("zero", "ties", "met", "1e4"))]
@@ -28,14 +30,25 @@ REDUCED = {
 EAGER = ("linear", "gelu", "layer_norm", "max_pool", "embedding", "attention", "top_k_gate", "l2_loss", "solve")
 
 
-@pytest.fixture(scope="module", params=[pytest.param(op, marks=pytest.mark.xdist_group(op)) for op in FIRST])
+def in_turn(keys):
+    """Each key: its tests run one after the other in one process, which compiles its rows once."""
+    marks = {key: [pytest.mark.xdist_group(key), *[pytest.mark.slow] * (key in LONG)] for key in keys}
+    return pytest.fixture(scope="module", params=[pytest.param(key, marks=marks[key]) for key in keys])
+
+
+@in_turn(ROWS)
 def op(request):
-    """Each rule in turn: its tests run one after the other in one process, which compiles it once."""
+    return request.param
+
+
+@in_turn([f"{op}, all rows" if f"{op}, all rows" in LONG else op for op in WHOLE])
+def whole(request):
+    """A rule with all its rows."""
     return request.param
 
 
 def test_every_rule_has_a_row():
-    assert FIRST.keys() - {"bp_batch", "bp_example"} == set(OPS)
+    assert WHOLE.keys() - {"bp_batch", "bp_example"} == set(OPS)
     assert len({str(case) for case in CASES}) == len(CASES)
 
 
@@ -175,13 +188,13 @@ def test_no_less_exact_than_autodiff(op):
 
 
 @pytest.mark.slow
-def test_no_less_exact_than_autodiff_in_other_rows(op):
-    assert_no_less_exact_than_autodiff(op, jnp.float32, slice(1, None))
+def test_no_less_exact_than_autodiff_in_other_rows(whole):
+    assert_no_less_exact_than_autodiff(whole, jnp.float32, slice(1, None))
 
 
 @pytest.mark.slow
-def test_no_less_exact_than_autodiff_in_bfloat16(op):
-    assert_no_less_exact_than_autodiff(op, jnp.bfloat16)
+def test_no_less_exact_than_autodiff_in_bfloat16(whole):
+    assert_no_less_exact_than_autodiff(whole, jnp.bfloat16)
 
 
 def test_shapes_and_dtypes_in_bfloat16(op):
