@@ -73,6 +73,14 @@ def innermost(layer: Layer, params: PyTree, x: PyTree, key: PRNGKeyArray | None)
     return list(whole.innermost()) if whole.inside else []
 
 
+def direct(layer: Layer, params: PyTree, x: PyTree, key: PRNGKeyArray | None = None) -> list[Part]:
+    """The layers that `layer` itself is made of, whether or not they are made of others; as `innermost`."""
+    whole = _Place(Part("", layer, params, x, key))
+    with _observing(whole), jax.disable_jit():
+        layer.forward(params, x, key)
+    return [place.part for place in whole.inside or ()]
+
+
 @contextmanager
 def at(name: str | None, layer: Layer, params: PyTree, x: PyTree, key: PRNGKeyArray | None) -> Iterator[None]:
     """The body is the forward pass of `layer` at the place `name`; tell the observer, if there is one."""

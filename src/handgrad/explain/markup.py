@@ -1,0 +1,128 @@
+"""An explanation as Markdown, with mathematics in $$ blocks, and as a LaTeX document."""
+
+import re
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from handgrad.explain.document import Document, Element, Formula, Heading, Matrices, Named, Paragraph, Verbatim
+from handgrad.explain.matrix import about, number, shape_text, shown
+
+COLUMNS = 8  # of a matrix, at most
+BEGIN = r"""\documentclass{article}
+\usepackage[a4paper, margin=25mm]{geometry}
+\usepackage{amsmath, booktabs, fvextra}
+\usepackage{fontspec, unicode-math}  % compile with lualatex or xelatex
+\setmonofont{DejaVu Sans Mono}[Scale=0.8]
+\setlength{\parindent}{0pt}
+\begin{document}
+"""
+SECTIONS = {1: "section", 2: "subsection", 3: "subsubsection"}
+SPECIAL = {"\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}"}
+
+
+def as_markdown(document: Document) -> str:
+    """The document in Markdown, as code hosts and MyST render it."""
+    return "\n\n".join(_markdown(element) for element in document) + "\n"
+
+
+def as_latex(document: Document) -> str:
+    """The document in LaTeX, ready for lualatex or xelatex."""
+    return BEGIN + "\n\n".join(_latex(element) for element in document) + "\n\n\\end{document}\n"
+
+
+def _markdown(element: Element) -> str:
+    if isinstance(element, Heading):
+        return f"{'#' * element.level} {_words(element.text)}"
+    if isinstance(element, Paragraph):
+        return _words(element.text)
+    if isinstance(element, Formula):
+        return _block(element.latex)
+    if isinstance(element, Verbatim):
+        return "\n".join(["```text", *element.lines, "```"])
+    if isinstance(element, Matrices):
+        notes = "".join(f"\n\n{note}" for note in _notes(element, str))
+        return "\n\n".join(_block(row) for row in _rows(element)) + notes
+    cells = [element.header, *element.rows]
+    texts = ["| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in cells]
+    texts.insert(1, "|---" + "|---:" * (len(element.header) - 1) + "|")
+    return "\n".join(texts)
+
+
+def _latex(element: Element) -> str:
+    if isinstance(element, Heading):
+        return rf"\{SECTIONS[element.level]}*{{{_escaped(element.text)}}}"
+    if isinstance(element, Paragraph):
+        return _escaped(element.text)
+    if isinstance(element, Formula):
+        return f"\\[\n{element.latex}\n\\]"
+    if isinstance(element, Verbatim):
+        return "\n".join([r"\begin{Verbatim}[breaklines]", *element.lines, r"\end{Verbatim}"])
+    if isinstance(element, Matrices):
+        notes = "".join(f"\n\n{note}" for note in _notes(element, _escaped))
+        return "\n\n".join(f"\\[\n{row}\n\\]" for row in _rows(element)) + notes
+    columns = "l" + "r" * (len(element.header) - 1)
+    rows = [" & ".join(map(_escaped, row)) + r" \\" for row in element.rows]
+    header = " & ".join(map(_escaped, element.header)) + r" \\"
+    return "\n".join(
+        [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", header, r"\midrule", *rows, r"\bottomrule", r"\end{tabular}"]
+    )
+
+
+def _block(latex: str) -> str:
+    return f"$$\n{latex}\n$$"
+
+
+def _rows(matrices: Matrices) -> Iterator[str]:
+    """One line of mathematics for each matrix with a name, or one for a whole sum."""
+    if not matrices.signs:
+        for item in matrices.items:
+            yield f"{item.latex} = {_pmatrix(item)}"
+        return
+    *terms, total = matrices.items
+    *signs, _ = matrices.signs
+    before = ["", *(sign.replace("…", r"\cdots") for sign in signs)]
+    written = [f"{sign} {item.latex}".strip() for sign, item in zip(before, terms, strict=True)]
+    values = [f"{sign} {_pmatrix(item)}".strip() for sign, item in zip(before, terms, strict=True)]
+    lines = [f"{total.latex} &= {' '.join(written)}", f"&= {' '.join(values)}", f"&= {_pmatrix(total)}"]
+    yield "\\begin{aligned}\n" + " \\\\\n".join(lines) + "\n\\end{aligned}"
+
+
+def _pmatrix(item: Named) -> str:
+    if not np.ndim(item.value):
+        return latex_number(float(item.value))
+    part = shown(item.value, COLUMNS)
+    cells = [[latex_number(entry) for entry in row] for row in part.rows.tolist()]
+    if part.more_columns:
+        cells = [[*row, r"\cdots"] for row in cells]
+    if part.more_rows:
+        cells = [*cells, [r"\vdots"] * len(cells[0])]
+    return "\\begin{pmatrix} " + r" \\ ".join(" & ".join(row) for row in cells) + " \\end{pmatrix}"
+
+
+def latex_number(value: float) -> str:
+    """A number in LaTeX: 1.2e-05 with a power of ten."""
+    text = number(value)
+    if text in ("nan", "inf", "-inf"):
+        return {"nan": r"\text{nan}", "inf": r"\infty", "-inf": r"-\infty"}[text]
+    match = re.fullmatch(r"(.*)e([+-]\d+)", text)
+    return rf"{match[1]} \cdot 10^{{{int(match[2])}}}" if match else text
+
+
+def _notes(matrices: Matrices, escaped: type[str]) -> Sequence[str]:
+    """What is said below of matrices of which a corner is shown."""
+    return [
+        escaped(f"{item.text} is {shape_text(item.value.shape)}, {said}.")
+        for item in matrices.items
+        if (said := about(shown(item.value)))
+    ]
+
+
+def _words(text: str) -> str:
+    """A sentence for Markdown: no letter of it is markup."""
+    return re.sub(r"([*_\\`<|])", r"\\\1", text)
+
+
+def _escaped(text: str) -> str:
+    """A sentence for LaTeX."""
+    return "".join(SPECIAL.get(c, "\\" + c if c in "{}_%&#$" else c) for c in text)
