@@ -8,7 +8,7 @@ import re
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-GREEK = ("alpha", "beta", "gamma", "delta", "kappa", "lambda")
+GREEK = {"alpha": "α", "beta": "β", "gamma": "γ", "delta": "δ", "kappa": "κ", "lambda": "λ", "sigma": "σ"}
 
 
 class Equation(NamedTuple):
@@ -299,6 +299,11 @@ def of_loss(kind: str, batch: int) -> tuple[Equation, Equation]:
     return _chosen("C", forward, mean), _chosen("dY", backward, mean)
 
 
+def text_name(name: str) -> str:
+    """A matrix's name in Unicode: "gamma" a letter."""
+    return GREEK.get(name, name)
+
+
 def latex_name(name: str) -> str:
     """A matrix's name in LaTeX: "dX" as it is, "gamma" a letter, "query.W" with its place below."""
     *places, last = name.split(".")
@@ -320,18 +325,18 @@ def _escaped(name: str) -> str:
 
 
 def _gradient(name: str, outer: bool) -> tuple[str, str]:
-    symbol = latex_name(name)
+    symbol, shown = latex_name(name), text_name(name)
     if outer:
-        return f"d{name} = Aᵀ Δ", rf"d{symbol} = A^\top \Delta"
+        return f"d{shown} = Aᵀ Δ", rf"d{symbol} = A^\top \Delta"
     slope = rf"\left(\frac{{\partial Y}}{{\partial {symbol}}}\right)^{{\!\top}} dY"
-    return f"d{name} = (∂Y/∂{name})ᵀ dY", f"d{symbol} = {slope}"
+    return f"d{shown} = (∂Y/∂{shown})ᵀ dY", f"d{symbol} = {slope}"
 
 
 def _listed(params: Sequence[str], latex: bool = False) -> str:
     """ "; W, b" behind an X; of many parameters, a word."""
     if len(params) > 3:
         return r"; \text{params}" if latex else "; params"
-    return "; " + ", ".join(map(latex_name, params) if latex else params) if params else ""
+    return "; " + ", ".join(map(latex_name if latex else text_name, params)) if params else ""
 
 
 def _chosen(of: str, pair: tuple[str, str], there: Collection[str]) -> Equation:

@@ -6,13 +6,14 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from handgrad.explain.document import Document, Element, Formula, Heading, Matrices, Named, Paragraph, Verbatim
-from handgrad.explain.matrix import about, number, shape_text, shown
+from handgrad.explain.matrix import about, number, numbers, shape_text, shown
 
 COLUMNS = 8  # of a matrix, at most
 BEGIN = r"""\documentclass{article}
 \usepackage[a4paper, margin=25mm]{geometry}
 \usepackage{amsmath, booktabs, fvextra}
 \usepackage{fontspec, unicode-math}  % compile with lualatex or xelatex
+\setmainfont{DejaVu Serif}[Scale=0.9]
 \setmonofont{DejaVu Sans Mono}[Scale=0.8]
 \setlength{\parindent}{0pt}
 \begin{document}
@@ -90,9 +91,9 @@ def _rows(matrices: Matrices) -> Iterator[str]:
 
 def _pmatrix(item: Named) -> str:
     if not np.ndim(item.value):
-        return latex_number(float(item.value))
+        return latex_number(number(float(item.value)))
     part = shown(item.value, COLUMNS)
-    cells = [[latex_number(entry) for entry in row] for row in part.rows.tolist()]
+    cells = [[latex_number(entry) for entry in row] for row in numbers(part.rows)]
     if part.more_columns:
         cells = [[*row, r"\cdots"] for row in cells]
     if part.more_rows:
@@ -100,9 +101,8 @@ def _pmatrix(item: Named) -> str:
     return "\\begin{pmatrix} " + r" \\ ".join(" & ".join(row) for row in cells) + " \\end{pmatrix}"
 
 
-def latex_number(value: float) -> str:
+def latex_number(text: str) -> str:
     """A number in LaTeX: 1.2e-05 with a power of ten."""
-    text = number(value)
     if text in ("nan", "inf", "-inf"):
         return {"nan": r"\text{nan}", "inf": r"\infty", "-inf": r"-\infty"}[text]
     match = re.fullmatch(r"(.*)e([+-]\d+)", text)

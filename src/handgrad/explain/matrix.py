@@ -66,6 +66,21 @@ def number(value: float, digits: int = 5) -> str:
     return f"{value:.{digits}g}"
 
 
+def numbers(rows: np.ndarray) -> list[list[str]]:
+    """The entries of a matrix with as many decimals each, five significant digits in the largest; zeros that all of
+    them end in are left out. Where an entry would lose its digits, each has five of its own."""
+    each = [[number(entry) for entry in row] for row in rows.tolist()]
+    if rows.dtype.kind != "f" or not rows.size or not np.isfinite(rows).all():
+        return each
+    sizes = np.abs(rows[rows != 0])
+    if not sizes.size or sizes.max() >= 1e5 or sizes.min() < 1e-3 * sizes.max() or sizes.max() < 1e-4:
+        return each
+    decimals = max(0, 4 - int(np.floor(np.log10(sizes.max()))))
+    while decimals and all(f"{entry:.{decimals}f}".endswith("0") for entry in rows.flat):
+        decimals -= 1
+    return [[f"{entry:.{decimals}f}" for entry in row] for row in rows.tolist()]
+
+
 def shape_text(shape: tuple[int, ...]) -> str:
     """ "3 × 2"; a vector as "2", a number as nothing."""
     return " × ".join(map(str, shape))

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from handgrad.explain.document import Document, Element, Formula, Heading, Matrices, Named, Paragraph, Table
-from handgrad.explain.equations import latex_name
+from handgrad.explain.equations import latex_name, text_name
 from handgrad.explain.matrix import number, two_dimensional
 from handgrad.explain.worked import Form, Gradient, LayerStep, Matrix, Run, Step, Worked
 
@@ -43,16 +43,16 @@ def _elements(worked: Worked) -> Iterator[Element]:
 
 
 def _title(form: Form) -> str:
-    return form.kind if form.name == form.kind else f"{form.name} {form.kind}"
+    return f"The layer, {form.kind}" if form.name == form.kind else f"Layer {form.name}, {form.kind}"
 
 
 def _named(name: str, value: Matrix) -> Named:
-    return Named(name, latex_name(name), value)
+    return Named(text_name(name), latex_name(name), value)
 
 
 def _cotangent(name: str, value: Matrix) -> Named:
     symbol = latex_name(name)
-    return Named(f"d{name}", f"d {symbol}" if symbol.startswith("\\") else f"d{symbol}", value)
+    return Named(f"d{text_name(name)}", f"d{symbol}", value)
 
 
 def _loss(worked: Worked, step: Step) -> Iterator[Element]:
@@ -117,7 +117,9 @@ def _checks(worked: Worked, step: Step) -> Iterator[Element]:
             off = float(np.max(np.abs(np.asarray(gradient.value) - checked.autodiff), initial=0.0))
             entry = ", ".join(map(str, checked.index))
             numbers = gradient.value[checked.index], checked.autodiff[checked.index], checked.difference
-            rows.append((f"{_place(form)}d{name}[{entry}]", *(number(float(n), 8) for n in numbers), number(off, 2)))
+            rows.append(
+                (f"{_place(form)}d{text_name(name)}[{entry}]", *(number(float(n), 8) for n in numbers), number(off, 2))
+            )
     if rows:
         yield Heading("Checked")
         yield Paragraph("The largest entry of each gradient, and the largest difference from jax.grad in all of them:")
@@ -136,10 +138,10 @@ def _update(worked: Worked, step: Step) -> Iterator[Element]:
     yield Paragraph(f"Every parameter moves against its gradient, times the learning rate {rate}:")
     for form, layer in zip(worked.layers, step.layers, strict=True):
         for name in form.params:
-            where = f" (layer {form.name})" if form.name != form.kind else ""
-            symbol = latex_name(name)
+            where = f"   in layer {form.name}" if form.name != form.kind else ""
+            symbol, shown = latex_name(name), text_name(name)
             latex = rf"{symbol} \leftarrow {symbol} - {rate}\, d{symbol}"
-            yield Formula(f"{name} ← {name} − {rate} d{name}{where}", latex)
+            yield Formula(f"{shown} ← {shown} − {rate} d{shown}{where}", latex)
             yield Matrices((_named(name, layer.updated[name]),))
 
 
