@@ -18,11 +18,13 @@ PAGES = [
     REPOSITORY / "README.md",
     *sorted(set((REPOSITORY / "docs").rglob("*.md")) - {REPOSITORY / "docs/changelog.md"}),
 ]
-# factors ← rule ← rules ← layers ← backprop ← folds ← models ← training ← cli: a part may import what stands before it.
+# factors ← rule ← rules ← layers ← backprop ← folds ← models ← training ← explain ← cli: a part may import what stands
+# before it.
 # The checker stands on factors alone, beside the rules, so that it can't borrow from what it checks; models,
-# training and cli call it. The cases know the rules alone, and are read by conformance and cli.
+# training and cli call it. The cases know the rules alone, and are read by conformance, explain and cli.
 GROUND = ["extras", "checks", "meshes", "factors"]
-FLOORS = [*GROUND, "rule", "rules", "layers", "backprop", "folds", "models", "training", "cases", "conformance", "cli"]
+FLOORS = [*GROUND, "rule", "rules", "layers", "backprop", "folds", "models", "training", "cases", "conformance"]
+FLOORS += ["explain", "cli"]
 CHECKED = ("models", "training", "cli")
 
 

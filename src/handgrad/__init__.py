@@ -6,7 +6,7 @@ value, grads = hg.value_and_grad(model, hg.softmax_cross_entropy())(params, x, l
 
 Here is what most programs need. The rest is one attribute away: `hg.rules` (every operation as a function with its
 hand-written gradient), `hg.layers`, `hg.factors`, `hg.folds`, `hg.models`, `hg.training`, `hg.crosscheck`, `hg.cases`,
-`hg.conformance`.
+`hg.conformance`, `hg.explain`.
 """
 
 import importlib
@@ -207,11 +207,11 @@ from handgrad.rules import Rule as Rule
 
 __version__ = "0.2.0"
 
-_LATE = ("cases", "conformance", "training")  # imported when first used: optax comes with them
+_LATE = ("cases", "conformance", "explain", "training")  # imported when first used: optax comes with some
 _ROOMS = ("crosscheck", "factors", "folds", "layers", "models", "rules", *_LATE)
 
 if typing.TYPE_CHECKING:
-    from handgrad import cases as cases, conformance as conformance, training as training
+    from handgrad import cases as cases, conformance as conformance, explain as explain, training as training
 else:
 
     def __getattr__(name):

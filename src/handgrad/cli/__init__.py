@@ -1,4 +1,4 @@
-"""handgrad on the command line: demo, check, bench, costs and compare."""
+"""handgrad on the command line: demo, explain, check, bench, costs and compare."""
 
 import io
 import sys
@@ -19,7 +19,7 @@ def main() -> None:
     try:
         import tyro
 
-        from handgrad.cli import bench, check, compare, costs, demo
+        from handgrad.cli import bench, check, compare, costs, demo, explain
     except ModuleNotFoundError as error:
         from handgrad.extras import install
 
@@ -29,7 +29,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # ρ and × on a terminal whose encoding lacks them
-    commands = {"demo": demo, "check": check, "bench": bench, "costs": costs, "compare": compare}
+    commands = {"demo": demo, "explain": explain, "check": check, "bench": bench, "costs": costs, "compare": compare}
     options = {name: getattr(module, name.capitalize()) for name, module in commands.items()}
     description = f"{__doc__}\n\n--version prints the version."
     given = tyro.extras.subcommand_cli_from_dict(options, prog="handgrad", description=description)

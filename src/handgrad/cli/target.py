@@ -121,7 +121,7 @@ def recognize(spec: str, with_reference: bool) -> Target:
     raise InputError(f"check: the target must be {FORMS}, got {spec}: {describe(found)}{hint}")
 
 
-def load(option: str, spec: str, otherwise: object = None) -> Any:
+def load(option: str, spec: str, otherwise: object = None, command: str = "check") -> Any:
     """The object that "package.module:name" names; `otherwise` where the module has no such name, None for an error.
 
     Raises:
@@ -129,24 +129,24 @@ def load(option: str, spec: str, otherwise: object = None) -> Any:
     """
     module_name, colon, path = spec.partition(":")
     if not (module_name and colon and path) or module_name.endswith(".py"):
-        raise InputError(f"check: {option} must be written as package.module:name, got {spec!r}")
+        raise InputError(f"{command}: {option} must be written as package.module:name, got {spec!r}")
     try:
         found: Any = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         missing = error.name or module_name
         why = "" if missing == module_name else f", because there is no module {missing}"
-        raise InputError(f"check: {option} {spec} can't be imported: no module {module_name}{why}") from None
+        raise InputError(f"{command}: {option} {spec} can't be imported: no module {module_name}{why}") from None
     except (Exception, SystemExit) as error:
-        raise InputError(f"check: {option} {spec} can't be imported: {_said(error)}") from None
+        raise InputError(f"{command}: {option} {spec} can't be imported: {raised(error)}") from None
     for name in path.split("."):
         try:
             found = getattr(found, name)
         except AttributeError:
             if otherwise is not None:
                 return otherwise
-            raise InputError(f"check: {option} {spec} can't be imported: {module_name} has no {path}") from None
+            raise InputError(f"{command}: {option} {spec} can't be imported: {module_name} has no {path}") from None
         except (Exception, SystemExit) as error:
-            raise InputError(f"check: {option} {spec} can't be imported: {_said(error)}") from None
+            raise InputError(f"{command}: {option} {spec} can't be imported: {raised(error)}") from None
     return found
 
 
@@ -163,12 +163,13 @@ def from_function(request: Request) -> tuple[Any, ...]:
         given = (np.random.default_rng(request.seed),) if required(function) else ()
         arguments = function(*given)
     except (Exception, SystemExit) as error:
-        raise InputError(f"check: args {request.args} raised {_said(error)}") from None
+        raise InputError(f"check: args {request.args} raised {raised(error)}") from None
     if not isinstance(arguments, tuple | list):
         raise InputError(f"check: args {request.args} must return a tuple of arguments, got {describe(arguments)}")
     return tuple(arguments)
 
 
-def _said(error: BaseException) -> str:
+def raised(error: BaseException) -> str:
+    """An error of the user's code in a few words."""
     message = in_short(error)
     return f"{type(error).__name__}: {message}" if message else type(error).__name__

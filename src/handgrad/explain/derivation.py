@@ -150,7 +150,7 @@ def _numbers(case: Case, given: Arrays, seed: int) -> tuple[tuple[Argument, ...]
 
     of_outputs, of_hand, of_autodiff = jax.tree.map(np.asarray, jax.jit(program)(start, tangents, dY))
     columns = [jax.tree.leaves(values) for values in of_outputs]
-    labels = ["Y"] if len(columns[0]) == 1 else [f"Y_{k + 1}" for k in range(len(columns[0]))]
+    labels = _outputs(case, len(columns[0]))
     outputs = tuple(Output(label, *row) for label, *row in zip(labels, *columns, strict=True))
     arguments = [Argument(name, np.asarray(a)) for name, a in zip(names, given, strict=False) if _shows(a)]
     of_name = {argument.name: k for k, argument in enumerate(arguments)}
@@ -160,6 +160,13 @@ def _numbers(case: Case, given: Arrays, seed: int) -> tuple[tuple[Argument, ...]
         arguments[of_name[names[i]]] = Argument(names[i], np.asarray(given[i]), tangent, hand, autodiff, inner)
     total = sum(float(np.sum(output.cotangent * output.tangent).real) for output in outputs)
     return tuple(arguments), outputs, total
+
+
+def _outputs(case: Case, count: int) -> list[str]:
+    """Names of the outputs: the cotangent's in the backward pass without its d; numbered where there are several."""
+    backward = list(inspect.signature(case.rule.backward).parameters)
+    name = backward[1][1:] if len(backward) > 1 and backward[1].startswith("d") else "Y"
+    return [name] if count == 1 else [f"{name}_{k + 1}" for k in range(count)]
 
 
 def _agree(arguments: Sequence[Argument], outputs: Sequence[Output], estimator: bool) -> bool:

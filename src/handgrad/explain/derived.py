@@ -63,13 +63,14 @@ def _pushforward(derivation: Derivation, moving: list[Argument]) -> Iterator[Ele
 
 def _inner_product(derivation: Derivation) -> Iterator[Element]:
     outputs = derivation.outputs
+    pairing, latex = _pairings([output.name for output in outputs])
     yield Heading("2. Inner product")
     yield Paragraph(
-        "A loss behind the rule enters through its cotangent alone, an array of the output's shape. For a random one, "
-        "⟨dY, Ẏ⟩ is the change of such a loss along the tangents:"
+        f"A loss behind the rule enters through its cotangent alone, an array of the output's shape. For a random one, "
+        f"{pairing} is the change of such a loss along the tangents:"
     )
     yield Matrices(tuple(_cotangent(output.name, output.cotangent) for output in outputs))
-    yield Formula(*(f"{side} = {number(derivation.inner, 10)}" for side in _pairings([o.name for o in outputs])))
+    yield Formula(*(f"{side} = {number(derivation.inner, 10)}" for side in (pairing, latex)))
 
 
 def _rearranged(derivation: Derivation, moving: list[Argument]) -> Iterator[Element]:

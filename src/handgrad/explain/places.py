@@ -1,6 +1,5 @@
 """The layers of a network, one after the other: chains are taken apart, everything else is one row."""
 
-import inspect
 from typing import NamedTuple
 
 import jax
@@ -8,8 +7,8 @@ from jaxtyping import Array, PyTree
 
 from handgrad.checks import InputError, describe, is_array, quoted
 from handgrad.layers import Layer, Loss
+from handgrad.layers.layer import kind
 from handgrad.layers.observing import direct
-from handgrad.rule import Rule
 
 
 class Place(NamedTuple):
@@ -64,14 +63,6 @@ def _inside(place: Place, params: PyTree, x: PyTree) -> list[Place]:
         name = ".".join([place.name, quoted(part.name)]) if place.name else quoted(part.name)
         inside += _inside(Place(name, kind(part.layer), part.layer, (*place.path, key)), part.params, part.x)
     return inside
-
-
-def kind(layer: Layer) -> str:
-    """The name of the function that made a layer; of the rule for a layer `from_rule`."""
-    held = inspect.getclosurevars(layer.forward).nonlocals
-    if isinstance(held.get("rule"), Rule):
-        return held["rule"].__name__
-    return layer.forward.__qualname__.split(".")[0]
 
 
 def kind_of_loss(loss: Loss) -> str:

@@ -112,7 +112,7 @@ def _block(item: Named, room: int) -> list[str]:
             break
         columns = part.rows.shape[1] - 1
     if said := about(part):
-        body += textwrap.wrap(said, max(len(body[0]), 24))
+        body += textwrap.wrap(said, max(len(body[0]), min(room, 48)))
     elif part.more_columns:
         body.append(f"{two_dimensional(item.value).shape[1]} columns")
     size = max(map(width, (title, *body)))

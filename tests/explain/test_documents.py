@@ -1,0 +1,127 @@
+"""The text fits 80 columns; Markdown and LaTeX are balanced."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import handgrad as hg
+from handgrad.explain import as_latex, as_markdown, as_text, derivation_document, derive, network_document, questions
+from handgrad.explain.document import Matrices, Named, Table
+from handgrad.explain.equations import LAYERS, LOSSES, latex_name, of_layer, of_loss
+from handgrad.explain.matrix import numbers, shown
+from handgrad.explain.text import lines, width
+
+
+def tokens():
+    """Many tokens, a large table, names with dots."""
+    model = hg.chain(table=hg.embedding(40, 6), skip=hg.residual(hg.linear(6)), head=hg.linear(12))
+    x = jnp.arange(30).reshape(6, 5)
+    params = model.init(jax.random.key(0), x)
+    loss = hg.softmax_cross_entropy()
+    return hg.explain.work(model, loss, params, x, x % 12, learning_rate=0.1, steps=30)
+
+
+@pytest.fixture(scope="module")
+def documents():
+    small = questions.network("3,2", 2, "tanh", "squared_error").worked(steps=2)
+    worked = {"tokens": tokens(), "small": small, "question": questions.question().worked()}
+    return {name: network_document(one) for name, one in worked.items()} | {
+        "rule": derivation_document(derive("layer_norm"))
+    }
+
+
+NAMES = ["tokens", "small", "question", "rule"]
+
+
+def balanced(latex):
+    """Braces, environments, delimiters."""
+    depth = 0
+    for brace in re.findall(r"(?<!\\)[{}]", latex):
+        depth += 1 if brace == "{" else -1
+        assert depth >= 0, latex
+    assert depth == 0, latex
+    assert latex.count(r"\left") == latex.count(r"\right")
+    open_ = []
+    for which, name in re.findall(r"\\(begin|end)\{(\w+)\}", latex):
+        if which == "begin":
+            open_.append(name)
+        else:
+            assert open_.pop() == name, latex
+    assert not open_, latex
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_text_fits_eighty_columns(name, documents):
+    text = as_text(documents[name])
+    assert max(map(width, text.splitlines())) <= 80
+    assert not re.search(r" $", text, re.MULTILINE)
+    narrow = "\n".join(line.text for line in lines(documents[name], 50))
+    assert max(map(width, narrow.splitlines())) <= 60  # a table keeps its numbers
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_markdown_and_latex_are_balanced(name, documents):
+    markdown, latex = as_markdown(documents[name]), as_latex(documents[name])
+    blocks = re.findall(r"^\$\$\n(.*?)\n\$\$$", markdown, re.DOTALL | re.MULTILINE)
+    assert markdown.count("$$") == 2 * len(blocks) > 0
+    for block in blocks:
+        balanced(block)
+        assert "$" not in block
+        assert block.count("&") == 0 or "begin" in block
+    balanced(re.sub(r"\\begin\{Verbatim\}.*?\\end\{Verbatim\}", "", latex, flags=re.DOTALL))
+    assert latex.count("\\[\n") == latex.count("\n\\]")
+    assert "pmatrix" in markdown
+
+
+def test_what_stands_in_the_text(documents):
+    text = as_text(documents["small"])
+    said = ("Forward", "Y = X W + 1 bᵀ", "dW = Aᵀ Δ", "A_2ᵀ Δ_2", "dX = dY ∘ (1 − Y ∘ Y)", "difference quotient")
+    assert all(part in text for part in said)
+    assert "from " in as_text(documents["tokens"])  # a summary
+    assert "A_6ᵀ Δ_6" in as_text(documents["tokens"])
+    assert "A_4ᵀ Δ_4" not in as_text(documents["tokens"])
+
+
+def test_equations_of_every_kind_are_balanced():
+    for kind, known in LAYERS.items():
+        for params in (list(known.params), list(known.params)[:1], []):
+            forward, backward = of_layer(kind, params, outer=params[:1])
+            for equation in (forward, *backward):
+                balanced(equation.latex)
+                assert "⟦" not in equation.text + equation.latex
+    for kind in (*LOSSES, "my_loss"):
+        for equation in (*of_loss(kind, 1), *of_loss(kind, 3)):
+            balanced(equation.latex)
+            assert "⟦" not in equation.text + equation.latex
+            assert ("N" in equation.text) == (equation in of_loss(kind, 3))
+
+
+def test_an_unknown_kind_gets_a_general_equation():
+    forward, backward = of_layer("my_layer", ["query.W", "gamma"], outer=["query.W"])
+    assert forward.text == "Y = my_layer(X; query.W, γ)"
+    assert [equation.text for equation in backward] == ["dX = (∂Y/∂X)ᵀ dY", "dquery.W = Aᵀ Δ", "dγ = (∂Y/∂γ)ᵀ dY"]
+    for equation in (forward, *backward):
+        balanced(equation.latex)
+    assert latex_name("dX") == "dX"
+    assert latex_name("query.W") == r"W_{\text{query}}"
+
+
+def test_numbers_of_a_matrix():
+    assert numbers(np.array([[0.5, -12.25], [3.0, 0.125]])) == [["0.500", "-12.250"], ["3.000", "0.125"]]
+    assert numbers(np.array([[1.0, 1e-9]])) == [["1", "1e-09"]]
+    assert numbers(np.array([[np.nan, 1.0]])) == [["nan", "1"]]
+    assert numbers(np.array([[1, 20]])) == [["1", "20"]]
+
+
+def test_shown():
+    part = shown(np.arange(130.0).reshape(5, 26))
+    assert (part.rows.shape, part.more_rows, part.more_columns) == ((4, 4), True, True)
+    assert part.summary == (0.0, 129.0, 64.5)
+    assert shown(np.ones((2, 3, 4))).rows.shape == (6, 4)
+    assert shown(np.array(3.0)).rows.shape == (1, 1)
+    empty = Matrices((Named("X", "X", np.zeros((0, 3))),))
+    assert as_text([empty]).split() == ["X", "0", "×", "3", "[", "]"]
+    assert as_text([Table(("a" * 90, "b"), (("c", "d"),))]).splitlines()[0].strip().startswith("aaa")
