@@ -34,8 +34,9 @@ class Explain:
 
     As in: handgrad explain --sizes 3,2 --batch 2
 
-    Beside each gradient stand jax.grad's and a difference quotient. Without any of the first five, the single weight
-    of the question that this library answers.
+    Each gradient is printed beside jax.grad's and a difference quotient.
+
+    Without a target, sizes or a rule: the single weight of the question.
     """
 
     target: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="[TARGET]", help_behavior_hint="")]] = ""
@@ -52,14 +53,14 @@ class Explain:
     batch: int = 2
     """For sizes: number of examples."""
     activation: Annotated[str, tyro.conf.arg(metavar="NAME")] = "tanh"
-    """For sizes: what stands between the linear layers; behind the only one."""
+    """For sizes: the activation between the linear layers; after the only one, where there is one."""
     loss: Annotated[str, tyro.conf.arg(metavar="NAME")] = "squared_error"
     """For sizes, and for a target that returns none."""
     seed: int = 0
     """For sizes and rule: seed of the numbers."""
-    learning_rate: Annotated[float | None, tyro.conf.arg(help_behavior_hint="")] = None
-    """What gradients are multiplied with. By default 0.1; 0.007 for the question, 0.0002 for two weights."""
-    steps: Annotated[int | None, tyro.conf.arg(help_behavior_hint="")] = None
+    learning_rate: Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")] = None
+    """The learning rate. By default 0.1; 0.007 for the question, 0.0002 for two weights."""
+    steps: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
     """How many training steps. By default 20; 40 for two weights."""
     format: Literal["text", "markdown", "latex", "html", "json"] = "text"
     """How it is written. html is one page that needs no network: sliders over steps and learning rates, a quiz."""

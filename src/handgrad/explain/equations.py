@@ -196,7 +196,11 @@ LAYERS = {
     "global_average_pool": Kind(
         ("y = the mean of x over space", r"y = \frac 1n \sum_j x_j"), ("dx_j = dy / n", r"dx_j = \frac 1n dy")
     ),
-    "residual": Kind(("Y = X + f(X)", "Y = X + f(X)"), ("dX = dY + f's own dX", r"dX = dY + dX_{\text{of } f}"), {}),
+    "residual": Kind(
+        ("Y = X + f(X)", "Y = X + f(X)"),
+        ("dX = dY + (∂f/∂X)ᵀ dY", r"dX = dY + \left(\frac{\partial f}{\partial X}\right)^{\!\top} dY"),
+        {},
+    ),
     "lora_linear": Kind(
         ("Y = X W + s (X A) B⟦b: + 1 bᵀ⟧", r"Y = X W + s\, (X A) B⟦b: + \mathbf 1 b^\top⟧"),
         ("dX = dY Wᵀ + dH Aᵀ, dH = s dY Bᵀ", r"dX = dY\, W^\top + dH A^\top,\quad dH = s\, dY B^\top"),
