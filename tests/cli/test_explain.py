@@ -70,7 +70,9 @@ def test_a_file_and_one_that_exists(fmt, start, command_line, tmp_path):
     written = (tmp_path / "page").read_text(encoding="utf-8")
     assert written.startswith(start)
     status, out, err = command_line(*arguments)
-    sentence = f"handgrad: explain: out must be a new file, got {tmp_path / 'page'}, which exists; --force replaces it\n"
+    sentence = (
+        f"handgrad: explain: out must be a new file, got {tmp_path / 'page'}, which exists; --force replaces it\n"
+    )
     assert (status, out, err) == (2, "", sentence)
     (tmp_path / "page").write_text("")
     assert command_line(*arguments, "--force")[0] == 0

@@ -10,7 +10,9 @@ import pytest
 import handgrad as hg
 from handgrad.explain import as_latex, as_markdown, as_text, derivation_document, derive, network_document, questions
 from handgrad.explain.document import Matrices, Named, Table
-from handgrad.explain.equations import LAYERS, LOSSES, latex_name, of_layer, of_loss
+from handgrad.explain.equations import latex_name, of_layer, of_loss
+from handgrad.explain.layer_equations import LAYERS
+from handgrad.explain.loss_equations import LOSSES
 from handgrad.explain.matrix import numbers, shown
 from handgrad.explain.text import width
 

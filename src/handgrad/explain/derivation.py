@@ -171,10 +171,13 @@ def _outputs(case: Case, count: int) -> list[str]:
 
 def _agree(arguments: Sequence[Argument], outputs: Sequence[Output], estimator: bool) -> bool:
     """Whether rule and reference are the same on these arguments, away from kinks."""
-    pairs = [(a.cotangent, a.autodiff) for a in arguments if a.cotangent is not None]
+    pairs: list[tuple[Matrix | None, Matrix | None]] = [
+        (a.cotangent, a.autodiff) for a in arguments if a.cotangent is not None
+    ]
     pairs += [(output.value, output.reference) for output in outputs]
     pairs += [] if estimator else [(output.difference, output.tangent) for output in outputs]
-    return all(np.max(np.abs(a - b), initial=0) <= AGREE * np.max(np.abs(b), initial=1e-300) for a, b in pairs)
+    both = [(np.asarray(a), np.asarray(b)) for a, b in pairs]
+    return all(np.max(np.abs(a - b), initial=0) <= AGREE * np.max(np.abs(b), initial=1e-300) for a, b in both)
 
 
 def _rounded(given: Arrays) -> Arrays:

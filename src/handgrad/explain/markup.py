@@ -1,7 +1,7 @@
 """An explanation as Markdown, with mathematics in $$ blocks, and as a LaTeX document."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -109,7 +109,7 @@ def latex_number(text: str) -> str:
     return rf"{match[1]} \cdot 10^{{{int(match[2])}}}" if match else text
 
 
-def _notes(matrices: Matrices, escaped: type[str]) -> Sequence[str]:
+def _notes(matrices: Matrices, escaped: Callable[[str], str]) -> Sequence[str]:
     """What is said below of matrices of which a corner is shown."""
     return [
         escaped(f"{item.text} is {shape_text(item.value.shape)}, {said}.")

@@ -1,6 +1,6 @@
 """The layers of a network, one after the other: chains are taken apart, everything else is one row."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from jaxtyping import Array, PyTree
@@ -65,9 +65,20 @@ def _inside(place: Place, params: PyTree, x: PyTree) -> list[Place]:
     return inside
 
 
+def replaced(params: PyTree, path: tuple[str | int, ...], mine: PyTree) -> PyTree:
+    """The network's parameters with those of one layer replaced."""
+    if not path:
+        return mine
+    key, *rest = path
+    inside = replaced(params[key], tuple(rest), mine)
+    if isinstance(params, dict):
+        return {**params, key: inside}
+    return (*params[:key], inside, *params[key + 1 :])  # type: ignore[operator]
+
+
 def kind_of_loss(loss: Loss) -> str:
     """The name of the loss's rule, or of the function that made it."""
-    forward = loss.forward
+    forward: Any = loss.forward
     while hasattr(forward, "func"):
         forward = forward.func
     return getattr(forward, "__qualname__", "loss").split(".")[0].removesuffix("_forward")

@@ -26,6 +26,11 @@ def _tenths(rng: np.random.Generator, *shape: int) -> np.ndarray:
     return rng.integers(1, 10, shape) * rng.choice([-1, 1], shape) / 10
 
 
+def _linear(W: np.ndarray, b: np.ndarray | None = None) -> LinearParams:
+    """In float64, whatever JAX's default is; `work` makes JAX arrays of them."""
+    return LinearParams(W, b)  # type: ignore[arg-type]
+
+
 TARGETS: dict[str, Draw] = {
     **dict.fromkeys(("squared_error", "l2_loss", "absolute_error", "huber_loss"), _tenths),
     "softmax_cross_entropy": lambda rng, batch, n: rng.integers(0, n, batch),
@@ -82,7 +87,7 @@ def question() -> Problem:
     return Problem(
         layers.linear(1, bias=False),
         layers.squared_error(),
-        LinearParams(np.array([[-23.1]])),
+        _linear(np.array([[-23.1]])),
         np.array([[a]]),
         np.array([[50.1]]),
         rate,
@@ -102,7 +107,7 @@ def chain() -> Problem:
     return Problem(
         model,
         layers.squared_error(),
-        (LinearParams(np.array([[0.8]])), LinearParams(np.array([[1.3]]))),
+        (_linear(np.array([[0.8]])), _linear(np.array([[1.3]]))),
         np.array([[5.7]]),
         np.array([[50.1]]),
         2e-4,
@@ -135,7 +140,7 @@ def network(sizes: str, batch: int, activation: str, loss: str, seed: int = 0) -
     rng = np.random.default_rng(seed)
     x, params, parts = _tenths(rng, batch, widths[0]), [], []
     for n_in, n_out in pairwise(widths):
-        params += [LinearParams(_tenths(rng, n_in, n_out), _tenths(rng, n_out)), ()]
+        params += [_linear(_tenths(rng, n_in, n_out), _tenths(rng, n_out)), ()]
         parts += [layers.linear(n_out), getattr(layers, activation)()]
     if len(widths) > 2:
         params, parts = params[:-1], parts[:-1]

@@ -14,7 +14,8 @@ from jaxtyping import Array, PyTree
 from handgrad.backprop import losses_and_cotangent, objective, same_batch, weighted_sum
 from handgrad.checks import InputError, check_count, check_positive, describe, is_array, path_name
 from handgrad.explain import equations
-from handgrad.explain.places import Place, kind_of_loss, places
+from handgrad.explain.compared import checks
+from handgrad.explain.places import Place, kind_of_loss, places, replaced
 from handgrad.explain.worked import Checked, Form, Gradient, LayerStep, LossForm, Run, Step, Worked
 from handgrad.factors import Outer, Total, is_factor, materialize
 from handgrad.factors.base import as_rows
@@ -81,7 +82,7 @@ def work(
         shapes = jax.eval_shape(one_step, params, x, target, 0.0)
         _check_size(shapes, steps * len(all_rates))
         forms = tuple(_form(place, shapes[1][i], x if i == 0 else None) for i, place in enumerate(found))
-        checked = _checks(objective(model, loss), params, x, target, found)
+        checked = checks(objective(model, loss), params, x, target, found)
         chosen, program = all_rates.index(float(learning_rate)), jax.jit(one_step)
         runs = tuple(
             _run(program, params, x, target, rate, steps, checked if i == chosen else None)
@@ -110,22 +111,11 @@ def _one_step(found: Sequence[Place], loss: Loss) -> Callable[..., PyTree]:
             updated = jax.tree.map(lambda p, g: p - rate * g, mine, grads)
             layers.insert(0, {"X": X, "Y": Y, "dY": dy, "dX": dx, "params": _named(mine)})
             layers[0] |= {"grads": _named(grads), "sides": _sides(factors), "updated": _named(updated)}
-            params = _with(params, place.path, updated)
+            params = replaced(params, place.path, updated)
         value = weighted_sum(losses, None)
         return params, layers, {"loss": value, "losses": losses, "target": target, "dprediction": dprediction}
 
     return one_step
-
-
-def _with(params: PyTree, path: tuple[str | int, ...], mine: PyTree) -> PyTree:
-    """The network's parameters with those of one layer replaced."""
-    if not path:
-        return mine
-    key, *rest = path
-    inside = _with(params[key], tuple(rest), mine)
-    if isinstance(params, dict):
-        return {**params, key: inside}
-    return (*params[:key], inside, *params[key + 1 :])  # type: ignore[operator]
 
 
 def _named(params: PyTree) -> dict[str, Array]:
@@ -187,48 +177,6 @@ def _layer_step(layer: dict[str, PyTree], checked: dict[str, Checked]) -> LayerS
     }
     of_pass = {name: layer[name] for name in ("X", "Y", "dY", "dX", "params", "updated")}
     return LayerStep(**of_pass, grads=grads)
-
-
-def _checks(
-    value: Callable[..., Array], params: PyTree, x: Array, target: Array, found: Sequence[Place]
-) -> list[dict[str, Checked]]:
-    """For each layer, its parameters' gradients by jax.grad, and one entry of each as a central difference."""
-    program = jax.jit(value)
-    try:
-        grads = jax.jit(jax.grad(value))(params, x, target)
-    except TypeError as error:
-        raise InputError(f"explain: params must be floating-point arrays, and jax.grad says: {error}") from None
-    checks = []
-    for place in found:
-        of_layer = {}
-        for (path, p), g in zip(
-            jax.tree.leaves_with_path(place.params(params)), jax.tree.leaves(place.params(grads)), strict=True
-        ):
-            g = np.asarray(g)
-            index = tuple(int(i) for i in np.unravel_index(np.argmax(np.abs(g)), g.shape))
-
-            def at(entry: float, place: Place = place, path: tuple = path, index: tuple = index) -> float:
-                mine = jax.tree.map_with_path(
-                    lambda where, a: _replaced(a, index, entry) if where == path else a, place.params(params)
-                )
-                return float(program(_with(params, place.path, mine), x, target))
-
-            of_layer[path_name(path)] = Checked(g, index, central_difference(at, float(p[index])))
-        checks.append(of_layer)
-    return checks
-
-
-def central_difference(value: Callable[[float], float], entry: float) -> float:
-    """(C(w + h) − C(w − h)) / 2h, with the step h that balances rounding and curvature in float64."""
-    h = max(1.0, abs(entry)) * 2.0**-17
-    above, below = entry + h, entry - h
-    return (value(above) - value(below)) / (above - below)
-
-
-def _replaced(array: Array, index: tuple[int, ...], entry: float) -> np.ndarray:
-    changed = np.array(array)
-    changed[index] = entry
-    return changed
 
 
 def _in_float64(tree: PyTree) -> PyTree:
