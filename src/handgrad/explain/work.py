@@ -73,9 +73,7 @@ def work(
     all_rates = sorted({float(learning_rate), *map(float, rates)})
     with jax.enable_x64(True):
         params, x, target = _in_float64(params), _in_float64(x), _in_float64(target)
-        for name, value in (("x", x), ("target", target)):
-            if not is_array(value):
-                raise InputError(f"explain: {name} must be one array, got {describe(value)}")
+        _check_arrays(x, target)
         batch = same_batch("explain", x, target)
         found = places(model, params, x)
         one_step = _one_step(found, loss)
@@ -189,8 +187,15 @@ def _in_float64(tree: PyTree) -> PyTree:
     return jax.tree.map(converted, tree)
 
 
+def _check_arrays(x: PyTree, target: PyTree) -> None:
+    """One array each."""
+    for name, value in (("x", x), ("target", target)):
+        if not is_array(value):
+            raise InputError(f"explain: {name} must be one array, got {describe(value)}")
+
+
 def _check_size(shapes: PyTree, steps: int) -> None:
-    """Refuse what nobody can read."""
+    """Refuse what nobody can read, or would fill the memory."""
     _, layers, _ = shapes
     shown = jax.tree.leaves([{name: layer[name] for name in ("X", "Y", "params")} for layer in layers])
     size = sum(math.prod(a.shape) for a in shown)
