@@ -21,7 +21,8 @@ def tokens():
     """Many tokens, a large table, names with dots."""
     model = hg.chain(table=hg.embedding(40, 6), skip=hg.residual(hg.linear(6)), head=hg.linear(12))
     x = jnp.arange(30).reshape(6, 5)
-    params = model.init(jax.random.key(0), x)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), x)
+    params = jax.tree.map(lambda leaf: np.linspace(-1, 1, leaf.size).reshape(leaf.shape), shapes)
     loss = hg.softmax_cross_entropy()
     return hg.explain.work(model, loss, params, x, x % 12, learning_rate=0.1, steps=30)
 

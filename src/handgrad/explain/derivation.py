@@ -101,7 +101,7 @@ def derive(name: str, seed: int = 0) -> Derivation:
     with jax.enable_x64(True):
         given = tuple(_array(a) for a in case.arguments(seed))
         fewer = _cut(case, given)
-        for chosen in (_rounded(fewer), fewer, given):
+        for chosen in (_rounded(fewer), fewer, _rounded(given), given):
             arguments, outputs, inner = _numbers(case, chosen, seed)
             if _agree(arguments, outputs, case.estimator):
                 break
@@ -165,8 +165,9 @@ def _numbers(case: Case, given: Arrays, seed: int) -> tuple[tuple[Argument, ...]
 def _outputs(case: Case, count: int) -> list[str]:
     """Names of the outputs: the cotangent's in the backward pass without its d; numbered where there are several."""
     backward = list(inspect.signature(case.rule.backward).parameters)
-    name = backward[1][1:] if len(backward) > 1 and backward[1].startswith("d") else "Y"
-    return [name] if count == 1 else [f"{name}_{k + 1}" for k in range(count)]
+    cotangent = backward[1] if len(backward) > 1 and backward[1].startswith("d") else "dY"
+    names = cotangent[1:].split("_d")  # "dY_dC" is two
+    return names if len(names) == count else [f"{names[0]}_{k + 1}" for k in range(count)]
 
 
 def _agree(arguments: Sequence[Argument], outputs: Sequence[Output], estimator: bool) -> bool:
@@ -209,8 +210,8 @@ def _moves(a: Any) -> bool:
 
 
 def _shows(a: Any) -> bool:
-    """Whether it is an array of numbers: not an omitted argument, nor a random key."""
-    return a is not None and not jnp.issubdtype(a.dtype, jax.dtypes.prng_key)
+    """Whether it is an array of numbers: not an omitted argument, nor a random key, which may be words of 32 bits."""
+    return a is not None and not jnp.issubdtype(a.dtype, jax.dtypes.prng_key) and a.dtype != jnp.uint32
 
 
 def _tenths(rng: np.random.Generator, like: Any) -> Array:

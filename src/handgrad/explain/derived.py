@@ -39,12 +39,12 @@ def _pushforward(derivation: Derivation, moving: list[Argument]) -> Iterator[Ele
     yield Matrices(tuple(_named(output.name, output.value) for output in outputs))
     off = max(_off(output.value, output.reference) for output in outputs)
     several = f"The rule has {len(outputs)} outputs. " if len(outputs) > 1 else ""
-    still = [argument.name for argument in derivation.arguments if argument.cotangent is None]
-    constant = f" {' and '.join(still)} can't move by a little, and stays." if still else ""
+    same = f"differs from it by at most {number(off, 2)}" if off else "gives the same numbers"
+    still = [text_name(argument.name) for argument in derivation.arguments if argument.cotangent is None]
+    fixed = f" Not differentiable, and fixed: {', '.join(still)}." if still else ""
     yield Paragraph(
-        f"{several}An independent formula differs from it by at most {number(off, 2)}. Now every argument moves "
-        f"in a random direction, its tangent, and the output moves along its own tangent: jax.jvp of that formula."
-        f"{constant}"
+        f"{several}An independent formula {same}. Now perturb every argument along a random tangent; the output's "
+        f"tangent is jax.jvp of that formula.{fixed}"
     )
     yield Matrices(
         tuple(_dotted(argument.name, argument.tangent) for argument in moving if argument.tangent is not None)

@@ -69,6 +69,7 @@ def number(value: float, digits: int = 5) -> str:
 def numbers(rows: np.ndarray) -> list[list[str]]:
     """The entries of a matrix with as many decimals each, five significant digits in the largest; zeros that all of
     them end in are left out. Where an entry would lose its digits, each has five of its own."""
+    rows = rows + 0  # no −0
     each = [[number(entry) for entry in row] for row in rows.tolist()]
     if rows.dtype.kind != "f" or not rows.size or not np.isfinite(rows).all():
         return each
