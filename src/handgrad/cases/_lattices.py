@@ -55,12 +55,17 @@ TRANSDUCER = [
 ]
 
 
+SEQUENCES = 20_000  # that a reference goes through one by one
+
+
 def crf_loss(
     Z: Array, W: Array, start: Array | None, end: Array | None, labels: Array, lengths: Array | None = None
 ) -> Array:
     """The scores of all sequences of tags, one by one; those that have another tag than 0 in padding don't count."""
     (batch, time, tags), dtype = Z.shape, jnp.result_type(*(a for a in (Z, W, start, end) if a is not None))
     Z, W = (a.astype(jnp.promote_types(dtype, jnp.float32)) for a in (Z, W))
+    if tags**time > SEQUENCES:
+        raise ValueError(f"{tags} tags at {time} steps are too many sequences to write out")
     every = jnp.asarray(list(itertools.product(range(tags), repeat=time)))
     ends = jnp.full(batch, time) if lengths is None else lengths
 

@@ -1,5 +1,6 @@
 """A function as a list of steps, run one by one in NumPy, with some of them changed."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -149,6 +150,12 @@ class Program(NamedTuple):
     def sites(self) -> int:
         """One more than the last site."""
         return self.steps[-1].site + 1 if self.steps else 0
+
+    @property
+    def nbytes(self) -> int:
+        """Of everything that it computes, all of which is kept."""
+        avals = [aval for step in self.steps for one in step.all() for aval in one.avals_out]
+        return sum(math.prod(aval.shape) * aval.dtype.itemsize for aval in avals)
 
     def backward(self) -> tuple[list[Step], list[Step]]:
         """(forward, backward): the steps that the Ys need, and those that only the cotangents need."""

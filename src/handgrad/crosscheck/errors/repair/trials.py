@@ -24,6 +24,7 @@ ROUNDING = 2.0**-20  # such a share is no more than rounding by an unstable form
 VANISHING = 2.0**-20  # of its terms: a gradient below that is nothing to compare with
 SCALES = (1.0, 0.25, 3.0)  # of fresh inputs
 LENGTHS = 12  # axes longer than this are cut
+MEMORY = 2**30  # bytes of all intermediates, of all draws: a trial of more isn't made
 
 
 class Trial(NamedTuple):
@@ -82,7 +83,7 @@ class Laboratory:
         self.shares = [0.0] * len(problem.wanted)
         given = self._trial(widened(leaves))
         if given is None:
-            raise ProblemError(f"{problem.name} can't be traced in float64")
+            raise ProblemError(f"{problem.name} can't be traced in float64, or is too large")
         self.sites = structure(given.program)
         self.shares = [_share(given.program)] * len(problem.wanted)
         # What passes in the dtype given is right, however it rounds: in float64 it may be no better. So is an error of
@@ -178,7 +179,7 @@ class Laboratory:
         return trial if trial is not None and trial.wrong({}) <= self.failing else None
 
     def _trial(self, leaves: Leaves) -> Trial | None:
-        """A trial at these inputs; None where the truth isn't finite or the program has other steps."""
+        """A trial at these inputs; None where the truth isn't finite, the program has other steps, or it is too large."""
         problem = self.problem
         outputs = jax.eval_shape(problem.primal, leaves)
         numbers = sum(np.size(x) for x in (*leaves, *outputs))
@@ -190,6 +191,8 @@ class Laboratory:
         if self.sites not in (None, structure(program)):
             return None
         reference = trace(pullback(problem.primal, problem.wanted), leaves, dYs[0])
+        if len(dYs) * (program.nbytes + reference.nbytes) > MEMORY:
+            return None
         runs = [reference.run(leaves, draw) for draw in dYs]
         truth = [[values[slot] for slot in reference.cotangents] for values in runs]
         if not all(np.isfinite(array).all() for draw in truth for array in draw):
