@@ -1,0 +1,72 @@
+"""The explanation as one self-contained page: matrices colored by sign and size, sliders, a quiz; no network.
+
+The template writes the first step, which is what a browser without JavaScript shows. The script (templates/*.js)
+writes the numbers of other steps into the same cells, by the rules of view.py.
+"""
+
+import base64
+import hashlib
+import re
+from importlib import resources
+from typing import Any
+
+from handgrad.explain.view import View, number
+
+SCRIPTS = ("matrices.js", "choosing.js", "quiz.js", "controls.js")
+TOKEN = re.compile(r"(?P<transposed>ᵀ)|(?P<subscript>(?<![A-Za-z]{2})_(?:\{[^}]*\}|\w+))|(?P<word>[A-Za-z]+)|.", re.S)
+
+
+def page(data: dict[str, Any]) -> str:
+    """The page as HTML.
+
+    Args:
+      data: what `handgrad explain` computed: `layers`, `loss`, one entry of `runs` for each learning rate. `"quiz": True`
+        opens the page with its results covered.
+
+    Raises:
+      ModuleNotFoundError: without the `report` extra.
+    """
+    try:
+        import jinja2
+    except ModuleNotFoundError as error:
+        if error.name != "jinja2":
+            raise
+        message = "explain: a page needs jinja2, which isn't installed: pip install 'handgrad[report]'"
+        raise ModuleNotFoundError(message, name=error.name) from None
+    from markupsafe import Markup  # which jinja2 requires
+
+    files = resources.files("handgrad.explain") / "templates"
+    script = "\n".join((files / name).read_text("utf-8") for name in SCRIPTS)
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("handgrad.explain", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["equation"] = equation
+    environment.filters["number"] = number
+    return environment.get_template("page.html.j2").render(
+        data=data,
+        view=View(data),
+        style=Markup((files / "page.css").read_text("utf-8")),
+        script=Markup(script),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )
+
+
+def equation(text: str) -> Any:
+    """An equation in unicode as HTML: letters in italics, words upright, `_b` lowered and ᵀ raised."""
+    from markupsafe import Markup, escape
+
+    def token(match: re.Match[str]) -> str:
+        if match["transposed"]:
+            return "<sup>⊤</sup>"
+        if match["subscript"]:
+            return f"<sub><i>{escape(match['subscript'][1:].strip('{}'))}</i></sub>"
+        word = match["word"]
+        if word and re.fullmatch(r"d?[A-Za-z]", word):
+            return f"<i>{word}</i>"
+        return str(escape(match[0]))
+
+    return Markup(TOKEN.sub(token, text))

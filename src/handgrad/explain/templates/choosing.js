@@ -1,0 +1,98 @@
+// Choosing an entry, by pointer, tap or keys. An entry of a gradient lights the columns that make it, and its sum is
+// written out below.
+
+const MOST_TERMS = 8;
+const sums = [...document.querySelectorAll(".gradient .sum")];
+for (const line of sums) line.textContent = `Choose an entry of ${line.closest(".gradient").dataset.name} to see the products that add up to it.`;
+
+function unlight() {
+  for (const cell of document.querySelectorAll("td.lit")) cell.classList.remove("lit");
+  state.lit = null;
+}
+
+/** The parts of a gradient: its path, how it is made, the matrices of A and Δ where they are shown. */
+function parts(block) {
+  const side = (name) => matrices.find((matrix) => block.querySelector(`[data-side="${name}"]`)?.contains(matrix.figure));
+  return { path: JSON.parse(block.dataset.path), kind: block.dataset.kind, A: side("A"), Delta: side("Delta") };
+}
+
+function light(cell) {
+  const { matrix, i, j } = places.get(cell);
+  if (!matrix.lights) return;
+  unlight();
+  state.lit = cell;
+  const block = cell.closest(".gradient");
+  const { kind, A, Delta } = parts(block);
+  const column = (side, k) => side?.cells.flatMap((row) => row[k] ?? []) ?? [];
+  const products = within(block).filter((other) => other.example !== undefined);
+  const lit = [cell, ...column(Delta, j), ...products.map((other) => other.cells[i][j])];
+  if (kind === "outer") lit.push(...column(A, i));
+  for (const each of lit) each.classList.add("lit");
+  block.querySelector(".sum").replaceChildren(...sentence(block, matrix, i, j));
+}
+
+/** "dW, row 1, column 2: 5.7 · (−363.5) + … = −2072", as nodes. */
+function sentence(block, matrix, i, j) {
+  const { path, kind, A, Delta } = parts(block);
+  const { A: left, Delta: right } = at(now(), path);
+  const sum = [" = ", strong(matrix.text(i, j))];
+  const place = `${matrix.name}, row ${i + 1}, column ${j + 1}: `;
+  const sides = kind === "outer" ? [left, right] : [right];
+  if (sides.some((side) => !side.data)) return [place, `the sum of ${right.shape[0]} products, of which the page shows a few,`, ...sum];
+
+  const factor = (side, name, r, k) => {
+    const shown = side.cells[r]?.[k] ? side.text(r, k) : number(at(now(), path)[name].data[r][k]);
+    const part = document.createElement("span");
+    part.className = name;
+    part.textContent = shown.startsWith("−") ? `(${shown})` : shown;
+    return part;
+  };
+  const terms = right.data.map((_, r) =>
+    kind === "outer" ? [factor(A, "A", r, i), " · ", factor(Delta, "Delta", r, j)] : [factor(Delta, "Delta", r, j)]);
+  const short = terms.length <= MOST_TERMS ? terms : [...terms.slice(0, MOST_TERMS - 2), ["⋯"], terms.at(-1)];
+  return [place, ...short.flatMap((term, k) => (k ? [" + ", ...term] : term)), ...sum];
+}
+
+function strong(text) {
+  const element = document.createElement("strong");
+  element.textContent = text;
+  return element;
+}
+
+const main = document.querySelector("main");
+const chosen = (event) => {
+  const cell = event.target.closest?.("td");
+  return cell && places.has(cell) ? cell : null;
+};
+
+main.addEventListener("pointerover", (event) => {
+  if (chosen(event)) light(chosen(event));
+});
+
+main.addEventListener("focusin", (event) => {
+  const cell = chosen(event);
+  if (!cell || cell.tabIndex < -1 || !cell.hasAttribute("tabindex")) return;
+  for (const other of places.get(cell).matrix.cells.flat()) other.tabIndex = other === cell ? 0 : -1;
+  light(cell);
+});
+
+main.addEventListener("click", (event) => {
+  const cell = chosen(event);
+  if (!cell || event.target.matches("input")) return;
+  if (cell.hasAttribute("tabindex")) cell.focus();
+  light(cell);
+  ask(cell);
+});
+
+main.addEventListener("keydown", (event) => {
+  const cell = chosen(event);
+  if (!cell || event.target !== cell) return;
+  const { matrix, i, j } = places.get(cell);
+  const last = matrix.cells[i].length - 1;
+  const to = { ArrowUp: [i - 1, j], ArrowDown: [i + 1, j], ArrowLeft: [i, j - 1], ArrowRight: [i, j + 1], Home: [i, 0], End: [i, last] }[event.key];
+  if (to) matrix.cells[to[0]]?.[to[1]]?.focus();
+  else if (event.key === "Enter" || event.key === " ") ask(cell);
+  else if (event.key === "Escape") unlight();
+  else return;
+  event.preventDefault();
+});
