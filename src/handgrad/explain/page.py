@@ -44,6 +44,7 @@ def page(data: dict[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
     environment.filters["equation"] = equation
     environment.filters["number"] = number
     return environment.get_template("page.html.j2").render(

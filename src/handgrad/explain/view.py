@@ -104,6 +104,14 @@ class View:
             return f"{layer + 1}.dX" if layer + 1 < len(self.data["layers"]) else ""
         return f"{layer}.{name}"
 
+    def is_narrow(self, layer: int | None) -> bool:
+        """Whether a layer's input, parameters and output, or those of the loss, fit side by side on a phone."""
+        step = self.at(("layers", -1 if layer is None else layer))
+        through = [*step["params"].values()] if layer is not None else [self.at(("target",))]
+        sides = [step["X"], step["Y"]] if layer is not None else [step["Y"]]
+        columns = [len(_rows(matrix)[0]) for matrix in sides]
+        return sum(columns) + max((len(_rows(matrix)[0]) for matrix in through), default=1) <= 3
+
     def backward(self, layer: int) -> tuple[list[dict[str, str]], dict[str, dict[str, str]]]:
         """The layer's backward equations: those of its cotangents in order, and that of each parameter by its name."""
         spec = self.data["layers"][layer]

@@ -10,10 +10,10 @@ function unlight() {
   state.lit = null;
 }
 
-/** The parts of a gradient: its path, how it is made, the matrices of A and Δ where they are shown. */
+/** How a gradient is made, and the matrices A and Δ that make it. */
 function parts(block) {
   const side = (name) => matrices.find((matrix) => block.querySelector(`[data-side="${name}"]`)?.contains(matrix.figure));
-  return { path: JSON.parse(block.dataset.path), kind: block.dataset.kind, A: side("A"), Delta: side("Delta") };
+  return { kind: block.dataset.kind, A: side("A"), Delta: side("Delta") };
 }
 
 function light(cell) {
@@ -33,24 +33,24 @@ function light(cell) {
 
 /** "dW, row 1, column 2: 5.7 · (−363.5) + … = −2072", as nodes. */
 function sentence(block, matrix, i, j) {
-  const { path, kind, A, Delta } = parts(block);
-  const { A: left, Delta: right } = at(now(), path);
-  const sum = [" = ", strong(matrix.text(i, j))];
-  const place = `${matrix.name}, row ${i + 1}, column ${j + 1}: `;
-  const sides = kind === "outer" ? [left, right] : [right];
-  if (sides.some((side) => !side.data)) return [place, `the sum of ${right.shape[0]} products, of which the page shows a few,`, ...sum];
+  const { kind, A, Delta } = parts(block);
+  const sides = kind === "outer" ? [[A, "A", i], [Delta, "Delta", j]] : [[Delta, "Delta", j]];
+  const term = (r) => sides.flatMap(([side, name, k], n) => [n ? " · " : "", factor(side.text(r, k), name)]);
+  const count = at(now(), Delta.path).shape[0];
+  // Of large matrices the page has a corner only, which may lack the column.
+  const shown = Math.min(...sides.map(([side, , k]) => (side.cells[0][k] ? side.cells.length : 0)));
+  const all = Array.from({ length: shown }, (_, r) => term(r));
+  const some = all.length <= MOST_TERMS ? all : [...all.slice(0, MOST_TERMS - 2), ["⋯"], all.at(-1)];
+  if (shown < count) some.push([`⋯ (${count} products)`]);
+  const sum = some.flatMap((one, k) => (k ? [" + ", ...one] : one));
+  return [`${matrix.name}, row ${i + 1}, column ${j + 1}: `, ...sum, " = ", strong(matrix.text(i, j))];
+}
 
-  const factor = (side, name, r, k) => {
-    const shown = side.cells[r]?.[k] ? side.text(r, k) : number(at(now(), path)[name].data[r][k]);
-    const part = document.createElement("span");
-    part.className = name;
-    part.textContent = shown.startsWith("−") ? `(${shown})` : shown;
-    return part;
-  };
-  const terms = right.data.map((_, r) =>
-    kind === "outer" ? [factor(A, "A", r, i), " · ", factor(Delta, "Delta", r, j)] : [factor(Delta, "Delta", r, j)]);
-  const short = terms.length <= MOST_TERMS ? terms : [...terms.slice(0, MOST_TERMS - 2), ["⋯"], terms.at(-1)];
-  return [place, ...short.flatMap((term, k) => (k ? [" + ", ...term] : term)), ...sum];
+function factor(text, name) {
+  const part = document.createElement("span");
+  part.className = name;
+  part.textContent = text.startsWith("−") ? `(${text})` : text;
+  return part;
 }
 
 function strong(text) {
@@ -71,7 +71,7 @@ main.addEventListener("pointerover", (event) => {
 
 main.addEventListener("focusin", (event) => {
   const cell = chosen(event);
-  if (!cell || cell.tabIndex < -1 || !cell.hasAttribute("tabindex")) return;
+  if (!cell?.hasAttribute("tabindex")) return;
   for (const other of places.get(cell).matrix.cells.flat()) other.tabIndex = other === cell ? 0 : -1;
   light(cell);
 });

@@ -26,6 +26,7 @@ def gradient(value, A, Delta):
     return {"value": matrix(value), "A": None if A is None else matrix(A), "Delta": matrix(Delta), **checked}
 
 
+@np.errstate(all="ignore")
 def run(X, target, weights, activation, bias, rate, steps):
     """Gradient descent at one learning rate, as the page reads it."""
     weights = [(W.copy(), b.copy()) for W, b in weights]

@@ -1,0 +1,225 @@
+"""The page as its readers use it: pointer, touch, keys, sliders, the quiz."""
+
+import shutil
+
+import page_data
+import pytest
+
+from handgrad.explain.page import page as write
+from handgrad.explain.view import number
+
+playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
+CHROMIUM = shutil.which("chromium")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="needs the program chromium"),
+    pytest.mark.xdist_group("chromium"),
+]
+NETWORK = page_data.network()
+PAGES = {
+    "question": page_data.question(),
+    "chain": page_data.chain(),
+    "network": NETWORK,
+    "quiz": {**NETWORK, "quiz": True},
+    "large": page_data.network((40, 30, 10), batch=16, steps=3, rates=(0.1,)),
+}
+FIGURES = """() => [...document.querySelectorAll('figure.matrix')].map((figure) => ({
+  path: JSON.parse(figure.dataset.path), example: figure.dataset.example ?? null,
+  rows: [...figure.querySelectorAll('tr')].map((tr) => [...tr.querySelectorAll('td')].map((td) => td.textContent)),
+  colors: [...figure.querySelectorAll('td')].map((td) => [td.className, td.style.getPropertyValue('--size')]),
+}))"""
+LIT = "figures => figures.flatMap((figure) => [...figure.querySelectorAll('td.lit')].map((td) => td.textContent))"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder of the pages."""
+    folder = tmp_path_factory.mktemp("pages")
+    for name, data in PAGES.items():
+        (folder / f"{name}.html").write_text(write(data), "utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(browser, folder):
+    """Opens a page; at the end, nothing may have been written to the console or requested but the file."""
+    said, contexts = [], []
+
+    def visit(name, width=1280, scheme="light", **options):
+        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("request", lambda request: said.append(request.url) if not request.url.startswith("file:") else None)
+        page.goto((folder / f"{name}.html").as_uri())
+        return page
+
+    yield visit
+    for context in contexts:
+        context.close()
+    assert said == []
+
+
+def expected(step, path):
+    for key in path:
+        step = step[key]
+    rows = [[entry] for entry in step] if isinstance(step, list) else step.get("data") or step["summary"]["corner"]
+    return [[number(entry) for entry in row] for row in rows]
+
+
+def check_numbers(page, step):
+    for figure in page.evaluate(FIGURES):
+        if figure["example"] is None:
+            whole = expected(step, figure["path"])
+            shown = whole[:8] if figure["path"] == ["losses"] else whole
+            assert [row for row in figure["rows"] if row] == shown, figure["path"]
+
+
+@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("width", [1280, 360])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_page_fits_and_reads_well(visit, name, width, scheme):
+    Axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python").Axe
+    page = visit(name, width, scheme)
+    page.locator("figure[data-lights] td").first.hover()
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    assert page.evaluate("document.body.scrollWidth") <= width
+    found = Axe().run(page).response["violations"]
+    assert [(one["id"], one["nodes"][0]["html"]) for one in found] == []
+
+
+def test_the_script_writes_what_the_template_wrote(visit):
+    with_script, without = visit("network"), visit("network", java_script_enabled=False)
+    assert without.locator("noscript").is_visible()
+    assert without.locator(".controls").is_hidden()
+    assert without.locator("#layer-0").get_by_text("−0.7435").first.is_visible()
+    # A page without scripts can't be asked, but its source can be loaded into one that runs them, the script left out.
+    blank = visit("network")
+    blank.evaluate("html => { document.body.innerHTML = new DOMParser().parseFromString(html, 'text/html').body.innerHTML }", without.content())
+    assert blank.evaluate(FIGURES) == with_script.evaluate(FIGURES)
+
+
+def test_lit_entries_multiply_to_the_shown_value(visit):
+    page = visit("network")
+    for at in (0, 2):
+        gradient = NETWORK["runs"][0]["steps"][0]["layers"][at]["grads"]["W"]
+        value, A, Delta = (gradient[name]["data"] for name in ("value", "A", "Delta"))
+        block = page.locator(f"#layer-{at} .gradient").first
+        for i, row in enumerate(value):
+            for j, entry in enumerate(row):
+                block.locator("figure[data-lights] tr").nth(i).locator("td").nth(j).hover()
+                left = block.locator("[data-side=A]").evaluate_all(LIT)
+                right = block.locator("[data-side=Delta]").evaluate_all(LIT)
+                assert left == [number(a[i]) for a in A]
+                assert right == [number(d[j]) for d in Delta]
+                assert sum(a[i] * d[j] for a, d in zip(A, Delta, strict=True)) == pytest.approx(entry, rel=1e-12)
+                assert block.locator("figure[data-lights] td.lit").all_text_contents() == [number(entry)]
+                pairs = [[f"({x})" if x[0] == "−" else x for x in pair] for pair in zip(left, right, strict=True)]
+                said = f"dW, row {i + 1}, column {j + 1}: {' + '.join(' · '.join(pair) for pair in pairs)} = {number(entry)}"
+                assert block.locator(".sum[aria-live=polite]").text_content() == said
+
+
+def test_a_bias_adds_up_a_column_and_a_large_matrix_says_how_many(visit):
+    page = visit("network")
+    block = page.locator("#layer-0 .gradient").nth(1)
+    block.locator("figure[data-lights] td").nth(1).hover()
+    assert block.locator("[data-side=Delta] td.lit").count() == 3
+    assert block.locator(".sum").text_content().startswith("db, row 1, column 2: ")
+    large = visit("large")
+    large.locator("figure[data-lights] td").nth(1).hover()
+    assert "⋯ (16 products) = " in large.locator(".sum").first.text_content()
+
+
+def test_tap_lights_on_a_phone(visit):
+    page = visit("network", 360, has_touch=True, is_mobile=True)
+    page.locator("figure[data-lights] td").nth(5).tap()
+    assert page.locator(".sum").first.text_content().startswith("dW, row 2, column 2: ")
+
+
+def test_keys_reach_every_entry(visit):
+    page = visit("network")
+    grid = page.locator("figure[data-lights] table[role=grid]").first
+    assert grid.locator("td[tabindex='0']").count() == 1
+    page.locator("#quiz").focus()
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.closest('.matrix').dataset.path").startswith('["layers", 0, "grads", "W"')
+    line = page.locator(".sum").first
+    for key, place in (
+        ("ArrowRight", "row 1, column 2"),
+        ("ArrowDown", "row 2, column 2"),
+        ("End", "row 2, column 4"),
+        ("ArrowRight", "row 2, column 4"),
+        ("Home", "row 2, column 1"),
+        ("ArrowUp", "row 1, column 1"),
+    ):
+        page.keyboard.press(key)
+        assert line.text_content().startswith(f"dW, {place}: ")
+    assert grid.locator("td[tabindex='0']").count() == 1
+    page.keyboard.press("Escape")
+    assert page.locator("td.lit").count() == 0
+
+
+@pytest.mark.parametrize("name", ["question", "network", "large"])
+def test_sliders_show_the_numbers_of_every_step(visit, name):
+    page, data = visit(name), PAGES[name]
+    step, rate = page.get_by_role("slider", name="Training step"), page.get_by_role("slider", name="Learning rate")
+    check_numbers(page, data["runs"][data["rate"]]["steps"][0])
+    step.focus()
+    page.keyboard.press("ArrowRight")
+    check_numbers(page, data["runs"][data["rate"]]["steps"][1])
+    page.keyboard.press("End")
+    for k, run in enumerate(data["runs"]):
+        if len(data["runs"]) > 1:
+            rate.focus()
+            page.keyboard.press("ArrowRight" if k else "Home")
+        check_numbers(page, run["steps"][-1])
+        fate = "diverges" if run["diverged"] else "stable"
+        assert page.locator("#rate-text").text_content() == f"{number(run['rate'])}, {fate}"
+        shown = f"{len(run['steps'])} of {len(run['steps'])}, loss {number(run['steps'][-1]['loss'])}"
+        assert page.locator("#step-text").text_content() == shown
+        assert page.locator(".rate").first.text_content() == number(run["rate"])
+        assert page.locator("#curve polyline").count() == len(data["runs"])
+
+
+def test_the_quiz_covers_results_until_they_are_answered(visit):
+    page = visit("quiz")
+    step = NETWORK["runs"][0]["steps"][0]
+    result = page.locator("figure[data-answer]")
+    assert set(result.locator("td").all_text_contents()) == {"?"}
+    Y, next_X = page.locator("#layer-0 figure[data-answer]").first, page.locator("#layer-1 figure").first
+    assert set(next_X.locator("td").all_text_contents()) == {"?"}  # the same numbers stay covered where they repeat
+    score = page.locator("#score[role=status]")
+
+    entry = step["layers"][0]["Y"]["data"][0][0]
+    Y.locator("td").first.click()
+    page.keyboard.type(f"{entry * 1.02:.4g}")
+    page.keyboard.press("Enter")
+    assert score.text_content().startswith("Wrong: Y, row 1, column 1")
+    assert Y.locator("td.wrong").text_content() == "?"
+    page.keyboard.press("Enter")  # the cell still has the focus
+    page.keyboard.type(f"{entry:.3g}".replace("-", "−"))
+    page.keyboard.press("Enter")
+    assert score.text_content().startswith(f"Right: Y, row 1, column 1 is {number(entry)}. 1 of ")
+    assert Y.locator("td.right").text_content() == number(entry)
+    assert next_X.locator("td").first.text_content() == number(entry)
+
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    page.keyboard.type("many")
+    page.keyboard.press("Enter")
+    assert "isn’t a number" in score.text_content()
+    page.get_by_role("button", name="Show all").click()
+    check_numbers(page, step)
+    page.locator("#quiz").uncheck()
+    check_numbers(page, step)
+    page.locator("#quiz").check()
+    assert set(result.locator("td").all_text_contents()) == {"?"}
