@@ -77,6 +77,9 @@ def test_numbers_have_four_significant_digits(value, text):
 def test_an_equation_is_html():
     assert equation("dW = Xᵀ Δ") == "<i>dW</i> = <i>X</i><sup>⊤</sup> Δ"
     assert equation("C_b = max(0, Y)") == "<i>C</i><sub><i>b</i></sub> = max(0, <i>Y</i>)"
+    assert equation("dtable = Σ_t e_t dy_tᵀ").endswith(" <i>dy</i><sub><i>t</i></sub><sup>⊤</sup>")
+    assert equation("dgamma = sq_norms") == "<i>d</i>γ = sq_norms"
+    assert equation("Σ_j (e^Y)_bj").startswith("Σ<sub><i>j</i></sub> (<i>e</i><sup>Y</sup>)<sub><i>bj</i></sub>")
     assert equation("[Y > 0] <b>") == "[<i>Y</i> &gt; 0] &lt;<i>b</i>&gt;"
 
 

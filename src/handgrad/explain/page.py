@@ -13,7 +13,10 @@ from typing import Any
 from handgrad.explain.view import View, number
 
 SCRIPTS = ("matrices.js", "choosing.js", "quiz.js", "controls.js")
-TOKEN = re.compile(r"(?P<transposed>ᵀ)|(?P<subscript>(?<![A-Za-z]{2})_(?:\{[^}]*\}|\w+))|(?P<word>[A-Za-z]+)|.", re.S)
+GREEK = {"alpha": "α", "beta": "β", "gamma": "γ", "delta": "δ", "kappa": "κ", "lambda": "λ", "sigma": "σ"}
+SYMBOL = re.compile(r"d?[A-Za-z][\u0300-\u036f]?")
+RAISED = r"\^(?:\{(?P<group>[^}]*)\}|(?P<one>[A-Za-z0-9]))"
+TOKEN = re.compile(rf"(?P<word>[A-Za-z]+[\u0300-\u036f]?)|_(?P<lowered>[a-z0-9]{{1,2}})(?![A-Za-z0-9])|{RAISED}|.", re.S)
 
 
 def page(data: dict[str, Any]) -> str:
@@ -61,13 +64,15 @@ def equation(text: str) -> Any:
     from markupsafe import Markup, escape
 
     def token(match: re.Match[str]) -> str:
-        if match["transposed"]:
-            return "<sup>⊤</sup>"
-        if match["subscript"]:
-            return f"<sub><i>{escape(match['subscript'][1:].strip('{}'))}</i></sub>"
-        word = match["word"]
-        if word and re.fullmatch(r"d?[A-Za-z]", word):
-            return f"<i>{word}</i>"
-        return str(escape(match[0]))
+        word, lowered, raised = match["word"], match["lowered"], match["group"] or match["one"]
+        if match[0] == "ᵀ" or raised:
+            return f"<sup>{escape(raised or '⊤')}</sup>"
+        if lowered:
+            return f"<sub><i>{lowered}</i></sub>"
+        if not word:
+            return str(escape(match[0]))
+        if word[0] == "d" and word[1:] in GREEK:
+            return f"<i>d</i>{GREEK[word[1:]]}"
+        return GREEK.get(word) or (f"<i>{word}</i>" if SYMBOL.fullmatch(word) else word)
 
     return Markup(TOKEN.sub(token, text))

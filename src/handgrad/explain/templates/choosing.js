@@ -3,7 +3,10 @@
 
 const MOST_TERMS = 8;
 const sums = [...document.querySelectorAll(".gradient .sum")];
-for (const line of sums) line.textContent = `Choose an entry of ${line.closest(".gradient").dataset.name} to see the products that add up to it.`;
+for (const line of sums) {
+  const { name } = within(line.closest(".gradient")).find((matrix) => matrix.lights);
+  line.textContent = `Choose an entry of ${name} to see what adds up to it.`;
+}
 
 function unlight() {
   for (const cell of document.querySelectorAll("td.lit")) cell.classList.remove("lit");
