@@ -1,5 +1,7 @@
 """Data of a page, made with NumPy: linear layers, tanh between them, squared error, gradient descent."""
 
+from itertools import pairwise
+
 import numpy as np
 
 LARGEST = 64
@@ -93,24 +95,26 @@ def data(X, target, weights, rates, steps, activation=True, bias=True, title="",
 def question(steps=20, rates=(0.003, 0.007, 0.0153894, 0.02, 0.035)):
     one = [(np.array([[-23.1]]), np.zeros(1))]
     title = "One weight, in matrices"
-    intro = "A single weight learns to turn 5.7 into 50.1. Every matrix is 1 × 1, and every equation is that of a large network."
+    intro = "A single weight learns to turn 5.7 into 50.1. Every matrix is 1 × 1."
     here = {"activation": False, "bias": False, "title": title, "intro": intro, "rate": min(1, len(rates) - 1)}
     return data(np.array([[5.7]]), np.array([[50.1]]), one, rates, steps, **here)
 
 
 def chain(steps=20):
     two = [(np.array([[0.8]]), np.zeros(1)), (np.array([[-0.6]]), np.zeros(1))]
-    here = {"activation": False, "bias": False, "title": "Two weights in a chain", "intro": "Two layers of one weight each."}
+    here = {
+        "activation": False,
+        "bias": False,
+        "title": "Two weights in a chain",
+        "intro": "Two layers of one weight each.",
+    }
     return data(np.array([[1.5]]), np.array([[2.0]]), two, (0.02, 0.05, 0.2), steps, rate=1, **here)
 
 
 def network(sizes=(3, 4, 2), batch=3, steps=12, rates=(0.05, 0.2, 0.8), title=None, **options):
     """A network of these sizes with tanh, drawn at random."""
     rng = np.random.default_rng(0)
-    weights = [
-        (rng.standard_normal((n, m)) / np.sqrt(n), 0.1 * rng.standard_normal(m))
-        for n, m in zip(sizes[:-1], sizes[1:], strict=True)
-    ]
+    weights = [(rng.standard_normal((n, m)) / np.sqrt(n), 0.1 * rng.standard_normal(m)) for n, m in pairwise(sizes)]
     X, target = rng.standard_normal((batch, sizes[0])), rng.standard_normal((batch, sizes[-1]))
     title = title or f"A network of sizes {', '.join(map(str, sizes))}, with {batch} examples"
     intro = "Each row of X is an example. The forward pass runs down the page, the backward pass up."

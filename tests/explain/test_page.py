@@ -124,7 +124,13 @@ def test_of_many_examples_a_few_outer_products_are_shown():
     data = page_data.network((2, 2), batch=20)
     path = ("layers", 0, "grads", "W", "value")
     assert View(data).examples(path) == [0, 1, 2, None, 19]
-    assert [example for at, example, _ in Figures(page(data)).figures if at == list(path)] == [None, "0", "1", "2", "19"]
+    assert [example for at, example, _ in Figures(page(data)).figures if at == list(path)] == [
+        None,
+        "0",
+        "1",
+        "2",
+        "19",
+    ]
 
 
 def test_large_matrices_are_summarized():

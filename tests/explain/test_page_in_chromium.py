@@ -104,7 +104,10 @@ def test_the_script_writes_what_the_template_wrote(visit):
     assert without.locator("#layer-0").get_by_text("−0.7435").first.is_visible()
     # A page without scripts can't be asked, but its source can be loaded into one that runs them, the script left out.
     blank = visit("network")
-    blank.evaluate("html => { document.body.innerHTML = new DOMParser().parseFromString(html, 'text/html').body.innerHTML }", without.content())
+    blank.evaluate(
+        "html => { document.body.innerHTML = new DOMParser().parseFromString(html, 'text/html').body.innerHTML }",
+        without.content(),
+    )
     assert blank.evaluate(FIGURES) == with_script.evaluate(FIGURES)
 
 
@@ -124,7 +127,8 @@ def test_lit_entries_multiply_to_the_shown_value(visit):
                 assert sum(a[i] * d[j] for a, d in zip(A, Delta, strict=True)) == pytest.approx(entry, rel=1e-12)
                 assert block.locator("figure[data-lights] td.lit").all_text_contents() == [number(entry)]
                 pairs = [[f"({x})" if x[0] == "−" else x for x in pair] for pair in zip(left, right, strict=True)]
-                said = f"dW, row {i + 1}, column {j + 1}: {' + '.join(' · '.join(pair) for pair in pairs)} = {number(entry)}"
+                total = " + ".join(" · ".join(pair) for pair in pairs)
+                said = f"dW, row {i + 1}, column {j + 1}: {total} = {number(entry)}"
                 assert block.locator(".sum[aria-live=polite]").text_content() == said
 
 
@@ -151,7 +155,9 @@ def test_keys_reach_every_entry(visit):
     assert grid.locator("td[tabindex='0']").count() == 1
     page.locator("#quiz").focus()
     page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.closest('.matrix').dataset.path").startswith('["layers", 0, "grads", "W"')
+    assert page.evaluate("document.activeElement.closest('.matrix').dataset.path").startswith(
+        '["layers", 0, "grads", "W"'
+    )
     line = page.locator(".sum").first
     for key, place in (
         ("ArrowRight", "row 1, column 2"),

@@ -16,15 +16,17 @@ SCRIPTS = ("matrices.js", "choosing.js", "quiz.js", "controls.js")
 GREEK = {"alpha": "α", "beta": "β", "gamma": "γ", "delta": "δ", "kappa": "κ", "lambda": "λ", "sigma": "σ"}
 SYMBOL = re.compile(r"d?[A-Za-z][\u0300-\u036f]?")
 RAISED = r"\^(?:\{(?P<group>[^}]*)\}|(?P<one>[A-Za-z0-9]))"
-TOKEN = re.compile(rf"(?P<word>[A-Za-z]+[\u0300-\u036f]?)|_(?P<lowered>[a-z0-9]{{1,2}})(?![A-Za-z0-9])|{RAISED}|.", re.S)
+TOKEN = re.compile(
+    rf"(?P<word>[A-Za-z]+[\u0300-\u036f]?)|_(?P<lowered>[a-z0-9]{{1,2}})(?![A-Za-z0-9])|{RAISED}|.", re.S
+)
 
 
 def page(data: dict[str, Any]) -> str:
     """The page as HTML.
 
     Args:
-      data: what `handgrad explain` computed: `layers`, `loss`, one entry of `runs` for each learning rate. `"quiz": True`
-        opens the page with its results covered.
+      data: what `handgrad explain` computed: `layers`, `loss`, one entry of `runs` for each learning rate. With
+        `"quiz": True` the page opens with its results covered.
 
     Raises:
       ModuleNotFoundError: without the `report` extra.

@@ -97,7 +97,7 @@ class View:
         return self.at(path) == self.at(other)
 
     def key(self, layer: int, name: str) -> str:
-        """The covered result of the quiz that the layer's `name` repeats: the X of a layer is the Y of the one before."""
+        """The result, covered in the quiz, that the layer's `name` repeats: a layer's X is the Y of the one before."""
         if name == "X":
             return f"{layer - 1}.Y" if layer else ""
         if name == "dY":
