@@ -9,7 +9,7 @@ function refresh() {
   }
   for (const item of document.querySelectorAll("[data-needs]")) {
     const needed = at(now(), JSON.parse(item.dataset.needs));
-    item.hidden = needed === null;
+    item.hidden = (needed === null) !== ("elsewhere" in item.dataset);
     if (needed?.index) {
       const [i, j] = needed.index;
       item.querySelector(".place").textContent = `row ${i + 1}, column ${j + 1}`;
@@ -54,8 +54,8 @@ function draw() {
   const start = losses(run())[0];
   // Eight decades are enough: below lies the rounding of a loss of zero.
   const scaled = (loss) => (isPositive && start > 0 ? Math.log10(Math.max(loss, 1e-8 * start)) : loss);
-  const calm = data.runs.filter((one) => !one.diverged);
-  const range = (calm.length ? calm : [run()]).flatMap(losses).map(scaled).filter(Number.isFinite);
+  // A run that diverges is drawn to its end only where it is the chosen one.
+  const range = data.runs.filter((one) => one === run() || !one.diverged).flatMap(losses).map(scaled).filter(Number.isFinite);
   const [low, high] = [Math.min(...range), Math.max(...range)];
   const longest = Math.max(2, ...data.runs.map((one) => one.steps.length));
   const x = (step) => margin + ((width - 2 * margin) * step) / (longest - 1);
