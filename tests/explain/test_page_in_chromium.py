@@ -8,11 +8,11 @@ import pytest
 from handgrad.explain.page import page as write
 from handgrad.explain.view import number
 
-playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
-CHROMIUM = shutil.which("chromium")
+playwright = pytest.importorskip("playwright.sync_api", reason="without the extra browser, no page is opened")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="needs the program chromium"),
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium here"),
     pytest.mark.xdist_group("chromium"),
 ]
 NETWORK = page_data.network()
@@ -88,7 +88,7 @@ def check_numbers(page, step):
 @pytest.mark.parametrize("width", [1280, 360])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_page_fits_and_reads_well(visit, name, width, scheme):
-    Axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python").Axe
+    Axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="without the extra browser").Axe
     page = visit(name, width, scheme)
     page.locator("figure[data-lights] td").first.hover()
     assert page.evaluate("document.documentElement.scrollWidth") == width
