@@ -20,14 +20,17 @@ import handgrad as hg
 
 FAMILIES = (*hg.cases.FAMILIES,)
 ROOMS = {
-    "training": "Steps, epochs, checkpoints, meshes",
-    "folds": "What factors know beyond the gradient",
-    "factors": "Gradients not yet multiplied",
-    "models": "Whole networks and their published weights",
-    "crosscheck": "The checker",
-    "conformance": "The checks of another library's operations",
-    "cases": "The table of rules, inputs and references",
+    "rules": "every operation, with its forward and its backward pass",
+    "layers": "parameters around rules, losses, and how layers compose",
+    "training": "steps, epochs, checkpoints, meshes",
+    "folds": "per-example norms, clipping, variance, curvature: what factors know beyond the gradient",
+    "factors": "gradients not yet multiplied out",
+    "models": "whole networks, and their published weights",
+    "crosscheck": "the checker, its report and its settings",
+    "conformance": "the checks of another library's operations",
+    "cases": "the table of rules, inputs and independent references",
 }
+BY_FAMILY = ("rules", "layers")
 STORY = ("objective", "value_and_grad", "grad", "value_and_factors", "materialize", "custom_vjp", "custom_vjp_rule")
 MEMBERS = [":members:", ":inherited-members: tuple, Exception, str"]
 
@@ -79,7 +82,7 @@ def rule_entry(full: str, rule: Any) -> list[str]:
         output = get_args(output)[0]
     shown = stringify_signature(signature.replace(return_annotation=output), unqualified_typehints=True)
     shown = docstrings.plain(shown)
-    summary = docstrings.rst(inspect.getdoc(rule.forward).splitlines()[:1])[0]
+    summary = docstrings.of(rule.forward)[0]
     name = full.rpartition(".")[2]
     passes = f"A rule: :py:obj:`{name}_forward`, :py:obj:`{name}_backward`."
     return [f".. py:function:: {name}{shown}", "", f"   {summary}", "", f"   {passes}", ""]
@@ -115,7 +118,7 @@ def family_page(room: str, family: str) -> list[str]:
     lines += [f".. py:currentmodule:: handgrad.{room}", ""]
     for stem, module in stems(room, family):
         lines += [f".. _api-{room}-{family}-{stem}:", "", *heading(stem.replace("_", " "), "-")]
-        lines += [*docstrings.rst(inspect.getdoc(module).splitlines()), ""]
+        lines += [*docstrings.of(module), ""]
         links = []
         if (sources.REPOSITORY / f"docs/derivations/{family}/{stem}.md").exists():
             links.append(f":doc:`Derivation </derivations/{family}/{stem}>`")
@@ -132,7 +135,7 @@ def room_page(room: str) -> list[str]:
     """Every name of a room: a table, then an entry for each."""
     module = importlib.import_module(f"handgrad.{room}")
     names = names_of(module)
-    lines = [f".. _api-{room}:", "", *heading(f"hg.{room}", "="), *docstrings.rst(inspect.getdoc(module).splitlines())]
+    lines = [f".. _api-{room}:", "", *heading(f"hg.{room}", "="), *docstrings.of(module)]
     lines += ["", *table(room, names)]
     for name in names:
         lines += entry(room, name)
@@ -145,10 +148,13 @@ def index_page() -> list[str]:
     lines += [
         "``import handgrad as hg``. What most programs need is at the top level, and every name is in one room.",
         "",
-        ".. toctree::",
-        "   :maxdepth: 1",
+        *(f"- :doc:`hg.{room} <{room}>`: {what}" for room, what in ROOMS.items()),
+        "- :doc:`The pytest plugin <pytest_plugin>`: the fixture ``gradcheck``",
         "",
-        *(f"   hg.{room} <{room}>" for room in ("rules", "layers", *ROOMS)),
+        ".. toctree::",
+        "   :hidden:",
+        "",
+        *(f"   hg.{room} <{room}>" for room in ROOMS),
         "   The pytest plugin <pytest_plugin>",
         "",
         *heading("The story on one page", "-"),
@@ -166,7 +172,7 @@ def index_page() -> list[str]:
 
 def families_page(room: str, sentence: str) -> list[str]:
     title = heading(f"hg.{room}", "=")
-    intro = docstrings.rst(inspect.getdoc(importlib.import_module(f"handgrad.{room}")).splitlines())
+    intro = docstrings.of(importlib.import_module(f"handgrad.{room}"))
     pages = [
         f"   {family.replace('_', ' ').capitalize()} <{room}/{family}>"
         for family in FAMILIES
@@ -177,15 +183,15 @@ def families_page(room: str, sentence: str) -> list[str]:
 
 def pages() -> dict[str, list[str]]:
     """Path below docs/api, without its ending -> lines."""
-    found = {"index": index_page(), **{room: room_page(room) for room in ROOMS}}
+    found = {"index": index_page(), **{room: room_page(room) for room in ROOMS if room not in BY_FAMILY}}
     found["rules"] = families_page("rules", "A rule is called as ``hg.rules.<name>``.")
     found["layers"] = families_page("layers", "Most layers and losses are at the top level too: ``hg.<name>``.")
-    for room in ("rules", "layers"):
+    for room in BY_FAMILY:
         for family in FAMILIES:
             if any(stems(room, family)):
                 found[f"{room}/{family}"] = family_page(room, family)
     plugin = importlib.import_module("handgrad_pytest")
-    found["pytest_plugin"] = [*heading("The pytest plugin", "="), *docstrings.rst(inspect.getdoc(plugin).splitlines())]
+    found["pytest_plugin"] = [*heading("The pytest plugin", "="), *docstrings.of(plugin)]
     found["pytest_plugin"] += [
         "",
         "How to use it: :doc:`/pytest`.",

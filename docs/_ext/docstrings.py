@@ -4,6 +4,7 @@ A formula is indented, between blank lines, and becomes a literal block. In pros
 is known, `docs/page.md` a link to the page, and every sign that reStructuredText would read as markup is escaped.
 """
 
+import inspect
 import re
 
 from sphinx.application import Sphinx
@@ -35,6 +36,11 @@ def rst(lines: list[str]) -> list[str]:
     return out
 
 
+def of(found: object) -> list[str]:
+    """An object's docstring as reStructuredText."""
+    return rst((inspect.getdoc(found) or "").splitlines())
+
+
 def in_prose(line: str) -> str:
     """A line with its names and pages as links, and the rest of it as it reads."""
     pieces = line.split("`")
@@ -64,6 +70,8 @@ def _escaped(prose: str) -> str:
 
 def process(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
     lines[:] = rst(lines)
+    if what == "property":  # whose first line napoleon would take apart at a colon
+        lines.insert(0, "")
 
 
 def plain(annotation: str) -> str:

@@ -46,6 +46,17 @@ def _inside(node: nodes.Node, kinds: Any) -> bool:
     return node.parent is not None and (isinstance(node.parent, kinds) or _inside(node.parent, kinds))
 
 
+class DashesOfFields(SphinxTransform):
+    """The hyphens that Sphinx writes between a parameter and its description, as the dash that they stand for."""
+
+    default_priority = 400
+
+    def apply(self, **kwargs: Any) -> None:
+        for text in list(self.document.findall(nodes.Text)):
+            if text == " -- ":
+                text.parent.replace(text, nodes.Text(" – "))
+
+
 class ExactPython(PythonDomain):
     """Python's names as they are written: never any method of that name, wherever it may be."""
 
@@ -57,7 +68,7 @@ def to_entry(app: Sphinx, env: BuildEnvironment, node: addnodes.pending_xref, ch
     """A name of the package by any of its paths: `hg.linear`, `handgrad.layers.linear`, `Layer`."""
     if node.get("refdomain") != "py":
         return None
-    target, domain = node["reftarget"], env.get_domain("py")
+    target, domain = node["reftarget"], env.domains.python_domain
     name = target.split(".")[-1]
     for entry in [f"handgrad.{name}", *(f"handgrad.{room}.{name}" for room in ROOMS)]:
         if entry in domain.objects and ("." not in target or _same(entry, target)):
@@ -86,7 +97,9 @@ class FiguresInThePage(SphinxPostTransform):
             path = Path(self.app.srcdir) / uri
             if not path.exists():  # of which Sphinx has warned
                 continue
-            node.replace_self(nodes.raw("", figure(path, node.get("alt", "")), format="html"))
+            drawing = nodes.raw("", figure(path, node.get("alt", "")), format="html")
+            alone = isinstance(node.parent, nodes.paragraph) and len(node.parent) == 1  # no drawing is in a paragraph
+            (node.parent if alone else node).replace_self(drawing)
 
 
 def figure(path: Path, alt: str) -> str:
@@ -121,6 +134,7 @@ def page_context(app: Sphinx, name: str, template: str, context: dict[str, Any],
 def setup(app: Sphinx) -> dict[str, bool]:
     app.add_domain(ExactPython, override=True)
     app.add_transform(NamesToLinks)
+    app.add_transform(DashesOfFields)
     app.add_post_transform(FiguresInThePage)
     app.connect("html-page-context", page_context, priority=900)  # after the theme's
     app.connect("missing-reference", to_entry, priority=400)  # before intersphinx
