@@ -1,6 +1,6 @@
 """Every page of the site in a browser: wide and narrow, light and dark.
 
-The site is the folder in HANDGRAD_SITE or, without it, built here. Needs the extras `docs` and `browser`, and a chromium.
+The site is the folder in HANDGRAD_SITE or, without it, built here. Needs the extras `docs` and `browser`, and chromium.
 """
 
 import os
