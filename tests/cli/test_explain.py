@@ -122,8 +122,9 @@ RETURNS = "must return (model, params, x, target), or with a loss as the fifth, 
         (("--sizes", "3,2", "--learning-rate", 0), "learning_rate must be a positive number, got 0.0"),
         (("--learning-rate", "nan"), "learning_rate must be a positive number, got nan"),
         (
-            ("--sizes", "784,500,10"),
-            "sizes and batch must give at most 100,000 numbers in a step, got 400,098 for sizes 784,500,10 and batch 2",
+            ("--sizes", "999,1000,1"),
+            "sizes and batch must give at most 1,000,000 numbers in a step, got 1,005,001 for sizes 999,1000,1 and "
+            "batch 2",
         ),
         (("--sizes", "3,2", "--activation", "rule"), r"activation must be 'identity', .* or 'log_softmax', got 'rule'"),
         (("--sizes", "3,2", "--loss", "error"), r"loss must be 'squared_error', .* or 'hinge_loss', got 'error'"),

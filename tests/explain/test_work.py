@@ -186,15 +186,15 @@ LINEAR = (hg.linear(1), hg.squared_error(), hg.LinearParams(np.ones((2, 1)), np.
         ((hg.linear(1), hg.squared_error, *LINEAR[2:]), {}, "expected a Loss"),
         ((*LINEAR[:3], (np.ones((3, 2)),)), {}, "x must be one array, got tuple"),
         (
-            (*LINEAR[:2], hg.LinearParams(np.ones((60_000, 1)), np.ones(1)), np.ones((1, 60_000))),
+            (*LINEAR[:2], hg.LinearParams(np.ones((600_000, 1)), np.ones(1)), np.ones((1, 600_000))),
             {},
-            "the network must have at most 100,000 numbers in a step (parameters, inputs and outputs of its layers), "
-            "got 120,002",
+            "the network must have at most 1,000,000 numbers in a step (parameters, inputs and outputs of its layers), "
+            "got 1,200,002",
         ),
         (
             (*LINEAR[:2], hg.LinearParams(np.ones((9_999, 1)), np.ones(1)), np.ones((1, 9_999))),
             {"steps": 1000},
-            "steps times learning rates must be at most 250 for a network of 20,000 numbers, got 1,000",
+            "steps times learning rates must be at most 500 for a network of 20,000 numbers, got 1,000",
         ),
     ],
 )

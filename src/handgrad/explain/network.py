@@ -33,6 +33,10 @@ def _elements(worked: Worked) -> Iterator[Element]:
         yield Matrices((_named("X", layer.X), *params, _named("Y", layer.Y)))
     yield from _loss(worked, step)
     yield Heading("Backward")
+    yield Paragraph(
+        "dY, dX and dW are the derivatives of the loss with respect to Y, X and W, of the same shapes. Each layer's dY "
+        "is the dX of the layer after it. A is what a weight was multiplied with, Δ the cotangent of that product."
+    )
     yield Formula(worked.loss.backward.text, worked.loss.backward.latex)
     yield Matrices((_named("dY", step.dprediction),))
     for form, layer in reversed(pairs):
@@ -57,6 +61,7 @@ def _cotangent(name: str, value: Matrix) -> Named:
 
 def _loss(worked: Worked, step: Step) -> Iterator[Element]:
     yield Heading(f"Loss: {worked.loss.kind}")
+    yield Paragraph("Y is the prediction, the output of the last layer, and Y* the target.")
     yield Formula(worked.loss.forward.text, worked.loss.forward.latex)
     target = Named("Y*", r"Y^{\ast}", step.target)
     losses = Named("C_b", "C_b", step.losses)

@@ -93,7 +93,7 @@ def question() -> Problem:
         rate,
         20,
         "The question: one weight",
-        "A weight w turns a = 5.7 into a w, which should be 50.1. It begins at w = -23.1, and every matrix is 1 × 1. "
+        "A weight w turns a = 5.7 into a w, which should be 50.1. It begins at w = −23.1, and every matrix is 1 × 1. "
         "Each step multiplies the error of w by 1 − 2 r a², r being the learning rate: it arrives in one step at "
         f"r = 1/(2a²) = {1 / (2 * a * a):.4g}, and the error grows beyond r = 1/a² = {1 / (a * a):.4g}.",
         ratio=math.sqrt(1 / (2 * a * a) / rate),  # the second rate above is 1/(2a²); the last two are above 1/a²

@@ -22,8 +22,8 @@ from handgrad.factors.base import as_rows
 from handgrad.layers import Layer, Loss
 from handgrad.layers.layer import check_layer, check_loss
 
-LARGEST = 100_000  # numbers in one step: parameters, inputs and outputs
-MOST = 20_000_000  # numbers in all steps, beyond which memory runs out
+LARGEST = 1_000_000  # numbers in one step: parameters, inputs and outputs
+MOST = 40_000_000  # numbers in all steps, beyond which memory runs out
 MOST_STEPS = 1000
 
 
