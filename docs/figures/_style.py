@@ -172,3 +172,31 @@ def box(
     axes.add_patch(FancyBboxPatch(*where, facecolor=color, alpha=fill, linewidth=0, clip_on=False))
     line = {"linewidth": 1.4} | line
     axes.add_patch(FancyBboxPatch(*where, fill=False, edgecolor=color, clip_on=False, **line))
+
+
+def plots(width: float, height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
+    """A figure with axes side by side, in pixels."""
+    figure = Figure(figsize=(width / 72, height / 72), layout="constrained")
+    axes = list(figure.subplots(1, columns, squeeze=False)[0])
+    for each in axes:
+        each.grid(visible=True, linewidth=0.8)
+        each.set_axisbelow(True)
+        each.tick_params(labelsize=11.5)
+    return figure, axes
+
+
+def tinted(values: np.ndarray) -> np.ndarray:
+    """An image of numbers in [-1, 1], as red, green, blue, alpha: blue above zero, orange below, on any paper."""
+    values = np.asarray(values, float)[..., None]
+    hue = np.where(values < 0, [0.85, 0.43, 0.1], [0.27, 0.5, 0.93])
+    return np.concatenate([hue, np.clip(np.abs(values), 0, 1)], axis=-1)
+
+
+class Picture:
+    """A figure as a notebook shows it."""
+
+    def __init__(self, figure: Figure, title: str) -> None:
+        self.text = svg(figure, title, title)
+
+    def _repr_svg_(self) -> str:
+        return self.text[self.text.index("<svg") :]
