@@ -80,6 +80,7 @@ def test_an_equation_is_html():
     assert equation("dtable = Σ_t e_t dy_tᵀ").endswith(" <i>dy</i><sub><i>t</i></sub><sup>⊤</sup>")
     assert equation("dgamma = sq_norms") == "<i>d</i>γ = sq_norms"
     assert equation("Σ_j (e^Y)_bj").startswith("Σ<sub><i>j</i></sub> (<i>e</i><sup>Y</sup>)<sub><i>bj</i></sub>")
+    assert equation("x_(s i + t)ᵀ") == "<i>x</i><sub><i>s i + t</i></sub><sup>⊤</sup>"
     assert equation("[Y > 0] <b>") == "[<i>Y</i> &gt; 0] &lt;<i>b</i>&gt;"
 
 

@@ -15,10 +15,9 @@ from handgrad.explain.view import View, number
 SCRIPTS = ("matrices.js", "choosing.js", "quiz.js", "controls.js")
 GREEK = {"alpha": "α", "beta": "β", "gamma": "γ", "delta": "δ", "kappa": "κ", "lambda": "λ", "sigma": "σ"}
 SYMBOL = re.compile(r"d?[A-Za-z][\u0300-\u036f]?")
+LOWERED = r"_(?:\((?P<several>[^()]*)\)|(?P<lowered>[a-z0-9]{1,2})(?![A-Za-z0-9]))"
 RAISED = r"\^(?:\{(?P<group>[^}]*)\}|(?P<one>[A-Za-z0-9]))"
-TOKEN = re.compile(
-    rf"(?P<word>[A-Za-z]+[\u0300-\u036f]?)|_(?P<lowered>[a-z0-9]{{1,2}})(?![A-Za-z0-9])|{RAISED}|.", re.S
-)
+TOKEN = re.compile(rf"(?P<word>[A-Za-z]+[\u0300-\u036f]?)|{LOWERED}|{RAISED}|.", re.S)
 
 
 def page(data: dict[str, Any]) -> str:
@@ -66,11 +65,12 @@ def equation(text: str) -> Any:
     from markupsafe import Markup, escape
 
     def token(match: re.Match[str]) -> str:
-        word, lowered, raised = match["word"], match["lowered"], match["group"] or match["one"]
+        word, lowered = match["word"], match["several"] or match["lowered"]
+        raised = match["group"] or match["one"]
         if match[0] == "ᵀ" or raised:
             return f"<sup>{escape(raised or '⊤')}</sup>"
         if lowered:
-            return f"<sub><i>{lowered}</i></sub>"
+            return f"<sub><i>{escape(lowered)}</i></sub>"
         if not word:
             return str(escape(match[0]))
         if word[0] == "d" and word[1:] in GREEK:
