@@ -14,7 +14,6 @@ BLOCK = re.compile(r"```(python|bash)\n(.*?)```(?:\n\n```text\n(.*?)```)?", re.D
 BLOCKS = BLOCK.findall(README)
 PROGRAMS = [(program, printed) for kind, program, printed in BLOCKS if kind == "python"]
 COMMANDS = [line for kind, lines, _ in BLOCKS if kind == "bash" for line in lines.splitlines()]
-EXPERIMENTS = re.findall(r"`\.venv/bin/python (experiments/\S+\.py)`", README)
 SET_UP = "python3 -m venv .venv && .venv/bin/pip install -e "
 END = "-- end of a program --"
 
@@ -39,22 +38,18 @@ def test_the_drop_in_is_autodiff():
     assert any(re.search(r"^by hand +(.*)\njax.grad \1$", printed, re.MULTILINE) for _, printed in PROGRAMS)
 
 
-def test_commands_are_those_that_ci_runs_and_experiments_that_exist():
+def test_the_two_commands():
+    """.ci/run takes the second one from here."""
     assert [line.split()[-1] for line in COMMANDS if line.startswith(SET_UP)] == ["demo", "auto"]
     assert len(COMMANDS) == 2
-    assert EXPERIMENTS
-    assert all((REPOSITORY / path).is_file() for path in EXPERIMENTS)
 
 
 @pytest.mark.slow
 def test_other_commands_know_their_options():
-    """What README names as `handgrad ...` and as an experiment is answered with `--help` behind it."""
+    """The subcommands and options of what README names as `handgrad ...`, by their `--help`."""
     named = [shlex.split(command) for command in re.findall(r"`handgrad ([^`]+)`", README)]
     assert named
     for command in named:
         page = run(sys.executable, "-c", "from handgrad.cli import main; main()", command[0], "--help")
         assert page.returncode == 0, page.stderr
         assert all(word in page.stdout for word in command if word.startswith("--")), command
-    for path in EXPERIMENTS:
-        page = run(sys.executable, path, "--help", cwd=REPOSITORY)
-        assert page.returncode == 0, page.stderr
