@@ -174,5 +174,5 @@ def test_the_page_needs_nothing_else():
 
 def test_without_jinja2_it_says_what_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "jinja2", None)
-    with pytest.raises(ModuleNotFoundError, match=r"explain: a page needs jinja2.*handgrad\[report\]"):
+    with pytest.raises(ModuleNotFoundError, match=r"explain: a page needs jinja2.*pip install .*\[report\]"):
         page(page_data.question(steps=1))

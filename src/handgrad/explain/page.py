@@ -11,6 +11,7 @@ from importlib import resources
 from typing import Any
 
 from handgrad.explain.view import View, number
+from handgrad.extras import install
 
 SCRIPTS = ("matrices.js", "choosing.js", "quiz.js", "controls.js")
 GREEK = {"alpha": "α", "beta": "β", "gamma": "γ", "delta": "δ", "kappa": "κ", "lambda": "λ", "sigma": "σ"}
@@ -35,7 +36,7 @@ def page(data: dict[str, Any]) -> str:
     except ModuleNotFoundError as error:
         if error.name != "jinja2":
             raise
-        message = "explain: a page needs jinja2, which isn't installed: pip install 'handgrad[report]'"
+        message = f"explain: a page needs jinja2, which isn't installed: {install('report')}"
         raise ModuleNotFoundError(message, name=error.name) from None
     from markupsafe import Markup  # which jinja2 requires
 
