@@ -51,7 +51,7 @@ def of_loss(kind: str, batch: int) -> tuple[Equation, Equation]:
     name = rf"\operatorname{{{_escaped(kind)}}}(Y, Y^{{\ast}})_b"
     general = of_mean(f"{kind}(Y, Y*)_b", name, "∂(Σ_b C_b)/∂Y", r"\sum_b \partial C_b / \partial Y")
     forward, backward = LOSSES.get(kind, general)
-    mean = ["N"] if batch > 1 else []
+    mean = ["N" if batch > 1 else "1"]
     return _chosen("C", forward, mean), _chosen("dY", backward, mean)
 
 

@@ -107,7 +107,7 @@ LAYERS = {
         "(X + 3) / 6, clipped to 0 … 1",
         r"\operatorname{clip}\left(\tfrac{X + 3}{6}, 0, 1\right)",
         "dY ∘ [−3 < X < 3] / 6",
-        r"\tfrac16\, dY \circ [-3 < X < 3]",
+        r"\tfrac16\, dY \circ [-3 \lt X \lt 3]",
     ),
     "hard_swish": _elementwise(
         "X ∘ H, H = (X + 3) / 6 clipped to 0 … 1",

@@ -1,7 +1,7 @@
 """The equations of each kind of loss: (text, LaTeX) of an example's loss, and of the prediction's cotangent.
 
 Y is the prediction, Y* the target, N the number of examples. ⟦N:…⟧ is shown where there are several, over which the
-loss is a mean.
+loss is a mean, and ⟦1:…⟧ where there is one.
 """
 
 MEAN, MEAN_LATEX = "⟦N:, C = (1/N) Σ_b C_b⟧", r"⟦N:,\quad C = \tfrac 1N \sum_b C_b⟧"
@@ -15,7 +15,10 @@ def of_mean(c: str, c_latex: str, dy: str, dy_latex: str) -> tuple[tuple[str, st
 
 LOSSES = {
     "squared_error": of_mean(
-        "Σ_j (Y_bj − Y*_bj)²", r"\sum_j (Y_{bj} - Y^{\ast}_{bj})^2", "2 (Y − Y*)", r"2\, (Y - Y^{\ast})"
+        "Σ_j (Y_bj − Y*_bj)²",
+        r"\sum_j (Y_{bj} - Y^{\ast}_{bj})^2",
+        "2 (Y − Y*)",
+        r"⟦N:\tfrac 2N⟧⟦1:2⟧\, (Y - Y^{\ast})",
     ),
     "l2_loss": of_mean(
         "½ Σ_j (Y_bj − Y*_bj)²", r"\tfrac 12 \sum_j (Y_{bj} - Y^{\ast}_{bj})^2", "(Y − Y*)", r"(Y - Y^{\ast})"

@@ -85,7 +85,9 @@ def _rows(matrices: Matrices) -> Iterator[str]:
     before = ["", *(sign.replace("…", r"\cdots") for sign in signs)]
     written = [f"{sign} {item.latex}".strip() for sign, item in zip(before, terms, strict=True)]
     values = [f"{sign} {_pmatrix(item)}".strip() for sign, item in zip(before, terms, strict=True)]
-    lines = [f"{total.latex} &= {' '.join(written)}", f"&= {' '.join(values)}", f"&= {_pmatrix(total)}"]
+    first, *others = values  # each on its line: a phone is narrow
+    lines = [f"{total.latex} &= {' '.join(written)}", f"&= {first}", *(rf"&\quad {value}" for value in others)]
+    lines.append(f"&= {_pmatrix(total)}")
     yield "\\begin{aligned}\n" + " \\\\\n".join(lines) + "\n\\end{aligned}"
 
 
