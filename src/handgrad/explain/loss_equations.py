@@ -10,7 +10,8 @@ OVER, OVER_LATEX = "⟦N: / N⟧", r"⟦N:\tfrac 1N\, ⟧"
 
 def of_mean(c: str, c_latex: str, dy: str, dy_latex: str) -> tuple[tuple[str, str], tuple[str, str]]:
     """Each example's loss, their mean, and the prediction's cotangent."""
-    return ((f"C_b = {c}{MEAN}", f"C_b = {c_latex}{MEAN_LATEX}"), (f"dY = {dy}{OVER}", f"dY = {OVER_LATEX}{dy_latex}"))
+    over = "" if "⟦" in dy_latex else OVER_LATEX  # which it says by itself
+    return (f"C_b = {c}{MEAN}", f"C_b = {c_latex}{MEAN_LATEX}"), (f"dY = {dy}{OVER}", f"dY = {over}{dy_latex}")
 
 
 LOSSES = {
