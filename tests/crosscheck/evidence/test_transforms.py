@@ -266,3 +266,22 @@ def test_eight_devices():
     assert lines[4] == "12 right PASS ['PASS', 'PASS'] PASS"
     assert lines[6] == "12 unsummed FAIL ['PASS', 'PASS'] FAIL"
     assert lines[8] == "5 right PASS ['PASS', 'PASS'] PASS"
+
+
+def test_what_rounding_leaves_of_a_saturated_softmax_is_no_difference():
+    """The gradient of scores in the thousands is 0; step by step it is what two orders of a sum differ by."""
+    S, V = 1e3 * X, 1e3 * np.random.default_rng(1).standard_normal((4, 40))
+
+    def attend(S, V):
+        return jax.nn.softmax(S) @ V
+
+    def pull(residuals, dY):
+        S, V = residuals
+        P = jax.nn.softmax(S)
+        dP, order = dY @ V.T, jnp.arange(40)[::-1]
+        eager = not isinstance(dY, jax.core.Tracer)
+        rows = jnp.sum(dY[:, order] * (P @ V)[:, order], 1) if eager else jnp.sum(P * dP, 1)
+        return P * (dP - rows[:, None]), P.T @ dY
+
+    report = check_rule(lambda *a: (attend(*a), a), pull, S, V, reference=attend, **ALONE)
+    assert report.ok, report

@@ -88,6 +88,12 @@ class LeafEvidence:
         return tolerance.vanishing(self.unit, self.natural)
 
     @property
+    def cancelled(self) -> bool:
+        """Whether the gradient is no more than rounding leaves of terms of the output's size, as a saturated softmax's:
+        two ways to run the same function differ by roundings alone, and show nothing."""
+        return self.scale <= tolerance.vanishing(self.unit, self.natural * largest(self.value))
+
+    @property
     def power(self) -> float:
         """The smallest relative error that this run would detect."""
         return self.tolerance / self.scale if self.scale > 0 else math.inf

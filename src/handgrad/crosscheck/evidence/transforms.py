@@ -180,6 +180,7 @@ def _apart(evidence: Evidence, one: Leaves, two: Leaves) -> str:
         a, b = (np.asarray(array).astype(wide(array.dtype)) for array in (a, b))
         with np.errstate(invalid="ignore"):
             off = largest(a - b)
-        if off > tolerance.of_transform(leaf.tolerance) or not np.array_equal(np.isnan(a), np.isnan(b)):
+        differs = off > tolerance.of_transform(leaf.tolerance) and not leaf.cancelled
+        if differs or not np.array_equal(np.isnan(a), np.isnan(b)):
             return f"{leaf.name}: {off:.3g} apart"
     return ""

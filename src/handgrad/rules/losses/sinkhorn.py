@@ -160,9 +160,9 @@ def _potentials(M: Costs, a: Sources, b: Sinks, epsilon: float, iterations: int)
 
 
 def _kernel(X: Array, weights: Array, axis: int) -> Array:
-    """e^x over its weighted sum along an axis, which is taken anew: the logarithm that the forward pass has of it may be
-    so large that rounding leaves no digits after the point. Only a point of weight 0 may exceed 1 / weight, and is cut
-    off where it would overflow."""
+    """e^x over its weighted sum along an axis, which is taken anew: the logarithm of it that the forward pass has may
+    be so large that rounding leaves no digits after the point. Only a point of weight 0 may exceed 1 / weight, and is
+    cut off where it would overflow."""
     above = X - jnp.max(X + jnp.log(weights), axis, keepdims=True)
     E = jnp.exp(jnp.minimum(above, math.log(float(jnp.finfo(X.dtype).max)) / 2))
     return E / jnp.sum(weights * E, axis, keepdims=True)

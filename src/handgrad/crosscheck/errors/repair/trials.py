@@ -179,7 +179,7 @@ class Laboratory:
         return trial if trial is not None and trial.wrong({}) <= self.failing else None
 
     def _trial(self, leaves: Leaves) -> Trial | None:
-        """A trial at these inputs; None where the truth isn't finite, the program has other steps, or it is too large."""
+        """A trial at these inputs; None where it is too large, the truth isn't finite or the steps are others."""
         problem = self.problem
         outputs = jax.eval_shape(problem.primal, leaves)
         numbers = sum(np.size(x) for x in (*leaves, *outputs))
