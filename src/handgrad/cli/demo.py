@@ -3,9 +3,11 @@
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
+import tyro
 from rich.console import Console
 from rich.table import Table
 
@@ -30,7 +32,7 @@ class Demo:
     """Number of random networks in the cross-check, ten of each structure."""
     epochs: int = Options.epochs
     """Number of passes over the digits."""
-    quick: bool = False
+    quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """20 networks and 5 passes at most: some seconds."""
 
 

@@ -24,8 +24,9 @@ from handgrad.explain.questions import Problem
 from handgrad.explain.text import as_text, show
 
 WAYS = ("target", "question", "chain", "sizes", "rule")
+Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]  # --chain, and no --no-chain
 Name = Annotated[str, tyro.conf.arg(metavar="NAME", help_behavior_hint="")]
-SAME_FORMAT: dict[str, Callable[[Document], str]] = {"text": as_text, "markdown": as_markdown, "latex": as_latex}
+AS_TEXT: dict[str, Callable[[Document], str]] = {"text": as_text, "markdown": as_markdown, "latex": as_latex}
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,9 @@ class Explain:
     target: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="[TARGET]", help_behavior_hint="")]] = ""
     """Your network, as package.module:function: a function without arguments that returns (model, params, x, target),
     or with a loss as the fifth."""
-    question: bool = False
+    question: Flag = False
     """The question's single weight, found by twenty steps of gradient descent."""
-    chain: bool = False
+    chain: Flag = False
     """The question's two weights in a row."""
     sizes: Annotated[str, tyro.conf.arg(metavar="SIZES", help_behavior_hint="")] = ""
     """A network of linear layers, as "3,2" or "4,5,2", with random numbers that are easy to read."""
@@ -64,11 +65,11 @@ class Explain:
     """How many training steps. By default 20; 40 for two weights."""
     format: Literal["text", "markdown", "latex", "html", "json"] = "text"
     """How it is written. html is one page that needs no network: sliders over steps and learning rates, a quiz."""
-    quiz: bool = False
+    quiz: Flag = False
     """For html: begin with the results covered, to be filled in."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
     """A file to write to, in place of the terminal."""
-    force: bool = False
+    force: Flag = False
     """Replace the file if it exists."""
 
 
@@ -156,7 +157,7 @@ def _write(options: Explain, document: Document) -> None:
     if options.out is None and options.format == "text":
         show(document, Console())
     else:
-        _out(options, SAME_FORMAT[options.format](document))
+        _out(options, AS_TEXT[options.format](document))
 
 
 def _out(options: Explain, text: str) -> None:
