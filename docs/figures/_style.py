@@ -27,7 +27,7 @@ SCHEMES = {  # role: (light, dark); every light color once, since the style shee
     "ink": ("#1f2328", "#e8eaed"),
     "blue": ("#1d5fd1", "#7fb2ff"),
     "orange": ("#b94a00", "#ffa657"),
-    "green": ("#147a3c", "#5fd787"),
+    "green": ("#147a3c", "#56cb7d"),
     "purple": ("#7a3fc7", "#c4a0ff"),
     "red": ("#c1272d", "#ff8580"),
 }
