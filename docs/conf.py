@@ -42,6 +42,7 @@ nb_merge_streams = True
 
 # Reference: what docstrings and signatures say.
 autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
 autodoc_typehints = "signature"
 autosummary_generate = False  # api_pages writes the pages
 add_module_names = False

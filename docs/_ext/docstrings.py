@@ -12,6 +12,7 @@ from sphinx.domains.python._object import PyObject
 
 SECTION = re.compile(r"(Args|Arguments|Attributes|Example|Examples|Note|Raises|Returns|Yields):\s*$")
 NAME = re.compile(r"[A-Za-z_][\w.]*(\(\))?")
+COLON = "\ue000"  # stands for one while napoleon reads the lines
 PAGE = re.compile(r"docs/([\w/-]+)\.md(#[\w-]+)?")
 
 
@@ -70,8 +71,12 @@ def _escaped(prose: str) -> str:
 
 def process(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
     lines[:] = rst(lines)
-    if what == "property":  # whose first line napoleon would take apart at a colon
-        lines.insert(0, "")
+    if what in ("attribute", "data", "property") and lines:  # whose first line napoleon would take apart at a colon
+        lines[0] = lines[0].replace(": ", COLON)
+
+
+def restore(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
+    lines[:] = [line.replace(COLON, ": ") for line in lines]
 
 
 def plain(annotation: str) -> str:
@@ -90,5 +95,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
         if field.name == "variable":
             field.label = "Attributes"  # as our docstrings call them
     app.connect("autodoc-process-docstring", process, priority=400)  # before napoleon, which reads the sections
+    app.connect("autodoc-process-docstring", restore, priority=600)
     app.connect("autodoc-process-signature", process_signature)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
