@@ -14,6 +14,7 @@ import docstrings
 import sources
 from reference import doc_of_value, find
 from sphinx.application import Sphinx
+from sphinx.errors import ExtensionError
 from sphinx.util.inspect import stringify_signature
 
 import handgrad as hg
@@ -25,6 +26,7 @@ ROOMS = {
     "training": "steps, epochs, checkpoints, meshes",
     "folds": "per-example norms, clipping, variance, curvature: what factors know beyond the gradient",
     "factors": "gradients not yet multiplied out",
+    "explain": "a network or a rule worked through in matrices, with its own numbers",
     "models": "whole networks, and their published weights",
     "crosscheck": "the checker, its report and its settings",
     "conformance": "the checks of another library's operations",
@@ -204,6 +206,9 @@ def pages() -> dict[str, list[str]]:
 
 def write(app: Sphinx) -> None:
     """Only what has changed, so that a second build reads only that; what is no page any more goes."""
+    rooms = {name for name in dir(hg) if inspect.ismodule(getattr(hg, name))}
+    if rooms != ROOMS.keys():
+        raise ExtensionError(f"ROOMS of api_pages are not those of handgrad: {rooms ^ ROOMS.keys()}")
     folder = Path(app.srcdir) / "api"
     texts = {folder / f"{page}.rst": "\n".join(lines) for page, lines in pages().items()}
     for path in set(folder.rglob("*.rst")) - texts.keys():

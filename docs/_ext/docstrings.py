@@ -79,9 +79,9 @@ def restore(app: Sphinx, what: str, name: str, obj: object, options: object, lin
     lines[:] = [line.replace(COLON, ": ") for line in lines]
 
 
-def plain(annotation: str) -> str:
-    """JAX's array by its public name."""
-    return annotation.replace("jaxlib._jax.Array", "jax.Array")
+def plain(signature: str) -> str:
+    """JAX's array by its public name, and no addresses of objects."""
+    return re.sub(r"<(?:[^<>]|<[^<>]*>)*>", "...", signature.replace("jaxlib._jax.Array", "jax.Array"))
 
 
 def process_signature(

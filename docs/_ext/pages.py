@@ -1,4 +1,4 @@
-"""What every page gets: links from the names that it quotes, links out of the folder, figures that follow the theme.
+"""What every page gets: links from the names that it quotes, and figures that follow the theme.
 
 - `hg.value_and_grad` in a sentence links to the reference, `jax.vjp` to JAX's pages.
 - A figure of docs/figures stands in the page itself, so that its colors change with the page's.
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import reference
+from api_pages import ROOMS
 from docutils import nodes
 from sphinx import addnodes
 from sphinx.application import Sphinx
@@ -21,7 +22,6 @@ from sphinx.transforms.post_transforms import SphinxPostTransform
 QUOTED = re.compile(r"(hg|handgrad|jax|jnp|optax)((?:\.[A-Za-z_]\w*)+)(\(.*\))?")
 MODULES = {"hg": "handgrad", "jnp": "jax.numpy"}
 WIDE = ("index", "rules")
-ROOMS = ("factors", "layers", "rules", "folds", "models", "training", "crosscheck", "cases", "conformance")
 
 
 class NamesToLinks(SphinxTransform):
