@@ -97,6 +97,20 @@ def test_code_that_a_page_shows_exists(page):
         assert all(piece.text for piece in sources.shown(module, names))
 
 
+RULES = sorted((REPOSITORY / "src/handgrad/rules").glob("*/[!_]*.py"))
+
+
+@pytest.mark.parametrize("path", RULES, ids=lambda path: path.stem)
+def test_a_derivation_shows_both_passes_of_each_rule(path):
+    """By the directive, from the source: the page can't fall behind."""
+    family, stem = path.parent.name, path.stem
+    module = f"handgrad.rules.{family}.{stem}"
+    page = REPOSITORY / f"docs/derivations/{family}/{stem}.md"
+    shown = {name for of, names in shown_by(page) if of == module for name in names}
+    passes = {name for name in sources.definitions(module) if re.fullmatch(r"[a-z]\w*_(forward|backward)", name)}
+    assert passes <= shown, f"{page.name} does not show {sorted(passes - shown)}"
+
+
 def test_source_refuses_unknown_names_and_leaves_docstrings_out():
     (piece,) = sources.shown("handgrad.rules.linear.linear", ["linear_backward"])
     assert piece.text.startswith("def linear_backward(")
