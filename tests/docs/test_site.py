@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY
 
-pytestmark = pytest.mark.slow
+# One worker builds it for all tests; what is built may be opened by several.
+pytestmark = [pytest.mark.slow, *([] if "HANDGRAD_SITE" in os.environ else [pytest.mark.xdist_group("site")])]
 
 WIDTHS, SCHEMES = (1280, 360), ("light", "dark")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
