@@ -84,7 +84,7 @@ def _same(entry: str, target: str) -> bool:
 
 
 class FiguresInThePage(SphinxPostTransform):
-    """An svg of docs/figures as an element of the page: an image would follow the system's colors, not the page's."""
+    """An svg of docs/figures or of a notebook as an element of the page: an image follows the system's colors."""
 
     default_priority = 5
     formats = ("html",)
@@ -92,7 +92,7 @@ class FiguresInThePage(SphinxPostTransform):
     def run(self, **kwargs: Any) -> None:
         for node in list(self.document.findall(nodes.image)):
             uri = node.get("uri", "")
-            if not re.fullmatch(r"(.*/)?figures/\w+\.svg", uri):
+            if not re.fullmatch(r"(.*/)?(figures|jupyter_execute)/\w+\.svg", uri):
                 continue
             path = Path(self.app.srcdir) / uri
             if not path.exists():  # of which Sphinx has warned
