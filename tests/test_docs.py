@@ -63,6 +63,13 @@ def test_links_lead_somewhere(page):
             )
 
 
+def test_no_formula_begins_with_a_bracket():
+    """After \\begin{aligned} or at a line's end, LaTeX takes [...] as an option: it would not be seen."""
+    for page in PAGES:
+        lost = re.findall(r"(?:\\begin\{\w+\}|\\\\)\s*\[(?!\d+pt\]).*", page.read_text())
+        assert not lost, f"{page.name}: {lost}"
+
+
 @pytest.mark.parametrize("page", sorted((REPOSITORY / "docs/derivations").glob("*/*.md")), ids=lambda page: page.stem)
 def test_quoted_code_stands_in_the_source(page):
     """A derivation quotes its rule's lines to the letter."""

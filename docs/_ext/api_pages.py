@@ -91,8 +91,9 @@ def rule_entry(full: str, rule: Any) -> list[str]:
 
 
 def table(room: str, names: list[str]) -> list[str]:
-    """Each name with the first line of its docstring."""
-    rows = [f"   {name}" for name in names if not isinstance(find(f"handgrad.{room}.{name}"), hg.Rule)]
+    """Each function and class with the first line of its docstring."""
+    found = {name: find(f"handgrad.{room}.{name}") for name in names}
+    rows = [f"   {name}" for name, value in found.items() if inspect.isclass(value) or inspect.isfunction(value)]
     return [f".. py:currentmodule:: handgrad.{room}", "", ".. autosummary::", "   :nosignatures:", "", *rows, ""]
 
 
