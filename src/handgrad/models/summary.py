@@ -89,11 +89,11 @@ def summary(model: Layer, x: PyTree[Array | jax.ShapeDtypeStruct]) -> Summary:
         >>> model = hg.chain(hg.linear(4), hg.tanh(), hg.linear(3))
         >>> hg.summary(model, jax.ShapeDtypeStruct((5, 2), "float32"))
          layer  kind    output  parameters   kept  forward  backward
-        ────────────────────────────────────────────────────────────
+         ────────────────────────────────────────────────────────────
          0      linear  (5, 4)          12   40 B       80       160
          1      tanh    (5, 4)           0   80 B        0         0
          2      linear  (5, 3)          15   80 B      120       240
-        ────────────────────────────────────────────────────────────
+         ────────────────────────────────────────────────────────────
          model          (5, 3)          27  120 B      200       400
 
     Args:
