@@ -24,6 +24,7 @@ extensions = [
     "sphinx-mathjax-offline",  # MathJax from the site itself
     "sphinx_copybutton",
     "sphinx_design",
+    "punctuation",
     "source_directive",
     "pages",
     "docstrings",
