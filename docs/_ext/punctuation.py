@@ -9,7 +9,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.transforms.post_transforms import SphinxPostTransform
 
-BEFORE, AFTER = re.compile(r"[(\[“‘]+$"), re.compile(r"^[)\],.;:!?”’]+(?:s\b)?|^-\w+")
+BEFORE, AFTER = re.compile(r'[(\["“‘]+$'), re.compile(r"^[)\],.;:!?”’'\"]+(?:s\b)?|^-\w+")
 
 
 class Punctuation(SphinxPostTransform):
