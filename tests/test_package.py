@@ -84,7 +84,7 @@ def test_what_a_newcomer_sees():
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
 def test_names_that_the_pages_use(page):
-    text = re.sub(r"^```\{source\} .*", "", page.read_text(), flags=re.MULTILINE)  # of a module, and tested in test_docs
+    text = re.sub(r"^```\{source\} .*", "", page.read_text(), flags=re.MULTILINE)  # modules: see test_docs
     used = set(re.findall(r"\b(?:hg|handgrad)((?:\.[A-Za-z]\w*)+)\b(?!/)", text))
     for path in used - {".square"}:  # the rule that docs/adding-a-rule.md adds
         functools.reduce(getattr, path.split(".")[1:], hg)
