@@ -16,9 +16,9 @@ from jaxtyping import PyTree
 import handgrad as hg
 from accelerator.part import Part
 from handgrad.cli.bench.rates import product_rate
-from handgrad.models.flops import product_flops
 from handgrad.cli.bench.row import Plan, in_turn, quartiles
 from handgrad.models import Gpt2Config, gpt2
+from handgrad.models.flops import product_flops
 
 WRONG = 1e-2  # two ways' losses, before a step and after it, are no further apart: a share
 Gradient = Callable[..., tuple[Any, PyTree]]  # (params, ids, following) -> (loss, grads)
