@@ -12,8 +12,10 @@ STEMS = sorted(path.stem for path in FIGURES.glob("*.py") if not path.name.start
 SHORT = {"chain", "convergence_law", "outer_products", "square"}  # the others run with what is slow
 
 
-def test_each_figure_has_its_script():
+def test_each_figure_has_its_script_and_a_page():
+    pages = "".join(page.read_text(encoding="utf-8") for page in FIGURES.parent.rglob("*.md"))
     assert {path.stem for path in FIGURES.glob("*.svg")} == set(STEMS)
+    assert set(STEMS) <= set(re.findall(r"\bfigures/(\w+)\.svg\)", pages))
 
 
 @pytest.mark.parametrize("stem", [pytest.param(s, marks=[pytest.mark.slow] * (s not in SHORT)) for s in STEMS])
