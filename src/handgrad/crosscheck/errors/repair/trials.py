@@ -3,7 +3,7 @@
 All run in float64, the traced programs step by step: rounding leaves little open, and nothing is compiled.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from handgrad.crosscheck.errors.program.program import NONE, Changes, Program, Values
 from handgrad.crosscheck.errors.program.tracing import trace
+from handgrad.crosscheck.errors.repair.fresh import another, lengths, normal
 from handgrad.crosscheck.subject.arguments import Leaves, ProblemError, is_inexact, largest, wide, widened
 from handgrad.crosscheck.subject.problem import Problem, pullback
 
@@ -23,7 +24,7 @@ AXES = 8  # of one length, of which it is asked which may change alone
 ROUNDING = 2.0**-20  # such a share is no more than rounding by an unstable formula
 VANISHING = 2.0**-20  # of its terms: a gradient below that is nothing to compare with
 SCALES = (1.0, 0.25, 3.0)  # of fresh inputs
-LENGTHS = 12  # axes longer than this are cut
+TRIED = 6  # lengths of an axis at which the gradient has other steps
 MEMORY = 2**30  # bytes of all intermediates, of all draws: a trial of more isn't made
 
 
@@ -109,7 +110,7 @@ class Laboratory:
         """Other numbers of the same shapes, near enough to those given that they should be in the function's domain;
         smaller and larger ones too where a program branches on numbers, so that another branch may be taken."""
         for scale in SCALES if "cond" in (self.sites or ()) else SCALES[:1]:
-            trial = self._try([_another(self.rng, leaf, np.shape(leaf), scale) for leaf in self.given.inputs[0][0]])
+            trial = self._try([another(self.rng, leaf, np.shape(leaf), scale) for leaf in self.given.inputs[0][0]])
             if trial is not None:
                 yield trial
 
@@ -123,14 +124,18 @@ class Laboratory:
             tied: dict[int, list[tuple[int, int]]] = {}
             for n, group in [*groups, *((n, None) for n, _ in groups)]:
                 places = tied.pop(n, []) if group is None else group
-                for m in _lengths(n, turn) if places else ():
+                tried = 0
+                for m in lengths(n, turn) if places else ():
                     new = {**sizes, **dict.fromkeys(places, m)}
-                    if m not in taken and self._accepts(new):
-                        if self._accepts(new, self.problem.run):
-                            sizes, taken = new, taken | {m}
-                        elif group is not None:
+                    if m not in taken and tried < TRIED and self._accepts(new):
+                        steps = self._steps(new)
+                        if steps is None and group is not None:
                             tied[n] = [*tied.get(n, []), *group]
-                        break
+                        elif steps == self.sites:
+                            sizes, taken = new, taken | {m}
+                        if steps in (None, self.sites):
+                            break
+                        tried += 1  # a program whose steps depend on lengths has the same ones at another
             trial = self._try(self._resized(sizes)) if sizes else None
             if trial is not None:
                 yield trial
@@ -157,18 +162,24 @@ class Laboratory:
     def _resized(self, sizes: dict[tuple[int, int], int]) -> Leaves:
         leaves = self.given.inputs[0][0]
         shapes = [tuple(sizes.get((i, j)) or n for j, n in enumerate(np.shape(leaf))) for i, leaf in enumerate(leaves)]
-        return [_another(self.rng, leaf, shape) for leaf, shape in zip(leaves, shapes, strict=True)]
+        return [another(self.rng, leaf, shape) for leaf, shape in zip(leaves, shapes, strict=True)]
 
-    def _accepts(self, sizes: dict[tuple[int, int], int], run: Callable[..., Any] | None = None) -> bool:
-        """Whether the reference, or the gradient under test, takes these shapes."""
-        leaves = self._resized(sizes)
+    def _accepts(self, sizes: dict[tuple[int, int], int]) -> bool:
+        """Whether the reference takes these shapes."""
         try:
-            Ys = jax.eval_shape(self.problem.primal, leaves)
-            if run is not None:
-                jax.eval_shape(run, leaves, [np.zeros(y.shape, wide(y.dtype)) for y in Ys])
+            jax.eval_shape(self.problem.primal, self._resized(sizes))
         except Exception:  # whatever a user's function raises
             return False
         return True
+
+    def _steps(self, sizes: dict[tuple[int, int], int]) -> list[str] | None:
+        """The steps of the gradient under test at these shapes; None where it doesn't take them."""
+        leaves = self._resized(sizes)
+        try:
+            Ys = jax.eval_shape(self.problem.primal, leaves)
+            return structure(trace(self.problem.run, leaves, [np.zeros(y.shape, wide(y.dtype)) for y in Ys]))
+        except Exception:  # whatever a user's function raises
+            return None
 
     def _try(self, leaves: Leaves) -> Trial | None:
         """A trial where the functions accept these inputs, in the same steps, and what was right stays right."""
@@ -184,7 +195,7 @@ class Laboratory:
         outputs = jax.eval_shape(problem.primal, leaves)
         numbers = sum(np.size(x) for x in (*leaves, *outputs))
         dYs = [
-            [_normal(self.rng, np.shape(y), wide(y.dtype)) for y in outputs]
+            [normal(self.rng, np.shape(y), wide(y.dtype)) for y in outputs]
             for _ in range(DRAWS if numbers <= SMALL else 2)
         ]
         program = trace(problem.run, leaves, dYs[0])
@@ -217,37 +228,3 @@ def _share(program: Program) -> float:
 def structure(program: Program) -> list[str]:
     """The primitives, in order: the same where a step's site means the same step."""
     return [one.name for step in program.steps for one in step.all()]
-
-
-def _lengths(n: int, turn: int) -> Sequence[int]:
-    """What an axis of this length may become."""
-    if n > LENGTHS:
-        near = [LENGTHS - k for k in range(1 + turn, LENGTHS - 2)]
-        return [*near, *(n // k for k in (16, 8, 4, 2) if n % k == 0 and n // k > 1), n + 1 + turn]
-    # Some functions take multiples alone.
-    return [*(n + k for k in range(1 + turn, 12)), *(k * n for k in range(2, 6)), n - 1]
-
-
-def _normal(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    x: Any = rng.standard_normal(shape)
-    return np.asarray(x + 1j * rng.standard_normal(shape) if np.dtype(dtype).kind == "c" else x).astype(dtype)
-
-
-def _another(rng: np.random.Generator, leaf: Any, shape: tuple[int, ...], scale: float = 1.0) -> Any:
-    """Other numbers of this shape that keep the leaf's signs, zeros, symmetry and range, and rows that sum to one."""
-    for axis, n in enumerate(shape):
-        if n != np.shape(leaf)[axis]:
-            leaf = np.take(leaf, np.arange(n), axis=axis, mode="wrap")
-    if not is_inexact(leaf):
-        return leaf
-    x = np.asarray(leaf)
-    up = 1.5 if largest(x) > 1 else 1.0
-    factors = rng.uniform(0.5, up, x.shape)
-    if x.ndim > 1 and x.shape[-1] == x.shape[-2] and np.allclose(x, np.swapaxes(x, -1, -2).conj()):
-        d = rng.uniform(0.7, 1.2, (*x.shape[:-1], 1))
-        factors = d * np.swapaxes(d, -1, -2)
-    new = scale * x * factors
-    sums = x.sum(-1, keepdims=True) if x.ndim else np.zeros(())
-    if x.ndim and x.shape[-1] > 1 and np.allclose(sums, 1):
-        new = new / new.sum(-1, keepdims=True)
-    return np.asarray(new).astype(x.dtype)
