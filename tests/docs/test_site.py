@@ -21,7 +21,8 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 # What is wrong with the mathematics of a page.
 MATHEMATICS = """async () => {
     if (window.MathJax?.startup?.promise) await MathJax.startup.promise;
-    const faults = [...document.querySelectorAll("mjx-merror")].map(e => "formula: " + e.textContent);
+    const wrong = document.querySelectorAll("mjx-merror, mjx-container [style*='color: red']");
+    const faults = [...wrong].map(e => "formula: " + e.textContent);
     for (const math of document.querySelectorAll(".math"))
         if (!math.querySelector("mjx-container")) faults.push("not rendered: " + math.textContent);
     const prose = document.querySelector("article").cloneNode(true);
@@ -30,11 +31,12 @@ MATHEMATICS = """async () => {
     return raw ? [...faults, "raw: " + raw[0]] : faults;
 }"""
 
-# What sticks out of the page, where the page is wider than its window.
+# What sticks out, where the page or the box of its content is wider than what shows of it.
 TOO_WIDE = """() => {
-    const width = document.documentElement.clientWidth;
-    if (document.scrollingElement.scrollWidth <= window.innerWidth) return [];
-    const out = [...document.querySelectorAll("article *")].filter(e => e.getBoundingClientRect().right > width + 1);
+    const boxes = [document.scrollingElement, ...document.querySelectorAll(".content")];
+    if (boxes.every(box => box.scrollWidth <= box.clientWidth + 1)) return [];
+    const right = document.querySelector("article").getBoundingClientRect().right;
+    const out = [...document.querySelectorAll("article *")].filter(e => e.getBoundingClientRect().right > right + 1);
     return ["too wide: " + (out.slice(0, 3).map(e => e.tagName + " " + e.textContent.slice(0, 40)).join(" | ") || "?")];
 }"""
 
