@@ -1,20 +1,17 @@
 """Layer norm, and what holds for every norm: invariances, policies, factors, dtypes, refusals, precision."""
 
 import functools
-import inspect
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import REPOSITORY
 from helpers import optimized_jit
 from precision import Subject, autodiff, by_hand, by_torch, over_the_whole_range
 from rules.refusals import refuses
 
 import handgrad as hg
 from handgrad import rules
-from handgrad.rules.normalization import _norms
 
 RNG = np.random.default_rng(0)
 X, DY = RNG.standard_normal((3, 4, 6)) + 1, RNG.standard_normal((3, 4, 6))
@@ -156,18 +153,6 @@ def test_refusals(op):
             verb = "have" if isinstance(wrong, np.ndarray) else "be"
             refuse(f"{name} must {verb} …, got …", X, **{name: wrong})
     refuse("X must have shape (batch, …, features), got …", X[0, 0])
-
-
-def test_the_page_quotes_the_shared_steps_to_the_letter():
-    page = (REPOSITORY / "docs/derivations/normalization/layer_norm.md").read_text()
-    source = [line.strip() for line in inspect.getsource(_norms).splitlines()]
-    quoted = [
-        line.strip()
-        for line in page.splitlines()
-        if line.startswith("    ") and ("keepdims" in line or "scaled" in line)
-    ]
-    assert len(quoted) == 6
-    assert set(quoted) <= set(source)
 
 
 def plain(X, gamma, beta):
