@@ -1,4 +1,4 @@
-"""Programs of pages that print nothing below them, and pieces of programs: each runs, after what it takes for granted."""
+"""Programs and pieces of pages that print nothing below them: each runs, after what it takes for granted."""
 
 import os
 import re
