@@ -89,9 +89,10 @@ class LeafEvidence:
 
     @property
     def cancelled(self) -> bool:
-        """Whether the gradient is no more than rounding leaves of terms of the output's size, as a saturated softmax's:
-        two ways to run the same function differ by roundings alone, and show nothing."""
-        return self.scale <= tolerance.vanishing(self.unit, self.natural * largest(self.value))
+        """Whether the gradient is 0, or far below a rounding of terms of the output's size, as a saturated softmax's:
+        two ways to run the same function differ by roundings alone, and show nothing. A gradient that is merely small
+        beside its output is compared: that of 10⁶ + x is 1."""
+        return self.scale <= self.unit * tolerance.vanishing(self.unit, self.natural * largest(self.value))
 
     @property
     def power(self) -> float:
