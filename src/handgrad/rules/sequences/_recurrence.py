@@ -9,8 +9,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int, Integer, Shaped
 
 from handgrad import meshes
-from handgrad.checks import InputError, as_row, check_array, check_count, check_shape, describe, is_integer
-from handgrad.factors.base import accumulator
+from handgrad.checks import InputError, check_array, check_count, check_shape, describe, is_integer
 
 Steps = Float[Array, "batch time n"]
 State = Float[Array, "batch n"]
@@ -119,14 +118,6 @@ def uncut(cut: Array | None, state: Array) -> Array:
 def halt(cut: Array | None, dstate: Array) -> Array:
     """The backward pass of `uncut`: 0 where it is cut."""
     return dstate if cut is None else jnp.where(cut, 0, dstate)
-
-
-def project(
-    X: Float[Array, "batch time n_in"], W: Float[Array, "n_in columns"], b: Float[Array, " columns"]
-) -> Float[Array, "batch time columns"]:
-    """X W + 1 bᵀ for all time at once, in float32 at least."""
-    dtype = accumulator(X, W, b)
-    return meshes.matmul(X, W, dtype) + as_row(b.astype(dtype), 3)
 
 
 def time_first(A: Shaped[Array, "batch time n"]) -> Shaped[Array, "time batch n"]:

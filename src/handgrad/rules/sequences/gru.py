@@ -4,7 +4,7 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Integer
+from jaxtyping import Array, Float, Integer, PyTree
 
 from handgrad import meshes
 from handgrad.checks import as_row, check_array, check_choice, check_cotangent, check_residuals, check_shape
@@ -24,7 +24,6 @@ from handgrad.rules.sequences._recurrence import (
     keep,
     mask_of,
     own_steps,
-    project,
     settle,
     time_first,
     uncut,
@@ -76,7 +75,8 @@ def gru_forward(
     Args:
       H0: the state before the first step.
       lengths, reverse, truncate: as rnn_forward's.
-      residuals: "save" keeps the gates; "recompute" computes them again, in two products for all time.
+      residuals: "save" keeps the gates; "recompute" computes them again, step by step, and has no array of three n
+        columns for all of time but Δ.
     Raises:
       InputError: a length outside 1 … time, where it is known at trace time.
     Derivation: docs/derivations/sequences/gru.md (Cho et al. 2014; reset after the product: Chung et al. 2014)
@@ -88,19 +88,23 @@ def gru_forward(
     check_scan(where, reverse, truncate)
     check_choice(where, "residuals", residuals, ("save", "recompute"))
     dtype = jnp.result_type(X, W, U, b, c, H0)
+    sums = accumulator(dtype)
     lengths, (H0,) = settle(lengths, X.shape[1], H0)
 
     def step(state: Array, inputs: tuple[Array, Mask]) -> tuple[Array, tuple[Array, tuple[Array, ...] | None]]:
-        Z, (inside, cut) = inputs
+        X_or_Z, (inside, cut) = inputs
         H = uncut(cut, state)
-        _, z, n, _ = gates = _gates(Z + as_row(b, 2), meshes.matmul(H.astype(dtype), U, Z.dtype), c)
+        Z = X_or_Z if residuals == "save" else meshes.matmul(X_or_Z, W, sums)
+        _, z, n, _ = gates = _gates(Z + as_row(b, 2), meshes.matmul(H.astype(dtype), U, sums), c)
         new = (1 - z) * n + z * H
         kept = tuple(gate.astype(dtype) for gate in gates) if residuals == "save" else None
         return keep(inside, new, state), (keep(inside, new, 0).astype(dtype), kept)
 
-    Z = meshes.matmul(time_first(X), W, accumulator(dtype))
-    inputs = Z, mask_of(lengths, X.shape[1], reverse, truncate)
-    H_last, outputs = meshes.scan(step, H0.astype(Z.dtype), inputs, reverse=reverse)
+    inputs = time_first(X)
+    if residuals == "save":
+        inputs = meshes.matmul(inputs, W, sums)
+    mask = mask_of(lengths, X.shape[1], reverse, truncate)
+    H_last, outputs = meshes.scan(step, H0.astype(sums), (inputs, mask), reverse=reverse)
     H, gates = jax.tree.map(time_first, outputs)
     return (H, H_last.astype(dtype)), GruResiduals(X, W, U, b, c, H0, H, gates, lengths)
 
@@ -124,23 +128,24 @@ def gru_backward(
     check_cotangent(where, dH, H.shape, H.dtype, "dH", "H")
     check_cotangent(where, dH_last, H0.shape, H.dtype, "dH_last", "H_last")
     dtype, sums, H_prev = H.dtype, accumulator(H), entering(H, H0, lengths, reverse)
-    if gates is None:  # every state is known by now: no scan
-        gates = _gates(project(X, W, b), meshes.matmul(H_prev, U, sums), c)
+    kept = X if gates is None else gates
 
-    def step(dstate: Array, inputs: tuple[tuple[Array, ...], Mask]) -> tuple[Array, Array]:
-        arrays, (inside, cut) = inputs
-        r, z, n, a, dH, H_prev = (a.astype(sums) for a in arrays)
+    def step(dstate: Array, inputs: tuple[PyTree, Mask]) -> tuple[Array, tuple[Array, Array | None]]:
+        (kept, dH, H_prev), (inside, cut) = inputs
+        if gates is None:
+            kept = _gates(meshes.matmul(kept, W, sums) + as_row(b, 2), meshes.matmul(H_prev, U, sums), c)
+        r, z, n, a, dH, H_prev = (a.astype(sums) for a in (*kept, dH, H_prev))
         dH = dH + dstate
         dn = dH * (1 - z) * (1 - n) * (1 + n)
         dZ = (dn * a * r * (1 - r), dH * (H_prev - n) * z * (1 - z), dn)
         dZ = keep(inside, jnp.concatenate(dZ, axis=-1), 0).astype(dtype)
         before = dH * z + meshes.matmul(_after_reset(dZ, r), U.T, sums)
-        return keep(inside, halt(cut, before), dstate), dZ
+        return keep(inside, halt(cut, before), dstate), (dZ, r.astype(dtype) if gates is None else None)
 
-    inputs = tuple(map(time_first, (*gates, dH, H_prev))), mask_of(lengths, X.shape[1], reverse, truncate)
-    dH0, Delta = meshes.scan(step, dH_last.astype(sums), inputs, reverse=not reverse)
-    Delta, n = time_first(Delta), U.shape[0]
-    Epsilon, own = own_steps(_after_reset(Delta, gates[0]), lengths)
+    inputs = jax.tree.map(time_first, (kept, dH, H_prev)), mask_of(lengths, X.shape[1], reverse, truncate)
+    dH0, outputs = meshes.scan(step, dH_last.astype(sums), inputs, reverse=not reverse)
+    (Delta, r), n = jax.tree.map(time_first, outputs), U.shape[0]
+    Epsilon, own = own_steps(_after_reset(Delta, r if gates is None else gates[0]), lengths)
     dX, dW = meshes.matmul(Delta, W.T).astype(X.dtype), Outer(own_steps(X, lengths)[0], Delta, W.dtype, own)
     dU = Outer(H_prev, Epsilon, U.dtype, own)
     return dX, dW, dU, Total(Delta, b.dtype), Total(Epsilon[..., 2 * n :], c.dtype), dH0.astype(H0.dtype), None

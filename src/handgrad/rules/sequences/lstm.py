@@ -24,7 +24,6 @@ from handgrad.rules.sequences._recurrence import (
     keep,
     mask_of,
     own_steps,
-    project,
     settle,
     time_first,
     uncut,
@@ -80,7 +79,8 @@ def lstm_forward(
     Args:
       H0, C0: the state before the first step.
       lengths, reverse, truncate: as rnn_forward's; truncation is of both h_{t−1} and c_{t−1}.
-      residuals: "save" keeps the gates; "recompute" computes them again, in one product for all time.
+      residuals: "save" keeps the gates; "recompute" computes them again, step by step, and has no array of four n
+        columns for all of time but Δ.
     Raises:
       InputError: a length outside 1 … time, where it is known at trace time.
     Derivation: docs/derivations/sequences/lstm.md (Hochreiter, Schmidhuber 1997; Gers, Schmidhuber, Cummins 2000)
@@ -90,21 +90,25 @@ def lstm_forward(
     check_scan(where, reverse, truncate)
     check_choice(where, "residuals", residuals, ("save", "recompute"))
     dtype = jnp.result_type(X, W, U, b, H0, C0)
+    sums = accumulator(dtype)
     lengths, (H0, C0) = settle(lengths, X.shape[1], H0, C0)
 
     def step(state: tuple[Array, Array], inputs: tuple[Array, Mask]) -> tuple[tuple[Array, Array], Kept]:
-        Z, (inside, cut) = inputs
+        X_or_Z, (inside, cut) = inputs
         H_prev, C_prev = uncut(cut, state[0]), uncut(cut, state[1])
-        i, f, g, o = gates = _gates(Z + as_row(b, 2) + meshes.matmul(H_prev.astype(dtype), U, Z.dtype))
+        Z = X_or_Z if residuals == "save" else meshes.matmul(X_or_Z, W, sums)
+        i, f, g, o = gates = _gates(Z + as_row(b, 2) + meshes.matmul(H_prev.astype(dtype), U, sums))
         C = f * C_prev + i * g
         H = o * jnp.tanh(C)
         of_step = keep(inside, H, 0).astype(dtype), keep(inside, C, 0).astype(dtype)
         kept = tuple(gate.astype(dtype) for gate in gates) if residuals == "save" else None
         return (keep(inside, H, state[0]), keep(inside, C, state[1])), (*of_step, kept)
 
-    Z = meshes.matmul(time_first(X), W, accumulator(dtype))
-    state, inputs = (H0.astype(Z.dtype), C0.astype(Z.dtype)), mask_of(lengths, X.shape[1], reverse, truncate)
-    (H_last, C_last), outputs = meshes.scan(step, state, (Z, inputs), reverse=reverse)
+    inputs = time_first(X)
+    if residuals == "save":
+        inputs = meshes.matmul(inputs, W, sums)
+    state, mask = (H0.astype(sums), C0.astype(sums)), mask_of(lengths, X.shape[1], reverse, truncate)
+    (H_last, C_last), outputs = meshes.scan(step, state, (inputs, mask), reverse=reverse)
     H, C, gates = jax.tree.map(time_first, outputs)
     last = H_last.astype(dtype), C_last.astype(dtype)
     return (H, last), LstmResiduals(X, W, U, b, H0, C0, H, C, gates, lengths)
@@ -135,12 +139,14 @@ def lstm_backward(
     check_cotangent(where, dC_last, C0.shape, H.dtype, "dC_last", "C_last")
     dtype, sums = H.dtype, accumulator(H)
     H_prev, C_prev = entering(H, H0, lengths, reverse), entering(C, C0, lengths, reverse)
-    if gates is None:  # every state is known by now: no scan
-        gates = _gates(project(X, W, b) + meshes.matmul(H_prev, U, sums))
+    kept = (X, H_prev) if gates is None else gates
 
     def step(dstate: tuple[Array, Array], inputs: tuple[tuple[Array, ...], Mask]) -> tuple[tuple[Array, Array], Array]:
-        arrays, (inside, cut) = inputs
-        i, f, g, o, dH, C, C_prev = (a.astype(sums) for a in arrays)
+        (kept, *arrays), (inside, cut) = inputs
+        if gates is None:
+            X, H_prev = kept
+            kept = _gates(meshes.matmul(X, W, sums) + as_row(b, 2) + meshes.matmul(H_prev, U, sums))
+        i, f, g, o, dH, C, C_prev = (a.astype(sums) for a in (*kept, *arrays))
         T = jnp.tanh(C)
         dH = dH + dstate[0]
         dC = dstate[1] + dH * o * (1 - T) * (1 + T)
@@ -149,7 +155,7 @@ def lstm_backward(
         dH_prev, dC_prev = halt(cut, meshes.matmul(dZ, U.T, sums)), halt(cut, dC * f)
         return (keep(inside, dH_prev, dstate[0]), keep(inside, dC_prev, dstate[1])), dZ
 
-    inputs = tuple(map(time_first, (*gates, dH, C, C_prev))), mask_of(lengths, X.shape[1], reverse, truncate)
+    inputs = jax.tree.map(time_first, (kept, dH, C, C_prev)), mask_of(lengths, X.shape[1], reverse, truncate)
     state = dH_last.astype(sums), dC_last.astype(sums)
     (dH0, dC0), Delta = meshes.scan(step, state, inputs, reverse=not reverse)
     Delta = time_first(Delta)
