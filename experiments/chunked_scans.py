@@ -32,7 +32,7 @@ class Options:
     batch: int = 2
     """Examples."""
     heads: int = 4
-    """Heads of the delta rule."""
+    """Heads of linear attention and of the delta rule."""
     features: int = 64
     """Features of a head's keys, and of its values."""
     channels: int = 256
@@ -51,6 +51,25 @@ class Subject(NamedTuple):
     rule: Rule[..., Any]
     scan: Callable[..., tuple[Array, Array]]
     arguments: tuple[np.ndarray, ...]
+
+
+def linear_attention(
+    Q: Array, K: Array, V: Array, log_decay: Array | None = None, bonus: Array | None = None
+) -> tuple[Array, Array]:
+    """One step after the other: (Y, S)."""
+
+    def step(S: Array, inputs: tuple[Array, ...]) -> tuple[Array, Array]:
+        q, k, v, *g = inputs
+        new = k[..., :, None] * v[..., None, :]
+        decay = jnp.exp(g[0])[..., None] if g else 1
+        if bonus is not None:
+            return decay * S + new, jnp.einsum("bhij,bhi->bhj", S + bonus[..., None] * new, q)
+        S = decay * S + new
+        return S, jnp.einsum("bhij,bhi->bhj", S, q)
+
+    S = jnp.zeros((*K.shape[:1], *K.shape[2:], V.shape[3]), K.dtype)
+    S, Y = jax.lax.scan(step, S, tuple(jnp.moveaxis(A, 1, 0) for A in (Q, K, V, log_decay) if A is not None))
+    return jnp.moveaxis(Y, 0, 1), S
 
 
 def delta_rule(Q: Array, K: Array, V: Array, beta: Array, log_decay: Array | None = None) -> tuple[Array, Array]:
@@ -97,7 +116,17 @@ def subjects(options: Options) -> dict[str, Subject]:
     beta, log_decay = uniform(0, 1, *steps, options.heads), uniform(-0.2, 0, *steps, options.heads)
     X, Delta = normal(*steps, options.channels), uniform(0, 0.1, *steps, options.channels)
     A, B, C = uniform(-16, -1, options.channels, options.states), *(normal(*steps, options.states) for _ in range(2))
+    of_heads, of_features = (uniform(-0.2, 0, *steps, options.heads, n) for n in (1, options.features))
+    bonus = normal(options.heads, options.features)
+
+    def linear(*decay_and_bonus: np.ndarray) -> Subject:
+        return Subject(rules.linear_attention, linear_attention, (Q, K, V, *decay_and_bonus))
+
     return {
+        "linear attention": linear(),
+        "a decay for each head": linear(of_heads),
+        "a decay for each feature": linear(of_features),
+        "and a bonus": linear(of_features, bonus),
         "delta rule": Subject(rules.delta_rule, delta_rule, (Q, K, V, beta)),
         "gated delta rule": Subject(rules.delta_rule, delta_rule, (Q, K, V, beta, log_decay)),
         "selective scan": Subject(rules.selective_scan, selective_scan, (X, Delta, A, B, C, normal(options.channels))),
