@@ -1,6 +1,8 @@
-"""The text fits 80 columns; Markdown and LaTeX are balanced."""
+"""The text fits 80 columns; Markdown and LaTeX are balanced, and TeX takes it."""
 
 import re
+import shutil
+import subprocess
 
 import jax
 import jax.numpy as jnp
@@ -76,6 +78,17 @@ def test_markdown_and_latex_are_balanced(name, documents):
     balanced(re.sub(r"\\begin\{Verbatim\}.*?\\end\{Verbatim\}", "", latex, flags=re.DOTALL))
     assert latex.count("\\[\n") == latex.count("\n\\]")
     assert "pmatrix" in markdown
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("xelatex") is None, reason="there is no xelatex")
+@pytest.mark.parametrize("name", NAMES)
+def test_tex_takes_it_and_every_line_fits(documents, name, tmp_path):
+    (tmp_path / "page.tex").write_text(as_latex(documents[name]))
+    subprocess.run(["xelatex", "-interaction=nonstopmode", "-halt-on-error", "page"], cwd=tmp_path, check=True)
+    log = (tmp_path / "page.log").read_text(errors="replace")
+    assert "Missing character" not in log
+    assert all(float(excess) < 5 for excess in re.findall(r"Overfull .hbox \(([\d.]+)pt", log))
 
 
 def test_what_stands_in_the_text(documents):

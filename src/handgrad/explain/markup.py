@@ -19,7 +19,7 @@ BEGIN = r"""\documentclass{article}
 \begin{document}
 """
 SECTIONS = {1: "section", 2: "subsection", 3: "subsubsection"}
-SPECIAL = {"\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}"}
+SPECIAL = {"/": r"/\allowbreak{}", "\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}"}
 
 
 def as_markdown(document: Document) -> str:
@@ -66,7 +66,16 @@ def _latex(element: Element) -> str:
     rows = [" & ".join(map(_escaped, row)) + r" \\" for row in element.rows]
     header = " & ".join(map(_escaped, element.header)) + r" \\"
     return "\n".join(
-        [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", header, r"\midrule", *rows, r"\bottomrule", r"\end{tabular}"]
+        [
+            r"\smallskip",
+            rf"\begin{{tabular}}{{{columns}}}",
+            r"\toprule",
+            header,
+            r"\midrule",
+            *rows,
+            r"\bottomrule",
+            r"\end{tabular}",
+        ]
     )
 
 
