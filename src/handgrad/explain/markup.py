@@ -10,12 +10,15 @@ from handgrad.explain.matrix import about, number, numbers, shape_text, shown
 
 COLUMNS = 8  # of a matrix, at most
 BEGIN = r"""\documentclass{article}
-\usepackage[a4paper, margin=25mm]{geometry}
-\usepackage{amsmath, booktabs, fvextra}
+\usepackage[a4paper, margin=15mm]{geometry}
+\usepackage{amsmath, booktabs, fvextra, newunicodechar}
 \usepackage{fontspec, unicode-math}  % compile with lualatex or xelatex
 \setmainfont{DejaVu Serif}[Scale=0.9]
 \setmonofont{DejaVu Sans Mono}[Scale=0.8]
+\newunicodechar{ℓ}{\ensuremath{\ell}}
+\newunicodechar{⋯}{\ensuremath{\cdots}}
 \setlength{\parindent}{0pt}
+\setlength{\emergencystretch}{5em}
 \begin{document}
 """
 SECTIONS = {1: "section", 2: "subsection", 3: "subsubsection"}

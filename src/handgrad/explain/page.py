@@ -11,7 +11,7 @@ from importlib import resources
 from typing import Any
 
 from handgrad.explain.view import View, number
-from handgrad.extras import install
+from handgrad.pages import environment
 
 SCRIPTS = ("matrices.js", "choosing.js", "quiz.js", "controls.js")
 GREEK = {"alpha": "α", "beta": "β", "gamma": "γ", "delta": "δ", "kappa": "κ", "lambda": "λ", "sigma": "σ"}
@@ -31,28 +31,15 @@ def page(data: dict[str, Any]) -> str:
     Raises:
       ModuleNotFoundError: without the `report` extra.
     """
-    try:
-        import jinja2
-    except ModuleNotFoundError as error:
-        if error.name != "jinja2":
-            raise
-        message = f"explain: a page needs jinja2, which isn't installed: {install('report')}"
-        raise ModuleNotFoundError(message, name=error.name) from None
+    pages = environment("explain", "handgrad.explain")
     from markupsafe import Markup  # which jinja2 requires
 
     files = resources.files("handgrad.explain") / "templates"
     script = "\n".join((files / name).read_text("utf-8") for name in SCRIPTS)
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("handgrad.explain", "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
-    environment.filters["equation"] = equation
-    environment.filters["number"] = number
-    return environment.get_template("page.html.j2").render(
+    pages.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
+    pages.filters["equation"] = equation
+    pages.filters["number"] = number
+    return pages.get_template("page.html.j2").render(
         data=data,
         view=View(data),
         style=Markup((files / "page.css").read_text("utf-8")),

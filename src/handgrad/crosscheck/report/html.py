@@ -10,10 +10,9 @@ import numpy as np
 
 from handgrad.crosscheck.report.report import Repair, Report, Row
 from handgrad.crosscheck.report.text import LEFT, SURVIVED, VALUES, cells, control_summary, explanation, inline, place
-from handgrad.extras import install
+from handgrad.pages import environment
 
 TEMPLATE = "report.html.j2"
-NEEDED = ("jinja2", "matplotlib")
 
 
 def render(report: Report) -> str:
@@ -22,20 +21,13 @@ def render(report: Report) -> str:
     Raises:
       ModuleNotFoundError: without the `report` extra.
     """
-    jinja2 = _jinja2()
+    pages = environment("to_html", "handgrad.crosscheck.report", "matplotlib")
     from markupsafe import Markup  # which jinja2 requires
 
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("handgrad.crosscheck.report", "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["inline"] = inline
+    pages.filters["inline"] = inline
     # A leaf's path may be broken after a dot.
-    environment.filters["breakable"] = lambda path: Markup.escape(path).replace(".", Markup(".<wbr>"))
-    return environment.get_template(TEMPLATE).render(
+    pages.filters["breakable"] = lambda path: Markup.escape(path).replace(".", Markup(".<wbr>"))
+    return pages.get_template(TEMPLATE).render(
         report=report,
         rows=[(row, cells(row), explanation(row), picture(row)) for row in report.rows],
         repairs=[(repair, place(repair), source_lines(repair)) for repair in report.repair],
@@ -113,17 +105,3 @@ def _colors() -> Any:
     from matplotlib import colormaps
 
     return colormaps["YlOrRd"].with_extremes(under="#d5d9de", bad="black")
-
-
-def _jinja2() -> Any:
-    """The module jinja2, after checking that all of the extra is installed."""
-    try:
-        import jinja2
-        import matplotlib as mpl  # noqa: F401
-    except ModuleNotFoundError as error:
-        if error.name not in NEEDED:
-            raise
-        raise ModuleNotFoundError(
-            f"to_html: a page needs {error.name}, which isn't installed: {install('report')}", name=error.name
-        ) from None
-    return jinja2
