@@ -23,9 +23,15 @@ def cross_entropy(rows: int, vocabulary: int) -> Program:
 
 
 def linear_cross_entropy(rows: int, width: int, vocabulary: int) -> Program:
-    """Of the rows before a head, its weights, and labels."""
+    """Of the rows before a head, its weights, and labels; both passes in one, as `value_and_grad` runs them."""
     X, W = normal(0, rows, width), normal(1, width, vocabulary) / width**0.5
-    return of_rule(rules.linear_cross_entropy, X, W, None, integers(2, vocabulary, rows), normal(3, rows))
+    program = of_rule(rules.linear_cross_entropy, X, W, None, integers(2, vocabulary, rows), normal(3, rows))
+
+    def hand(*arguments: Any) -> tuple[Any, ...]:
+        C, cotangents = rules.linear_cross_entropy_at_once(*arguments)
+        return C, cotangents[:2]
+
+    return program._replace(hand=hand)
 
 
 def norm(kind: str, rows: int, width: int) -> Program:
