@@ -28,6 +28,8 @@ from handgrad.factors.outer import Outer
 from handgrad.factors.patches import across, across_flops, across_patches, by_groups, gram_size, patches_of_groups
 from handgrad.factors.windows import Window, features_of_groups, is_cheaper_by_shifts, of_tap, padded, patches
 
+FEW_FEATURES = 2  # on both sides: for so few, a convolution over the batch takes up to five times as long
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
@@ -109,9 +111,10 @@ class Correlation(Factor):
         return jnp.stack(list(map(product, taps))).reshape(self.shape)
 
     def _is_by_shifts(self) -> bool:
-        """Whether dK, too, is cheaper as shifted products: where there are groups."""
+        """Whether dK, too, is cheaper as shifted products: where there are groups, or hardly any features."""
         _, _, n_out = _sizes(self)
-        return self.window.groups > 1 and is_cheaper_by_shifts(self.window, self.shape[-2], n_out)
+        few = self.window.groups > 1 or max(self.shape[-2], n_out) <= FEW_FEATURES
+        return few and is_cheaper_by_shifts(self.window, self.shape[-2], n_out)
 
     def _by_shifts(self) -> Gradients:
         """For each tap and each input feature of a group, the sum over the outputs of a product of X, shifted, and Δ:
