@@ -1,4 +1,4 @@
-"""The recurrences of the delta rule and of the selective scan, as they are defined, and draws for both."""
+"""The delta rule, the selective scan and state space duality, each in another form than its rule, and draws for them."""
 
 import jax
 import jax.numpy as jnp
@@ -57,6 +57,34 @@ def selective_scan(
     return Y.astype(jnp.result_type(*arguments)), H[:, -1]
 
 
+def state_space_duality(
+    X: Array,
+    Delta: Array,
+    A: Array,
+    B: Array,
+    C: Array,
+    D: Array | None = None,
+    H0: Array | None = None,
+    chunk: int | None = None,
+) -> tuple[Array, Array]:
+    """The dual form: (L ∘ C Bᵀ) diag(δ) X of each head, L the decays between all pairs of steps."""
+    x, delta, a, b, c = (P.astype(jnp.promote_types(P.dtype, jnp.float32)) for P in (X, Delta, A, B, C))
+    b, c = (jnp.repeat(P, X.shape[2] // B.shape[2], axis=2) for P in (b, c))
+    step = jnp.arange(X.shape[1])
+    later = (step[:, None] >= step[None]).astype(x.dtype)  # or the same
+    between = jnp.einsum("tr,rs->tsr", later, later - jnp.eye(len(step), dtype=x.dtype))
+    L = jnp.einsum("ts,btsh->btsh", later, jnp.exp(jnp.einsum("tsr,brh,h->btsh", between, delta, a)))
+    Y = jnp.einsum("btsh,bthz,bshz,bsh,bshn->bthn", L, c, b, delta, x)
+    H = jnp.einsum("bsh,bsh,bshn,bshz->bhnz", L[:, -1], delta, x, b)
+    if H0 is not None:
+        before = jnp.exp(jnp.einsum("tr,brh,h->bth", later, delta, a))
+        Y = Y + jnp.einsum("bth,bhnz,bthz->bthn", before, H0.astype(x.dtype), c)
+        H = H + jnp.einsum("bh,bhnz->bhnz", before[:, -1], H0.astype(x.dtype))
+    if D is not None:
+        Y = Y + jnp.einsum("h,bthn->bthn", D.astype(x.dtype), x)
+    return Y.astype(jnp.result_type(X, B, C)), H
+
+
 def memory(batch: int = 2, time: int = 5, heads: int = 2, decays: bool = False, state: bool = False) -> Draw:
     """Arguments of the delta rule: keys of length one, β in 0 … 1, log decays of usual size and, one, strong."""
     n_k, n_v = 3, 2
@@ -95,10 +123,28 @@ def state_space(skip: bool = True, state: bool = False, batch: int = 2, time: in
     return draw
 
 
+def heads_of_a_state_space(groups: int = 2, skip: bool = True, state: bool = False) -> Draw:
+    """Arguments of state space duality, four heads; one head ignores a step, and then forgets all before it."""
+    batch, time, heads, n, states = 2, 5, 4, 2, 3
+
+    def draw(rng: Rng) -> Arrays:
+        X, Delta = rng.standard_normal((batch, time, heads, n)), rng.uniform(0, 1, (batch, time, heads))
+        Delta[0, 1:3, 0] = 0, 1000
+        A, (B, C) = -rng.uniform(0.5, 3, heads), rng.standard_normal((2, batch, time, groups, states))
+        D = rng.standard_normal(heads) if skip else None
+        H0 = rng.standard_normal((batch, heads, n, states)) if state else None
+        given = X, Delta, A, B, C, D, H0
+        return given if state else given[: 6 if skip else 5]
+
+    return draw
+
+
 CASES = [
     Case(rules.delta_rule, "gated", memory(decays=True, state=True), delta_rule, {"chunk": 2}),
     edge(rules.delta_rule, "no-decay", memory(), delta_rule),
     edge(rules.delta_rule, "forgetting", forgetting, delta_rule),
     Case(rules.selective_scan, "state", state_space(state=True), selective_scan, {"chunk": 2}),
     edge(rules.selective_scan, "no-skip", state_space(skip=False), selective_scan),
+    Case(rules.state_space_duality, "state", heads_of_a_state_space(state=True), state_space_duality, {"chunk": 2}),
+    edge(rules.state_space_duality, "one-group", heads_of_a_state_space(1, skip=False), state_space_duality),
 ]

@@ -90,6 +90,7 @@ from handgrad.rules.sequences.rnn import *
 from handgrad.rules.sequences.segments import *
 from handgrad.rules.sequences.selection import *
 from handgrad.rules.sequences.selective_scan import *
+from handgrad.rules.sequences.state_space_duality import *
 from handgrad.rules.sequences.token_shift import *
 from handgrad.rules.structure.fixed_point import *
 from handgrad.rules.structure.mixture_of_experts import *

@@ -12,6 +12,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from handgrad import meshes
+from handgrad.checks import InputError, check_count
 
 PerToken = Float[Array, "batch tokens heads _m"]
 Chunks = Float[Array, "chunks batch heads chunk _m"]
@@ -32,6 +33,26 @@ class Decays(NamedTuple):
     F: Blocks
     G: Blocks
     total: Float[Array, "chunks batch heads _blocks 1 _m"]
+
+
+def chunk_of(
+    where: str, chunk: int | None, tokens: int, n: int, n_v: int, of_features: bool = False, S: States | None = None
+) -> int:
+    """The tokens of a chunk, the size that made the states S where they are given.
+
+    A token costs about chunk (n + n_v) operations inside, and n n_v / chunk for the states between, with a large
+    factor, since they only move memory; the blocks of features that decay alone (of_features) cost more.
+    """
+    if chunk is None:
+        factor = 32 if of_features else 128
+        sizes = [2**i for i in range(8) if 2 ** (i - 1) < tokens]
+        chunk = min(sizes, key=lambda size: size * (n + n_v) + factor * n * n_v / size)
+    check_count(where, "chunk", chunk)
+    if chunk & (chunk - 1):
+        raise InputError(f"{where}: chunk must be a power of two, got {chunk}")
+    if S is not None and S.shape[0] != -(-tokens // chunk):
+        raise InputError(f"{where}: chunk must be the forward pass's, which kept {S.shape[0]} states, got {chunk}")
+    return chunk
 
 
 def decays(log_decay: Chunks, reads_before: bool) -> list[Decays]:

@@ -9,7 +9,6 @@ from handgrad.checks import (
     InputError,
     check_array,
     check_cotangent,
-    check_count,
     check_residuals,
     check_shape,
     describe,
@@ -23,6 +22,7 @@ from handgrad.rules.sequences._blocks import (
     State,
     States,
     carried,
+    chunk_of,
     decayed,
     decays,
     in_blocks,
@@ -93,7 +93,8 @@ def linear_attention_forward(
     """
     where = "linear_attention_forward"
     _check_arguments(where, Q, K, V, log_decay, bonus, S0)
-    q, k, v, u, levels = _prepared(_chunk_of(where, chunk, Q, V, log_decay), Q, K, V, log_decay, bonus, S0)
+    chunk = chunk_of(where, chunk, Q.shape[1], Q.shape[3], V.shape[3], _is_of_features(log_decay))
+    q, k, v, u, levels = _prepared(chunk, Q, K, V, log_decay, bonus, S0)
 
     y = jnp.sum(q * u * k, axis=-1, keepdims=True) * v
     if is_of_heads(levels):
@@ -126,9 +127,8 @@ def linear_attention_backward(
     check_pair(where, "dY", dY, "(dY, dS_last)")
     check_cotangent(where, dY[0], V.shape, jnp.result_type(Q, K, V))
     check_cotangent(where, dY[1], S.shape[1:], S.dtype, "dS_last", "S_last")
-    chunk, tokens = _chunk_of(where, chunk, Q, V, log_decay), Q.shape[1]
-    if S.shape[0] != -(-tokens // chunk):
-        raise InputError(f"{where}: chunk must be the forward pass's, which kept {S.shape[0]} states, got {chunk}")
+    tokens = Q.shape[1]
+    chunk = chunk_of(where, chunk, tokens, Q.shape[3], V.shape[3], _is_of_features(log_decay), S)
     q, k, v, u, levels = _prepared(chunk, Q, K, V, log_decay, bonus, S0)
     dy = in_chunks(dY[0], chunk, S.dtype)
 
@@ -190,6 +190,11 @@ def _through_triangle(
     return dq, dk, dv + product("ij,iv->jv", S * W, dy), of_triangle(d, S * dS)
 
 
+def _is_of_features(log_decay: Decay | None) -> bool:
+    """Whether each feature of the keys has its own decay."""
+    return log_decay is not None and log_decay.shape[3] > 1
+
+
 def _prepared(
     chunk: int, Q: Keys, K: Keys, V: Values, log_decay: Decay | None, bonus: Bonus | None, S0: State | None
 ) -> tuple[Chunks, Chunks, Chunks, Array, list[Decays]]:
@@ -199,20 +204,6 @@ def _prepared(
     steps = jnp.zeros((1, 1, 1, chunk, 1), wide) if log_decay is None else in_chunks(log_decay, chunk, wide)
     u = jnp.ones((Q.shape[2], 1), wide) if bonus is None else bonus.astype(wide)
     return q, k, v, jnp.expand_dims(u, (0, 1, 3)), decays(steps, reads_before=bonus is not None)
-
-
-def _chunk_of(where: str, chunk: int | None, Q: Keys, V: Values, log_decay: Decay | None) -> int:
-    """The tokens of a chunk. A token costs about chunk (n + n_v) operations inside, and n n_v / chunk for the states
-    between, with a large factor, since they only move memory; the blocks of features that decay alone cost more."""
-    if chunk is None:
-        tokens, n, n_v = Q.shape[1], Q.shape[3], V.shape[3]
-        factor = 128 if log_decay is None or log_decay.shape[3] == 1 else 32
-        sizes = [2**i for i in range(8) if 2 ** (i - 1) < tokens]
-        return min(sizes, key=lambda size: size * (n + n_v) + factor * n * n_v / size)
-    check_count(where, "chunk", chunk)
-    if chunk & (chunk - 1):
-        raise InputError(f"{where}: chunk must be a power of two, got {chunk}")
-    return chunk
 
 
 def _check_arguments(
