@@ -98,6 +98,7 @@ TABLE = {
     "segment_reduce": (layers.segment_reduce(3), (STEPS, IDS)),
     "delta_net": (layers.delta_net(2, gated=True), STEPS),
     "mamba": (layers.mamba(states=2), STEPS),
+    "mamba2": (layers.mamba2(4, states=2, groups=2), STEPS),
     "rnn": (layers.rnn(3), TEXT),
     "lstm": (layers.lstm(3, returns="last"), TEXT),
     "gru": (layers.gru(3, returns="both"), TEXT),

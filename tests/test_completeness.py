@@ -30,6 +30,7 @@ LAYER_OF = {
     "rotary": "multi_head_attention",
     "delta_rule": "delta_net",
     "selective_scan": "mamba",
+    "state_space_duality": "mamba2",
     "contraction": "einsum",
     "top_k_gate": "mixture_of_experts",
     "load_balancing_loss": "mixture_of_experts",

@@ -143,6 +143,7 @@ from handgrad.layers import (
     lsq_quantize as lsq_quantize,
     lstm as lstm,
     mamba as mamba,
+    mamba2 as mamba2,
     margin_ranking_loss as margin_ranking_loss,
     max_pool as max_pool,
     mish as mish,

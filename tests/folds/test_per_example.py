@@ -212,6 +212,7 @@ LAYERS = {
     "linear_recurrence": (layers.linear_recurrence(), STEPS),
     "delta_net": (layers.delta_net(1, gated=True), STEPS),
     "mamba": (layers.mamba(states=2), STEPS),
+    "mamba2": (layers.mamba2(4, states=2, groups=2), STEPS),
     "reversible": (layers.reversible(HALF, HALF), ROWS),
 }
 

@@ -79,6 +79,7 @@ from handgrad.layers.sequences.segments import *
 from handgrad.layers.sequences.selection import *
 from handgrad.layers.sequences.selective_scan import *
 from handgrad.layers.sequences.sequences import *
+from handgrad.layers.sequences.state_space_duality import *
 from handgrad.layers.sequences.tied import *
 from handgrad.layers.sequences.token_shift import *
 from handgrad.layers.structure.auxiliary import *

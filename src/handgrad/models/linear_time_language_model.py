@@ -15,6 +15,7 @@ from handgrad.layers import (
     linear,
     linear_attention,
     mamba,
+    mamba2,
     repeat,
     residual,
     retention,
@@ -30,6 +31,7 @@ Mixer = Literal[
     "delta_net",
     "gated_delta_net",
     "mamba",
+    "mamba2",
 ]
 
 # name: a layer from (batch, tokens, width) to the same, of a number of heads
@@ -41,6 +43,7 @@ MIXERS: dict[str, Callable[[int], Layer]] = {
     "delta_net": delta_net,
     "gated_delta_net": lambda heads: delta_net(heads, gated=True),
     "mamba": lambda heads: mamba(),
+    "mamba2": mamba2,
 }
 
 
@@ -53,7 +56,7 @@ class LinearTimeLanguageModelConfig:
       width, blocks: features of a token, and how many blocks.
       mixer: the layer that mixes tokens, by its name.
       heads: of the mixer; Mamba has none.
-      hidden: features of the gated mlp inside each block; None is no mlp, as in Mamba.
+      hidden: features of the gated mlp inside each block; None is no mlp, as in Mamba and Mamba-2.
       eps: the RMS norms add it to the mean square.
       residuals: of the blocks, "save" or "recompute", as `repeat`.
     """
