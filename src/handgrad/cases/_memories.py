@@ -1,4 +1,4 @@
-"""The delta rule, the selective scan and state space duality, each in another form than its rule, and draws for them."""
+"""The delta rule, the selective scan and state space duality in another form than their rules', and draws for them."""
 
 import jax
 import jax.numpy as jnp

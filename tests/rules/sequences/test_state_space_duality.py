@@ -81,12 +81,13 @@ def test_factors_and_what_is_kept():
 
 
 def test_state_space_duality_of_the_wrong_shape():
-    refuses(RULE, "X must have shape (batch, time, heads, n), none 0 …, got float64 (2, 9, 3)", X[:, :, 0], DELTA, A, B, C)
+    flat, others = X[:, :, 0], (DELTA, A, B, C)
+    refuses(RULE, "X must have shape (batch, time, heads, n), none 0 …, got float64 (2, 9, 3)", flat, *others)
     refuses(RULE, "Delta must have shape (2, 9, 4) (a step …), got float64 (2, 9, 4, 3)", X, X, A, B, C)
     refuses(RULE, "A must have shape (4,) (a rate …), got float64 (2,)", X, DELTA, A[:2], B, C)
-    sentence = "B must have shape (2, 9, groups, states), where groups divides the 4 heads of X, got float64 (2, 9, 3, 5)"
+    sentence = "B must have shape (2, 9, groups, states), where groups divides the 4 heads of X, got …"
     refuses(RULE, sentence, X, DELTA, A, B[:, :, [0, 0, 1]], C)
     refuses(RULE, "C must have shape (2, 9, 2, 5) like B, got float64 (2, 9, 1, 5)", X, DELTA, A, B, C[:, :, :1])
-    refuses(RULE, "D must have shape (4,) (a weight …), got float64 (2,)", X, DELTA, A, B, C, D[:2])
-    refuses(RULE, "H0 must have shape (2, 4, 3, 5) (a state …), got float64 (2, 4, 5)", X, DELTA, A, B, C, D, H0[:, :, 0])
-    refuses(RULE, "chunk must be a power of two, got 6", X, DELTA, A, B, C, chunk=6)
+    refuses(RULE, "D must have shape (4,) (a weight …), got float64 (2,)", X, *others, D[:2])
+    refuses(RULE, "H0 must have shape (2, 4, 3, 5) (a state …), got float64 (2, 4, 5)", X, *others, D, H0[:, :, 0])
+    refuses(RULE, "chunk must be a power of two, got 6", X, *others, chunk=6)

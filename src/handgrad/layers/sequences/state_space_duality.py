@@ -1,6 +1,7 @@
 """mamba2: one projection, a short convolution, a state space model of one decay a head, and a gated norm."""
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -118,8 +119,22 @@ def mamba2(
     def projections(of_x: Sizes) -> dict[str, Layer]:
         return {"project": linear(2 * (of_x.values + of_x.keys) + heads, bias=False, init_W=init_W)}
 
-    mixer = _mixer(heads, groups, states, kernel, rates, steps, eps, chunk)
+    mixer = _mixer(heads, groups, states, kernel, _initial(heads, rates, steps), eps, chunk)
     return mixing(where, Mamba2Params, sizes, projections, mixer, init_W)
+
+
+def _initial(
+    heads: int, rates: tuple[float, float], steps: tuple[float, float]
+) -> Callable[[PRNGKeyArray, jnp.dtype], tuple[Array, Array]]:
+    """dt_bias and A_log, of step sizes and rates within these bounds."""
+
+    def draw(key: PRNGKeyArray, dtype: jnp.dtype) -> tuple[Array, Array]:
+        of_step, of_rate = jax.random.split(key)
+        step = jnp.exp(jax.random.uniform(of_step, (heads,), dtype, *map(math.log, steps)))
+        dt_bias = step + jnp.log(-jnp.expm1(-step))  # of which softplus is the step
+        return dt_bias, jnp.log(jax.random.uniform(of_rate, (heads,), dtype, *rates))
+
+    return draw
 
 
 def _mixer(
@@ -127,12 +142,11 @@ def _mixer(
     groups: int,
     states: int,
     kernel: int,
-    rates: tuple[float, float],
-    steps: tuple[float, float],
+    initial: Callable[[PRNGKeyArray, jnp.dtype], tuple[Array, Array]],
     eps: float,
     chunk: int | None,
 ) -> Layer:
-    """Everything between the two projections."""
+    """Everything between the two projections; `initial` is of dt_bias and A_log."""
     rule, norm = rules.state_space_duality.with_options(chunk=chunk), rules.rms_norm.with_options(eps=eps)
     keys = groups * states
 
@@ -144,12 +158,9 @@ def _mixer(
 
     def init(key: PRNGKeyArray, x: Inputs) -> Mamba2MixerParams:
         n, dtype = values(x), jax.dtypes.canonicalize_dtype(x[0].dtype)
-        of_K, of_bias, of_rate = jax.random.split(key, 3)
+        of_K, of_steps = jax.random.split(key)
         K = short(n + 2 * keys).init(of_K, jax.ShapeDtypeStruct((*x[0].shape[:2], n + 2 * keys), dtype))["conv1d"]
-        step = jnp.exp(jax.random.uniform(of_bias, (heads,), dtype, *map(math.log, steps)))
-        dt_bias = step + jnp.log(-jnp.expm1(-step))  # of which softplus is the step
-        A_log = jnp.log(jax.random.uniform(of_rate, (heads,), dtype, *rates))
-        return Mamba2MixerParams(K, dt_bias, A_log, jnp.ones(heads, dtype), jnp.ones(n, dtype))
+        return Mamba2MixerParams(K, *initial(of_steps, dtype), jnp.ones(heads, dtype), jnp.ones(n, dtype))
 
     def forward(
         params: Mamba2MixerParams, x: Inputs, key: PRNGKeyArray | None = None
@@ -170,7 +181,7 @@ def _mixer(
         return N * as_row(gamma, 3), Mamba2MixerResiduals(params, convolved, softplus, scan, gate, normed, N)
 
     def backward(residuals: Mamba2MixerResiduals, dy: Tokens) -> tuple[Inputs, Mamba2MixerParams]:
-        (_, dt_bias, A_log, D, gamma), convolved, softplus, scan, gate, normed, N = check_residuals(
+        (_, dt_bias, A_log, _, gamma), convolved, softplus, scan, gate, normed, N = check_residuals(
             "mamba2", residuals, Mamba2MixerResiduals
         )
         dZ, *_ = norm.backward(normed, by_head(dy * as_row(gamma, 3), groups))

@@ -38,7 +38,7 @@ class Decays(NamedTuple):
 def chunk_of(
     where: str, chunk: int | None, tokens: int, n: int, n_v: int, of_features: bool = False, S: States | None = None
 ) -> int:
-    """The tokens of a chunk, the size that made the states S where they are given.
+    """The tokens of a chunk: `chunk`, or, for None, a size that is fast. S are the states that the forward pass kept.
 
     A token costs about chunk (n + n_v) operations inside, and n n_v / chunk for the states between, with a large
     factor, since they only move memory; the blocks of features that decay alone (of_features) cost more.
@@ -46,13 +46,15 @@ def chunk_of(
     if chunk is None:
         factor = 32 if of_features else 128
         sizes = [2**i for i in range(8) if 2 ** (i - 1) < tokens]
-        chunk = min(sizes, key=lambda size: size * (n + n_v) + factor * n * n_v / size)
-    check_count(where, "chunk", chunk)
-    if chunk & (chunk - 1):
-        raise InputError(f"{where}: chunk must be a power of two, got {chunk}")
-    if S is not None and S.shape[0] != -(-tokens // chunk):
-        raise InputError(f"{where}: chunk must be the forward pass's, which kept {S.shape[0]} states, got {chunk}")
-    return chunk
+        size = min(sizes, key=lambda size: size * (n + n_v) + factor * n * n_v / size)
+    else:
+        check_count(where, "chunk", chunk)
+        size = chunk
+    if size & (size - 1):
+        raise InputError(f"{where}: chunk must be a power of two, got {size}")
+    if S is not None and S.shape[0] != -(-tokens // size):
+        raise InputError(f"{where}: chunk must be the forward pass's, which kept {S.shape[0]} states, got {size}")
+    return size
 
 
 def decays(log_decay: Chunks, reads_before: bool) -> list[Decays]:

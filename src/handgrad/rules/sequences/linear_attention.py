@@ -5,14 +5,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from handgrad.checks import (
-    InputError,
-    check_array,
-    check_cotangent,
-    check_residuals,
-    check_shape,
-    describe,
-)
+from handgrad.checks import InputError, check_array, check_cotangent, check_residuals, check_shape, describe
 from handgrad.factors import PerExample
 from handgrad.factors.base import accumulator
 from handgrad.rule import Rule
