@@ -100,6 +100,20 @@ def selective_scan(X: Array, Delta: Array, A: Array, B: Array, C: Array, D: Arra
     return jnp.moveaxis(Y, 0, 1), H
 
 
+def state_space_duality(X: Array, Delta: Array, A: Array, B: Array, C: Array, D: Array) -> tuple[Array, Array]:
+    """One step after the other, all heads with the same B and C: (Y, H)."""
+
+    def step(H: Array, inputs: tuple[Array, ...]) -> tuple[Array, Array]:
+        x, delta, b, c = inputs
+        new = (delta[..., None] * x)[..., None] * b[:, :, None]
+        H = jnp.exp(delta * A[None])[..., None, None] * H + new
+        return H, jnp.einsum("bhnz,bhz->bhn", H, c + jnp.zeros_like(x[..., :1])) + D[None, :, None] * x
+
+    H = jnp.zeros((X.shape[0], *X.shape[2:], B.shape[3]), X.dtype)
+    H, Y = jax.lax.scan(step, H, tuple(jnp.moveaxis(P, 1, 0) for P in (X, Delta, B, C)))
+    return jnp.moveaxis(Y, 0, 1), H
+
+
 def subjects(options: Options) -> dict[str, Subject]:
     """What is measured, by name."""
     rng = np.random.default_rng(0)
@@ -115,6 +129,9 @@ def subjects(options: Options) -> dict[str, Subject]:
     K /= np.linalg.norm(K, axis=-1, keepdims=True)
     beta, log_decay = uniform(0, 1, *steps, options.heads), uniform(-0.2, 0, *steps, options.heads)
     X, Delta = normal(*steps, options.channels), uniform(0, 0.1, *steps, options.channels)
+    of_groups = tuple(normal(*steps, 1, options.features) for _ in range(2))
+    step_sizes = uniform(0, 0.1, *steps, options.heads)
+    ssd = (V, step_sizes, uniform(-16, -1, options.heads), *of_groups, normal(options.heads))
     A, B, C = uniform(-16, -1, options.channels, options.states), *(normal(*steps, options.states) for _ in range(2))
     of_heads, of_features = (uniform(-0.2, 0, *steps, options.heads, n) for n in (1, options.features))
     bonus = normal(options.heads, options.features)
@@ -129,6 +146,7 @@ def subjects(options: Options) -> dict[str, Subject]:
         "and a bonus": linear(of_features, bonus),
         "delta rule": Subject(rules.delta_rule, delta_rule, (Q, K, V, beta)),
         "gated delta rule": Subject(rules.delta_rule, delta_rule, (Q, K, V, beta, log_decay)),
+        "state space duality": Subject(rules.state_space_duality, state_space_duality, ssd),
         "selective scan": Subject(rules.selective_scan, selective_scan, (X, Delta, A, B, C, normal(options.channels))),
     }
 
