@@ -86,7 +86,7 @@ def test_many_tokens_are_tiled():
     def kept(layer, tokens):
         x = jax.ShapeDtypeStruct((1, tokens, 8), "float32")
         params = jax.eval_shape(layer.init, KEY, x)
-        return type(jax.eval_shape(layer.forward, params, x)[1].attention)
+        return type(jax.eval_shape(layer.forward, params, x)[1].inside.attention)
 
     assert [kept(TWO, tokens) for tokens in (255, 256)] == [rules.AttentionResiduals, rules.TiledAttentionResiduals]
     assert kept(multi_head_attention(2, tile=8), 9) == rules.TiledAttentionResiduals

@@ -4,24 +4,25 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
-import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from handgrad import rules
-from handgrad.checks import InputError, check_array, check_choice, check_count, check_params, check_residuals, describe
-from handgrad.layers.attention._heads import AttentionResiduals, Form, Heads, of_heads, rotary_rule, turned
-from handgrad.layers.attention.tokens import Tokens, scores_mask
-from handgrad.layers.layer import Layer, check_layer, composed, placed
-from handgrad.layers.linear.linear import Initializer, LinearParams, linear
-from handgrad.layers.linear.lora import LoraParams, lora_linear
-from handgrad.rule import Rule
+from handgrad.checks import check_choice, check_count, check_params, check_residuals
+from handgrad.layers.attention._heads import Form, rotary_rule
+from handgrad.layers.attention._inside import Inside, InsideParams, InsideResiduals, norms_of
+from handgrad.layers.attention._projections import (
+    Features,
+    OfInputs,
+    ProjectionParams,
+    ProjectionResiduals,
+    projections,
+)
+from handgrad.layers.attention.tokens import Tokens
+from handgrad.layers.layer import Layer, composed, made_by
+from handgrad.layers.linear.linear import Initializer
 from handgrad.rules.attention._arguments import check_options
 
 __all__ = ["MultiHeadAttentionParams", "multi_head_attention"]
-
-Features = Float[Array, "batch tokens n"]
-ProjectionParams = LinearParams | LoraParams
-ProjectionResiduals = rules.LinearResiduals | rules.LoraLinearResiduals
 
 
 class MultiHeadAttentionParams(NamedTuple):
@@ -45,25 +46,14 @@ class MultiHeadAttentionParams(NamedTuple):
 
 
 class MultiHeadAttentionResiduals(NamedTuple):
-    """What each of the layers inside keeps; `normed` and `rotated` are of queries and keys, or None; and x's form."""
+    """What each of the projections, and all between them, keeps; and x's form."""
 
     query: ProjectionResiduals
     key: ProjectionResiduals
     value: ProjectionResiduals
-    normed: tuple[PyTree, ...] | None
-    rotated: tuple[rules.RotaryResiduals, ...] | None
-    attention: AttentionResiduals
+    inside: InsideResiduals
     output: ProjectionResiduals
     form: Form
-
-
-class Projections(NamedTuple):
-    """The four linear layers."""
-
-    query: Layer
-    key: Layer
-    value: Layer
-    output: Layer
 
 
 def multi_head_attention(
@@ -117,133 +107,53 @@ def multi_head_attention(
     Derivation: docs/derivations/attention/attention.md
     """
     where = "multi_head_attention"
-    kv_heads = heads if kv_heads is None else kv_heads
-    counts = {"heads": heads, "kv_heads": kv_heads, "head_size": head_size, "tile": tile, "lora_rank": lora_rank}
-    for name, value in counts.items():
-        if value is not None or name == "heads":
-            check_count(where, name, value)
-    if heads % kv_heads:
-        raise InputError(f"{where}: kv_heads must divide heads, got {kv_heads} and {heads}")
-    check_choice(where, "bias", bias, (True, False, "qkv"))
+    projected = projections(where, heads, heads if kv_heads is None else kv_heads, head_size, bias, lora_rank, init_W)
+    if tile is not None:
+        check_count(where, "tile", tile)
     check_choice(where, "sinks", sinks, (None, "learned", "zero"))
     slopes = (rules.alibi_slopes(heads) if alibi is True else tuple(alibi)) if alibi else None
     check_options(where, (heads, 1), None, causal, window, softcap, dropout, slopes)
     options = {"causal": causal, "window": window, "softcap": softcap, "dropout": dropout, "alibi": slopes}
     turning = None if rotary is None else rotary_rule(where, rotary)
-    norms = None if qk_norm is None else _norms(where, qk_norm)
+    return _around(where, projected, Inside(where, heads, norms_of(where, qk_norm), turning, sinks, tile, options))
 
-    def projections(X: Features | jax.ShapeDtypeStruct, context: Features | jax.ShapeDtypeStruct) -> Projections:
-        """The four linear layers for an input and a context like these."""
-        for name, A in (("x", X), ("x.context", context)):
-            check_array(where, name, A)
-            if len(A.shape) != 3:
-                raise InputError(f"{where}: {name} must have shape (batch, tokens, features), got {describe(A)}")
-        n_in, n_context = X.shape[2], context.shape[2]
 
-        def to(name: str, n: int, n_in: int) -> Layer:
-            has_bias = bias is True or (bias == "qkv" and name != "output")
-            if lora_rank is not None:
-                return placed(name, lora_linear(n, rank=lora_rank, bias=has_bias, init_W=init_W))
-            return placed(name, linear(n, n_in=n_in, bias=has_bias, init_W=init_W))
-
-        size = size_of(X)
-        key, value = (to(name, kv_heads * size, n_context) for name in ("key", "value"))
-        return Projections(to("query", heads * size, n_in), key, value, to("output", n_in, heads * size))
-
-    def size_of(X: Features | jax.ShapeDtypeStruct) -> int:
-        """Features of a head."""
-        if head_size is None and X.shape[2] % heads:
-            raise InputError(f"{where}: heads must divide the width of x, got {heads} heads for {describe(X)}")
-        return head_size or X.shape[2] // heads
+def _around(where: str, projected: OfInputs, inside: Inside) -> Layer:
+    """The projections in front of what is inside, and the output's behind it."""
 
     def init(key: PRNGKeyArray, x: PyTree) -> MultiHeadAttentionParams:
         x, _ = Form.of(x)
         context = x.X if x.context is None else x.context
-        layers, size = projections(x.X, context), size_of(x.X)
-        merged = jax.ShapeDtypeStruct((*x.X.shape[:2], heads * size), x.X.dtype)
+        *layers, size = projected(x.X, context)
+        of_head = jax.ShapeDtypeStruct((*x.X.shape[:2], inside.heads, size), x.X.dtype)
+        merged = jax.ShapeDtypeStruct((*x.X.shape[:2], inside.heads * size), x.X.dtype)
         keys, inputs = jax.random.split(key, 4), (x.X, context, context, merged)
         each = [layer.init(k, A) for layer, k, A in zip(layers, keys, inputs, strict=True)]
-        of_head = jax.ShapeDtypeStruct((*x.X.shape[:2], heads, size), x.X.dtype)
-        of_norms = [norm.init(jax.random.fold_in(key, i), of_head) for i, norm in enumerate(norms or ())]
-        of_sinks = jnp.zeros(heads, jax.dtypes.canonicalize_dtype(x.X.dtype)) if sinks == "learned" else None
-        return MultiHeadAttentionParams._make((*each, *(of_norms or (None, None)), of_sinks))
+        return MultiHeadAttentionParams._make([*each, *inside.init(key, of_head)])
 
     def forward(
         params: MultiHeadAttentionParams, x: PyTree, key: PRNGKeyArray | None = None
     ) -> tuple[Features, MultiHeadAttentionResiduals]:
         check_params(where, params, MultiHeadAttentionParams)
-        for name, wanted in (("query_norm", norms), ("key_norm", norms), ("sinks", sinks == "learned" or None)):
-            if (getattr(params, name) is None) != (wanted is None):
-                expected = "None" if wanted is None else "parameters"
-                raise InputError(f"{where}: params.{name} must be {expected}, got {describe(getattr(params, name))}")
         x, form = Form.of(x)
         X, context = x.X, x.context if form.context else x.X
-        layers, size = projections(X, context), size_of(X)
-        mask = scores_mask(where, x, context.shape[1])
-
-        projected = zip(layers[:3], params[:3], (X, context, context), strict=True)
-        (Q, query), (K, of_key), (V, value) = (layer.forward(p, A) for layer, p, A in projected)
-        Q, K, V = (A.reshape(*A.shape[:2], A.shape[2] // size, size) for A in (Q, K, V))
-        own = (x.positions, None if form.context else x.positions)
-        (Q, K), normed = _normed(norms, (params.query_norm, params.key_norm), (Q, K))
-        (Q, K), rotated = _rotated(turning, own, (Q, K))
-        attend = of_heads(tile, options, mask)
-        of_sinks = jnp.zeros(heads, Q.dtype) if sinks == "zero" else params.sinks
-        Y, attention = attend.forward(of_sinks, (Q, K, V) if x.bias is None else (Q, K, V, x.bias), key)
-        y, output = layers.output.forward(params.output, Y.reshape(*X.shape[:2], heads * size))
-        return y, MultiHeadAttentionResiduals(query, of_key, value, normed, rotated, attention, output, form)
+        *layers, output, size = projected(X, context)
+        pairs = [layer.forward(p, A) for layer, p, A in zip(layers, params[:3], (X, context, context), strict=True)]
+        Q, K, V = (A.reshape(*A.shape[:2], A.shape[2] // size, size) for A, _ in pairs)
+        Y, of_heads = inside.forward(InsideParams._make(params[4:]), (Q, K, V), x, key)
+        y, of_output = output.forward(params.output, Y.reshape(*X.shape[:2], Y.shape[2] * size))
+        return y, MultiHeadAttentionResiduals._make([*(kept for _, kept in pairs), of_heads, of_output, form])
 
     def backward(residuals: MultiHeadAttentionResiduals, dy: Features) -> tuple[PyTree, MultiHeadAttentionParams]:
-        residuals = check_residuals(where, residuals, MultiHeadAttentionResiduals)
-        X, context = residuals.query.X, residuals.key.X
-        layers, size = projections(X, context), size_of(X)
-        dY, doutput = layers.output.backward(residuals.output, dy)
-        attend = of_heads(tile, options)
-        (dQ, dK, dV, *dbias), dsinks = attend.backward(residuals.attention, dY.reshape(*dy.shape[:2], heads, size))
-        if turning is not None and residuals.rotated is not None:
-            dQ, dK = (turning.backward(kept, d)[0] for kept, d in zip(residuals.rotated, (dQ, dK), strict=True))
-        dnorms = None, None
-        if norms is not None and residuals.normed is not None:
-            pairs = [norm.backward(*one) for norm, *one in zip(norms, residuals.normed, (dQ, dK), strict=True)]
-            (dQ, dK), dnorms = zip(*pairs, strict=True)
-        d, kept = (dQ, dK, dV), (residuals.query, residuals.key, residuals.value)
+        *of_three, of_heads, of_output, form = check_residuals(where, residuals, MultiHeadAttentionResiduals)
+        *layers, output, size = projected(residuals.query.X, residuals.key.X)
+        dY, doutput = output.backward(of_output, dy)
+        d, dbias, dinside = inside.backward(of_heads, dY.reshape(*dy.shape[:2], inside.heads, size))
         rows = (A.reshape(*A.shape[:2], A.shape[2] * size) for A in d)
-        (dx_q, dquery), (dx_k, dkey), (dx_v, dvalue) = (
-            layer.backward(*one) for layer, *one in zip(layers[:3], kept, rows, strict=True)
-        )
-        dX, dcontext = (dx_q, dx_k + dx_v) if residuals.form.context else (dx_q + dx_k + dx_v, None)
-        dx = Tokens(dX, context=dcontext, bias=next(iter(dbias), None)) if residuals.form.tokens else dX
-        of_sinks = dsinks if sinks == "learned" else None
-        return dx, MultiHeadAttentionParams(dquery, dkey, dvalue, doutput, dnorms[0], dnorms[1], of_sinks)
+        pairs = [layer.backward(*one) for layer, *one in zip(layers, of_three, rows, strict=True)]
+        (dx_q, dx_k, dx_v), three = zip(*pairs, strict=True)
+        dX, dcontext = (dx_q, dx_k + dx_v) if form.context else (dx_q + dx_k + dx_v, None)
+        dx = Tokens(dX, context=dcontext, bias=dbias) if form.tokens else dX
+        return dx, MultiHeadAttentionParams._make([*three, doutput, *dinside])
 
-    return composed(init, forward, backward)
-
-
-def _norms(where: str, qk_norm: Layer) -> tuple[Layer, Layer]:
-    """The norms of queries and of keys."""
-    check_layer(where, qk_norm)
-    if qk_norm.couples is not None:
-        raise InputError(f"{where}: qk_norm must not couple the examples of a batch, but {qk_norm.couples}")
-    return placed("query_norm", qk_norm), placed("key_norm", qk_norm)
-
-
-def _normed(
-    norms: tuple[Layer, Layer] | None, params: tuple[PyTree, PyTree], both: tuple[Heads, Heads]
-) -> tuple[tuple[Heads, ...], tuple[PyTree, ...] | None]:
-    """Queries and keys through their norms, if there are any, and what these keep."""
-    if norms is None:
-        return both, None
-    pairs = [norm.forward(*one) for norm, *one in zip(norms, params, both, strict=True)]
-    both, kept = zip(*pairs, strict=True)
-    return both, kept
-
-
-def _rotated(
-    rule: Rule[..., Array] | None, positions: tuple[Array | None, Array | None], both: tuple[Heads, ...]
-) -> tuple[tuple[Heads, ...], tuple[rules.RotaryResiduals, ...] | None]:
-    """Queries and keys, rotated if there is a rule to do it, and what it keeps."""
-    if rule is None:
-        return both, None
-    pairs = [turned(rule, own).forward((), A) for own, A in zip(positions, both, strict=True)]
-    both, kept = zip(*pairs, strict=True)
-    return both, kept
+    return made_by(where, composed(init, forward, backward))
