@@ -63,7 +63,7 @@ def linear_attention(
         new = k[..., :, None] * v[..., None, :]
         decay = jnp.exp(g[0])[..., None] if g else 1
         if bonus is not None:
-            return decay * S + new, jnp.einsum("bhij,bhi->bhj", S + bonus[..., None] * new, q)
+            return decay * S + new, jnp.einsum("bhij,bhi->bhj", S + bonus[None, :, :, None] * new, q)
         S = decay * S + new
         return S, jnp.einsum("bhij,bhi->bhj", S, q)
 
