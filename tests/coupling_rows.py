@@ -75,7 +75,7 @@ TABLE = {
     "tied_embedding, body coupled": (layers.tied_embedding(6, 4, MEETING), IDS),
     "dropout": (layers.dropout(0.5), ROWS),
     "gated_mlp": (layers.gated_mlp(6), STEPS),
-    "multi_head_attention": (layers.multi_head_attention(2, causal=True, rotary=100.0), STEPS),
+    "multi_head_attention": (layers.multi_head_attention(2, causal=True, rotary=100.0, relative=2), STEPS),
     "multi_head_attention in tiles": (layers.multi_head_attention(2, tile=2, dropout=0.0), STEPS),
     "multi_head_latent_attention": (
         layers.multi_head_latent_attention(2, kv_rank=3, head_size=2, rotary_size=2),

@@ -18,6 +18,7 @@ PAGES, TESTS = REPOSITORY / "docs/derivations", REPOSITORY / "tests/rules"
 
 # Stems without a layer of their own: why.
 WITHOUT_A_LAYER = {
+    "attention/relative_position": "an option of multi_head_attention",
     "attention/rotary": "an option of multi_head_attention",
     "attention/tiled_attention": "an option of multi_head_attention",
     "losses/curvature": "folds/curvature asks losses for it",
@@ -28,6 +29,7 @@ LAYER_OF = {
     "attention": "multi_head_attention",
     "tiled_attention": "multi_head_attention",
     "rotary": "multi_head_attention",
+    "relative_position_bias": "multi_head_attention",
     "delta_rule": "delta_net",
     "selective_scan": "mamba",
     "state_space_duality": "mamba2",

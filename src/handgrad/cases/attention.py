@@ -111,6 +111,22 @@ def rotary(
     return jnp.einsum(letters, sizes[0] * R, X.astype(dtype)).astype(X.dtype)
 
 
+def relative_position_bias(S: Array, table: Array, bidirectional: bool = True, max_distance: int = 128) -> Array:
+    """A product with one-hot rows, each bucket by T5's formula in logarithms."""
+
+    def bucket(ahead: int) -> int:
+        each, first = (len(table) // 2, len(table) // 2 * (ahead > 0)) if bidirectional else (len(table), 0)
+        exact, away = each // 2, abs(ahead) if bidirectional else max(-ahead, 0)
+        if away < exact:
+            return first + away
+        wider = np.log(away / exact) / np.log(max_distance / exact) * (each - exact)
+        return first + min(exact + int(wider + 1e-9), each - 1)
+
+    tokens, keys = S.shape[2:]
+    one_hot = np.eye(len(table))[[[bucket(j - i) for j in range(keys)] for i in range(tokens)]]
+    return S + jnp.einsum("ijr,rh->hij", jnp.asarray(one_hot, table.dtype), table)[None]
+
+
 def drawn(
     *sizes: int, bias: Shape | None = None, mask: Shape | None = None, dropout: bool = False, sinks: bool = False
 ) -> Draw:
@@ -160,6 +176,7 @@ SCALED: list[dict[str, Any]] = [
     {"scaling": rules.YarnScaling(4.0, 64, beta_fast=4.0), "base": 100.0, "features": 8},
     {"scaling": rules.Llama3Scaling(8.0, 64), "base": 100.0},
 ]
+NEAR, BEHIND = {"max_distance": 6}, {"bidirectional": False, "max_distance": 5}
 
 CASES = [
     *of_both("cross", drawn(2, 3, 5, 2, 2, 4, 3), 2, tests_only=False),
@@ -174,5 +191,8 @@ CASES = [
     Case(rules.rotary, "interleaved", at((2, 3, 2, 6), 5, 1, 700), rotary, {"form": "interleaved", "base": 100.0}),
     edge(rules.rotary, "each-its-own", at((2, 3, 1, 4), [0, 1, 2], [4, 3, -7]), rotary, {"base": 50.0}),
     edge(rules.rotary, "one-pair", at((1, 1, 1, 2), 3), rotary, {"form": "interleaved"}),
+    Case(rules.relative_position_bias, "square", normal((2, 2, 9, 9), (8, 2)), relative_position_bias, NEAR),
+    edge(rules.relative_position_bias, "one-direction", normal((3, 1, 3, 7), (6, 1)), relative_position_bias, BEHIND),
+    edge(rules.relative_position_bias, "longer", normal((1, 2, 30, 2), (4, 2)), relative_position_bias),
     *(edge(rules.rotary, "scaled", at((1, 3, 1, 10), 9, 40, 63), rotary, scaled) for scaled in SCALED),
 ]

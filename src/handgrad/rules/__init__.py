@@ -26,6 +26,7 @@ from handgrad.rules.activations.smooth import *
 from handgrad.rules.activations.softmax import *
 from handgrad.rules.activations.straight_through import *
 from handgrad.rules.attention.attention import *
+from handgrad.rules.attention.relative_position import *
 from handgrad.rules.attention.rotary import *
 from handgrad.rules.attention.tiled_attention import *
 from handgrad.rules.images.adaptive_pooling import *

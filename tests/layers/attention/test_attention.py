@@ -39,7 +39,7 @@ def test_init():
     params = FOUR.init(KEY, X)
     assert isinstance(params, MultiHeadAttentionParams)
     assert shapes(params[:4]) == [((8, 8), (8,))] * 4
-    assert params[4:] == (None, None, None)
+    assert params[4:] == (None, None, None, None)
     assert not np.array_equal(params.query.W, params.key.W)
     assert not any(np.asarray(p.b).any() for p in params[:4])
     x = jax.ShapeDtypeStruct(X.shape, "float32")
@@ -48,12 +48,13 @@ def test_init():
     assert all(p.W.dtype == "float32" for p in params[:4])
     params = jax.eval_shape(multi_head_attention(2, head_size=3, bias="qkv").init, KEY, X)
     assert shapes(params[:4]) == [((8, 6), (6,))] * 3 + [((6, 8), None)]
-    layer = multi_head_attention(2, kv_heads=1, qk_norm=hg.rms_norm(), sinks="learned")
+    layer = multi_head_attention(2, kv_heads=1, qk_norm=hg.rms_norm(), sinks="learned", relative=6)
     params = layer.init(KEY, hg.Tokens(X, context=X[:, :2, :6]))
     assert shapes(params[:4]) == [((8, 8), (8,)), ((6, 4), (4,)), ((6, 4), (4,)), ((8, 8), (8,))]
     assert np.array_equal(params.query_norm.gamma, np.ones(4))
     assert np.array_equal(params.key_norm.gamma, np.ones(4))
     assert np.array_equal(params.sinks, np.zeros(2))
+    assert np.array_equal(params.relative, np.zeros((6, 2)))
 
 
 @pytest.mark.parametrize("options", [LLAMA, GPT2, MISTRAL], ids=["llama", "gpt2", "mistral in tiles, with adapters"])
@@ -134,6 +135,9 @@ def by_definition(params, x):
     S = jnp.einsum("bthn,bsn->bhts", Q, K[:, :, 0]) / 2 + x.bias
     tokens, keys = S.shape[2:]
     S = S - np.array([1 / 16, 1 / 256])[:, None, None] * np.abs(np.arange(tokens)[:, None] - np.arange(keys))
+    if params.relative is not None:  # eight buckets
+        ahead = np.arange(keys) - np.arange(tokens)[:, None]
+        S = S + params.relative[np.array([0, 1, 2, 2, 2])[abs(ahead)] + 4 * (ahead > 0)].transpose(2, 0, 1)
     mask = jnp.broadcast_to(x.mask[:, None, None] if x.mask.ndim == 2 else x.mask, S.shape)
     E = jnp.where(mask, jnp.exp(S), 0)
     P = E / (E.sum(-1, keepdims=True) + jnp.exp(params.sinks)[None, :, None, None])
@@ -143,16 +147,18 @@ def by_definition(params, x):
 def test_tokens():
     """Masks of keys and of scores, positions, a bias and a context (4 tokens of 6 features), and all options of heads:
     values, and every gradient, examples weighted in the parameters'. Of the second example no key may be seen: zeros,
-    and no gradient."""
-    layer = multi_head_attention(2, kv_heads=1, rotary=100.0, alibi=True, qk_norm=hg.rms_norm(), sinks="learned")
+    and no gradient. The second row has a relative position bias, and adds it to the bias that it is given."""
+    options = {"kv_heads": 1, "rotary": 100.0, "alibi": True, "qk_norm": hg.rms_norm(), "sinks": "learned"}
+    both_layers = [multi_head_attention(2, **options, relative=relative) for relative in (None, 8)]
     mask, bias = RNG.uniform(size=(3, 2, 5, 5)) < 0.6, RNG.standard_normal((1, 2, 1, 5))
     alone = TOKENS._replace(context=None, mask=mask, bias=bias)
-    given, w = [(x, drawn(layer, x)) for x in (TOKENS, alone)], np.array([0.5, 2.0, -1.0])
+    w = np.array([0.5, 2.0, -1.0])
+    given = [(x, drawn(layer, x)) for layer, x in zip(both_layers, (TOKENS, alone), strict=True)]
 
     @jax.jit
     def both(given):
         pairs = []
-        for x, params in given:
+        for layer, (x, params) in zip(both_layers, given, strict=True):
             y, residuals = layer.forward(params, x)
             dx, dparams = layer.backward(residuals, TARGET)
             floats = [x.X, x.bias] if x.context is None else [x.X, x.bias, x.context]
@@ -210,6 +216,7 @@ def test_refusals():
         "bias must be True, False or 'qkv', got 'q'": (4, {"bias": "q"}),
         "sinks must be None, 'learned' or 'zero', got True": (4, {"sinks": True}),
         r"alibi must be 4 slopes, one for each head, got \(0.5,\)": (4, {"alibi": [0.5]}),
+        "relative must be a positive integer, got 0": (4, {"relative": 0}),
         "expected a Layer, .*": (4, {"qk_norm": hg.rms_norm}),
         "qk_norm must not couple the examples of a batch, but .*": (4, {"qk_norm": batch_norm()}),
     }
@@ -246,6 +253,18 @@ def test_refusals():
     )
     for sentence, x in told.items():
         assert_refused({f"multi_head_attention: {sentence}": lambda x=x: FOUR.forward(params, x)})
+    relative = multi_head_attention(4, relative={"buckets": 8, "max_distance": 20})
+    wrong_bias = hg.Tokens(X, bias=np.zeros((3, 2, 5, 5)))
+    assert_refused(
+        {
+            "relative_position_buckets: buckets must be even and at least 4, .* got 3 buckets and 128": (
+                lambda: multi_head_attention(4, relative=3)
+            ),
+            "multi_head_attention: x.bias must have the scores' shape .*": lambda: jax.eval_shape(
+                relative.forward, jax.eval_shape(relative.init, KEY, X), wrong_bias
+            ),
+        }
+    )
     of_two = drawn(multi_head_attention(4, kv_heads=2), X)
     wrong = params._replace(value=params.value.W)
     assert_refused(

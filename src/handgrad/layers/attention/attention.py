@@ -9,7 +9,7 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 from handgrad import rules
 from handgrad.checks import check_choice, check_count, check_params, check_residuals
 from handgrad.layers.attention._heads import Form, rotary_rule
-from handgrad.layers.attention._inside import Inside, InsideParams, InsideResiduals, norms_of
+from handgrad.layers.attention._inside import Inside, InsideParams, InsideResiduals, norms_of, relative_rule
 from handgrad.layers.attention._projections import (
     Features,
     OfInputs,
@@ -34,6 +34,7 @@ class MultiHeadAttentionParams(NamedTuple):
       output: W (heads × head_size, n_in).
       query_norm, key_norm: of the layer qk_norm, or None.
       sinks: (heads,) logits where they are learned, initialized to zeros; or None.
+      relative: (buckets, heads) the relative position bias, initialized to zeros; or None.
     """
 
     query: ProjectionParams
@@ -43,6 +44,7 @@ class MultiHeadAttentionParams(NamedTuple):
     query_norm: PyTree = None
     key_norm: PyTree = None
     sinks: Array | None = None
+    relative: Array | None = None
 
 
 class MultiHeadAttentionResiduals(NamedTuple):
@@ -67,6 +69,7 @@ def multi_head_attention(
     softcap: float | None = None,
     rotary: float | Mapping[str, Any] | None = None,
     alibi: bool | Sequence[float] = False,
+    relative: int | Mapping[str, Any] | None = None,
     qk_norm: Layer | None = None,
     sinks: Literal["learned", "zero"] | None = None,
     dropout: float = 0.0,
@@ -96,6 +99,8 @@ def multi_head_attention(
       rotary: a rotary position embedding of queries and keys: its base, or `rules.rotary`'s options as a dict; None for
         none.
       alibi: True takes ALiBi's published slopes; or a slope for each head.
+      relative: T5's relative position bias, of so many buckets; or a dict of "buckets" and relative_position_bias's
+        options; None for none. Distances are those of the sequence, whatever the positions in x.
       qk_norm: a layer for the features of each head's queries, and with other parameters for those of its keys, before
         they rotate: `rms_norm()`. None for none.
       sinks: a logit in each head's softmax that belongs to no key: "learned", or "zero", which adds 1 to its
@@ -115,7 +120,8 @@ def multi_head_attention(
     check_options(where, (heads, 1), None, causal, window, softcap, dropout, slopes)
     options = {"causal": causal, "window": window, "softcap": softcap, "dropout": dropout, "alibi": slopes}
     turning = None if rotary is None else rotary_rule(where, rotary)
-    return _around(where, projected, Inside(where, heads, norms_of(where, qk_norm), turning, sinks, tile, options))
+    norms, (biasing, buckets) = norms_of(where, qk_norm), relative_rule(where, relative, causal)
+    return _around(where, projected, Inside(where, heads, norms, turning, biasing, buckets, sinks, tile, options))
 
 
 def _around(where: str, projected: OfInputs, inside: Inside) -> Layer:

@@ -88,11 +88,11 @@ def check_arguments(
     scores = (batch, heads, tokens, keys)
     if bias is not None:
         check_array(where, "bias", bias)
-        _check_against_scores(where, "bias", bias, scores)
+        check_against_scores(where, "bias", bias, scores)
     if mask is not None:
         if getattr(mask, "dtype", None) != np.bool_:
             raise InputError(f"{where}: mask must be of booleans, got {describe(mask)}")
-        _check_against_scores(where, "mask", mask, scores)
+        check_against_scores(where, "mask", mask, scores)
     if key is not None and not _is_key(key):
         raise InputError(f"{where}: key must be a single random key or None, got {describe(key)}")
     if sinks is not None:
@@ -100,7 +100,7 @@ def check_arguments(
         check_shape(where, "sinks", sinks, (heads,), "(one for each head)")
 
 
-def _check_against_scores(where: str, name: str, B: Array, scores: tuple[int, ...]) -> None:
+def check_against_scores(where: str, name: str, B: Array, scores: tuple[int, ...]) -> None:
     """`B` has the shape of the scores; batch, heads and tokens may be 1."""
     fits = len(B.shape) == 4 and all(a in (b, 1) for a, b in zip(B.shape[:3], scores[:3], strict=True))
     if not (fits and B.shape[3] == scores[3]):
