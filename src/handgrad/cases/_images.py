@@ -149,18 +149,24 @@ adaptive_max_pool = adaptive(first_maximum)
 def grid_sample(
     X: Array, grid: Array, method: str = "linear", padding: str = "zeros", align_corners: bool = False
 ) -> Array:
-    """Every element of an axis weighs by its distance, a tent of width 2 or one of the nearest: dense matrices."""
+    """Every element of an axis weighs by its distance, a tent of width 2 or one of the nearest: dense matrices. What
+    is reflected is read of a padded image."""
     dtype = jnp.result_type(X, grid)
     batch, *space, n = X.shape
+    around = [2 * size if padding == "reflection" else 0 for size in space]  # even, as the nearest of two alike
+    if padding == "reflection":
+        pairs = [(0, 0), *((width, width) for width in around), (0, 0)]
+        X = jnp.pad(X, pairs, "reflect" if align_corners else "symmetric")
     Y = jnp.expand_dims(X.astype(dtype), 1)  # (batch, places, *space, n), of which axis after axis is summed
     for axis, size in enumerate(space):
         g = grid[..., len(space) - 1 - axis].reshape(batch, -1).astype(dtype)
         place = (g + 1) / 2 * (size - 1) if align_corners else ((g + 1) * size - 1) / 2
         place = jnp.clip(place, 0, size - 1) if padding == "border" else place
+        elements = jnp.arange(-around[axis], size + around[axis]).reshape(1, 1, -1)
         if method == "nearest":
-            weights = jnp.expand_dims(jnp.round(place), -1) == jnp.arange(size).reshape(1, 1, -1)
+            weights = jnp.expand_dims(jnp.round(place), -1) == elements
         else:
-            weights = jnp.maximum(1 - jnp.abs(jnp.expand_dims(place, -1) - jnp.arange(size).reshape(1, 1, -1)), 0)
+            weights = jnp.maximum(1 - jnp.abs(jnp.expand_dims(place, -1) - elements), 0)
         weights = weights.astype(dtype).reshape(*weights.shape, *[1] * (Y.ndim - 3))
         Y = jnp.sum(jnp.broadcast_to(weights, (*weights.shape[:3], *Y.shape[3:])) * Y, axis=2)
     return Y.reshape(*grid.shape[:-1], n)

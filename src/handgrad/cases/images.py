@@ -210,6 +210,8 @@ CASES = [
     # 5 columns, whose centers no 16-bit number hits
     Case(rules.grid_sample, "plane", places((3, 5), (2, 5)), grid_sample),
     edge(rules.grid_sample, "border", places((3, 4), (6,)), grid_sample, {"padding": "border", **CORNERS}),
+    edge(rules.grid_sample, "reflection", places((3, 4), (6,)), grid_sample, {"padding": "reflection"}),
+    edge(rules.grid_sample, "reflection", places((3,), (9,)), grid_sample, {"padding": "reflection", **CORNERS}),
     edge(rules.grid_sample, "nearest", places((3, 4), (6,)), grid_sample, {"method": "nearest"}),
     edge(rules.grid_sample, "solid", places((2, 3, 2), (4,)), grid_sample, {"padding": "border"}),
     edge(rules.grid_sample, "line", places((4,), (3, 2)), grid_sample, CORNERS),

@@ -32,6 +32,31 @@ def test_kinks_and_places_far_outside():
     np.testing.assert_allclose(np.ravel(dgrid_zeros), [1.5, 3, -12, 0, 0, 0], rtol=1e-15)
 
 
+def test_reflections():
+    """At the margins the image is mirrored with its last element twice, at aligned corners once; there the slope is 0.
+    Places may be far away, and an image of one element is the same everywhere."""
+    given = np.array([0.0, 0.75, 1, 1.5, 2, 3, 4.75, 1e300]), np.array([1.0, -1, 1 / 3 + 2, -1 / 3 - 2, 5, 4e18])
+    margins, corners = ({"padding": "reflection", "align_corners": aligned} for aligned in (False, True))
+
+    @jax.jit
+    def run(*grids):
+        rows = [(X, grid, of) for grid, of in zip(grids, (margins, corners), strict=True)]
+        rows += [(X[:, :1], grids[0], margins), (X[:, :1], grids[1], corners)]
+        return [
+            passes(rules.grid_sample.with_options(**of), np.ones((1, grid.size, 1)), X, grid[None, :, None])
+            for X, grid, of in rows
+        ]
+
+    (Y, (_, dgrid)), (of_corners, (dX, dgrid_corners)), *of_one = run(*given)
+    np.testing.assert_allclose(np.ravel(Y)[:7], [3, 8, 8, 6, 3, 1, 8], rtol=1e-14)
+    np.testing.assert_allclose(np.ravel(dgrid)[:7], [4, 0, 0, -8, -4, 0, 0], rtol=1e-14)
+    np.testing.assert_allclose(np.ravel(of_corners)[:5], [8, 1, 2, 4, 8], rtol=1e-14)
+    np.testing.assert_allclose(np.ravel(dgrid_corners)[[0, 1, 4]], 0)
+    assert all(1 <= y <= 8 for y in (Y[0, 7, 0], of_corners[0, 5, 0]))
+    assert np.sum(dX) == 6
+    assert all((np.asarray(Y) == 1).all() and not np.asarray(d[1]).any() for Y, d in of_one)
+
+
 def test_the_image_itself():
     """The places of X's own elements give X, and dX = dY."""
     image = np.random.default_rng(0).standard_normal((2, 3, 5, 2))
@@ -56,4 +81,4 @@ def test_bad_input():
     refuse("grid must have shape (1, 3, 1) to meet X (1, 4, 1), got float64 (2, 3, 1)", X, np.ones((2, 3, 1)))
     refuse("grid must have a floating-point dtype, got int64 (1, 3, 1)", X, grid.astype(int))
     refuse("method must be 'linear' or 'nearest', got 'cubic'", X, grid, method="cubic")
-    refuse("padding must be 'zeros' or 'border', got 'reflection'", X, grid, padding="reflection")
+    refuse("padding must be 'zeros', 'border' or 'reflection', got 'wrap'", X, grid, padding="wrap")

@@ -11,7 +11,7 @@ __all__ = ["grid_sample"]
 def grid_sample(
     *,
     method: Literal["linear", "nearest"] = "linear",
-    padding: Literal["zeros", "border"] = "zeros",
+    padding: Literal["zeros", "border", "reflection"] = "zeros",
     align_corners: bool = False,
 ) -> Layer:
     """(X, grid) -> X read at grid's places, as grid_sample_forward; dx is the pair (dX, dgrid)."""

@@ -56,7 +56,7 @@ def grid_sample_forward(
     grid: Grid,
     *,
     method: Literal["linear", "nearest"] = "linear",
-    padding: Literal["zeros", "border"] = "zeros",
+    padding: Literal["zeros", "border", "reflection"] = "zeros",
     align_corners: bool = False,
 ) -> tuple[Samples, GridSampleResiduals]:
     """y_p = Σ_c w_pc x_c over the corners c of the cell that place p lies in: in a plane (1 − β, β) C (1 − α, α)ᵀ.
@@ -64,7 +64,8 @@ def grid_sample_forward(
     Args:
       grid: places, −1 to 1 along each axis, the LAST axis of space first, (x, y), as in PyTorch; beyond is outside.
       method: "linear" (bilinear, trilinear), or "nearest", of two alike the even one.
-      padding: what is outside: "zeros", or "border", the image's last elements.
+      padding: what is outside: "zeros"; "border", the image's last elements; or "reflection", the image again, mirrored
+        at ±1, as often as a place is far away.
       align_corners: True puts ±1 at the centers of the first and last elements, False at the image's margins.
     Derivation: docs/derivations/images/grid_sample.md (Jaderberg et al. 2015)
     """
@@ -81,7 +82,7 @@ def grid_sample_backward(
     dY: Samples,
     *,
     method: Literal["linear", "nearest"] = "linear",
-    padding: Literal["zeros", "border"] = "zeros",
+    padding: Literal["zeros", "border", "reflection"] = "zeros",
     align_corners: bool = False,
 ) -> tuple[Images, Grid]:
     """Pull dY back through y_p = Σ_c w_pc x_c.
@@ -89,7 +90,7 @@ def grid_sample_backward(
         dx_j = Σ w_pc dy_p over the corners c that are x_j        dgrid_p = Σ_c ∂w_pc/∂grid_p ⟨x_c, dy_p⟩
 
     At an element's center, where two cells meet, the slope is that of the cell behind it. At the border and beyond it
-    is 0; of the nearest it is 0 everywhere. All as in PyTorch.
+    is 0, also where a place is reflected; of the nearest it is 0 everywhere. All as in PyTorch.
 
     Derivation: docs/derivations/images/grid_sample.md
     """
@@ -135,17 +136,25 @@ def _along_axis(
 ) -> list[tuple[Int[Array, "batch P"], Float[Array, "batch P"], Float[Array, "batch P"]]]:
     """(element, its share, the share's slope by g) of the two elements around each place, or of the nearest."""
     scale = (n - 1) / 2 if align_corners else n / 2
-    place = g * scale + (n - 1) / 2
-    if padding == "border":
-        slope = jnp.where((place > 0) & (place < n - 1), scale, 0).astype(g.dtype)
+    g, turn = _folded(g) if padding == "reflection" else (g, jnp.ones_like(g))
+    place, slope = g * scale + (n - 1) / 2, scale * turn
+    if padding == "zeros":  # so far outside that nothing is read, and within the range of integers
+        place = jnp.clip(place, -2, n + 1)
+    else:
+        slope = jnp.where((place > 0) & (place < n - 1), slope, 0)
         place = jnp.where(place <= 0, 0, jnp.where(place >= n - 1, n - 1, place))
-    else:  # so far outside that nothing is read, and within the range of integers
-        place, slope = jnp.clip(place, -2, n + 1), jnp.full_like(g, scale)
     if method == "nearest":
         return [(jnp.round(place).astype(jnp.int32), jnp.ones_like(g), jnp.zeros_like(g))]
     left = jnp.floor(place)
     share, element = place - left, left.astype(jnp.int32)
     return [(element, 1 - share, -slope), (element + 1, share, slope)]
+
+
+def _folded(g: Float[Array, "batch P"]) -> tuple[Float[Array, "batch P"], Float[Array, "batch P"]]:
+    """Places reflected at −1 and at 1 until they are between, and the slope, 1 or −1."""
+    away = jnp.fmod(jnp.abs(g + 1), 4)
+    back = away > 2
+    return jnp.where(back, 4 - away, away) - 1, jnp.where(back == (g < -1), 1, -1).astype(g.dtype)
 
 
 def _read(X: Images, index: Int[Array, "batch corners P"]) -> Float[Array, "batch corners P n"]:
@@ -176,4 +185,4 @@ def _check(where: str, X: Array, grid: Array, method: str, padding: str) -> None
     check_array(where, "grid", grid, min_ndim=2)
     check_shape(where, "grid", grid, (X.shape[0], *grid.shape[1:-1], axes), f"to meet X {tuple(X.shape)}")
     check_choice(where, "method", method, ("linear", "nearest"))
-    check_choice(where, "padding", padding, ("zeros", "border"))
+    check_choice(where, "padding", padding, ("zeros", "border", "reflection"))
