@@ -194,6 +194,7 @@ from handgrad.layers import (
     tanh as tanh,
     tied_embedding as tied_embedding,
     tied_head as tied_head,
+    tied_projection as tied_projection,
     token_shift as token_shift,
     top_k as top_k,
     transducer_loss as transducer_loss,

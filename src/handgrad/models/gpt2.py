@@ -22,6 +22,7 @@ from handgrad.layers import (
     tied_embedding,
     told,
 )
+from handgrad.models.head import Head
 from handgrad.models.state_table import StateTable, Weight
 
 
@@ -39,6 +40,8 @@ class Gpt2Config:
         that is faster, and saves them where tokens are few.
       residuals: of the blocks, "save" or "recompute", as `repeat`.
       lora_rank: the rank of adapters beside every weight of the blocks, as `lora_linear` has them; None for none.
+      head: "logits", or "projection" for a model that ends in a Projection and leaves its last product to the loss,
+        `linear_cross_entropy` or `linear_log_probability`. Parameters are the same.
     """
 
     vocabulary: int = 50257
@@ -51,16 +54,19 @@ class Gpt2Config:
     tile: int | None = None
     residuals: Literal["save", "recompute"] = "save"
     lora_rank: int | None = None
+    head: Head = "logits"
 
 
 def gpt2(config: Gpt2Config = Gpt2Config()) -> Layer:
-    """ids (batch, tokens) -> logits (batch, tokens, vocabulary): pre-norm blocks, learned positions, tied head.
+    """ids (batch, tokens) -> logits (batch, tokens, vocabulary), or a Projection: pre-norm blocks, learned positions,
+    tied head.
 
     Every block is x + attention(norm(x)), then x + mlp(norm(x)), with gelu's tanh form. Names and shapes of the
     parameters: docs/models.md. A padded batch is Tokens(ids, mask) or Sequences(ids, lengths), as `padded` has it.
 
     Raises:
-      InputError: heads don't divide the width; at trace time, a sequence longer than `tokens`, and as the layers do.
+      InputError: heads don't divide the width; another head; at trace time, a sequence longer than `tokens`, and as
+        the layers do.
     """
     return padded(partial(_gpt2, config))
 
@@ -94,7 +100,7 @@ def _gpt2(config: Gpt2Config, mask: Array | None, positions: Array | None) -> La
         blocks=repeat(block, config.blocks, residuals=config.residuals),
         norm=layer_norm(eps=config.eps),
     )
-    return tied_embedding(config.vocabulary, width, body)
+    return tied_embedding(config.vocabulary, width, body, head=config.head)
 
 
 GPT2_STATE = StateTable(

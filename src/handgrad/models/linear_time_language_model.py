@@ -12,7 +12,6 @@ from handgrad.layers import (
     embedding,
     gated_linear_attention,
     gated_mlp,
-    linear,
     linear_attention,
     mamba,
     mamba2,
@@ -22,6 +21,7 @@ from handgrad.layers import (
     rms_norm,
     rwkv_time_mixing,
 )
+from handgrad.models.head import Head, made_head
 
 Mixer = Literal[
     "linear_attention",
@@ -59,6 +59,8 @@ class LinearTimeLanguageModelConfig:
       hidden: features of the gated mlp inside each block; None is no mlp, as in Mamba and Mamba-2.
       eps: the RMS norms add it to the mean square.
       residuals: of the blocks, "save" or "recompute", as `repeat`.
+      head: "logits", or "projection" for a model that ends in a Projection and leaves its last product to the loss,
+        `linear_cross_entropy` or `linear_log_probability`. Parameters are the same.
     """
 
     vocabulary: int
@@ -69,16 +71,18 @@ class LinearTimeLanguageModelConfig:
     hidden: int | None = None
     eps: float = 1e-5
     residuals: Literal["save", "recompute"] = "save"
+    head: Head = "logits"
 
 
 def linear_time_language_model(config: LinearTimeLanguageModelConfig) -> Layer:
-    """ids (batch, tokens) -> logits (batch, tokens, vocabulary), in time and memory linear in the tokens.
+    """ids (batch, tokens) -> logits (batch, tokens, vocabulary), or a Projection: a decoder whose time and memory are
+    linear in the tokens.
 
     Every block is x + mixer(norm(x)), then x + mlp(norm(x)) where there is an mlp. There are no positions: the mixers
     are recurrences, which know the order.
 
     Raises:
-      InputError: another mixer; heads that are no positive integer; at trace time, as the layers do.
+      InputError: another mixer; another head; heads that are no positive integer; at trace time, as the layers do.
     """
     check_choice("linear_time_language_model", "mixer", config.mixer, tuple(MIXERS))
     check_count("linear_time_language_model", "heads", config.heads)
@@ -90,5 +94,5 @@ def linear_time_language_model(config: LinearTimeLanguageModelConfig) -> Layer:
         embedding=embedding(config.vocabulary, config.width),
         blocks=repeat(block, config.blocks, residuals=config.residuals),
         norm=rms_norm(eps=config.eps),
-        head=linear(config.vocabulary, bias=False),
+        head=made_head("linear_time_language_model", config.head, config.vocabulary),
     )

@@ -11,16 +11,15 @@ from handgrad.layers import (
     chain,
     embedding,
     gated_mlp,
-    linear,
     multi_head_attention,
     padded,
     repeat,
     residual,
     rms_norm,
     shared,
-    tied_head,
     told,
 )
+from handgrad.models.head import Head, made_head
 from handgrad.models.state_table import TRANSPOSED, StateTable, Weight
 from handgrad.rules import RotaryScaling
 
@@ -46,6 +45,8 @@ class LlamaConfig:
       bias: attention's biases: "qkv" for those of queries, keys and values (Qwen 2), True for all four.
       qk_norm: whether each head's queries and keys have an RMS norm (Qwen 3).
       tied: whether the head's weights are the embedding's table.
+      head: "logits", or "projection" for a model that ends in a Projection and leaves its last product to the loss,
+        `linear_cross_entropy` or `linear_log_probability`. Parameters are the same.
     """
 
     vocabulary: int = 128256
@@ -65,17 +66,18 @@ class LlamaConfig:
     bias: bool | Literal["qkv"] = False
     qk_norm: bool = False
     tied: bool = False
+    head: Head = "logits"
 
 
 def llama(config: LlamaConfig = LlamaConfig()) -> Layer:
-    """ids (batch, tokens) -> logits (batch, tokens, vocabulary): RMS norms, rotary positions, grouped-query attention,
-    SwiGLU; an untied head and no bias anywhere, if the config doesn't say otherwise.
+    """ids (batch, tokens) -> logits (batch, tokens, vocabulary), or a Projection: RMS norms, rotary positions,
+    grouped-query attention, SwiGLU; an untied head and no bias anywhere, if the config doesn't say otherwise.
 
     Every block is x + attention(norm(x)), then x + mlp(norm(x)). Names and shapes of the parameters: docs/models.md. A
     padded batch is Tokens(ids, mask) or Sequences(ids, lengths), as `padded` has it.
 
     Raises:
-      InputError: heads don't divide the width, or kv_heads the heads; at trace time, as the layers do.
+      InputError: heads don't divide the width, or kv_heads the heads; another head; at trace time, as the layers do.
     """
     return padded(partial(_llama, config))
 
@@ -101,7 +103,7 @@ def _llama(config: LlamaConfig, mask: Array | None, positions: Array | None) -> 
         embedding=embedding(config.vocabulary, config.width),
         blocks=repeat(block, config.blocks, residuals=config.residuals),
         norm=rms_norm(eps=config.eps),
-        head=tied_head(config.vocabulary) if config.tied else linear(config.vocabulary, bias=False),
+        head=made_head("llama", config.head, config.vocabulary, tied=config.tied),
     )
     return shared(model, {"head": "embedding"}) if config.tied else model
 

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from handgrad.checks import check_count
-from handgrad.layers import Layer, chain, each_step, embedding, linear, lstm, stacked
+from handgrad.layers import Layer, chain, each_step, embedding, lstm, stacked
+from handgrad.models.head import Head, made_head
 from handgrad.models.state_table import TRANSPOSED, StateTable, Weight
 
 
@@ -18,6 +19,8 @@ class LstmLanguageModelConfig:
       layers: how many LSTM layers.
       truncate: truncated BPTT stops the gradient every so many steps; None never.
       residuals: "save" keeps the gates of every step, "recompute" recomputes them (rematerialization).
+      head: "logits", or "projection" for a model that ends in a Projection and leaves its last product to the loss,
+        `linear_cross_entropy` or `linear_log_probability`. Parameters are the same.
     """
 
     vocabulary: int
@@ -25,23 +28,25 @@ class LstmLanguageModelConfig:
     layers: int = 2
     truncate: int | None = None
     residuals: Literal["save", "recompute"] = "save"
+    head: Head = "logits"
 
 
 def lstm_language_model(config: LstmLanguageModelConfig) -> Layer:
-    """Embedding, stacked LSTM layers, and a linear head: ids (batch, time) to logits (batch, time, vocabulary).
+    """Embedding, stacked LSTM layers, and a linear head: ids (batch, time) to logits (batch, time, vocabulary), or
+    a Projection.
 
     The logits at t know the ids up to t: they are for the id at t + 1. Params are a dict of embedding, lstm and head.
     For lengths, or a state for each layer, x is Sequences(ids, lengths, state), and so is the output.
 
     Raises:
-      InputError: a size that is not a positive integer; at trace time, whatever the layers raise.
+      InputError: a size that is not a positive integer; another head; at trace time, whatever the layers raise.
     """
     check_count("lstm_language_model", "layers", config.layers)
     layers = [lstm(config.width, truncate=config.truncate, residuals=config.residuals) for _ in range(config.layers)]
     return chain(
         embedding=each_step(embedding(config.vocabulary, config.width)),
         lstm=stacked(*layers),
-        head=each_step(linear(config.vocabulary)),
+        head=each_step(made_head("lstm_language_model", config.head, config.vocabulary, bias=True)),
     )
 
 

@@ -1,28 +1,50 @@
 """projection and linear_cross_entropy: a head that leaves its last product to the loss."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from handgrad import rules
 from handgrad.checks import InputError, describe
 from handgrad.layers.layer import Layer, Loss
 from handgrad.layers.linear.linear import Initializer, LinearParams, linear
 from handgrad.layers.losses.softmax_cross_entropy import softmax_cross_entropy
-from handgrad.rules.losses._projected import unrounded_logits
+from handgrad.layers.sequences.embedding import SMALL, EmbeddingParams, tied_head
+from handgrad.rule import Rule
+from handgrad.rules.losses._projected import Weight, product_backward, unrounded_logits
 from handgrad.rules.losses._targets import is_ignored
 
-__all__ = ["Projection", "linear_cross_entropy", "projection"]
+__all__ = ["Projection", "linear_cross_entropy", "projection", "tied_projection"]
 
 
-class Projection(NamedTuple):
-    """Logits X W + 1 bᵀ, not yet multiplied. In its cotangent, W and b are factors."""
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Projection:
+    """Logits X W + 1 bᵀ, not yet multiplied. In its cotangent, W and b are factors.
+
+    Attributes:
+      X: what is projected.
+      W: weights.
+      b: bias, or None.
+      transposed: W is (n, n_in), as an embedding's table is, and the logits are X Wᵀ + 1 bᵀ.
+    """
 
     X: Float[Array, "batch *tokens n_in"]
-    W: Float[Array, "n_in n"]
+    W: Weight
     b: Float[Array, " n"] | None = None
+    transposed: bool = field(default=False, metadata={"static": True})
+
+    @property
+    def arrays(self) -> tuple[PyTree, PyTree, PyTree]:
+        """X, W and b; of a cotangent, factors."""
+        return self.X, self.W, self.b
+
+    def like(self, X: PyTree, W: PyTree, b: PyTree) -> "Projection":
+        """A projection of the same form."""
+        return replace(self, X=X, W=W, b=b)
 
 
 def projection(
@@ -46,9 +68,29 @@ def projection(
         return Projection(x, params.W, params.b), ()
 
     def backward(residuals, dy):
-        if not isinstance(dy, Projection):
-            raise InputError(f"projection: dy must be a Projection, got {describe(dy)}")
+        check_projection("projection", "dy", dy)
         return dy.X, LinearParams(dy.W, dy.b)
+
+    return Layer(multiplied.init, forward, backward)
+
+
+def tied_projection(rows: int, *, init_table: Initializer = SMALL) -> Layer:
+    """`tied_head`, its product left to the loss: y is Projection(X, table, transposed=True).
+
+    Its parameters are tied_head's own, EmbeddingParams(table). `tied_embedding(..., head="projection")` makes them an
+    embedding's.
+
+    Derivation: docs/derivations/losses/linear_cross_entropy.md
+    """
+    multiplied = tied_head(rows, init_table=init_table)
+
+    def forward(params, x, key=None):
+        jax.eval_shape(multiplied.forward, params, x)  # for its checks; nothing is computed
+        return Projection(x, params.table, transposed=True), ()
+
+    def backward(residuals, dy):
+        check_projection("tied_projection", "dy", dy)
+        return dy.X, EmbeddingParams(dy.W)
 
     return Layer(multiplied.init, forward, backward)
 
@@ -68,43 +110,61 @@ def linear_cross_entropy(
 
     Derivation: docs/derivations/losses/linear_cross_entropy.md
     """
+    where = "linear_cross_entropy"
     options = {"label_smoothing": label_smoothing, "ignore_index": ignore_index, "z_loss": z_loss, "softcap": softcap}
-
-    rule = rules.linear_cross_entropy.with_options(chunk=chunk, **options)
-
-    def forward(prediction, target):
-        return rule.forward(*_checked(prediction), target)
-
-    def backward(residuals, dloss):
-        return Projection(*rule.backward(residuals, dloss)[:3])
+    forward, backward = of_projection(where, rules.linear_cross_entropy.with_options(chunk=chunk, **options))
 
     def at_once(prediction, target, dloss):
+        check_projection(where, "prediction", prediction)
         losses, cotangents = rules.linear_cross_entropy_at_once(
-            *_checked(prediction), target, dloss, chunk=chunk, **options
+            *prediction.arrays, target, dloss, chunk=chunk, transposed=prediction.transposed, **options
         )
-        return losses, Projection(*cotangents)
+        return losses, prediction.like(*cotangents)
 
-    loss = Loss(forward, backward, at_once=at_once, through=(_multiplied(), softmax_cross_entropy(**options)))
-    if ignore_index is not None:
-        loss = loss._replace(counts=lambda residuals: ~is_ignored(residuals.Y, ignore_index))
-    return loss
+    through = _multiplied(where), softmax_cross_entropy(**options)
+    return Loss(forward, backward, at_once=at_once, through=through, counts=counts(ignore_index))
 
 
-def _multiplied() -> Layer:
+def of_projection(
+    where: str, rule: Rule[..., Array]
+) -> tuple[
+    Callable[[Projection, PyTree], tuple[Array, tuple[PyTree, Projection]]],
+    Callable[[tuple[PyTree, Projection], Array], Projection],
+]:
+    """The passes of a rule of (X, W, b, Y) as passes of (prediction, Y): a Projection's arrays for the first three."""
+
+    def forward(prediction, Y):
+        check_projection(where, "prediction", prediction)
+        y, kept = rule.forward(*prediction.arrays, Y, transposed=prediction.transposed)
+        return y, (kept, prediction.like(None, None, None))
+
+    def backward(residuals, dy):
+        kept, form = residuals
+        return form.like(*rule.backward(kept, dy, transposed=form.transposed)[:3])
+
+    return forward, backward
+
+
+def counts(ignore_index: int | None) -> Callable[[tuple[PyTree, ...]], Array] | None:
+    """A Loss's `counts`, of residuals that begin with those of `of_projection`'s rule."""
+    return None if ignore_index is None else lambda residuals: ~is_ignored(residuals[0].Y, ignore_index)
+
+
+def check_projection(where: str, name: str, value: object) -> None:
+    """`value` is a Projection."""
+    if not isinstance(value, Projection):
+        raise InputError(f"{where}: {name} must be a Projection, got {describe(value)}")
+
+
+def _multiplied(where: str) -> Layer:
     """A Projection's logits, unrounded: what curvature puts between a `projection` and its loss."""
 
     def forward(params, prediction, key=None):
-        X, W, b = _checked(prediction)
-        return unrounded_logits(X, W, b), rules.LinearResiduals(X, W, b)
+        check_projection(where, "prediction", prediction)
+        return unrounded_logits(*prediction.arrays, prediction.transposed), prediction
 
-    def backward(residuals, dy):
-        dtype = jnp.result_type(*jax.tree.leaves(residuals))
-        return Projection(*rules.linear.backward(residuals, dy.astype(dtype))), ()
+    def backward(prediction, dy):
+        dy = dy.astype(jnp.result_type(*jax.tree.leaves(prediction)))
+        return prediction.like(*product_backward(*prediction.arrays, dy, prediction.transposed)), ()
 
     return Layer(lambda key, x: (), forward, backward)
-
-
-def _checked(prediction: object) -> Projection:
-    if not isinstance(prediction, Projection):
-        raise InputError(f"linear_cross_entropy: prediction must be a Projection, got {describe(prediction)}")
-    return prediction

@@ -7,8 +7,8 @@ from jaxtyping import Array, PyTree
 from handgrad import rules
 from handgrad.checks import InputError, describe
 from handgrad.layers.layer import Loss, check_loss
-from handgrad.layers.losses.linear_cross_entropy import Projection
-from handgrad.rules.losses._targets import Labels, is_ignored
+from handgrad.layers.losses.linear_cross_entropy import Projection, counts, of_projection
+from handgrad.rules.losses._targets import Labels
 
 __all__ = ["LogProbabilityTarget", "linear_log_probability"]
 
@@ -40,19 +40,19 @@ def linear_log_probability(
     """
     check_loss("linear_log_probability", loss)
     rule = rules.linear_log_probability.with_options(chunk=chunk, ignore_index=ignore_index, softcap=softcap)
+    log_probabilities, pulled_back = of_projection("linear_log_probability", rule)
 
-    def forward(prediction: Projection, target: LogProbabilityTarget) -> tuple[Array, tuple[PyTree, PyTree]]:
-        if not isinstance(prediction, Projection):
-            raise InputError(f"linear_log_probability: prediction must be a Projection, got {describe(prediction)}")
+    def forward(
+        prediction: Projection, target: LogProbabilityTarget
+    ) -> tuple[Array, tuple[PyTree, Projection, PyTree]]:
         if not isinstance(target, LogProbabilityTarget):
             raise InputError(f"linear_log_probability: target must be a LogProbabilityTarget, got {describe(target)}")
-        L, kept = rule.forward(*prediction, target.labels)
+        L, kept = log_probabilities(prediction, target.labels)
         losses, of_loss = loss.forward(L, target.target)
-        return losses, (kept, of_loss)
+        return losses, (*kept, of_loss)
 
-    def backward(residuals: tuple[PyTree, PyTree], dloss: Array) -> Projection:
-        kept, of_loss = residuals
-        return Projection(*rule.backward(kept, loss.backward(of_loss, dloss))[:3])
+    def backward(residuals: tuple[PyTree, Projection, PyTree], dloss: Array) -> Projection:
+        *kept, of_loss = residuals
+        return pulled_back(tuple(kept), loss.backward(of_loss, dloss))
 
-    counts = None if ignore_index is None else lambda residuals: ~is_ignored(residuals[0].Y, ignore_index)
-    return Loss(forward, backward, couples=loss.couples, counts=counts)
+    return Loss(forward, backward, couples=loss.couples, counts=counts(ignore_index))

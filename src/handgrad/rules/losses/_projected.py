@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from handgrad import meshes
 from handgrad.checks import InputError, as_row, check_array, check_count, check_shape, describe
@@ -23,6 +23,7 @@ from handgrad.rules.losses.softmax_cross_entropy import (
 
 Rows = tuple[Array, ...]  # X, Y, M, rest, dC, batch first; dC of each example, or of each token
 Shared = tuple[Array, Any]  # W, and b or None
+Weight = Float[Array, "n_in n"] | Float[Array, "n n_in"]  # the second where it is transposed
 
 
 class Options(NamedTuple):
@@ -33,6 +34,7 @@ class Options(NamedTuple):
     ignore_index: int | None
     z_loss: float
     softcap: float | None
+    transposed: bool
 
     @property
     def of_loss(self) -> tuple[float, int | None, float, float | None]:
@@ -45,16 +47,18 @@ def check_projected(where: str, X: Array, W: Array, b: Array | None, Y: Array, o
     check_array(where, "X", X, min_ndim=2)
     check_array(where, "W", W)
     if W.ndim != 2:
-        raise InputError(f"{where}: W must have shape (n_in, n), got {describe(W)}")
-    check_shape(where, "X", X, (*X.shape[:-1], W.shape[0]), f"to meet W {W.shape}")
+        shape = "(n, n_in)" if options.transposed else "(n_in, n)"
+        raise InputError(f"{where}: W must have shape {shape}, got {describe(W)}")
+    n_in, n = reversed(W.shape) if options.transposed else W.shape
+    check_shape(where, "X", X, (*X.shape[:-1], n_in), f"to meet W {W.shape}")
     if b is not None:
         check_array(where, "b", b)
-        check_shape(where, "b", b, W.shape[1:], f"to meet W {W.shape}")
+        check_shape(where, "b", b, (n,), f"to meet W {W.shape}")
     check_shape(where, "the labels Y", Y, X.shape[:-1], "(one label for each row of X)")
     if not jnp.issubdtype(Y.dtype, jnp.integer):
         raise InputError(f"{where}: the labels Y must be integers, got {describe(Y)}")
     check_count(where, "chunk", options.chunk)
-    check_options(where, *options[1:])
+    check_options(where, *options.of_loss)
 
 
 def losses_of_tokens(X: Array, W: Array, b: Array | None, Y: Array, options: Options) -> tuple[Array, Array, Array]:
@@ -62,7 +66,7 @@ def losses_of_tokens(X: Array, W: Array, b: Array | None, Y: Array, options: Opt
 
     def one_chunk(_, rows):
         X, Y = rows
-        C, kept = forward_by(selected, unrounded_logits(X, W, b), Y, None, options.of_loss)
+        C, kept = forward_by(selected, unrounded_logits(X, W, b, options.transposed), Y, None, options.of_loss)
         return None, (C, kept.M[:, 0], kept.rest[:, 0])
 
     _, of_tokens = meshes.scan(one_chunk, None, in_chunks((X, Y), Y, options.chunk))
@@ -89,7 +93,7 @@ def walk(
         X, Y, *_ = rows
         dZ, beside = logits_cotangent(*rows)
         X, _ = _counted(X, Y, options)
-        dX, dW, db = linear_backward(LinearResiduals(X, W, b), dZ)
+        dX, dW, db = product_backward(X, W, b, dZ, options.transposed)
         dW_sum, db_sum = sums
         return (dW_sum + dW.accumulate(), None if db is None else db_sum + db.accumulate()), (dX, beside)
 
@@ -99,6 +103,14 @@ def walk(
     (dW, db), of_tokens = meshes.scan(one_chunk, zeros, (*in_chunks(tokens, Y, options.chunk), dC))
     dX, beside = out_of_chunks(of_tokens, Y)
     return dX, dW, db, beside
+
+
+def product_backward(
+    X: Array, W: Weight, b: Array | None, dZ: Array, transposed: bool
+) -> tuple[Array, Outer, Total | None]:
+    """The backward pass of Z = X W + 1 bᵀ; transposed, of Z = X Wᵀ + 1 bᵀ: dX = dZ W, dW = dZᵀ X."""
+    dX, dW, db = linear_backward(LinearResiduals(X, W.T if transposed else W, b), dZ)
+    return dX, Outer(dZ, X, W.dtype) if transposed else dW, db
 
 
 def again(rows: Rows, shared: Shared, weights: Array | None, options: Options) -> tuple[Array, Array, Any]:
@@ -118,7 +130,7 @@ def again(rows: Rows, shared: Shared, weights: Array | None, options: Options) -
 def _logits_cotangent(X: Array, Y: Array, kept: Sequence[Array], dC: Array, shared: Shared, options: Options) -> Array:
     """dZ (tokens, n) of tokens, whose logits are computed again."""
     M, rest = (jnp.expand_dims(a, 1) for a in kept)
-    of_loss = SoftmaxCrossEntropyResiduals(unrounded_logits(X, *shared), M, rest, Y, None)
+    of_loss = SoftmaxCrossEntropyResiduals(unrounded_logits(X, *shared, options.transposed), M, rest, Y, None)
     dZ, _, _ = backward_by(selected, of_loss, dC, options.of_loss)
     return dZ.astype(promoted(X, *shared))
 
@@ -133,7 +145,9 @@ def db_again(rows: Rows, shared: Shared, weights: Array | None, options: Options
 
 def dW_sides(rows: Rows, shared: Shared, options: Options) -> Outer:
     X, seen = _counted(rows[0], rows[1], options)
-    return Outer(X, _whole_cotangent(rows, shared, options), shared[0].dtype, seen)
+    dZ = _whole_cotangent(rows, shared, options)
+    A, Delta = (dZ, X) if options.transposed else (X, dZ)
+    return Outer(A, Delta, shared[0].dtype, seen)
 
 
 def db_sides(rows: Rows, shared: Shared, options: Options) -> Total:
@@ -160,9 +174,9 @@ def _of_tokens(dC: Array, Y: Array) -> Array:
     return jnp.expand_dims(dC, tuple(range(dC.ndim, Y.ndim))) + jnp.zeros(Y.shape, dC.dtype)
 
 
-def unrounded_logits(X: Array, W: Array, b: Array | None) -> Array:
+def unrounded_logits(X: Array, W: Weight, b: Array | None, transposed: bool = False) -> Array:
     """X W + 1 bᵀ in the dtype of sums: no logit is rounded to bfloat16 on its way to the exponential."""
-    Z = meshes.matmul(X, W, accumulator(promoted(X, W, b)))
+    Z = meshes.matmul(X, W.T if transposed else W, accumulator(promoted(X, W, b)))
     return Z if b is None else Z + as_row(b.astype(Z.dtype), Z.ndim)
 
 

@@ -7,7 +7,14 @@ from jaxtyping import Array, Float
 from handgrad.checks import check_cotangent, check_residuals
 from handgrad.factors import Recomputed
 from handgrad.rule import Rule
-from handgrad.rules.losses._projected import Options, check_projected, losses_of_tokens, promoted, pulled_through
+from handgrad.rules.losses._projected import (
+    Options,
+    Weight,
+    check_projected,
+    losses_of_tokens,
+    promoted,
+    pulled_through,
+)
 from handgrad.rules.losses._targets import Labels
 
 __all__ = [
@@ -25,7 +32,7 @@ class LinearLogProbabilityResiduals(NamedTuple):
 
     Attributes:
       X: what is projected.
-      W: weights.
+      W: weights, of (n, n_in) where they are transposed.
       b: bias, or None.
       Y: labels.
       M: the largest of each token's logits, in float32 at least.
@@ -33,7 +40,7 @@ class LinearLogProbabilityResiduals(NamedTuple):
     """
 
     X: Float[Array, "batch *tokens n_in"]
-    W: Float[Array, "n_in n"]
+    W: Weight
     b: Float[Array, " n"] | None
     Y: Labels
     M: Tokens
@@ -42,13 +49,14 @@ class LinearLogProbabilityResiduals(NamedTuple):
 
 def linear_log_probability_forward(
     X: Float[Array, "batch *tokens n_in"],
-    W: Float[Array, "n_in n"],
+    W: Weight,
     b: Float[Array, " n"] | None,
     Y: Labels,
     *,
     chunk: int = 256,
     ignore_index: int | None = None,
     softcap: float | None = None,
+    transposed: bool = False,
 ) -> tuple[Tokens, LinearLogProbabilityResiduals]:
     """L_t = log softmax(x_t W + bᵀ) at each token's label y_t, the logits of `chunk` tokens at a time.
 
@@ -60,9 +68,10 @@ def linear_log_probability_forward(
       chunk: the number of tokens whose logits are live at a time, (chunk, n).
       ignore_index: the label of tokens with L = 0 and no cotangent, padding or a prompt; None for no such.
       softcap: κ > 0, logits are κ tanh(z / κ); None for no cap.
+      transposed: W is (n, n_in), as an embedding's table is, and logits are x_t Wᵀ + bᵀ.
     Derivation: docs/derivations/losses/linear_log_probability.md
     """
-    options = _options(chunk, ignore_index, softcap)
+    options = _options(chunk, ignore_index, softcap, transposed)
     check_projected("linear_log_probability_forward", X, W, b, Y, options)
     C, *kept = losses_of_tokens(X, W, b, Y, options)
     return (-C).astype(promoted(X, W, b)), LinearLogProbabilityResiduals(X, W, b, Y, *kept)
@@ -75,26 +84,27 @@ def linear_log_probability_backward(
     chunk: int = 256,
     ignore_index: int | None = None,
     softcap: float | None = None,
+    transposed: bool = False,
 ) -> tuple[Float[Array, "batch *tokens n_in"], Recomputed, Recomputed | None, None]:
     """Pull dL back through the log-probabilities, chunk by chunk; each chunk's logits are computed again.
 
         dZ = dL 1ᵀ ∘ (Q − P)      dX = dZ Wᵀ      dW = Σ Xᵀ dZ      db = Σ dZᵀ 1      Q is 1 at the labels
 
-    dW and db are summed already; weights and folds recompute the logits.
+    Transposed, dX = dZ W and dW = Σ dZᵀ X. dW and db are summed already; weights and folds recompute the logits.
 
     Args:
       chunk: as for the forward pass; may be another.
-      ignore_index, softcap: the forward's.
+      ignore_index, softcap, transposed: the forward's.
     Derivation: docs/derivations/losses/linear_log_probability.md
     """
     where = "linear_log_probability_backward"
     X, W, b, Y, *kept = check_residuals(where, residuals, LinearLogProbabilityResiduals)
     check_cotangent(where, dL, Y.shape, promoted(X, W, b), name="dL", of="L")
-    return *pulled_through((X, Y, *kept, -dL), (W, b), _options(chunk, ignore_index, softcap)), None
+    return *pulled_through((X, Y, *kept, -dL), (W, b), _options(chunk, ignore_index, softcap, transposed)), None
 
 
 linear_log_probability = Rule(linear_log_probability_forward, linear_log_probability_backward)
 
 
-def _options(chunk: int, ignore_index: int | None, softcap: float | None) -> Options:
-    return Options(chunk, 0.0, ignore_index, 0.0, softcap)
+def _options(chunk: int, ignore_index: int | None, softcap: float | None, transposed: bool) -> Options:
+    return Options(chunk, 0.0, ignore_index, 0.0, softcap, transposed)
