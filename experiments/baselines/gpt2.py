@@ -31,7 +31,28 @@ def block(x, layer, *, heads, attention):
     return x + linear(hidden, layer["down"])
 
 
-def loss(params, ids, following, *, heads, checkpoint=False, unroll=1, attention=None):
+def cross_entropy(x, table, following):
+    """Of each token, by a tied head."""
+    logits = x @ table.T
+    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))  # in bfloat16 its sum would lose the digits
+    return optax.softmax_cross_entropy_with_integer_labels(logits, following)
+
+
+def summed_in_chunks(x, table, following, chunk):
+    """The same summed over all tokens, the logits of `chunk` at a time, which the backward pass computes again."""
+
+    @functools.partial(jax.checkpoint, prevent_cse=False)  # in a loop nothing is merged
+    def step(total, rows):
+        x, following = rows
+        return total + cross_entropy(x, table, following).sum(), None
+
+    size = min(chunk, following.size)
+    rows = x.reshape(-1, size, x.shape[-1]), following.reshape(-1, size)
+    total, _ = lax.scan(step, jnp.zeros((), jnp.promote_types(x.dtype, jnp.float32)), rows)
+    return total
+
+
+def loss(params, ids, following, *, heads, checkpoint=False, unroll=1, attention=None, chunk=None):
     """Cross-entropy summed over the tokens, its mean over the batch; attention by XLA, or "cudnn" on its GPUs."""
 
     def of_block(x, layer):
@@ -40,9 +61,10 @@ def loss(params, ids, following, *, heads, checkpoint=False, unroll=1, attention
     x = params["table"][ids] + params["positions"][: ids.shape[1]]
     of_block = jax.checkpoint(of_block, prevent_cse=unroll > 1) if checkpoint else of_block
     x, _ = lax.scan(of_block, x, params["blocks"], unroll=unroll)
-    logits = norm(x, params["norm"]) @ params["table"].T
-    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))  # in bfloat16 its sum would lose the digits
-    return optax.softmax_cross_entropy_with_integer_labels(logits, following).sum(1).mean()
+    x = norm(x, params["norm"])
+    if chunk is not None:
+        return summed_in_chunks(x, params["table"], following, chunk) / len(x)
+    return cross_entropy(x, params["table"], following).sum(1).mean()
 
 
 def ways(*, heads, depth, residuals="save", **sizes):
@@ -54,6 +76,7 @@ def ways(*, heads, depth, residuals="save", **sizes):
     }
     if residuals == "recompute":
         forms["jax.checkpoint, blocks unrolled"] = {"checkpoint": True, "unroll": depth}
+        forms["jax.checkpoint, blocks, loss in chunks"] = {"checkpoint": True, "chunk": 256}
     return {name: jax.value_and_grad(functools.partial(loss, heads=heads, **form)) for name, form in forms.items()}
 
 

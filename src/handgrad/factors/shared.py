@@ -16,6 +16,7 @@ from handgrad.checks import InputError
 from handgrad.factors.base import Factor, Gradient, Gradients, Mask, Numbers, Weights, as_tokens
 from handgrad.factors.costs import Cost, cheapest
 from handgrad.factors.outer import Outer
+from handgrad.factors.recomputed import Recomputed
 from handgrad.factors.scatter import Scatter
 
 
@@ -88,6 +89,8 @@ class Shared(Factor):
         sites = _joined(self.sites)
         if len(sites) == 1:
             return sites[0]._sq_norms(method)
+        if any(isinstance(site, Recomputed) for site in sites):  # recomputed once, not for each of its products
+            return self._materialized_inner(self)
         squares = (site.sq_norms() for site in sites)
         crosses = (2 * one._inner(two) for one, two in itertools.combinations(sites, 2))
         return jnp.maximum(functools.reduce(operator.add, (*squares, *crosses)), 0)

@@ -11,9 +11,10 @@ IN_FLOAT32 = 1e-5  # jax.nn.dot_product_attention takes its softmax in float32, 
 
 def of_gpt2(vocabulary: int, width: int, depth: int, heads: int, tokens: int, batch: int, **options: Any) -> Program:
     """The next id from those before it."""
-    model = gpt2(Gpt2Config(vocabulary, tokens, width, depth, heads, **options))
+    config = Gpt2Config(vocabulary, tokens, width, depth, heads, **options)
+    loss = layers.softmax_cross_entropy() if config.head == "logits" else layers.linear_cross_entropy()
     ids = integers(1, vocabulary, batch, tokens + 1)
-    return of_model(model, layers.softmax_cross_entropy(), ids[:, :-1], ids[:, 1:])
+    return of_model(gpt2(config), loss, ids[:, :-1], ids[:, 1:])
 
 
 def of_llama(
@@ -28,7 +29,7 @@ def of_llama(
 def _gpt2(name: str, width: int, depth: int, heads: int, tokens: int, batch: int, **rest: Any) -> Workload:
     sizes = {"vocabulary": rest.pop("vocabulary", 4096), "width": width, "depth": depth}
     sizes |= {"heads": heads, "tokens": tokens, "batch": batch}
-    sizes |= {name: rest.pop(name) for name in ("residuals",) if name in rest}
+    sizes |= {name: rest.pop(name) for name in ("residuals", "head") if name in rest}
     tiny = {"vocabulary": 11, "width": 8, "depth": 2, "heads": 2, "tokens": 6, "batch": 2}
     return Workload(
         f"gpt2-{name}", of_gpt2, sizes, tiny, ("gpt2", "gpt2_torch"), IN_FLOAT32, "residuals" in sizes, **rest
@@ -39,7 +40,7 @@ WORKLOADS = (
     _gpt2("128x2", 128, 2, 4, 64, 8),
     _gpt2("256x4", 256, 4, 4, 128, 8),
     _gpt2("256x4-long", 256, 4, 4, 512, 2),
-    _gpt2("256x4-recompute", 256, 4, 4, 128, 8, residuals="recompute"),
+    _gpt2("256x4-recompute", 256, 4, 4, 128, 8, residuals="recompute", head="projection"),
     _gpt2("124m", 768, 12, 12, 512, 1, vocabulary=50257, heavy=True),
     Workload(
         "llama-256x4",
