@@ -71,6 +71,7 @@ TABLE = {
     "embedding": (hg.embedding(4, 3), IDS),
     "position_embedding": (layers.position_embedding(6), STEPS),
     "tied_head": (layers.tied_head(6), STEPS),
+    "tied_projection": (layers.tied_projection(6), STEPS),
     "tied_embedding": (layers.tied_embedding(6, 4, LINEAR), IDS),
     "tied_embedding, body coupled": (layers.tied_embedding(6, 4, MEETING), IDS),
     "dropout": (layers.dropout(0.5), ROWS),

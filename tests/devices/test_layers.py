@@ -71,7 +71,7 @@ def test_explicit_axes():
 def test_inside_shard_map():
     """All but those that see the whole batch, which is each device's own there, whose noise or mask is of the batch's
     shape, and whose input or output carries parameters."""
-    of_batch, parameters = {"dropout", "gumbel_softmax", "told"}, {"projection", "crf", "crf_loss"}
+    of_batch, parameters = {"dropout", "gumbel_softmax", "told"}, {"projection", "tied_projection", "crf", "crf_loss"}
     left_out = {*of_batch, *parameters, "linear_cross_entropy", "linear_log_probability"}
     names = [name for name, (what, *_) in TABLE.items() if what.couples is None and name not in left_out]
     arguments, mesh = {name: drawn()[name] for name in names}, mesh_of("auto", 5)

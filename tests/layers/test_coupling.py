@@ -44,7 +44,7 @@ def with_another(tree, c=2):
         return np.where(own, other, a)
 
     if isinstance(tree, layers.Projection):
-        return tree._replace(X=of_leaf(tree.X))
+        return tree.like(of_leaf(tree.X), tree.W, tree.b)
     if isinstance(tree, layers.CrfScores):
         return tree._replace(Z=of_leaf(tree.Z))
     return jax.tree.map(of_leaf, tree)

@@ -71,10 +71,10 @@ def softmax_cross_entropy(
 
 
 def linear_cross_entropy(
-    X: Array, W: Array, b: Array | None, Y: Array, chunk: int | None = None, **options: Any
+    X: Array, W: Array, b: Array | None, Y: Array, chunk: int | None = None, transposed: bool = False, **options: Any
 ) -> Array:
     """The logits written out."""
-    return softmax_cross_entropy(linear(X, W, b), Y, **options)
+    return softmax_cross_entropy(linear(X, jnp.swapaxes(W, 0, 1) if transposed else W, b), Y, **options)
 
 
 def kl_divergence(L: Array, Y: Array, log_target: bool = False) -> Array:

@@ -24,8 +24,10 @@ def linear_log_probability(
     chunk: int | None = None,
     ignore_index: int | None = None,
     softcap: float | None = None,
+    transposed: bool = False,
 ) -> Array:
     """The logits written out, and all of log softmax."""
+    W = jnp.swapaxes(W, 0, 1) if transposed else W
     Z = linear(X, W, b)
     L = log_softmax(Z if softcap is None else softcap * jnp.tanh(Z / softcap))
     chosen = jnp.sum(L * jax.nn.one_hot(Y, W.shape[1], dtype=L.dtype), -1)  # of a label outside, zeros
@@ -120,11 +122,11 @@ def group_advantages(R: Array, scale: bool = True, epsilon: float = 1e-4) -> Arr
     return (R - mean) / (deviation + epsilon) if scale else R - mean
 
 
-def chosen(*batch: int, bias: bool = True) -> Draw:
+def chosen(*batch: int, bias: bool = True, transposed: bool = False) -> Draw:
     """X, W, b and labels of five classes, the first to be ignored."""
 
     def draw(rng: Rng) -> Arrays:
-        X, W, b = normal((*batch, 3), (3, 5), (5,))(rng)
+        X, W, b = normal((*batch, 3), (5, 3) if transposed else (3, 5), (5,))(rng)
         Y = rng.integers(0, 5, batch)
         Y.flat[0] = IGNORE
         return X, W, b if bias else None, Y
@@ -168,6 +170,13 @@ PREFERENCES = [
     Case(LOG, "tokens", chosen(3, 4), linear_log_probability, {"chunk": 5, "ignore_index": IGNORE}),
     edge(LOG, "pairs", chosen(3, 2, 2), linear_log_probability, {"chunk": 4, "ignore_index": IGNORE, "softcap": 3.0}),
     edge(LOG, "rows-no-bias", chosen(5, bias=False), linear_log_probability, {"ignore_index": IGNORE}),
+    edge(
+        LOG,
+        "table",
+        chosen(3, 2, bias=False, transposed=True),
+        linear_log_probability,
+        {"chunk": 4, "ignore_index": IGNORE, "transposed": True},
+    ),
     Case(DPO, "pairs", normal((5, 2), (5, 2), scale=3.0), dpo_loss),
     edge(DPO, "tokens", normal((4, 2, 3), (4, 2, 3)), dpo_loss, {"beta": 0.5, "label_smoothing": 0.1}),
     Case(IPO, "pairs", normal((5, 2), (5, 2)), ipo_loss),

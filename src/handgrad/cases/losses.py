@@ -102,11 +102,11 @@ def weighted(draw: Draw, n: int) -> Draw:
     return lambda rng: (*draw(rng), rng.uniform(0.2, 2, n))
 
 
-def projected(*batch: int, bias: bool = True) -> Draw:
+def projected(*batch: int, bias: bool = True, transposed: bool = False) -> Draw:
     """X, W, b and labels of five classes, some of them to be ignored."""
 
     def draw(rng: Rng) -> Arrays:
-        X, W, b = normal((*batch, 3), (3, 5), (5,))(rng)
+        X, W, b = normal((*batch, 3), (5, 3) if transposed else (3, 5), (5,))(rng)
         return X, W, b if bias else None, some_ignored(rng, (*batch, 5))
 
     return draw
@@ -240,6 +240,13 @@ CASES = [
         projected(5, bias=False),
         linear_cross_entropy,
         {"chunk": 2, "ignore_index": IGNORE},
+    ),
+    edge(
+        rules.linear_cross_entropy,
+        "transposed",
+        projected(3, 2, transposed=True),
+        linear_cross_entropy,
+        {"chunk": 4, "ignore_index": IGNORE, "transposed": True},
     ),
     Case(KL, "rows", drawn(ROWS, unnormalized, distributions), kl_divergence, peer=optax_kl_divergence),
     Case(KL, "log", with_target(ROWS, logs), kl_divergence, {"log_target": True}, optax_kl_divergence),

@@ -67,6 +67,29 @@ def test_at_once_is_both_passes():
     assert_same(*two_ways(X))
 
 
+def test_of_transposed_weights():
+    """W as (n, n_in): the same of its transpose, in both passes and at once; its factor is the transpose."""
+    labels, options = np.where(LABELS == 1, -1, LABELS), {"chunk": 5, "ignore_index": -1, "softcap": 3.0}
+    dL = DC[:, None] * np.ones((1, 3))
+
+    @jax.jit
+    def both_forms(X):
+        found = []
+        for of, weights, turn in ((options, W, (0, 1)), ({**options, "transposed": True}, W.T, (1, 0))):
+            C, residuals = rules.linear_cross_entropy_forward(X, weights, B, labels, **of)
+            dX, dW, db, _ = rules.linear_cross_entropy_backward(residuals, DC, **of)
+            folds = [a.transpose(turn) for a in (dW.sum(), dW.sum(DC), dW.with_sides().sum())]
+            each = [a.transpose(turn) for a in dW.per_example()]
+            L, residuals = rules.linear_log_probability_forward(X, weights, B, labels, **of)
+            of_L = hg.materialize(rules.linear_log_probability_backward(residuals, dL, **of))
+            found.append((C, dX, db.sum(), folds, each, L, of_L[0], of_L[1].transpose(turn)))
+        (C, dX, db, (dW, *_), *_), turned = found
+        _, at_once = rules.linear_cross_entropy_at_once(X, W.T, B, labels, DC, **options, transposed=True)
+        return (turned, at_once), (found[0], (dX, dW.T, db))
+
+    assert_same(*both_forms(X))
+
+
 def test_a_token_to_ignore_may_hold_anything():
     """NaN there is in no loss, no cotangent, no example's gradient and no side that curvature reads."""
     ignored = np.array([[1, 0, 0], [0, 1, 1], [0, 0, 0], [1, 1, 1]], bool)
@@ -175,6 +198,8 @@ def test_bad_input():
     refuse = functools.partial(refuses, rules.linear_cross_entropy)
     refuse("W must have shape (n_in, n), got float64 (7,)", X, W[0], B, LABELS)
     refuse("X must have shape (4, 3, 7) to meet W (7, 5), got float64 (4, 3, 5)", X, W.T, B, LABELS)
+    refuse("W must have shape (n, n_in), got float64 (7,)", X, W[0], B, LABELS, transposed=True)
+    refuse("X must have shape (4, 3, 7) to meet W (5, 7), got float64 (4, 3, 5)", X, W, B, LABELS, transposed=True)
     refuse("b must have shape (7,) to meet W (5, 7), got float64 (6,)", X, W, B[1:], LABELS)
     refuse("the labels Y must have shape (4, 3) …, got int64 (4,)", X, W, B, LABELS[:, 0])
     refuse("the labels Y must be integers, got float64 (4, 3)", X, W, B, LABELS + 0.5)
