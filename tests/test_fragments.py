@@ -88,7 +88,7 @@ BEFORE = {  # what a piece takes for granted: what its page has said before it
     ("factors.md", 1): MODEL + "params = hg.chain(hg.linear(8), hg.layers.batch_norm(), hg.linear(3)).init(key, x)",
     ("factors.md", 2): "init, forward, backward = hg.tanh()[:3]",
     ("howto/explain.md", 0): "",
-    ("models.md", 2): WEIGHTS,
+    ("models.md", 4): WEIGHTS,
     ("models.md", 3): WEIGHTS,
     ("pytest.md", 0): SOFTMAX,
     ("pytest.md", 1): SOFTMAX,

@@ -1,5 +1,7 @@
 """Padding has no part in anything: what stands past an example's end, NaN too, changes no value, gradient or fold."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -192,14 +194,23 @@ def test_kfac_counts_a_token_without_a_loss_that_another_reads():
 
 
 def test_a_language_model_of_padded_ids():
-    """Any ids in the padding, those of no row too."""
-    model = hg.chain(lstm_language_model(LstmLanguageModelConfig(vocabulary=5, width=3, layers=1)), only_X())
-    params, loss = drawn(model, Sequences(jnp.asarray(IDS), LENGTHS)), hg.softmax_cross_entropy(ignore_index=-1)
+    """Any ids in the padding, those of no row too; a projection is the same as logits."""
+    config = LstmLanguageModelConfig(vocabulary=5, width=3, layers=1)
+    heads = ("logits", hg.softmax_cross_entropy), ("projection", hg.linear_cross_entropy)
+    ways = [
+        (hg.chain(lstm_language_model(dataclasses.replace(config, head=head)), only_X()), loss(ignore_index=-1))
+        for head, loss in heads
+    ]
+    params = drawn(ways[0][0], Sequences(jnp.asarray(IDS), LENGTHS))
 
     @jax.jit
     def run(ids):
-        losses, factors = hg.value_and_factors(model, loss)(params, Sequences(ids, LENGTHS), jnp.asarray(LABELS))
-        return losses, hg.per_example_grads(factors), kfac_factors(factors)
+        outcomes = []
+        for way in ways:
+            losses, factors = hg.value_and_factors(*way)(params, Sequences(ids, LENGTHS), jnp.asarray(LABELS))
+            outcomes.append((losses, hg.per_example_grads(factors), kfac_factors(factors)))
+        return outcomes
 
     found, expected = (run(jnp.where(OWN, IDS, padding)) for padding in (-1, 3))
     jax.tree.map(np.testing.assert_array_equal, found, expected)
+    assert_same(found[1], found[0])

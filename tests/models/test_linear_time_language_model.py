@@ -1,5 +1,7 @@
 """Its gradient is jax.grad's, with each mixer; its logits know the past alone."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -26,6 +28,15 @@ def test_the_gradient_is_jax_grads(mixer):
 
 
 @pytest.mark.slow
+def test_a_projection_changes_nothing():
+    config = LinearTimeLanguageModelConfig(7, hidden=6, **SIZES)
+    model, other = (linear_time_language_model(dataclasses.replace(config, head=h)) for h in ("logits", "projection"))
+    params = drawn(model, X, 0.5)
+    ways = (other, hg.linear_cross_entropy(chunk=16)), (model, hg.softmax_cross_entropy())
+    assert_same(*jax.jit(lambda params: [hg.value_and_grad(*of)(params, X, TARGET) for of in ways])(params), 1e-11)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("mixer", MIXERS)
 def test_logits_know_the_past_only(mixer):
     model = linear_time_language_model(LinearTimeLanguageModelConfig(7, mixer=mixer, **SIZES))
@@ -40,6 +51,7 @@ def test_refusals():
     rows = {
         "mixer must be 'linear_attention', .* or 'mamba2', got 'attention'": {"mixer": "attention"},
         "heads must be a positive integer, got 0": {"heads": 0, "mixer": "mamba"},
+        "head must be 'logits' or 'projection', got 'softmax'": {"head": "softmax"},
     }
     assert_refused(
         {

@@ -1,5 +1,7 @@
 """It learns a text by heart, and its gradient is jax.grad's."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,13 +32,18 @@ def windows(length):
 
 
 MODEL, LOSS = lstm_language_model(CONFIG), hg.softmax_cross_entropy()
+PROJECTED = lstm_language_model(dataclasses.replace(CONFIG, head="projection"))
 
 
 def test_the_gradient_is_jax_grads():
+    """By either head."""
     x, target = windows(7)
     params = drawn(MODEL, x)
     assert jax.eval_shape(MODEL.forward, params, x)[0].shape == (*x.shape, len(LETTERS))
-    assert_same(*both_gradients(MODEL, LOSS, 0)(params, x, target))
+    found, expected = both_gradients(MODEL, LOSS, 0)(params, x, target)
+    assert_same(found, expected)
+    in_chunks = jax.jit(hg.value_and_grad(PROJECTED, hg.linear_cross_entropy(chunk=16)))
+    assert_same(in_chunks(params, x, target), expected)
 
 
 def test_logits_know_the_past_only():
@@ -89,6 +96,7 @@ def test_refusals():
     rows = {
         "lstm_language_model: layers must be a positive integer, got 0": {"layers": 0},
         "lstm: n must be a positive integer, got 0": {"width": 0},
+        "lstm_language_model: head must be 'logits' or 'projection', got None": {"head": None},
     }
     for sentence, options in rows.items():
         assert_refused({sentence: lambda o=options: lstm_language_model(LstmLanguageModelConfig(10, **o))})

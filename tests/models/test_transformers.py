@@ -10,6 +10,7 @@ import pytest
 from helpers import assert_refused, both_gradients, drawn
 
 import handgrad as hg
+from handgrad import layers
 from handgrad.models import Gpt2Config, LlamaConfig, gpt2, llama
 
 GPT2 = Gpt2Config(vocabulary=11, tokens=6, width=8, blocks=2, heads=2)
@@ -18,6 +19,7 @@ MODELS = {"gpt2": (gpt2, GPT2), "llama": (llama, LLAMA)}
 IDS = np.array([[3, 1, 4, 1, 5], [9, 2, 6, 5, 3]])
 LABELS = np.array([[1, 4, 1, 5, 9], [2, 6, 5, 3, 10]])
 LOSS = hg.softmax_cross_entropy()
+RNG = np.random.default_rng(0)
 
 both = pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in MODELS])
 
@@ -69,10 +71,11 @@ def test_init_in_float32(name):
 
 
 @both
-def test_tiled_attention_and_recomputed_blocks_change_nothing(name):
+def test_tiled_attention_recomputed_blocks_and_a_projection_change_nothing(name):
     model, config = MODELS[name]
-    tiled = model(dataclasses.replace(config, tile=2, residuals="recompute"))
-    assert_close(jax.jit(hg.value_and_grad(tiled, LOSS))(made(name)[1], IDS, LABELS), gradients(name)[0], 1e-12)
+    other = model(dataclasses.replace(config, tile=2, residuals="recompute", head="projection"))
+    by_hand = jax.jit(hg.value_and_grad(other, hg.linear_cross_entropy(chunk=4)))
+    assert_close(by_hand(made(name)[1], IDS, LABELS), gradients(name)[0], 1e-11)
 
 
 PADDED = {
@@ -84,12 +87,12 @@ PADDED = {
 @both
 def test_a_padded_batch(name):
     """Of two tokens before or behind padding: loss and gradients are those of the examples alone, to rounding; with
-    what Qwen has; with blocks that are recomputed, in tiles."""
+    what Qwen has; with blocks that are recomputed, in tiles, and logits in chunks."""
     make, config = MODELS[name]
     options, x = PADDED[name]
     config = dataclasses.replace(config, **options, blocks=1)
-    model, other = make(config), make(dataclasses.replace(config, residuals="recompute", tile=2))
-    loss, weights = hg.softmax_cross_entropy(ignore_index=-100), np.array([0.3, 0.7])
+    model, other = make(config), make(dataclasses.replace(config, residuals="recompute", tile=2, head="projection"))
+    loss, weights = hg.linear_cross_entropy(chunk=4, ignore_index=-100), np.array([0.3, 0.7])
     own = np.asarray(x.mask) if name == "gpt2" else np.arange(5) < x.lengths[:, None]
     labels = np.where(own, LABELS, -100)
     params = drawn(model, IDS, 0.4)
@@ -128,6 +131,59 @@ def test_padded_batches_are_refused_that_are_not():
             "padded: x.mask must have shape .2, 5. .*": lambda: model.forward(params, hg.Tokens(IDS, mask[:, :3])),
         }
     )
+
+
+ANSWERS, CHOSEN = RNG.integers(0, 11, (2, 2, 2, 3))  # (pairs, answers, tokens)
+CHOSEN[0, 1, 2] = -100  # a short answer
+OWN = CHOSEN >= 0
+REFERENCE, OLD = (np.where(OWN, -RNG.gamma(2, 1, OWN.shape), 0) for _ in range(2))
+ADVANTAGES = RNG.standard_normal((2, 2))
+
+
+def of_pairs(loss):
+    """A loss of (pairs, answers, tokens) as one of (pairs, tokens)."""
+
+    def backward(residuals, dC):
+        dL = loss.backward(residuals, dC)
+        return dL.reshape(len(dL), -1)
+
+    return hg.Loss(lambda L, target: loss.forward(L.reshape(len(L), 2, -1), target), backward)
+
+
+def test_a_projection_under_dpo_and_grpo():
+    """Against plain JAX with all logits. Both answers of a pair are one row, so that a pair is one example: no token
+    sees the other answer, and positions begin anew in each."""
+    logits, model = (gpt2(dataclasses.replace(GPT2, blocks=1, head=head)) for head in ("logits", "projection"))
+    target, options = layers.LogProbabilityTarget, {"chunk": 5, "ignore_index": -100}
+    dpo = layers.linear_log_probability(of_pairs(hg.dpo_loss(0.5)), **options)
+    grpo = layers.linear_log_probability(hg.grpo_loss(), **options)
+    rows, labels, own, old, reference = (a.reshape(4, 3) for a in (ANSWERS, CHOSEN, OWN, OLD, REFERENCE))
+    apart = np.tile(np.kron(np.eye(2), np.ones((3, 3))) > 0, (2, 1, 1, 1))
+    pairs = hg.Tokens(ANSWERS.reshape(2, 6), apart, np.tile(np.arange(3), (2, 2)))
+    policy = layers.PolicyTarget(old, ADVANTAGES.reshape(4), reference, own)
+
+    def log_probabilities(params):
+        L = jax.nn.log_softmax(logits.forward(params, rows)[0])
+        return jnp.where(own, jnp.take_along_axis(L, np.maximum(labels, 0)[..., None], -1)[..., 0], 0)
+
+    def plain_dpo(params):
+        ratios = jnp.sum(log_probabilities(params) - reference, -1).reshape(2, 2)
+        return jnp.mean(-jax.nn.log_sigmoid(0.5 * (ratios[:, 0] - ratios[:, 1])))
+
+    def plain_grpo(params):
+        L, A = log_probabilities(params), ADVANTAGES.reshape(4, 1)
+        rho, r = jnp.exp(L - old), reference - L
+        C = 0.04 * (jnp.exp(r) - r - 1) - jnp.minimum(rho * A, jnp.clip(rho, 0.8, 1.2) * A)
+        return jnp.mean(jnp.sum(C * own, -1) / own.sum(-1))
+
+    @jax.jit
+    def every_way(params):
+        of_pair = hg.value_and_grad(model, dpo)(params, pairs, target(CHOSEN.reshape(2, 6), REFERENCE))
+        of_group = hg.value_and_grad(model, grpo)(params, rows, target(labels, policy))
+        return (of_pair, of_group), [jax.value_and_grad(plain)(params) for plain in (plain_dpo, plain_grpo)]
+
+    for found, expected in zip(*every_way(drawn(logits, rows, 0.4)), strict=True):
+        assert_close(found, expected, 1e-11)
 
 
 @pytest.mark.slow

@@ -25,7 +25,8 @@ class Row(NamedTuple):
       shape: the parameter's.
       sides: shapes of the arrays that the factor holds.
       method: the one that `sq_norms` takes.
-      costs: FLOPs and bytes of every method that the factor knows, for one example.
+      costs: FLOPs and bytes of every method that the factor knows, for one example; without those that recompute a
+        Recomputed gradient.
       tokens: rows of one example; None where a factor knows one method.
       crossover: the number of tokens at which gram and direct cost the same: gram's FLOPs grow with its square,
         direct's with the number itself.

@@ -34,7 +34,8 @@ class SummaryRow(NamedTuple):
       output: its output's shape, or those of several outputs.
       parameters: how many numbers it learns.
       kept: bytes of its residuals, parameters apart.
-      forward: FLOPs of the matrix products and convolutions of its forward pass.
+      forward: FLOPs of the matrix products and convolutions of its forward pass. The product that a `projection` leaves
+        to the loss is in no row.
       backward: those of its backward pass, weight gradients included.
       times: how many layers in a row of blocks are like this one.
     """
