@@ -125,6 +125,10 @@ def test_under_custom_vjp():
             r"projection: dy must be a Projection, got float64 \(4, 3, 5\)",
         ),
         (
+            lambda head, params, loss: layers.tied_projection(7).backward((), X),
+            r"tied_projection: dy must be a Projection, got float64 \(4, 3, 5\)",
+        ),
+        (
             lambda head, params, loss: loss.forward(X, LABELS),
             r"linear_cross_entropy: prediction must be a Projection, got float64 \(4, 3, 5\)",
         ),
@@ -134,7 +138,7 @@ def test_under_custom_vjp():
         ),
         (lambda head, params, loss: layers.projection(0), r"linear: n_out must be a positive integer, got 0"),
     ],
-    ids=["params", "width", "dy", "logits", "another-loss", "n_out"],
+    ids=["params", "width", "dy", "dy-tied", "logits", "another-loss", "n_out"],
 )
 def test_bad_input(call, message):
     head = layers.projection(7)

@@ -42,6 +42,18 @@ def test_temporary_memory_is_the_chunks():
         assert compiled.memory_analysis().temp_size_in_bytes < tokens * n * 4 / 4
 
 
+def test_transposed_weights_are_not_copied():
+    """Neither they nor their gradient, of 131 kB each: the memory is that of weights that aren't transposed."""
+    x, labels = jax.ShapeDtypeStruct((1, 32, 64), np.float32), jax.ShapeDtypeStruct((1, 32), np.int32)
+
+    def temporary(head):
+        params = jax.eval_shape(head.init, jax.random.key(0), x)
+        gradients = hg.value_and_grad(head, layers.linear_cross_entropy(chunk=8), argnums=(0, 1))
+        return jax.jit(gradients).lower(params, x, labels).compile().memory_analysis().temp_size_in_bytes
+
+    assert temporary(layers.tied_projection(512)) < temporary(layers.projection(512, bias=False)) + 65_536
+
+
 def test_any_chunk_gives_the_same():
     """Chunks that divide the tokens or don't, of one token, of more than there are."""
     whole, *found = outcomes([(OP, X, W, B, LABELS, {"chunk": chunk}) for chunk in (3, 1, 5, 12, 1000)], DC)

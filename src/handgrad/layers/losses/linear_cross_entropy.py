@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from handgrad import rules
 from handgrad.checks import InputError, describe
@@ -114,7 +114,7 @@ def linear_cross_entropy(
     options = {"label_smoothing": label_smoothing, "ignore_index": ignore_index, "z_loss": z_loss, "softcap": softcap}
     forward, backward = of_projection(where, rules.linear_cross_entropy.with_options(chunk=chunk, **options))
 
-    def at_once(prediction, target, dloss):
+    def at_once(prediction: Projection, target: Array, dloss: Array) -> tuple[Array, Projection]:
         check_projection(where, "prediction", prediction)
         losses, cotangents = rules.linear_cross_entropy_at_once(
             *prediction.arrays, target, dloss, chunk=chunk, transposed=prediction.transposed, **options
@@ -133,12 +133,12 @@ def of_projection(
 ]:
     """The passes of a rule of (X, W, b, Y) as passes of (prediction, Y): a Projection's arrays for the first three."""
 
-    def forward(prediction, Y):
+    def forward(prediction: Projection, Y: Array) -> tuple[Array, tuple[PyTree, Projection]]:
         check_projection(where, "prediction", prediction)
         y, kept = rule.forward(*prediction.arrays, Y, transposed=prediction.transposed)
         return y, (kept, prediction.like(None, None, None))
 
-    def backward(residuals, dy):
+    def backward(residuals: tuple[PyTree, Projection], dy: Array) -> Projection:
         kept, form = residuals
         return form.like(*rule.backward(kept, dy, transposed=form.transposed)[:3])
 
@@ -159,11 +159,11 @@ def check_projection(where: str, name: str, value: object) -> None:
 def _multiplied(where: str) -> Layer:
     """A Projection's logits, unrounded: what curvature puts between a `projection` and its loss."""
 
-    def forward(params, prediction, key=None):
+    def forward(params: tuple[()], prediction: Projection, key: PRNGKeyArray | None = None) -> tuple[Array, Projection]:
         check_projection(where, "prediction", prediction)
         return unrounded_logits(*prediction.arrays, prediction.transposed), prediction
 
-    def backward(prediction, dy):
+    def backward(prediction: Projection, dy: Array) -> tuple[Projection, tuple[()]]:
         dy = dy.astype(jnp.result_type(*jax.tree.leaves(prediction)))
         return prediction.like(*product_backward(*prediction.arrays, dy, prediction.transposed)), ()
 

@@ -52,7 +52,7 @@ def linear_log_probability(
         return losses, (*kept, of_loss)
 
     def backward(residuals: tuple[PyTree, Projection, PyTree], dloss: Array) -> Projection:
-        *kept, of_loss = residuals
-        return pulled_back(tuple(kept), loss.backward(of_loss, dloss))
+        kept, form, of_loss = residuals
+        return pulled_back((kept, form), loss.backward(of_loss, dloss))
 
     return Loss(forward, backward, couples=loss.couples, counts=counts(ignore_index))
