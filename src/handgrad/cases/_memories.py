@@ -129,7 +129,7 @@ def heads_of_a_state_space(groups: int = 2, skip: bool = True, state: bool = Fal
 
     def draw(rng: Rng) -> Arrays:
         X, Delta = rng.standard_normal((batch, time, heads, n)), rng.uniform(0, 1, (batch, time, heads))
-        Delta[0, 1:3, 0] = 0, 1000
+        Delta[0, 1:3, 0] = 0, 100
         A, (B, C) = -rng.uniform(0.5, 3, heads), rng.standard_normal((2, batch, time, groups, states))
         D = rng.standard_normal(heads) if skip else None
         H0 = rng.standard_normal((batch, heads, n, states)) if state else None
