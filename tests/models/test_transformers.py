@@ -153,7 +153,8 @@ def of_pairs(loss):
 def test_a_projection_under_dpo_and_grpo():
     """Against plain JAX with all logits. Both answers of a pair are one row, so that a pair is one example: no token
     sees the other answer, and positions begin anew in each."""
-    logits, model = (gpt2(dataclasses.replace(GPT2, blocks=1, head=head)) for head in ("logits", "projection"))
+    config = dataclasses.replace(GPT2, tokens=3, blocks=1)
+    logits, model = (gpt2(dataclasses.replace(config, head=head)) for head in ("logits", "projection"))
     target, options = layers.LogProbabilityTarget, {"chunk": 5, "ignore_index": -100}
     dpo = layers.linear_log_probability(of_pairs(hg.dpo_loss(0.5)), **options)
     grpo = layers.linear_log_probability(hg.grpo_loss(), **options)
@@ -182,7 +183,7 @@ def test_a_projection_under_dpo_and_grpo():
         of_group = hg.value_and_grad(model, grpo)(params, rows, target(labels, policy))
         return (of_pair, of_group), [jax.value_and_grad(plain)(params) for plain in (plain_dpo, plain_grpo)]
 
-    for found, expected in zip(*every_way(drawn(logits, rows, 0.4)), strict=True):
+    for found, expected in zip(*every_way(drawn(logits, pairs, 0.4)), strict=True):
         assert_close(found, expected, 1e-11)
 
 

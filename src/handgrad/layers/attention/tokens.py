@@ -95,7 +95,10 @@ def padded(make: Callable[[MaskOfTokens | None, Positions | None], Layer]) -> La
     plain = make(None, None)
 
     def init(key: PRNGKeyArray, x: PyTree) -> PyTree:
-        return plain.init(key, x.X if isinstance(x, Tokens | Sequences) else x)
+        x, positions = (x.X, getattr(x, "positions", None)) if isinstance(x, Tokens | Sequences) else (x, None)
+        if positions is not None:  # one row of several documents may have more tokens than there are positions
+            x = jax.eval_shape(lambda ids: ids[..., :1], x)
+        return plain.init(key, x)
 
     def forward(params: PyTree, x: PyTree, key: PRNGKeyArray | None = None) -> tuple[PyTree, PyTree]:
         if not isinstance(x, Tokens | Sequences):
