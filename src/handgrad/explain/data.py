@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from handgrad.explain.equations import signs
 from handgrad.explain.matrix import place_in_two, shown, two_dimensional
 from handgrad.explain.worked import Form, Gradient, LayerStep, Matrix, Run, Step, Worked
 
@@ -21,6 +22,7 @@ def to_json(worked: Worked) -> dict[str, Any]:
         "rates": [run.rate for run in worked.runs],
         "rate": worked.rate,
         "batch": worked.batch,
+        "signs": signs(worked.equations).replace("⟦", "").replace("⟧", ""),
         "layers": [_form(form) for form in worked.layers],
         "loss": {
             "kind": worked.loss.kind,
@@ -49,6 +51,7 @@ def _run(run: Run) -> dict[str, Any]:
 def _step(step: Step) -> dict[str, Any]:
     return {
         "loss": number(step.loss),
+        "parts": {name: matrix(value) for name, value in step.parts.items()},
         "losses": [number(loss) for loss in np.asarray(step.losses).tolist()],
         "target": matrix(step.target),
         "dprediction": matrix(step.dprediction),

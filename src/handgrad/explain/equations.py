@@ -7,6 +7,11 @@ from typing import NamedTuple
 from handgrad.explain.layer_equations import LAYERS, Kind
 from handgrad.explain.loss_equations import LOSSES, of_mean
 
+SIGNS = {  # what a sign stands for, by the sign
+    "ᵀ": "⟦Aᵀ⟧ is the transpose of ⟦A⟧",
+    "1": "⟦1⟧ is a column of ones, and ⟦1 bᵀ⟧ the row ⟦bᵀ⟧ once for each example",
+    "∘": "⟦A ∘ B⟧ multiplies entry by entry",
+}
 GREEK = {"alpha": "α", "beta": "β", "gamma": "γ", "delta": "δ", "kappa": "κ", "lambda": "λ", "sigma": "σ"}
 
 
@@ -53,6 +58,16 @@ def of_loss(kind: str, batch: int) -> tuple[Equation, Equation]:
     forward, backward = LOSSES.get(kind, general)
     mean = ["N" if batch > 1 else "1"]
     return _chosen("C", forward, mean), _chosen("dY", backward, mean)
+
+
+def signs(equations: Sequence[Equation]) -> str:
+    """A sentence on the signs that the equations have; symbols are between ⟦ and ⟧."""
+    found = [said for sign, said in SIGNS.items() if any(_has(equation.text, sign) for equation in equations)]
+    return "; ".join(found) + "." if found else ""
+
+
+def _has(text: str, sign: str) -> bool:
+    return sign in text if sign != "1" else re.search(r"(^|\+ | )1( [a-zβγ]ᵀ|$)", text) is not None
 
 
 def text_name(name: str) -> str:

@@ -49,7 +49,7 @@ LOSSES = {
         r"\frac{Y - Y^{\ast}}{Y \circ (1 - Y)}",
     ),
     "softmax_cross_entropy": of_mean(
-        "−Σ_j Q_bj log P_bj, P = softmax(Y), Q = the target, one-hot",
+        "−Σ_j Q_bj log P_bj, P = softmax(Y)",
         r"-\sum_j Q_{bj} \log P_{bj},\quad P = \operatorname{softmax}(Y)",
         "(P − Q)",
         "(P - Q)",

@@ -8,7 +8,7 @@ import numpy as np
 from handgrad.explain.document import Document, Element, Formula, Heading, Matrices, Named, Paragraph, Verbatim
 from handgrad.explain.matrix import about, number, numbers, shape_text, shown
 
-COLUMNS = 8  # of a matrix, at most
+COLUMNS = 8  # of a matrix in a line, at most
 BEGIN = r"""\documentclass{article}
 \usepackage[a4paper, margin=15mm]{geometry}
 \usepackage{amsmath, booktabs, fvextra, newunicodechar}
@@ -22,6 +22,10 @@ BEGIN = r"""\documentclass{article}
 \begin{document}
 """
 SECTIONS = {1: "section", 2: "subsection", 3: "subsubsection"}
+LETTERS = {
+    **{"Δ": r"\Delta ", "ᵀ": r"^\top ", "*": r"^{\ast}", "∘": r"\circ ", "−": "-", "∂": r"\partial ", "⟨": r"\langle "},
+    "⟩": r"\rangle ",
+}
 SPECIAL = {"/": r"/\allowbreak{}", "\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}"}
 
 
@@ -39,7 +43,7 @@ def _markdown(element: Element) -> str:
     if isinstance(element, Heading):
         return f"{'#' * element.level} {_words(element.text)}"
     if isinstance(element, Paragraph):
-        return _words(element.text)
+        return _prose(element.text, _words)
     if isinstance(element, Formula):
         return _block(element.latex)
     if isinstance(element, Verbatim):
@@ -57,7 +61,7 @@ def _latex(element: Element) -> str:
     if isinstance(element, Heading):
         return rf"\{SECTIONS[element.level]}*{{{_escaped(element.text)}}}"
     if isinstance(element, Paragraph):
-        return _escaped(element.text)
+        return _prose(element.text, _escaped)
     if isinstance(element, Formula):
         return f"\\[\n{element.latex}\n\\]"
     if isinstance(element, Verbatim):
@@ -106,13 +110,21 @@ def _rows(matrices: Matrices) -> Iterator[str]:
 def _pmatrix(item: Named) -> str:
     if not np.ndim(item.value):
         return latex_number(number(float(item.value)))
-    part = shown(item.value, COLUMNS)
+    part = shown(item.value)
     cells = [[latex_number(entry) for entry in row] for row in numbers(part.rows)]
     if part.more_columns:
         cells = [[*row, r"\cdots"] for row in cells]
     if part.more_rows:
         cells = [*cells, [r"\vdots"] * len(cells[0])]
-    return "\\begin{pmatrix} " + r" \\ ".join(" & ".join(row) for row in cells) + " \\end{pmatrix}"
+    count = len(cells[0]) if cells else 0
+    groups = np.array_split(np.arange(count), max(1, -(-count // COLUMNS)))
+    inside = [r" \\ ".join(" & ".join(row[k] for k in columns) for row in cells) for columns in groups]
+    if len(inside) == 1:
+        return f"\\begin{{pmatrix}} {inside[0]} \\end{{pmatrix}}"
+    pieces = [f"\\begin{{matrix}} {piece} \\end{{matrix}}" for piece in inside]
+    open_, close = [r"\left(", *[r"\left."] * (len(pieces) - 1)], [*[r"\right."] * (len(pieces) - 1), r"\right)"]
+    lines = [f"& {a} {piece} {b}" for a, piece, b in zip(open_, pieces, close, strict=True)]
+    return "\\begin{aligned}[t]\n" + " \\\\\n".join(lines) + "\n\\end{aligned}"
 
 
 def latex_number(text: str) -> str:
@@ -130,6 +142,19 @@ def _notes(matrices: Matrices, escaped: Callable[[str], str]) -> Sequence[str]:
         for item in matrices.items
         if (said := about(shown(item.value)))
     ]
+
+
+def _prose(text: str, escaped: Callable[[str], str]) -> str:
+    """A paragraph: what is between ⟦ and ⟧ is mathematics."""
+    words, *rest = text.split("⟦")
+    pieces = [piece.split("⟧") for piece in rest]
+    return escaped(words) + "".join(f"${_letters(symbol)}${escaped(after)}" for symbol, after in pieces)
+
+
+def _letters(text: str) -> str:
+    """A symbol or a product of some, in LaTeX."""
+    text = "".join(LETTERS.get(letter, letter) for letter in text).strip()
+    return r"\mathbf 1" if text == "1" else text
 
 
 def _words(text: str) -> str:

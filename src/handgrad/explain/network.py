@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from handgrad.explain.document import Document, Element, Formula, Heading, Matrices, Named, Paragraph, Table
-from handgrad.explain.equations import latex_name, text_name
+from handgrad.explain.equations import latex_name, signs, text_name
+from handgrad.explain.markup import latex_number
 from handgrad.explain.matrix import number, two_dimensional
 from handgrad.explain.worked import Form, Gradient, LayerStep, Matrix, Run, Step, Worked
 
@@ -25,6 +26,8 @@ def _elements(worked: Worked) -> Iterator[Element]:
     yield Heading(worked.title, 1)
     if worked.intro:
         yield Paragraph(worked.intro)
+    if said := signs(worked.equations):
+        yield Paragraph(said)
     yield Heading("Forward")
     for form, layer in pairs:
         yield Heading(_title(form), 3)
@@ -34,13 +37,14 @@ def _elements(worked: Worked) -> Iterator[Element]:
     yield from _loss(worked, step)
     yield Heading("Backward")
     yield Paragraph(
-        "dY, dX and dW are the derivatives of the loss with respect to Y, X and W, of the same shapes. Each layer's dY "
-        "is the dX of the layer after it. A is what a weight was multiplied with, Δ the cotangent of that product."
+        "⟦dY⟧, ⟦dX⟧ and ⟦dW⟧ are the derivatives of the loss with respect to ⟦Y⟧, ⟦X⟧ and ⟦W⟧, their cotangents, of "
+        "the same shapes. Each layer's ⟦dY⟧ is the ⟦dX⟧ of the layer after it. ⟦A⟧ is what a weight was multiplied "
+        "with, and ⟦Δ⟧ the cotangent of that product: in a linear layer, ⟦A = X⟧ and ⟦Δ = dY⟧."
     )
     yield Formula(worked.loss.backward.text, worked.loss.backward.latex)
     yield Matrices((_named("dY", step.dprediction),))
-    for form, layer in reversed(pairs):
-        yield from _backward(worked, form, layer)
+    for i, (form, layer) in reversed([*enumerate(pairs)]):
+        yield from _backward(worked, form, layer, is_first=i == 0)
     yield from _checks(worked, step)
     yield from _update(worked, step)
     yield from _steps(worked, worked.run)
@@ -61,14 +65,18 @@ def _cotangent(name: str, value: Matrix) -> Named:
 
 def _loss(worked: Worked, step: Step) -> Iterator[Element]:
     yield Heading(f"Loss: {worked.loss.kind}")
-    yield Paragraph("Y is the prediction, the output of the last layer, and Y* the target.")
+    as_rows = " ⟦Q⟧ is the target with a 1 in each label's column (one-hot)." if "Q" in step.parts else ""
+    yield Paragraph(f"⟦Y⟧ is the prediction, the output of the last layer, and ⟦Y*⟧ the target.{as_rows}")
     yield Formula(worked.loss.forward.text, worked.loss.forward.latex)
     target = Named("Y*", r"Y^{\ast}", step.target)
-    losses = Named("C_b", "C_b", step.losses)
-    yield Matrices((target, losses, Named("C", "C", np.array(step.loss))) if worked.batch > 1 else (target, losses))
+    parts = (Named(name, name, value) for name, value in step.parts.items())
+    losses = [Named("C_b", "C_b", step.losses)]
+    if worked.batch > 1:
+        losses.append(Named("C", "C", np.array(step.loss)))
+    yield Matrices((target, *parts, *losses))
 
 
-def _backward(worked: Worked, form: Form, layer: LayerStep) -> Iterator[Element]:
+def _backward(worked: Worked, form: Form, layer: LayerStep, is_first: bool) -> Iterator[Element]:
     """A layer's gradients, then what goes to the layer before."""
     yield Heading(_title(form), 3)
     of = {equation.of: equation for equation in form.backward}
@@ -80,6 +88,8 @@ def _backward(worked: Worked, form: Form, layer: LayerStep) -> Iterator[Element]
         else:
             yield Matrices((_cotangent(name, gradient.value),))
     if "dX" in of and layer.dX is not None:
+        if is_first:
+            yield Paragraph("Of the network's input, which training doesn't need:")
         yield Formula(of["dX"].text, of["dX"].latex)
         yield Matrices((_named("dX", layer.dX),))
 
@@ -88,7 +98,7 @@ def _product(worked: Worked, name: str, gradient: Gradient, layer: LayerStep) ->
     """dW = AᵀΔ, and as the sum of one outer product for each example."""
     A, Delta = two_dimensional(gradient.A), two_dimensional(gradient.Delta)  # type: ignore[arg-type]
     whole = _cotangent(name, gradient.value)
-    sides = Named("A", "A", A), Named("Δ", r"\Delta", Delta)
+    sides = _side("A", A, "X", layer.X), _side("Δ", Delta, "dY", layer.dY)
     yield Matrices((*sides, whole))
     batch = worked.batch
     if batch == 1 or len(A) % batch or np.size(gradient.value) > 64:
@@ -103,8 +113,16 @@ def _product(worked: Worked, name: str, gradient: Gradient, layer: LayerStep) ->
     if batch > MOST_TERMS:
         signs[-1] = "+ … +"
     rows = "the row" if each == 1 else f"the {each} rows"
-    yield Paragraph(f"The sum of one outer product for each example, A_b and Δ_b being {rows} of example b:")
+    yield Paragraph(f"The sum of one outer product for each example, ⟦A_b⟧ and ⟦Δ_b⟧ being {rows} of example ⟦b⟧:")
     yield Matrices((*terms, whole), (*signs, "="))
+
+
+def _side(name: str, value: np.ndarray, source: str, of_layer: Matrix) -> Named:
+    """A or Δ; where it is the layer's X or dY, it says so."""
+    latex = name.replace("Δ", r"\Delta")
+    if np.array_equal(value, two_dimensional(of_layer), equal_nan=True):
+        return Named(f"{name} = {source}", f"{latex} = {source}", value)
+    return Named(name, latex, value)
 
 
 def _outer(A: np.ndarray, Delta: np.ndarray, b: int, each: int) -> np.ndarray:
@@ -115,24 +133,28 @@ def _outer(A: np.ndarray, Delta: np.ndarray, b: int, each: int) -> np.ndarray:
 def _checks(worked: Worked, step: Step) -> Iterator[Element]:
     rows = []
     for form, layer in zip(worked.layers, step.layers, strict=True):
-        for name, gradient in layer.grads.items():
+        for name in form.params:
+            gradient = layer.grads[name]
             checked = gradient.checked
             if checked is None:
                 continue
             off = float(np.max(np.abs(np.asarray(gradient.value) - checked.autodiff), initial=0.0))
-            entry = ", ".join(map(str, checked.index))
+            entry = ", ".join(str(i + 1) for i in checked.index)
             numbers = gradient.value[checked.index], checked.autodiff[checked.index], checked.difference
             rows.append(
-                (f"{_place(form)}d{text_name(name)}[{entry}]", *(number(float(n), 8) for n in numbers), number(off, 2))
+                (f"d{text_name(name)}{_place(form)}", entry, *(number(float(n), 8) for n in numbers), number(off, 2))
             )
     if rows:
         yield Heading("Checked")
-        yield Paragraph("The largest entry of each gradient, and the largest difference from jax.grad in all of them:")
-        yield Table(("entry", "by hand", "jax.grad", "difference quotient", "off by"), tuple(rows))
+        yield Paragraph(
+            "The largest entry of each gradient, at its row and column, beside jax.grad's and a difference quotient of "
+            "the loss; and the largest difference from jax.grad in all entries:"
+        )
+        yield Table(("gradient", "entry", "by hand", "jax.grad", "quotient", "off by"), tuple(rows))
 
 
 def _place(form: Form) -> str:
-    return "" if form.name == form.kind else f"{form.name}."
+    return "" if form.name == form.kind else f" in layer {form.name}"
 
 
 def _update(worked: Worked, step: Step) -> Iterator[Element]:
@@ -143,10 +165,11 @@ def _update(worked: Worked, step: Step) -> Iterator[Element]:
     yield Paragraph(f"Every parameter moves against its gradient, times the learning rate {rate}:")
     for form, layer in zip(worked.layers, step.layers, strict=True):
         for name in form.params:
-            where = f"   in layer {form.name}" if form.name != form.kind else ""
+            where = _place(form).strip()
             symbol, shown = latex_name(name), text_name(name)
-            latex = rf"{symbol} \leftarrow {symbol} - {rate}\, d{symbol}"
-            yield Formula(f"{shown} ← {shown} − {rate} d{shown}{where}", latex)
+            latex = rf"{symbol} \leftarrow {symbol} - {latex_number(rate)}\, d{symbol}"
+            latex += r"\qquad\text{" + where.replace("_", r"\_") + "}" if where else ""
+            yield Formula(f"{shown} ← {shown} − {rate} d{shown}   {where}".rstrip(), latex)
             yield Matrices((_named(name, layer.updated[name]),))
 
 
@@ -155,7 +178,7 @@ def _steps(worked: Worked, run: Run) -> Iterator[Element]:
     if len(run.steps) == 1:
         return
     weights = [
-        (f"{_place(form) if len(worked.layers) > 1 else ''}{name}", i, name)
+        (f"layer {form.name}'s {name}" if len(worked.layers) > 1 else name, i, name)
         for i, form in enumerate(worked.layers)
         for name in form.params
         if np.size(run.steps[0].layers[i].params[name]) == 1
@@ -175,5 +198,5 @@ def _steps(worked: Worked, run: Run) -> Iterator[Element]:
     yield Heading(f"{len(run.steps)} steps")
     if run.diverged:
         yield Paragraph("The loss grows: this learning rate is too large.")
-    after = tuple(f"{name} after it" for name, _, _ in weights)
-    yield Table(("step", "loss before it", *after), tuple(rows))
+    after = tuple(f"{name} after" for name, _, _ in weights)
+    yield Table(("step", "loss before", *after), tuple(rows))

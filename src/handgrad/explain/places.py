@@ -15,7 +15,7 @@ class Place(NamedTuple):
     """A layer of a network.
 
     Attributes:
-      name: its place, "0" or "encoder.1".
+      name: its place, "1" or "encoder.2": layers without a name are counted from 1, as rows and columns are.
       kind: the function that makes it, "linear".
       layer: the layer.
       path: the keys under which the network's parameters hold its own.
@@ -60,7 +60,8 @@ def _inside(place: Place, params: PyTree, x: PyTree) -> list[Place]:
     inside = []
     for part in parts:
         key = int(part.name) if isinstance(params, tuple) else part.name
-        name = ".".join([place.name, quoted(part.name)]) if place.name else quoted(part.name)
+        mine = str(key + 1) if isinstance(key, int) else quoted(key)
+        name = f"{place.name}.{mine}" if place.name else mine
         inside += _inside(Place(name, kind(part.layer), part.layer, (*place.path, key)), part.params, part.x)
     return inside
 

@@ -113,7 +113,7 @@ def chain() -> Problem:
         2e-4,
         40,
         "The question: two weights",
-        "a(L−1) = a(L−2) W(L−1) and a(L) = a(L−1) W(L), which should be 50.1. Layer 0 is W(L−1), layer 1 is W(L). "
+        "a(L−1) = a(L−2) W(L−1) and a(L) = a(L−1) W(L), which should be 50.1. Layer 1 is W(L−1), layer 2 is W(L). "
         "The input 5.7 and the target are the question's; it gives no second weight, so both begin at numbers of our "
         "choice, 0.8 and 1.3, and the learning rate is 0.0002. Both gradients are computed at the old weights.",
     )

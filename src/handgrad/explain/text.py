@@ -1,13 +1,16 @@
 """An explanation as text that fits a terminal of 80 columns."""
 
+import functools
 import re
 import textwrap
 import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
 from handgrad.explain.document import Document, Element, Formula, Heading, Matrices, Named, Paragraph, Table, Verbatim
-from handgrad.explain.matrix import about, numbers, shape_text, shown, two_dimensional
+from handgrad.explain.matrix import Shown, about, numbers, shape_text, shown
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -57,9 +60,10 @@ def _lines(element: Element, room: int) -> Iterator[Line]:
         elif element.level == 2:
             yield Line("─" * min(room, len(element.text)), "bold")
     elif isinstance(element, Paragraph):
-        yield from map(Line, textwrap.wrap(element.text, room, break_on_hyphens=False))
+        text = element.text.replace("⟦", "").replace("⟧", "")
+        yield from map(Line, textwrap.wrap(text, room, break_on_hyphens=False))
     elif isinstance(element, Formula):
-        for text in textwrap.wrap(element.text, inner, subsequent_indent="    ", break_on_hyphens=False):
+        for text in broken(element.text, inner):
             yield Line(" " * INDENT + text, "cyan")
     elif isinstance(element, Verbatim):
         for line in element.lines:
@@ -78,10 +82,23 @@ def _wrapped(line: str, room: int) -> list[str]:
         return [line]
     lead = line[: len(line) - len(line.lstrip())]
     pieces = re.split(r"\s{3,}", line.strip())
-    wrapped = [
-        textwrap.wrap(piece, room - len(lead), subsequent_indent="    ", break_on_hyphens=False) for piece in pieces
+    return [lead + text for piece in pieces for text in broken(piece, room - len(lead))]
+
+
+def broken(formula: str, room: int) -> list[str]:
+    """A formula in lines that fit: broken behind commas and before + and − outside of brackets, where that is enough."""
+    kept, depth = list(formula), 0
+    for i, letter in enumerate(formula):
+        depth += (letter in "([⟨") - (letter in ")]⟩")
+        if letter == " " and not (depth <= 0 and (formula[i - 1] in ",;" or formula[i + 1 : i + 2] in ("+", "−"))):
+            kept[i] = "\u00a0"
+    wrap = functools.partial(
+        textwrap.wrap, width=room, subsequent_indent="    ", break_on_hyphens=False, break_long_words=False
+    )
+    found = wrap("".join(kept))
+    return [
+        line.replace("\u00a0", " ") for line in (found if max(map(width, found), default=0) <= room else wrap(formula))
     ]
-    return [lead + text for piece in wrapped for text in piece]
 
 
 def _flow(matrices: Matrices, room: int) -> Iterator[str]:
@@ -91,7 +108,9 @@ def _flow(matrices: Matrices, room: int) -> Iterator[str]:
     for sign, item in zip(signs, matrices.items, strict=True):
         block = _block(item, room - len(sign) - 1)
         if sign:
-            block = _beside([[" " * len(sign), sign], block], 1)
+            rows = [i for i, line in enumerate(block) if line[0] in "[⎡⎢⎣"]
+            above = [" " * len(sign)] * rows[(len(rows) - 1) // 2]
+            block = _beside([[*above, sign], block], 1)
         if row and sum(width(b[0]) + GAP for b in row) + width(block[0]) > room:
             yield from _beside(row, GAP)
             row = []
@@ -104,26 +123,34 @@ def _block(item: Named, room: int) -> list[str]:
     """A matrix in brackets below its name and shape; every line of the same length."""
     shape = shape_text(item.value.shape)
     title = f"{item.text}  {shape}" if shape else item.text
-    columns = None
-    while True:
-        part = shown(item.value, columns)
-        body = _bracketed(numbers(part.rows), part)
-        if len(body[0]) <= room or part.rows.shape[1] == 1:
-            break
-        columns = part.rows.shape[1] - 1
+    part = shown(item.value)
+    body = _stacked(part, room)
     if said := about(part):
         body += textwrap.wrap(said, max(len(body[0]), min(room, 48)))
-    elif part.more_columns:
-        body.append(f"{two_dimensional(item.value).shape[1]} columns")
     size = max(map(width, (title, *body)))
     return [padded(line, size) for line in (title, *body)]
 
 
-def _bracketed(cells: list[list[str]], part: NamedTuple) -> list[str]:
-    if part.more_columns:  # type: ignore[attr-defined]
+def _stacked(part: Shown, room: int) -> list[str]:
+    """A matrix in brackets; where it is too wide, its columns in groups, one below the other."""
+    cells = numbers(part.rows)
+    if part.more_columns:
         cells = [[*row, "…"] for row in cells]
-    if part.more_rows:  # type: ignore[attr-defined]
+    if part.more_rows:
         cells = [*cells, ["⋮"] * len(cells[0])]
+    bodies = {"": _bracketed(cells)}
+    for groups in range(2, len(cells[0]) + 1 if cells else 0):
+        if all(width(body[0]) <= room for body in bodies.values()):
+            break
+        bodies = {}
+        for columns in np.array_split(np.arange(len(cells[0])), groups):
+            first, last = columns[0] + 1, columns[-1] + 1
+            title = f"columns {first} to {last}" if first < last else f"column {first}"
+            bodies[title] = _bracketed([row[first - 1 : last] for row in cells])
+    return [line for title, body in bodies.items() for line in ([title, *body] if title else body)]
+
+
+def _bracketed(cells: list[list[str]]) -> list[str]:
     if not cells or not cells[0]:
         return ["[ ]"]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]

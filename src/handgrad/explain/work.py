@@ -79,7 +79,7 @@ def work(
         one_step = _one_step(found, loss)
         shapes = jax.eval_shape(one_step, params, x, target, 0.0)
         _check_size(shapes, steps * len(all_rates))
-        forms = tuple(_form(place, shapes[1][i], x if i == 0 else None) for i, place in enumerate(found))
+        forms = tuple(_form(place, params, of_layer) for place, of_layer in zip(found, shapes[1], strict=True))
         checked = checks(objective(model, loss), params, x, target, found)
         chosen, program = all_rates.index(float(learning_rate)), jax.jit(one_step)
         runs = tuple(
@@ -110,10 +110,18 @@ def _one_step(found: Sequence[Place], loss: Loss) -> Callable[..., PyTree]:
             layers.insert(0, {"X": X, "Y": Y, "dY": dy, "dX": dx, "params": _named(mine)})
             layers[0] |= {"grads": _named(grads), "sides": _sides(factors), "updated": _named(updated)}
             params = replaced(params, place.path, updated)
-        value = weighted_sum(losses, None)
-        return params, layers, {"loss": value, "losses": losses, "target": target, "dprediction": dprediction}
+        of_loss = {"losses": losses, "target": target, "dprediction": dprediction, "parts": _parts(loss, x, target)}
+        return params, layers, {"loss": weighted_sum(losses, None), **of_loss}
 
     return one_step
+
+
+def _parts(loss: Loss, prediction: Array, target: Array) -> dict[str, Array]:
+    """What the equations of the loss name: the probabilities P, and a target of labels as rows Q."""
+    if kind_of_loss(loss) != "softmax_cross_entropy":
+        return {}
+    P = jax.nn.softmax(prediction)
+    return {"P": P} | ({"Q": jax.nn.one_hot(target, P.shape[-1])} if target.ndim < P.ndim else {})
 
 
 def _named(params: PyTree) -> dict[str, Array]:
@@ -132,8 +140,8 @@ def _sides(factors: PyTree) -> dict[str, dict[str, Array]]:
     return sides
 
 
-def _form(place: Place, shapes: dict[str, PyTree], x: Array | None) -> Form:
-    names, sides = tuple(shapes["params"]), shapes["sides"]
+def _form(place: Place, params: PyTree, shapes: dict[str, PyTree]) -> Form:
+    names, sides = tuple(_named(place.params(params))), shapes["sides"]
     outer = tuple(name for name in names if "A" in sides.get(name, ()))
     forward, backward = equations.of_layer(place.kind, names, outer, integers=shapes["dX"] is None)
     return Form(place.name, place.kind, forward, tuple(backward), names, outer)
@@ -161,6 +169,7 @@ def _run(
                 rest["target"],
                 rest["dprediction"],
                 tuple(_layer_step(layer, of_layer) for layer, of_layer in zip(layers, known, strict=True)),
+                rest["parts"],
             )
         )
     last, updated = done[-1].loss, [a for layer in done[-1].layers for a in layer.updated.values()]

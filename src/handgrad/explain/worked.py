@@ -63,13 +63,15 @@ class LayerStep:
 
 @dataclass(frozen=True)
 class Step:
-    """One step: the mean loss before it, each example's loss, the target, the prediction's cotangent, the layers."""
+    """One step: the mean loss before it, each example's loss, the target, the prediction's cotangent, the layers; and
+    what else the loss's equations name, by its letter."""
 
     loss: float
     losses: Matrix
     target: Matrix
     dprediction: Matrix
     layers: tuple[LayerStep, ...]
+    parts: dict[str, Matrix]
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,12 @@ class Worked:
     layers: tuple[Form, ...]
     loss: LossForm
     runs: tuple[Run, ...]
+
+    @property
+    def equations(self) -> list[Equation]:
+        """All of them."""
+        of_layers = [equation for form in self.layers for equation in (form.forward, *form.backward)]
+        return [*of_layers, self.loss.forward, self.loss.backward]
 
     @property
     def run(self) -> Run:
