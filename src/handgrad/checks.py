@@ -4,6 +4,7 @@ All checks are of shapes and dtypes, so they run at trace time, cost nothing in 
 anything is computed.
 """
 
+import difflib
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -106,10 +107,15 @@ def check_count(where: str, name: str, value: object) -> None:
 
 
 def check_choice(where: str, name: str, value: object, choices: Sequence[object]) -> None:
-    """`value` is one of at least two choices."""
-    if value not in choices:
-        *others, last = map(repr, choices)
-        raise InputError(f"{where}: {name} must be {', '.join(others)} or {last}, got {value!r}")
+    """`value` is one of at least two choices; of many, an error names those that are similar."""
+    if value in choices:
+        return
+    if len(choices) > 30:
+        near = difflib.get_close_matches(str(value), list(map(str, choices)), n=5, cutoff=0.5)
+        such = f" (similar: {', '.join(near)})" if near else ""
+        raise InputError(f"{where}: {name} must be one of {len(choices)} names{such}, got {value!r}")
+    *others, last = map(repr, choices)
+    raise InputError(f"{where}: {name} must be {', '.join(others)} or {last}, got {value!r}")
 
 
 def check_cotangent(

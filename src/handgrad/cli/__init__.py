@@ -1,9 +1,11 @@
 """handgrad on the command line: demo, explain, check, bench, costs and compare."""
 
 import io
+import re
 import sys
+from dataclasses import field, fields, make_dataclass
 from importlib.metadata import version
-from typing import NoReturn
+from typing import Annotated, Any, NoReturn, Union
 
 
 def main() -> None:
@@ -31,14 +33,36 @@ def main() -> None:
             stream.reconfigure(errors="replace")  # ρ and × on a terminal whose encoding lacks them
     commands = {"demo": demo, "explain": explain, "check": check, "bench": bench, "costs": costs, "compare": compare}
     options = {name: getattr(module, name.capitalize()) for name, module in commands.items()}
-    description = f"{__doc__}\n\n--version prints the version."
-    given = tyro.extras.subcommand_cli_from_dict(options, prog="handgrad", description=description)
+    name, *rest = sys.argv[1:] or [""]
+    if name not in commands:  # help, or what is no command
+        tyro.cli(_everything(options), prog="handgrad", description=__doc__, config=(tyro.conf.OmitArgPrefixes,))
+    given = tyro.cli(options[name], prog=f"handgrad {name}", args=rest)  # its errors name this command's help
     try:
-        sys.exit(commands[type(given).__name__.lower()].main(given))
+        sys.exit(commands[name].main(given))
     except InputError as error:
-        _leave(2, f"handgrad: {error}")
+        _leave(2, f"handgrad: {_typed(str(error), given)}")
     except KeyboardInterrupt:
         _leave(130, "handgrad: interrupted")
+
+
+def _everything(options: dict[str, type]) -> Any:
+    """All commands, and the one option beside them: what `handgrad --help` prints."""
+    import tyro
+
+    commands = tuple(Annotated[kind, tyro.conf.subcommand(name)] for name, kind in options.items())
+    help_ = "Print the versions of handgrad, jax and Python."
+    flag = Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help=help_, help_behavior_hint="")]
+    return make_dataclass("Handgrad", [("command", Union[commands]), ("version", flag, field(default=False))])  # noqa: UP007
+
+
+def _typed(sentence: str, given: Any) -> str:
+    """An error's sentence, in which the options that it begins with are written as they are typed."""
+    names = "|".join(one.name for one in fields(given) if one.name not in ("target", "runs"))
+    match = re.match(rf"(\w+: )({names})( and ({names}))?(?= )", sentence)
+    if match is None:
+        return sentence
+    start = re.sub(names, lambda name: "--" + name[0].replace("_", "-"), match[0].removeprefix(match[1]))
+    return match[1] + start + sentence[match.end() :]
 
 
 def _leave(status: int, sentence: str) -> NoReturn:

@@ -81,14 +81,14 @@ def _plan(options: Check) -> Plan:
     """The plan for the library, after checking all options."""
     for name in OF_THE_LIBRARY if options.target else OF_A_TARGET:
         if getattr(options, name) != getattr(Check, name):
-            where = "the library, and a target is given" if options.target else "a target, and none is given"
-            raise InputError(f"check: {name} is an option of {where}")
+            where = "the library's rules, and a target is given" if options.target else "a target, and none is given"
+            raise InputError(f"check: --{name.replace('_', '-')} goes with {where}")
     for name, most in LIMITS.items():
         check_count("check", name, getattr(options, name))
         if getattr(options, name) > most:
             raise InputError(f"check: {name} must be at most {most:,}, got {getattr(options, name):,}")
     if options.count % options.draws:
-        raise InputError(f"check: draws must divide count, got {options.draws} and {options.count}")
+        raise InputError(f"check: --draws must divide --count, got {options.draws} and {options.count}")
     if not 0 <= options.seed < 2**32:
         raise InputError(f"check: seed must be at least 0 and below 2**32, got {options.seed}")
     if not options.target and options.dtype and options.dtype.startswith("complex"):

@@ -3,9 +3,9 @@
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import jax
 import tyro
@@ -24,9 +24,21 @@ from handgrad.explain.questions import Problem
 from handgrad.explain.text import as_text, show
 
 WAYS = ("target", "question", "chain", "sizes", "rule")
+Format = Literal["text", "markdown", "latex", "html", "json"]
+SUFFIXES: dict[str, Format] = {
+    **{".txt": "text", ".md": "markdown", ".markdown": "markdown", ".tex": "latex"},
+    **{".html": "html", ".htm": "html", ".json": "json"},
+}
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]  # --chain, and no --no-chain
 Name = Annotated[str, tyro.conf.arg(metavar="NAME", help_behavior_hint="")]
 AS_TEXT: dict[str, Callable[[Document], str]] = {"text": as_text, "markdown": as_markdown, "latex": as_latex}
+
+
+OF_ACTIVATION = (
+    "For sizes: the activation between the linear layers, or after the layer if there is only one: "
+    f"{', '.join(questions.ACTIVATIONS)}."
+)
+OF_LOSS = f"For sizes, and for a target that returns no loss: {', '.join(questions.TARGETS)}."
 
 
 @dataclass(frozen=True)
@@ -50,21 +62,22 @@ class Explain:
     sizes: Annotated[str, tyro.conf.arg(metavar="SIZES", help_behavior_hint="")] = ""
     """A network of linear layers, as "3,2" or "4,5,2", with random numbers that are easy to read."""
     rule: Name = ""
-    """A rule of handgrad.rules, as layer_norm: the four steps of its derivation."""
+    """A rule of handgrad.rules, as layer_norm: the four steps of its derivation, in numbers."""
     batch: int = 2
     """For sizes: number of examples."""
-    activation: Annotated[str, tyro.conf.arg(metavar="NAME")] = "tanh"
-    """For sizes: the activation between the linear layers; after the only one, where there is one."""
-    loss: Annotated[str, tyro.conf.arg(metavar="NAME")] = "squared_error"
-    """For sizes, and for a target that returns none."""
+    activation: Annotated[str, tyro.conf.arg(metavar="NAME", help=OF_ACTIVATION)] = "tanh"
+    loss: Annotated[str, tyro.conf.arg(metavar="NAME", help=OF_LOSS)] = "squared_error"
     seed: int = 0
     """For sizes and rule: seed of the numbers."""
     learning_rate: Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")] = None
     """The learning rate. By default 0.1; 0.007 for the question, 0.0002 for two weights."""
     steps: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
     """How many training steps. By default 20; 40 for two weights."""
-    format: Literal["text", "markdown", "latex", "html", "json"] = "text"
-    """How it is written. html is one page that needs no network: sliders over steps and learning rates, a quiz."""
+    format: Annotated[
+        Format | None, tyro.conf.arg(metavar=f"{{{','.join(get_args(Format))}}}", help_behavior_hint="")
+    ] = None
+    """Output format. By default, what the suffix of --out says, or text. latex is for lualatex or xelatex. html is one
+    page that needs no network: sliders over steps and learning rates, a quiz."""
     quiz: Flag = False
     """For html: begin with the results covered, to be filled in."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
@@ -75,13 +88,11 @@ class Explain:
 
 def main(options: Explain) -> int:
     """The command; its exit status is 0."""
+    options = replace(options, format=_format(options))
     way = _way(options)
     _check_out(options)
     if way == "rule":
-        if options.format in ("html", "json"):
-            raise InputError(f"explain: a rule is written as text, markdown or latex, got {options.format}")
-        document = derivation_document(derive(options.rule, options.seed))
-        _write(options, document)
+        _write(options, derivation_document(derive(options.rule, options.seed)))
         return 0
     several = options.format in ("html", "json")
     worked = _problem(options, way).worked(options.learning_rate, options.steps, several)
@@ -96,21 +107,38 @@ def main(options: Explain) -> int:
     return 0
 
 
+def _format(options: Explain) -> Format:
+    """The format that was chosen, or what the file's suffix says."""
+    of_suffix = SUFFIXES.get(options.out.suffix.lower()) if options.out else None
+    if options.format and of_suffix and options.format != of_suffix:
+        raise InputError(f"explain: --out {options.out} is a file for --format {of_suffix}, got {options.format}")
+    return options.format or of_suffix or "text"
+
+
 def _way(options: Explain) -> str:
     """Which of the ways to say what is explained was taken."""
     given = [name for name in WAYS if getattr(options, name)]
     if len(given) > 1:
-        raise InputError(f"explain: expected one of {', '.join(WAYS)}, got {' and '.join(given)}")
+        ways, both = (", ".join(map(_typed, WAYS)), " and ".join(map(_typed, given)))
+        raise InputError(f"explain: expected one of {ways}, got {both}")
     way = given[0] if given else "question"
+    instead = f", not with {_typed(way)}" if given else ""
     for name, ways in (("batch", ("sizes",)), ("activation", ("sizes",)), ("loss", ("sizes", "target"))):
         if getattr(options, name) != getattr(Explain, name) and way not in ways:
-            raise InputError(f"explain: {name} is an option of {' and '.join(ways)}, got it with {way}")
+            raise InputError(f"explain: {_typed(name)} goes with {' or '.join(map(_typed, ways))}{instead}")
     for name in ("learning_rate", "steps"):
         if way == "rule" and getattr(options, name) is not None:
-            raise InputError(f"explain: {name} is an option of networks, got it with a rule")
+            raise InputError(f"explain: {_typed(name)} goes with networks, not with --rule")
+    if way == "rule" and options.format in ("html", "json"):
+        raise InputError(f"explain: --rule goes with --format text, markdown or latex, not with {options.format}")
     if options.quiz and options.format != "html":
-        raise InputError(f"explain: quiz is an option of the format html, got {options.format}")
+        raise InputError(f"explain: --quiz goes with --format html, not with {options.format}")
     return way
+
+
+def _typed(name: str) -> str:
+    """An option as it is typed."""
+    return "TARGET" if name == "target" else f"--{name.replace('_', '-')}"
 
 
 def _problem(options: Explain, way: str) -> Problem:
@@ -148,8 +176,10 @@ def _check_out(options: Explain) -> None:
     """Refuse a file that exists or can't be written, before any work."""
     if options.out is None:
         return
+    if options.out.is_dir():
+        raise InputError(f"explain: --out must be a file, got {options.out}, which is a folder")
     if options.out.exists() and not options.force:
-        raise InputError(f"explain: out must be a new file, got {options.out}, which exists; --force replaces it")
+        raise InputError(f"explain: --out must be a new file, got {options.out}, which exists; --force replaces it")
     check_writable("explain", "out", options.out)
 
 
@@ -157,7 +187,7 @@ def _write(options: Explain, document: Document) -> None:
     if options.out is None and options.format == "text":
         show(document, Console())
     else:
-        _out(options, AS_TEXT[options.format](document))
+        _out(options, AS_TEXT[options.format or "text"](document))
 
 
 def _out(options: Explain, text: str) -> None:

@@ -3,6 +3,9 @@
 import importlib.util
 import json
 import math
+import shlex
+import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +21,15 @@ SCHEMA = "handgrad.check/1"
 PASS, WRONG, USAGE, UNKNOWN = 0, 1, 2, 3  # exit statuses
 STATUS = {"PASS": PASS, "FAIL": WRONG, "INVALID": WRONG, "INCONCLUSIVE": UNKNOWN}
 COLORS = {"PASS": "green", "FAIL": "red", "INVALID": "red", "INCONCLUSIVE": "yellow"}
+
+
+def program() -> str:
+    """The command as the user can repeat it: its name, or the path that it was called by where a shell doesn't find
+    it by its name."""
+    called, found = Path(sys.argv[0]), shutil.which("handgrad")
+    if called.name != "handgrad" or (found and called.resolve() == Path(found).resolve()):
+        return "handgrad"
+    return shlex.quote(sys.argv[0])
 
 
 def status(reports: Sequence[Report]) -> int:

@@ -3,6 +3,7 @@
 import importlib
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -72,7 +73,7 @@ def check_target(request: Request) -> Report:
     if reference is not None and not callable(reference):
         raise InputError(f"check: reference must be a function, got {describe(reference)}")
     if bool(request.args) == bool(request.shapes):
-        raise InputError("check: a target needs either args or shapes")
+        raise InputError("check: a target needs either --args or --shapes")
     if request.args:
         arguments = from_function(request)
         check_arguments(request.target, target.forward, len(arguments), f"args {request.args}")
@@ -129,7 +130,8 @@ def load(option: str, spec: str, otherwise: object = None, command: str = "check
     """
     module_name, colon, path = spec.partition(":")
     if not (module_name and colon and path) or module_name.endswith(".py"):
-        raise InputError(f"{command}: {option} must be written as package.module:name, got {spec!r}")
+        instead = f"; write {_as_module(module_name)}:{path or 'name'}" if module_name.endswith(".py") else ""
+        raise InputError(f"{command}: {option} must be written as package.module:name, got {spec!r}{instead}")
     try:
         found: Any = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -148,6 +150,12 @@ def load(option: str, spec: str, otherwise: object = None, command: str = "check
         except (Exception, SystemExit) as error:
             raise InputError(f"{command}: {option} {spec} can't be imported: {raised(error)}") from None
     return found
+
+
+def _as_module(file: str) -> str:
+    """The module that a file is, from the current directory: "tests/mine.py" is tests.mine."""
+    parts = Path(file.removesuffix(".py")).parts
+    return parts[-1] if Path(file).is_absolute() or ".." in parts else ".".join(parts)
 
 
 def from_function(request: Request) -> tuple[Any, ...]:

@@ -1,10 +1,12 @@
 """A rule's derivation with numbers: pushforward, inner product, rearranged, read off.
 
 The rule's arguments are those of its first row in `handgrad.cases`, with fewer examples where it has many. The
-pushforward is jax.jvp of the row's independent reference; the cotangents are the rule's own.
+pushforward is jax.jvp of the row's independent reference; the cotangents are the rule's own. Where an array is large
+all the same, there is one example, and axes are cut.
 """
 
 import inspect
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,10 +19,12 @@ from jaxtyping import Array
 from handgrad import rules
 from handgrad.cases import Case, first_rows
 from handgrad.checks import check_choice
+from handgrad.explain.matrix import WHOLE
 from handgrad.explain.worked import Matrix
 from handgrad.factors import materialize
 
 EXAMPLES = 2  # that are kept
+AXIS = 3  # what the axes of large arrays are cut to
 AGREE = 1e-6  # a cut is taken where both sides agree on it, relative to the largest element
 Arrays = tuple[Any, ...]
 
@@ -62,7 +66,7 @@ class Derivation:
 
     Attributes:
       name: the rule.
-      options: those of the row, as they are written in a call.
+      options: those in use, with their values.
       estimator: whether the backward pass is no derivative by design.
       forward: the first two paragraphs of the forward pass's docstring.
       backward: the lines of mathematics in the backward pass's.
@@ -100,18 +104,19 @@ def derive(name: str, seed: int = 0) -> Derivation:
     case = first_rows()[name]
     with jax.enable_x64(True):
         given = tuple(_array(a) for a in case.arguments(seed))
-        fewer = _cut(case, given)
-        for chosen in (_rounded(fewer), fewer, _rounded(given), given):
+        fewer = _cut(case, given, EXAMPLES)
+        small = _smaller(case, fewer)
+        for chosen in (_rounded(small), small, _rounded(fewer), fewer, _rounded(given), given):
             arguments, outputs, inner = _numbers(case, chosen, seed)
             if _agree(arguments, outputs, case.estimator):
                 break
     forward, backward = case.rule
     return Derivation(
         name,
-        ", ".join(f"{option}={value!r}" for option, value in case.of_values.items()),
+        ", ".join(f"{option} = {value!r}" for option, value in _options(case).items()),
         case.estimator,
-        _lines(forward, formulas=False),
-        _lines(backward, formulas=True),
+        tuple(" ".join(paragraph.split()) for paragraph in _said(forward).strip().split("\n\n")[:2]),
+        _formulas(backward, plain=not case.of_values),
         _page(forward),
         arguments,
         outputs,
@@ -186,19 +191,47 @@ def _rounded(given: Arrays) -> Arrays:
     return tuple(jnp.round(a, 1) + 0.0 if _moves(a) else a for a in given)
 
 
-def _cut(case: Case, given: Arrays) -> Arrays:
-    """The arguments with their first two examples alone, where both the rule and its reference take them."""
+def _cut(case: Case, given: Arrays, examples: int) -> Arrays:
+    """The arguments with their first examples alone, where both the rule and its reference take them."""
     batch = next((len(a) for a in given if _moves(a) and a.ndim), 0)
-    if batch <= EXAMPLES:
+    if batch <= examples:
         return given
-    fewer = tuple(a[:EXAMPLES] if _shows(a) and a.ndim and len(a) == batch else a for a in given)
+    fewer = tuple(a[:examples] if _shows(a) and a.ndim and len(a) == batch else a for a in given)
+    return fewer if _takes(case, fewer) else given
+
+
+def _smaller(case: Case, given: Arrays) -> Arrays:
+    """Arguments of which one is too large to be shown, with one example; without integers, which may be indices, with
+    shorter axes too."""
+    shapes = [a.shape for a in given if _shows(a)]
+    if max(map(math.prod, shapes), default=0) <= WHOLE:
+        return given
+    given = _cut(case, given, 1)
+    if not all(_moves(a) for a in given if _shows(a)):
+        return given
+    for size in sorted({n for shape in shapes for n in shape if n > AXIS}, reverse=True):
+        fewer = tuple(a[tuple(slice(AXIS if n == size else None) for n in a.shape)] if _shows(a) else a for a in given)
+        given = fewer if _takes(case, fewer) else given
+    heads = tuple(a[:, :, :1] if _shows(a) and a.ndim == 4 else a for a in given)
+    return heads if _takes(case, heads) else given
+
+
+def _takes(case: Case, fewer: Arrays) -> bool:
+    """Whether the rule and its reference take these arguments and return arrays of the same shapes."""
     try:
         ours = jax.eval_shape(lambda *a: case.settled.forward(*a)[0], *fewer)
         theirs = jax.eval_shape(case.expected, *fewer)
     except Exception:  # whatever a function says to arguments that don't fit together
-        return given
+        return False
     shapes = [jax.tree.map(lambda y: y.shape, y) for y in (ours, theirs)]
-    return fewer if shapes[0] == shapes[1] else given
+    return shapes[0] == shapes[1]
+
+
+def _options(case: Case) -> dict[str, Any]:
+    """The options that the row has, and the rule's defaults; not what is kept for the backward pass."""
+    parameters = inspect.signature(case.rule.forward).parameters.values()
+    defaults = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "residuals"}
+    return {name: value for name, value in {**defaults, **case.of_values}.items() if value is not None}
 
 
 def _array(a: Any) -> Any:
@@ -223,13 +256,18 @@ def _tenths(rng: np.random.Generator, like: Any) -> Array:
     return jnp.asarray(drawn() + 1j * drawn() if jnp.issubdtype(like.dtype, jnp.complexfloating) else drawn())
 
 
-def _lines(function: Any, formulas: bool) -> tuple[str, ...]:
-    """The docstring up to its sections: the lines that are indented, formulas, or the first two paragraphs."""
-    text = (inspect.getdoc(function) or "").split("\nArgs:")[0].split("\nDerivation:")[0].split("\nRaises:")[0]
-    if formulas:
-        lines = [line for line in text.split("\n") if line.startswith("    ") and line.strip()]
-        return tuple(line[4:] for line in lines)
-    return tuple(" ".join(paragraph.split()) for paragraph in text.strip().split("\n\n")[:2])
+def _said(function: Any) -> str:
+    """The docstring up to its sections."""
+    return (inspect.getdoc(function) or "").split("\nArgs:")[0].split("\nDerivation:")[0].split("\nRaises:")[0]
+
+
+def _formulas(function: Any, plain: bool) -> tuple[str, ...]:
+    """The lines of the docstring that are indented; those of the first block alone for a rule without options, since a
+    second block is what options add."""
+    paragraphs = (paragraph.split("\n") for paragraph in _said(function).split("\n\n"))
+    blocks = [[line[4:] for line in lines if line.startswith("    ") and line.strip()] for lines in paragraphs]
+    blocks = [lines for lines in blocks if lines]
+    return tuple(line for lines in (blocks[:1] if plain else blocks) for line in lines)
 
 
 def _page(function: Any) -> str:

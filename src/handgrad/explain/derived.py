@@ -7,7 +7,7 @@ import numpy as np
 
 from handgrad.explain.derivation import Argument, Derivation
 from handgrad.explain.document import Document, Element, Formula, Heading, Matrices, Named, Paragraph, Table, Verbatim
-from handgrad.explain.equations import latex_name, text_name
+from handgrad.explain.equations import Equation, latex_name, signs, text_name
 from handgrad.explain.matrix import number
 from handgrad.explain.worked import Matrix
 
@@ -20,11 +20,13 @@ def derivation_document(derivation: Derivation) -> Document:
 def _elements(derivation: Derivation) -> Iterator[Element]:
     name, options = derivation.name, derivation.options
     moving = [argument for argument in derivation.arguments if argument.cotangent is not None]
-    yield Heading(f"The rule {name}, step by step", 1)
+    yield Heading(f"The rule {name}: the four steps, in numbers", 1)
     yield Paragraph(
-        f"handgrad.rules.{name} on small random arguments{f' with {options}' if options else ''}. "
+        f"handgrad.rules.{name} on small random arguments{f', with {options}' if options else ''}. "
         f"The derivation without numbers is {derivation.page}."
     )
+    if said := signs([Equation("", line, "") for line in (*derivation.forward, *derivation.backward)]):
+        yield Paragraph(said)
     yield Matrices(tuple(_named(argument.name, argument.value) for argument in derivation.arguments))
     yield from _pushforward(derivation, moving)
     yield from _inner_product(derivation)
@@ -96,12 +98,15 @@ def _read_off(derivation: Derivation, moving: list[Argument]) -> Iterator[Elemen
         hand, autodiff = np.asarray(argument.cotangent), np.asarray(argument.autodiff)
         yield Matrices((_cotangent(argument.name, hand),))
         index = np.unravel_index(int(np.argmax(np.abs(hand))), hand.shape) if hand.size else ()
-        entry = ", ".join(str(int(i)) for i in index)
+        entry = ", ".join(str(int(i) + 1) for i in index)
         values = (_short(hand[index]), _short(autodiff[index])) if hand.size else ("", "")
-        rows.append((f"d{text_name(argument.name)}[{entry}]", *values, number(_off(hand, autodiff), 2)))
+        rows.append((f"d{text_name(argument.name)}", entry, *values, number(_off(hand, autodiff), 2)))
     what = "its surrogate" if derivation.estimator else "the independent formula"
-    yield Paragraph(f"Beside jax.vjp of {what}, the largest entry, and the largest difference in all of them:")
-    yield Table(("entry", "by hand", "jax.vjp", "off by"), tuple(rows))
+    yield Paragraph(
+        f"The largest entry of each, at its row and column, beside jax.vjp of {what}; and the largest difference in "
+        "all entries:"
+    )
+    yield Table(("cotangent", "entry", "by hand", "jax.vjp", "off by"), tuple(rows))
 
 
 def dotted(name: str) -> str:

@@ -86,7 +86,7 @@ def _wrapped(line: str, room: int) -> list[str]:
 
 
 def broken(formula: str, room: int) -> list[str]:
-    """A formula in lines that fit: broken behind commas and before + and − outside of brackets, where that is enough."""
+    """A formula in lines that fit: broken after commas and before + and − outside of brackets, if that is enough."""
     kept, depth = list(formula), 0
     for i, letter in enumerate(formula):
         depth += (letter in "([⟨") - (letter in ")]⟩")

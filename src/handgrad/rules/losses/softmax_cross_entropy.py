@@ -67,12 +67,14 @@ def softmax_cross_entropy_forward(
     z_loss: float = 0.0,
     softcap: float | None = None,
 ) -> tuple[Losses, SoftmaxCrossEntropyResiduals]:
-    """C_b = −Σ w q log softmax(s) + ζ Σ (log Σ eˢ)² for each example, q being the target as a distribution, smoothed.
+    """C_b = −Σ q log softmax(z) for each example, q being the target as a distribution.
 
-    A label k stands for the distribution that is 1 at k. Smoothing by ε replaces q by (1 − ε) q + ε / n. The logits are
-    s = z, or κ tanh(z / κ) under a cap κ. A label outside 0 … n − 1, which can't be seen at trace time, makes its
-    example's loss and the cotangent of its logits NaN.
-    (JAX itself cuts NumPy's 64-bit integers to 32 bits where float64 is off, before any rule sees them.)
+    A label k stands for the distribution that is 1 at k. A label outside 0 … n − 1, which can't be seen at trace time,
+    makes its example's loss and the cotangent of its logits NaN. (JAX itself cuts NumPy's 64-bit integers to 32 bits
+    where float64 is off, before any rule sees them.)
+
+    With class weights and options, C_b = −Σ w q log softmax(s) + ζ Σ (log Σ eˢ)². Smoothing by ε replaces q by
+    (1 − ε) q + ε / n. The logits are s = z, or κ tanh(z / κ) under a cap κ.
 
     Args:
       Y: labels in 0 … n − 1, or distributions.
@@ -120,6 +122,10 @@ def softmax_cross_entropy_backward(
     softcap: float | None = None,
 ) -> tuple[Logits, Distributions | None, Float[Array, " n"] | None]:
     """Pull dC back through the cross-entropy of softmax(S) and the z-loss.
+
+        dZ = dC ∘ (P − Q)      dY = −dC ∘ L      P = softmax(Z) = e^L
+
+    With class weights w, smoothing ε, a z-loss ζ and a cap κ on the logits:
 
         dS = dC ∘ (P ∘ (V 1 + 2 ζ log Σ eˢ) 1ᵀ − V)      V = Q ∘ w, P = e^L; V 1 = 1 for a distribution without w
            = dC ∘ (P ∘ (V⁻ + 2 ζ log Σ eˢ 1ᵀ) − V ∘ P⁻)      P⁻ = 1 − P and V⁻ = V 1 1ᵀ − V, sums of the others
