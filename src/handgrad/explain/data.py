@@ -13,8 +13,9 @@ from handgrad.explain.worked import Form, Gradient, LayerStep, Matrix, Run, Step
 def to_json(worked: Worked) -> dict[str, Any]:
     """A dict of numbers, strings, lists and dicts, which `json.dumps` writes.
 
-    A matrix is {"shape", "data"}, two-dimensional, tokens being rows; one of more than 64 elements is {"shape",
-    "summary"} with its own shape. A number that JSON lacks is a string: "nan", "inf" or "-inf".
+    A matrix is {"shape", "data"}, two-dimensional, tokens being rows and vectors columns; one of more than 64 elements,
+    or a vector of more than 16, is {"shape", "summary"} with its own shape. A number that JSON lacks is a string:
+    "nan", "inf" or "-inf".
     """
     return {
         "title": worked.title,
@@ -90,7 +91,8 @@ def matrix(array: Matrix) -> dict[str, Any]:
     if part.summary is None:
         return {"shape": list(two_dimensional(array).shape), "data": rows}
     low, high, mean = map(number, part.summary)
-    return {"shape": list(part.shape), "summary": {"min": low, "max": high, "mean": mean, "corner": rows}}
+    shape = part.shape if len(part.shape) > 1 else (*part.shape, 1)
+    return {"shape": list(shape), "summary": {"min": low, "max": high, "mean": mean, "corner": rows}}
 
 
 def number(value: float) -> float | str:

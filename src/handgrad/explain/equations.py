@@ -7,9 +7,10 @@ from typing import NamedTuple
 from handgrad.explain.layer_equations import LAYERS, Kind
 from handgrad.explain.loss_equations import LOSSES, of_mean
 
-SIGNS = {  # what a sign stands for, by the sign
+SIGNS = {  # what a sign stands for, by a pattern of the sign
     "ᵀ": "⟦Aᵀ⟧ is the transpose of ⟦A⟧",
-    "1": "⟦1⟧ is a column of ones, and ⟦1 bᵀ⟧ the row ⟦bᵀ⟧ once for each example",
+    r"\b1( .ᵀ|$)": "⟦1⟧ is a column of ones",
+    r"\b1 (?P<row>[^\W\dA-Z]ᵀ)": "⟦1 ROW⟧ has ⟦ROW⟧ in every row",
     "∘": "⟦A ∘ B⟧ multiplies entry by entry",
 }
 GREEK = {"alpha": "α", "beta": "β", "gamma": "γ", "delta": "δ", "kappa": "κ", "lambda": "λ", "sigma": "σ"}
@@ -62,12 +63,10 @@ def of_loss(kind: str, batch: int) -> tuple[Equation, Equation]:
 
 def signs(equations: Sequence[Equation]) -> str:
     """A sentence on the signs that the equations have; symbols are between ⟦ and ⟧."""
-    found = [said for sign, said in SIGNS.items() if any(_has(equation.text, sign) for equation in equations)]
+    text = "\n".join(equation.text for equation in equations)
+    matches = ((re.search(sign, text, re.MULTILINE), said) for sign, said in SIGNS.items())
+    found = [said.replace("ROW", match.groupdict().get("row", "")) for match, said in matches if match]
     return "; ".join(found) + "." if found else ""
-
-
-def _has(text: str, sign: str) -> bool:
-    return sign in text if sign != "1" else re.search(r"(^|\+ | )1( [a-zβγ]ᵀ|$)", text) is not None
 
 
 def text_name(name: str) -> str:

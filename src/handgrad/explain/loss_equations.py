@@ -4,6 +4,8 @@ Y is the prediction, Y* the target, N the number of examples. ⟦N:…⟧ is sho
 loss is a mean, and ⟦1:…⟧ where there is one.
 """
 
+from itertools import accumulate
+
 MEAN, MEAN_LATEX = "⟦N:, C = (1/N) Σ_b C_b⟧", r"⟦N:,\quad C = \tfrac 1N \sum_b C_b⟧"
 OVER, OVER_LATEX = "⟦N: / N⟧", r"⟦N:\tfrac 1N\, ⟧"
 
@@ -11,7 +13,14 @@ OVER, OVER_LATEX = "⟦N: / N⟧", r"⟦N:\tfrac 1N\, ⟧"
 def of_mean(c: str, c_latex: str, dy: str, dy_latex: str) -> tuple[tuple[str, str], tuple[str, str]]:
     """Each example's loss, their mean, and the prediction's cotangent."""
     over = "" if "⟦" in dy_latex else OVER_LATEX  # which it says by itself
+    dy, dy_latex = _in_brackets(dy), _in_brackets(dy_latex)
     return (f"C_b = {c}{MEAN}", f"C_b = {c_latex}{MEAN_LATEX}"), (f"dY = {dy}{OVER}", f"dY = {over}{dy_latex}")
+
+
+def _in_brackets(difference: str) -> str:
+    """A difference in brackets, which are needed where it is divided by N."""
+    depths = list(accumulate((letter == "(") - (letter == ")") for letter in difference))
+    return f"⟦N:(⟧{difference[1:-1]}⟦N:)⟧" if min(depths[:-1]) > 0 else difference
 
 
 LOSSES = {

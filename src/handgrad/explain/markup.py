@@ -154,7 +154,7 @@ def _prose(text: str, escaped: Callable[[str], str]) -> str:
 def _letters(text: str) -> str:
     """A symbol or a product of some, in LaTeX."""
     text = "".join(LETTERS.get(letter, letter) for letter in text).strip()
-    return r"\mathbf 1" if text == "1" else text
+    return re.sub(r"^1( |$)", r"\\mathbf 1\1", text)
 
 
 def _words(text: str) -> str:

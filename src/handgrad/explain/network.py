@@ -65,7 +65,9 @@ def _cotangent(name: str, value: Matrix) -> Named:
 
 def _loss(worked: Worked, step: Step) -> Iterator[Element]:
     yield Heading(f"Loss: {worked.loss.kind}")
-    as_rows = " ⟦Q⟧ is the target with a 1 in each label's column (one-hot)." if "Q" in step.parts else ""
+    as_rows = ""
+    if "Q" in step.parts:
+        as_rows = " ⟦Q⟧ has a 1 in the column of each label (one-hot); labels are counted from 0."
     yield Paragraph(f"⟦Y⟧ is the prediction, the output of the last layer, and ⟦Y*⟧ the target.{as_rows}")
     yield Formula(worked.loss.forward.text, worked.loss.forward.latex)
     target = Named("Y*", r"Y^{\ast}", step.target)

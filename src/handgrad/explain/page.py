@@ -16,6 +16,7 @@ from handgrad.pages import environment
 SCRIPTS = ("matrices.js", "choosing.js", "quiz.js", "controls.js")
 GREEK = {"alpha": "α", "beta": "β", "gamma": "γ", "delta": "δ", "kappa": "κ", "lambda": "λ", "sigma": "σ"}
 SYMBOL = re.compile(r"d?[A-Za-z][\u0300-\u036f]?")
+PIECE = re.compile(r"(?<=, )|(?= = )")  # where an equation is broken rather than in a quotient
 LOWERED = r"_(?:\((?P<several>[^()]*)\)|(?P<lowered>[a-z0-9]{1,2})(?![A-Za-z0-9]))"
 RAISED = r"\^(?:\{(?P<group>[^}]*)\}|(?P<one>[A-Za-z0-9]))"
 TOKEN = re.compile(rf"(?P<word>[A-Za-z]+[\u0300-\u036f]?)|{LOWERED}|{RAISED}|.", re.S)
@@ -65,4 +66,7 @@ def equation(text: str) -> Any:
             return f"<i>d</i>{GREEK[word[1:]]}"
         return GREEK.get(word) or (f"<i>{word}</i>" if SYMBOL.fullmatch(word) else word)
 
-    return Markup(TOKEN.sub(token, text))
+    pieces = (Markup(TOKEN.sub(token, piece)) for piece in PIECE.split(text))
+    return Markup("").join(
+        Markup('<span class="piece">{}</span>').format(piece) if " / " in piece else piece for piece in pieces
+    )

@@ -156,7 +156,7 @@ def network(sizes: str, batch: int, activation: str, loss: str, seed: int = 0) -
         20,
         f"A network of sizes {', '.join(map(str, widths))}",
         f"{'Linear layers' if len(widths) > 2 else 'A linear layer'} and {words}, {many}, "
-        f"and the {loss.replace('_', ' ')} averaged over them. Each example is a row.",
+        f"and the {loss.replace('_', ' ')}{' averaged over them' if batch > 1 else ''}. Each example is a row.",
     )
 
 

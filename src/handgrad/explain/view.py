@@ -5,6 +5,8 @@ from decimal import ROUND_HALF_UP, Context
 from math import isfinite
 from typing import Any, NamedTuple
 
+from handgrad.explain.matrix import NOISE
+
 DIGITS = Context(prec=4, rounding=ROUND_HALF_UP)  # as JavaScript's toPrecision rounds
 NOT_FINITE = {"nan": "NaN", "inf": "∞", "-inf": "−∞"}
 MOST_PRODUCTS = 6  # outer products in a row; of more examples, the first three and the last
@@ -88,8 +90,8 @@ class View:
         gradient = self.at(("layers", layer, "grads", name))
         if name in self.data["layers"][layer]["outer"]:
             return "outer"
-        rows, delta = _rows(gradient["value"]), gradient.get("Delta")
-        is_total = gradient.get("A") is None and delta and len(rows) == 1 and delta["shape"][-1] == len(rows[0])
+        shape, delta = gradient["value"]["shape"], gradient.get("Delta")
+        is_total = gradient.get("A") is None and delta and shape == [delta["shape"][-1], 1]
         return "total" if is_total and "data" in delta else ""
 
     def is_same(self, path: Path, other: Path) -> bool:
@@ -107,7 +109,8 @@ class View:
     def is_narrow(self, layer: int | None) -> bool:
         """Whether a layer's input, parameters and output, or those of the loss, fit side by side on a phone."""
         step = self.at(("layers", -1 if layer is None else layer))
-        through = [*step["params"].values()] if layer is not None else [self.at(("target",))]
+        of_loss = [self.at(("target",)), *self.at(("parts",)).values()]
+        through = [*step["params"].values()] if layer is not None else of_loss
         sides = [step["X"], step["Y"]] if layer is not None else [step["Y"]]
         columns = [len(_rows(matrix)[0]) for matrix in sides]
         return sum(columns) + max((len(_rows(matrix)[0]) for matrix in through), default=1) <= 3
@@ -121,7 +124,7 @@ class View:
 
     def _cells(self, path: Path, rows: Rows) -> list[list[Cell]]:
         peak = self._peak(path)
-        return [[Cell(number(entry), tint(entry, peak)) for entry in row] for row in rows]
+        return [[Cell(number(entry), tint(entry, peak)) for entry in row] for row in quiet(rows)]
 
     def _products(self, step: dict[str, Any], path: Path) -> list[Rows]:
         """Each example's outer product a_bᵀ δ_b, which add up to the gradient at `path`; [] where it is no such sum."""
@@ -163,6 +166,13 @@ def tint(entry: float | str, peak: float) -> int:
         return 0
     size = int(10 + 90 * min(1.0, abs(value) / peak) ** 0.5 + 0.5)
     return size if value > 0 else -size
+
+
+def quiet(rows: Rows) -> Rows:
+    """The rounding of sums that are zero as 0, as in `matrix.without_noise`."""
+    sizes = (abs(_float(entry)) for row in rows for entry in row)
+    noise = NOISE * max((size for size in sizes if isfinite(size)), default=0.0)
+    return [[0.0 if abs(_float(entry)) < noise else entry for entry in row] for row in rows]
 
 
 def _at(step: Any, path: Path) -> Any:

@@ -4,6 +4,7 @@ All of it is computed by the library's own layers in float64, and compared with 
 """
 
 import math
+import re
 from collections.abc import Callable, Sequence
 
 import jax
@@ -77,7 +78,7 @@ def work(
         batch = same_batch("explain", x, target)
         found = places(model, params, x)
         one_step = _one_step(found, loss)
-        shapes = jax.eval_shape(one_step, params, x, target, 0.0)
+        shapes = _shapes(one_step, params, x, target)
         _check_size(shapes, steps * len(all_rates))
         forms = tuple(_form(place, params, of_layer) for place, of_layer in zip(found, shapes[1], strict=True))
         checked = checks(objective(model, loss), params, x, target, found)
@@ -88,6 +89,16 @@ def work(
         )
     of_loss = LossForm(kind_of_loss(loss), *equations.of_loss(kind_of_loss(loss), batch))
     return Worked(title, intro, chosen, batch, forms, of_loss, runs)
+
+
+def _shapes(one_step: Callable[..., PyTree], params: PyTree, x: Array, target: Array) -> PyTree:
+    """Shapes of what happens in a step. An error of the loss's rule names prediction and target without the letters
+    that they have there: here Y is every layer's output, and the target is Y*."""
+    try:
+        return jax.eval_shape(one_step, params, x, target, 0.0)
+    except InputError as error:
+        sentence = re.sub(r"\b(target|prediction|logits) [AYZ]\b", r"\1", error.sentence)
+        raise InputError(sentence, error.path) from None
 
 
 def _one_step(found: Sequence[Place], loss: Loss) -> Callable[..., PyTree]:

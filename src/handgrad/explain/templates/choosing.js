@@ -28,7 +28,7 @@ function light(cell) {
   const { kind, A, Delta } = parts(block);
   const column = (side, k) => side?.cells.flatMap((row) => row[k] ?? []) ?? [];
   const products = within(block).filter((other) => other.example !== undefined);
-  const lit = [cell, ...column(Delta, j), ...products.map((other) => other.cells[i][j])];
+  const lit = [cell, ...column(Delta, kind === "outer" ? j : i), ...products.map((other) => other.cells[i][j])];
   if (kind === "outer") lit.push(...column(A, i));
   for (const each of lit) each.classList.add("lit");
   block.querySelector(".sum").replaceChildren(...sentence(block, matrix, i, j));
@@ -37,7 +37,7 @@ function light(cell) {
 /** "dW, row 1, column 2: 5.7 · (−363.5) + … = −2072", as nodes. */
 function sentence(block, matrix, i, j) {
   const { kind, A, Delta } = parts(block);
-  const sides = kind === "outer" ? [[A, "A", i], [Delta, "Delta", j]] : [[Delta, "Delta", j]];
+  const sides = kind === "outer" ? [[A, "A", i], [Delta, "Delta", j]] : [[Delta, "Delta", i]];
   const term = (r) => sides.flatMap(([side, name, k], n) => [n ? " · " : "", factor(side.text(r, k), name)]);
   const count = at(now(), Delta.path).shape[0];
   // Of large matrices the page has a corner only, which may lack the column.

@@ -38,7 +38,7 @@ function label() {
   rates.max = data.runs.length;
   rates.value = state.rate + 1;
   rates.hidden = data.runs.length === 1;
-  const fate = `${number(rate)}, ${diverged ? "diverges" : "stable"}`;
+  const fate = `${number(rate)}${steps.length > 1 ? `, the loss ${diverged ? "grows" : "falls"}` : ""}`;
   byId("step-text").textContent = `${state.step + 1} of ${steps.length}, loss ${number(now().loss)}`;
   byId("rate-text").textContent = fate;
   step.setAttribute("aria-valuetext", `step ${state.step + 1} of ${steps.length}, loss ${number(now().loss)}`);
@@ -67,12 +67,21 @@ function draw() {
   svg.replaceChildren(
     ...data.runs.filter((one) => one !== run()).map((one) => line(one, "other")),
     line(run(), "chosen"),
-    shape("circle", { cx: x(state.step), cy: Math.max(margin, y(value(now().loss))), r: 5 }),
+    shape("path", { d: `M ${x(state.step)} ${Math.max(margin, y(value(now().loss)))} h 0` }), // a dot, however it is scaled
   );
   const all = losses(run());
   svg.setAttribute("aria-label", `Loss over ${all.length} steps, from ${number(all[0])} to ${number(all.at(-1))}`);
-  byId("curve-text").textContent = `Loss of each step${isPositive && start > 0 ? ", logarithmic" : ""}`;
+  const isLogarithmic = isPositive && start > 0;
+  const of = data.runs.length > 1 ? ": dark at this learning rate, gray at the others" : "";
+  byId("curve-text").textContent = `Loss of each step${isLogarithmic ? ", logarithmic" : ""}${of}; the dot is this step`;
+  [byId("high").textContent, byId("low").textContent] = [high, low].map((end) => short(isLogarithmic ? 10 ** end : end));
+  byId("last").textContent = `step ${longest}`;
   svg.parentElement.hidden = data.runs.every((one) => one.steps.length === 1);
+}
+
+/** Two significant digits: the end of an axis. */
+function short(loss) {
+  return number(Number(loss.toPrecision(2)));
 }
 
 function shape(name, attributes) {

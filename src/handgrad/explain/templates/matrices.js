@@ -28,6 +28,13 @@ function rows(matrix) {
   return matrix.data ?? matrix.summary.corner;
 }
 
+/** The rounding of sums that are zero as 0. */
+function quiet(entries) {
+  const sizes = entries.flat().map((entry) => Math.abs(value(entry))).filter(Number.isFinite);
+  const noise = 2 ** -48 * Math.max(0, ...sizes);
+  return entries.map((row) => row.map((entry) => (Math.abs(value(entry)) < noise ? 0 : entry)));
+}
+
 /** Each example's outer product, which add up to the gradient at `path`; [] where it is no such sum. */
 function products(step, path) {
   if (path[4] !== "value" || !data.layers[path[1]].outer.includes(path[3])) return [];
@@ -59,7 +66,7 @@ class Matrix {
   }
 
   entries(step) {
-    return this.example === undefined ? rows(at(step, this.path)) : products(step, this.path)[this.example];
+    return quiet(this.example === undefined ? rows(at(step, this.path)) : products(step, this.path)[this.example]);
   }
 
   /** The largest size: over the whole run, or in this step alone if the run diverges. */

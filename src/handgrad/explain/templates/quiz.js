@@ -72,7 +72,7 @@ function questions() {
 }
 
 function progress() {
-  return `${state.right} of ${questions().length} right.`;
+  return `${state.right} of ${questions().length} results right.`;
 }
 
 /** Cover everything, or uncover everything. */
@@ -82,7 +82,8 @@ function startQuiz(on) {
   state.right = 0;
   document.body.classList.toggle("quizzing", on);
   byId("show-all").hidden = !on;
-  say(on ? `Choose a “?” and fill it in, to three digits. ${progress()}` : "");
+  const repeated = "A result that is used again counts once and is uncovered everywhere.";
+  say(on ? `Choose a “?” and fill it in, to three digits. ${repeated} ${progress()}` : "");
   refresh();
 }
 
