@@ -15,7 +15,8 @@ def numbers(array):
 
 
 def matrix(array):
-    array = np.atleast_2d(np.asarray(array, float))
+    array = np.asarray(array, float)
+    array = array[:, None] if array.ndim == 1 else array  # a vector is a column
     if array.size <= LARGEST:
         return {"shape": list(array.shape), "data": numbers(array)}
     whole = {"min": array.min(), "max": array.max(), "mean": array.mean()}
@@ -65,7 +66,7 @@ def run(X, target, weights, activation, bias, rate, steps):
         for layer in layers:
             layer["params"] = {name: matrix(array) for name, array in layer["params"].items()}
             layer |= {name: matrix(layer[name]) for name in ("X", "Y", "dX", "dY")}
-        both = {"target": matrix(target), "dprediction": matrix(first), "layers": layers}
+        both = {"target": matrix(target), "dprediction": matrix(first), "parts": {}, "layers": layers}
         said.append({"loss": numbers(losses.mean()), "losses": numbers(losses), **both})
     return {"rate": rate, "diverged": bool(not losses.mean() <= 1e6), "steps": said}
 
@@ -81,13 +82,13 @@ def data(X, target, weights, rates, steps, activation=True, bias=True, title="",
     dX = [{"of": "dX", "text": "dX = dY ∘ (1 − Y ∘ Y)", "latex": ""}]
     tanh = {"kind": "tanh", "forward": {"text": "Y = tanh(X)", "latex": ""}, "backward": dX, "params": [], "outer": []}
     layers = [layer for _ in weights for layer in ((linear, tanh) if activation else (linear,))]
-    layers = [{"name": str(n), **layer} for n, layer in enumerate(layers[:-1] if activation else layers)]
+    layers = [{"name": str(n + 1), **layer} for n, layer in enumerate(layers[:-1] if activation else layers)]
     loss = {
         "kind": "squared_error",
         "forward": {"text": "C_b = Σ_j (A_bj − Y_bj)²", "latex": ""},
         "backward": {"text": "dA = 2 (A − Y) / batch", "latex": ""},
     }
-    words = {"title": title, "intro": intro, "rates": list(rates), "rate": rate, "batch": len(X)}
+    words = {"title": title, "intro": intro, "rates": list(rates), "rate": rate, "batch": len(X), "signs": ""}
     runs = [run(X, target, weights, activation, bias, rate, steps) for rate in rates]
     return {**words, "layers": layers, "loss": loss, "runs": runs}
 

@@ -46,7 +46,7 @@ def test_demo_says_at_once_that_it_cannot_write(tmp_path, command_line):
 def test_demo_starts_nothing_with_options_that_make_no_sense(option, tmp_path, command_line):
     status, out, err = command_line("demo", option, 0, "--out", tmp_path / "untouched")
     assert (status, out) == (2, STARTING)
-    assert f"{option[2:]} must be a positive integer, got 0" in err
+    assert f"{option} must be a positive integer, got 0" in err
     assert not (tmp_path / "untouched").exists()
 
 
@@ -68,29 +68,29 @@ def test_demo_fails_where_a_gradient_is_wrong(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("bench", "--rounds", 0), "handgrad: bench: rounds must be a positive integer, got 0\n"),
-        (("check", "--count", 0), "handgrad: check: count must be a positive integer, got 0\n"),
-        (("check", "--draws", 3), "handgrad: check: draws must divide count, got 3 and 64\n"),
-        (("check", "--seed", -1), "handgrad: check: seed must be at least 0 and below 2**32, got -1\n"),
-        (("check", "--seed", 2**32), "handgrad: check: seed must be at least 0 and below 2**32, got 4294967296\n"),
-        (("check", "--count", 10**9), "handgrad: check: count must be at most 1,000,000, got 1,000,000,000\n"),
-        (("check", "--draws", 2000), "handgrad: check: draws must be at most 1,000, got 2,000\n"),
-        (("check", "--max-depth", 10**6), "handgrad: check: max_depth must be at most 1,000, got 1,000,000\n"),
-        (("check", "--shapes", "3"), "handgrad: check: shapes is an option of a target, and none is given\n"),
+        (("bench", "--rounds", 0), "handgrad: bench: --rounds must be a positive integer, got 0\n"),
+        (("check", "--count", 0), "handgrad: check: --count must be a positive integer, got 0\n"),
+        (("check", "--draws", 3), "handgrad: check: --draws must divide --count, got 3 and 64\n"),
+        (("check", "--seed", -1), "handgrad: check: --seed must be at least 0 and below 2**32, got -1\n"),
+        (("check", "--seed", 2**32), "handgrad: check: --seed must be at least 0 and below 2**32, got 4294967296\n"),
+        (("check", "--count", 10**9), "handgrad: check: --count must be at most 1,000,000, got 1,000,000,000\n"),
+        (("check", "--draws", 2000), "handgrad: check: --draws must be at most 1,000, got 2,000\n"),
+        (("check", "--max-depth", 10**6), "handgrad: check: --max-depth must be at most 1,000, got 1,000,000\n"),
+        (("check", "--shapes", "3"), "handgrad: check: --shapes goes with a target, and none is given\n"),
         (
             ("check", "mine:f", "--shapes", "3", "--count", 5),
-            "handgrad: check: count is an option of the library, and a target is given\n",
+            "handgrad: check: --count goes with the library's rules, and a target is given\n",
         ),
         (
             ("check", "--json", "both", "--html", "../cli/both"),
-            "handgrad: check: json and html must be two files, got both for both\n",
+            "handgrad: check: --json and --html must be two files, got both for both\n",
         ),
         (
             ("bench", "--json", "/"),
-            "handgrad: bench: json must be a file that can be written, got / (Is a directory)\n",
+            "handgrad: bench: --json must be a file that can be written, got / (Is a directory)\n",
         ),
         (("check", "--dtype", "complex64"), "handgrad: check: the library's rules are real, got complex64\n"),
-        (("costs", "--tokens", 0), "handgrad: costs: tokens must be a positive integer, got 0\n"),
+        (("costs", "--tokens", 0), "handgrad: costs: --tokens must be a positive integer, got 0\n"),
         (("nonsense",), "nonsense"),
     ],
 )
@@ -117,7 +117,7 @@ def test_check_without_a_target(monkeypatch, tmp_path, capsys):
 
 def test_check_without_hypothesis_or_an_interrupted_one(command_line, monkeypatch):
     monkeypatch.setattr(check.importlib.util, "find_spec", lambda name: None)
-    sentence = f"handgrad: check: search needs hypothesis: {install('search')}\n"
+    sentence = f"handgrad: check: --search needs hypothesis: {install('search')}\n"
     assert command_line("check", "--search") == (2, "", sentence)
 
     def interrupted(plan, console):

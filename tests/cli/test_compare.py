@@ -69,7 +69,7 @@ def test_what_can_not_be_compared(runs, tmp_path, command_line, monkeypatch):
         ((tmp_path / "none",), "read_metrics: folder must be a run's, with metrics.jsonl, got"),
         ((tmp_path / "begun",), "compare: runs must have metrics, got"),
         ((runs[0], runs[0]), "compare: runs must be different folders, got"),
-        ((*runs, "--out", tmp_path), "compare: out must be a file that can be written, got"),
+        ((*runs, "--out", tmp_path), "compare: --out must be a file that can be written, got"),
     ):
         status, out, err = command_line("compare", *arguments)
         assert (status, out) == (2, "")

@@ -71,12 +71,26 @@ def test_a_file_and_one_that_exists(fmt, start, command_line, tmp_path):
     assert written.startswith(start)
     status, out, err = command_line(*arguments)
     sentence = (
-        f"handgrad: explain: out must be a new file, got {tmp_path / 'page'}, which exists; --force replaces it\n"
+        f"handgrad: explain: --out must be a new file, got {tmp_path / 'page'}, which exists; --force replaces it\n"
     )
     assert (status, out, err) == (2, "", sentence)
     (tmp_path / "page").write_text("")
     assert command_line(*arguments, "--force")[0] == 0
     assert (tmp_path / "page").read_text(encoding="utf-8") == written
+
+
+@pytest.mark.parametrize(
+    ("name", "start"), [("p.md", "# A network"), ("p.tex", r"\documentclass"), ("p.json", "{"), ("p.txt", "A network")]
+)
+def test_the_suffix_is_the_format(name, start, command_line, tmp_path):
+    assert command_line("explain", "--sizes", "1,1", "--steps", 1, "--out", tmp_path / name)[0] == 0
+    assert (tmp_path / name).read_text(encoding="utf-8").startswith(start)
+
+
+def test_a_wrong_type_names_the_commands_help(command_line):
+    status, _, err = command_line("explain", "--batch", "two")
+    assert status == 2
+    assert "handgrad explain --help" in err
 
 
 def test_a_network_of_the_users(module, command_line):
@@ -114,26 +128,33 @@ RETURNS = "must return (model, params, x, target), or with a loss as the fifth, 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("--sizes", "3"), "sizes must be two positive integers or more, as in 3,2, got '3'"),
-        (("--sizes", "3,-2"), "sizes must be two positive integers or more, as in 3,2, got '3,-2'"),
-        (("--sizes", "3,2", "--batch", 0), "batch must be a positive integer, got 0"),
-        (("--sizes", "3,2", "--seed", -1), "seed must be at least 0 and below 2**32, got -1"),
-        (("--sizes", "3,2", "--steps", 0), "steps must be a positive integer, got 0"),
-        (("--sizes", "3,2", "--learning-rate", 0), "learning_rate must be a positive number, got 0.0"),
-        (("--learning-rate", "nan"), "learning_rate must be a positive number, got nan"),
+        (("--sizes", "3"), "--sizes must be two positive integers or more, as in 3,2, got '3'"),
+        (("--sizes", "3,-2"), "--sizes must be two positive integers or more, as in 3,2, got '3,-2'"),
+        (("--sizes", "3,2", "--batch", 0), "--batch must be a positive integer, got 0"),
+        (("--sizes", "3,2", "--seed", -1), "--seed must be at least 0 and below 2**32, got -1"),
+        (("--sizes", "3,2", "--steps", 0), "--steps must be a positive integer, got 0"),
+        (("--sizes", "3,2", "--learning-rate", 0), "--learning-rate must be a positive number, got 0.0"),
+        (("--learning-rate", "nan"), "--learning-rate must be a positive number, got nan"),
         (
             ("--sizes", "999,1000,1"),
-            "sizes and batch must give at most 1,000,000 numbers in a step, got 1,005,001 for sizes 999,1000,1 and "
+            "--sizes and --batch must give at most 1,000,000 numbers in a step, got 1,005,001 for sizes 999,1000,1 and "
             "batch 2",
         ),
-        (("--sizes", "3,2", "--activation", "rule"), r"activation must be 'identity', .* or 'log_softmax', got 'rule'"),
-        (("--sizes", "3,2", "--loss", "error"), r"loss must be 'squared_error', .* or 'hinge_loss', got 'error'"),
-        (("--rule", "layernorm"), r"rule must be 'absolute_error', .*, got 'layernorm'"),
-        (("--rule", "tanh", "--steps", 3), "steps is an option of networks, got it with a rule"),
-        (("--rule", "tanh", "--format", "html"), "a rule is written as text, markdown or latex, got html"),
-        (("--question", "--chain"), "expected one of target, question, chain, sizes, rule, got question and chain"),
-        (("--batch", 3), "batch is an option of sizes, got it with question"),
-        (("--quiz",), "quiz is an option of the format html, got text"),
+        (
+            ("--sizes", "3,2", "--activation", "rule"),
+            r"--activation must be 'identity', .* or 'log_softmax', got 'rule'",
+        ),
+        (("--sizes", "3,2", "--loss", "error"), r"--loss must be 'squared_error', .* or 'hinge_loss', got 'error'"),
+        (("--rule", "layernorm"), r"--rule must be one of \d+ names \(similar: layer_norm, .*\), got 'layernorm'"),
+        (("--rule", "tanh", "--steps", 3), "--steps goes with networks, not with --rule"),
+        (("--rule", "tanh", "--format", "html"), "--rule goes with --format text, markdown or latex, not with html"),
+        (
+            ("--question", "--chain"),
+            "expected one of TARGET, --question, --chain, --sizes, --rule, got --question and --chain",
+        ),
+        (("--batch", 3), "--batch goes with --sizes"),
+        (("--chain", "--loss", "l2_loss"), "--loss goes with --sizes or TARGET, not with --chain"),
+        (("--quiz",), "--quiz goes with --format html, not with text"),
         (("nowhere:mine",), "target nowhere:mine can't be imported: no module nowhere"),
         (("explained_module:number",), "target must be a function, got explained_module:number: int"),
         (("explained_module:other",), f"explained_module:other {RETURNS} dict"),
@@ -141,6 +162,14 @@ RETURNS = "must return (model, params, x, target), or with a loss as the fifth, 
         (("explained_module:no_model",), f"explained_module:no_model {RETURNS} function in the place of the model"),
         (("explained_module:no_loss",), f"explained_module:no_loss {RETURNS} function in the place of the loss"),
         (("explained_module:fails",), "explained_module:fails raised KeyError: 'inside'"),
+        (
+            ("a/mine.py:network",),
+            "target must be written as package.module:name, got 'a/mine.py:network'; write a.mine:network",
+        ),
+        (("/a/mine.py",), "target must be written as package.module:name, got '/a/mine.py'; write mine:name"),
+        (("--out", "/"), "--out must be a file, got /, which is a folder"),
+        (("--out", "/", "--force"), "--out must be a file, got /, which is a folder"),
+        (("--out", "new.html", "--format", "text"), "--out new.html is a file for --format html, got text"),
         (("explained_module:misfit",), None),
     ],
 )
@@ -148,9 +177,11 @@ def test_usage(arguments, sentence, module, command_line):
     status, out, err = command_line("explain", *arguments)
     assert (status, out) == (2, "")
     assert len(err.splitlines()) == 1
-    if sentence is not None:
-        pattern = sentence if ".*" in sentence else re.escape(sentence)
-        assert re.fullmatch(f"handgrad: explain: {pattern}\n", err), err
+    if sentence is None:
+        assert "the target must have shape (1, 1) like the prediction, got" in err  # without the rule's letters
+        return
+    pattern = sentence if ".*" in sentence else re.escape(sentence)
+    assert re.fullmatch(f"handgrad: explain: {pattern}\n", err), err
 
 
 def test_help_fits_eighty_columns(command_line, monkeypatch):

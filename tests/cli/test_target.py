@@ -166,11 +166,14 @@ def test_what_the_checker_is_asked(folder, monkeypatch):
         (Request("mine:pair.x", shapes="3"), "target mine:pair.x can't be imported: mine has no pair.x"),
         (Request("mine:number", shapes="3"), r"pair, got mine:number: int$"),
         (Request("mine:einsum", shapes="3"), r"pair, got mine:einsum: function, which needs a reference$"),
-        (Request("mine.py:soft", shapes="3"), "target must be written as package.module:name, got 'mine.py:soft'"),
+        (
+            Request("mine.py:soft", shapes="3"),
+            "target must be written as package.module:name, got 'mine.py:soft'; write mine:soft",
+        ),
         (Request("..mine:soft", shapes="3"), r"target \.\.mine:soft can't be imported: TypeError: "),
         (Request("mine:odd", shapes="3"), "target mine:odd can't be imported: KeyError: 'odd'"),
-        (Request("mine:soft"), "a target needs either args or shapes"),
-        (Request("mine:soft", "mine:constant", "3"), "a target needs either args or shapes"),
+        (Request("mine:soft"), "a target needs either --args or --shapes"),
+        (Request("mine:soft", "mine:constant", "3"), "a target needs either --args or --shapes"),
         (Request("mine:soft", shapes="3", reference="mine:no"), "reference mine:no can't be imported: mine has no no"),
         (Request("mine:soft", shapes="3", reference="mine:number"), "reference must be a function, got int"),
         (Request("mine:soft", "mine:no"), "args mine:no can't be imported: mine has no no"),
@@ -267,6 +270,6 @@ def test_usage_leaves_2_and_one_sentence(command_line):
 def test_an_output_that_cannot_be_written_is_told_first(folder, command_line):
     (folder / "old.json").write_text(json.dumps("kept"))
     found = command_line("check", "mine:soft", "--shapes", "3", "--json", "old.json", "--html", folder)
-    sentence = f"handgrad: check: html must be a file that can be written, got {folder} (Is a directory)\n"
+    sentence = f"handgrad: check: --html must be a file that can be written, got {folder} (Is a directory)\n"
     assert found == (2, "", sentence)
     assert json.loads((folder / "old.json").read_text()) == "kept"

@@ -58,6 +58,21 @@ def test_layer_norm_is_cut_and_rounded():
     assert "⟨dY, Ẏ⟩ = ⟨dX, Ẋ⟩ + ⟨dγ, γ̇⟩ + ⟨dβ, β̇⟩" in text
 
 
+def test_large_arguments_are_made_small_and_options_have_values():
+    derivation, text = checked("attention")
+    assert {argument.value.shape for argument in derivation.arguments} == {(1, 3, 1, 3)}
+    assert "causal = False" in text
+    assert derive("layer_norm").options == "eps = 1e-05"
+
+
+def test_formulas_without_options():
+    """The docstring's first block; what options add is in the second."""
+    assert derive("softmax_cross_entropy").backward[0].startswith("dZ = dC ∘ (P − Q)")
+    assert "κ" not in "".join(derive("softmax_cross_entropy").backward)
+
+
 def test_an_unknown_rule():
-    with pytest.raises(hg.InputError, match=r"^explain: rule must be 'absolute_error', .*, got 'layernorm'$"):
+    with pytest.raises(
+        hg.InputError, match=r"^explain: rule must be one of \d+ names \(similar: layer_norm, .*\), got 'layernorm'$"
+    ):
         derive("layernorm")

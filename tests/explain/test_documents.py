@@ -16,7 +16,7 @@ from handgrad.explain.equations import latex_name, of_layer, of_loss
 from handgrad.explain.layer_equations import LAYERS
 from handgrad.explain.loss_equations import LOSSES
 from handgrad.explain.matrix import numbers, shown
-from handgrad.explain.text import width
+from handgrad.explain.text import broken, width
 
 
 def tokens():
@@ -32,13 +32,14 @@ def tokens():
 @pytest.fixture(scope="module")
 def documents():
     small = questions.network("3,2", 2, "tanh", "squared_error").worked(steps=2)
-    worked = {"tokens": tokens(), "small": small, "question": questions.question().worked()}
+    wide = questions.network("3,12", 2, "tanh", "softmax_cross_entropy").worked(steps=1)
+    worked = {"tokens": tokens(), "small": small, "question": questions.question().worked(), "wide": wide}
     return {name: network_document(one) for name, one in worked.items()} | {
         "rule": derivation_document(derive("layer_norm"))
     }
 
 
-NAMES = ["tokens", "small", "question", "rule"]
+NAMES = ["tokens", "small", "question", "wide", "rule"]
 
 
 def balanced(latex):
@@ -93,11 +94,42 @@ def test_tex_takes_it_and_every_line_fits(documents, name, tmp_path):
 
 def test_what_stands_in_the_text(documents):
     text = as_text(documents["small"])
+    assert "b  2 × 1" in text
+    assert "A = X  2 × 3" in text
+    assert "Δ = dY  2 × 2" in text
+    assert "⟦" not in text
+    assert "$A_b$ and $\\Delta _b$" in as_latex(documents["small"])
     said = ("Forward", "Y = X W + 1 bᵀ", "dW = Aᵀ Δ", "A_2ᵀ Δ_2", "dX = dY ∘ (1 − Y ∘ Y)", "difference quotient")
     assert all(part in text for part in said)
     assert "from " in as_text(documents["tokens"])  # a summary
     assert "A_6ᵀ Δ_6" in as_text(documents["tokens"])
     assert "A_4ᵀ Δ_4" not in as_text(documents["tokens"])
+
+
+def test_small_matrices_are_whole(documents):
+    """2 × 12 in groups of columns, every entry of it, in each format; softmax with its probabilities and labels."""
+    text, markdown = as_text(documents["wide"]), as_markdown(documents["wide"])
+    assert "columns 7 to 12" in text
+    assert "…" not in text
+    assert "Q  2 × 12" in text
+    assert r"\cdots" not in markdown
+    (Y,) = re.findall(r"^P = (.*?)\n\$\$$", markdown, re.DOTALL | re.MULTILINE)
+    assert len(re.findall(r"\d\.\d+", Y)) == 24
+
+
+def test_a_vector_is_a_column_and_noise_is_zero():
+    shown_as = as_text([Matrices((Named("b", "b", np.array([0.5, 1e-17])),))])
+    assert shown_as == "  b  2 × 1\n  ⎡ 0.5 ⎤\n  ⎣ 0.0 ⎦\n"
+    assert "⋮" in as_text([Matrices((Named("b", "b", np.arange(17.0)),))])
+    wide = Named("X", "X", np.full((3, 4), -0.5))
+    lines = as_text([Matrices((wide, wide, wide), ("+", "="))], 40).splitlines()
+    assert [k for k, line in enumerate(lines) if "+" in line or "=" in line] == [6, 10]
+
+
+def test_a_formula_is_broken_before_a_sum():
+    line = "dX = (G − mean(G) − X̂ ∘ mean(G ∘ X̂)) / √(var + ε), G = dY ∘ 1 γᵀ"
+    assert broken(line, 60) == ["dX = (G − mean(G) − X̂ ∘ mean(G ∘ X̂)) / √(var + ε),", "    G = dY ∘ 1 γᵀ"]
+    assert max(map(width, broken(line, 30))) <= 30
 
 
 def test_equations_of_every_kind_are_balanced():
@@ -127,6 +159,7 @@ def test_an_unknown_kind_gets_a_general_equation():
 def test_numbers_of_a_matrix():
     assert numbers(np.array([[0.5, -12.25], [3.0, 0.125]])) == [["0.500", "-12.250"], ["3.000", "0.125"]]
     assert numbers(np.array([[1.0, 1e-9]])) == [["1", "1e-09"]]
+    assert numbers(np.array([[0.5, 0.0002134]])) == [["0.50000", "0.00021"]]
     assert numbers(np.array([[np.nan, 1.0]])) == [["nan", "1"]]
     assert numbers(np.array([[1, 20]])) == [["1", "20"]]
 

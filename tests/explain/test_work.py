@@ -107,8 +107,8 @@ def test_a_network_of_tokens():
     worked = work(model, hg.softmax_cross_entropy(), params, x, target, learning_rate=0.1, steps=1)
     assert [(form.name, form.kind, form.outer) for form in worked.layers] == [
         ("table", "embedding", ()),
-        ("body.0", "linear", ("W",)),
-        ("body.1", "layer_norm", ()),
+        ("body.1", "linear", ("W",)),
+        ("body.2", "layer_norm", ()),
         ("skip", "residual", ("W",)),
         ("head", "linear", ("W",)),
     ]
@@ -134,9 +134,9 @@ def test_a_layer_of_several_arrays_is_one_row():
 
 
 KEYS = {
-    "worked": {"title", "intro", "rates", "rate", "batch", "layers", "loss", "runs"},
+    "worked": {"title", "intro", "rates", "rate", "batch", "signs", "layers", "loss", "runs"},
     "form": {"name", "kind", "forward", "backward", "params", "outer"},
-    "step": {"loss", "losses", "target", "dprediction", "layers"},
+    "step": {"loss", "losses", "target", "dprediction", "parts", "layers"},
     "layer": {"X", "Y", "dY", "dX", "params", "grads", "updated"},
 }
 

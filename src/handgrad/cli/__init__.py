@@ -34,8 +34,9 @@ def main() -> None:
     commands = {"demo": demo, "explain": explain, "check": check, "bench": bench, "costs": costs, "compare": compare}
     options = {name: getattr(module, name.capitalize()) for name, module in commands.items()}
     name, *rest = sys.argv[1:] or [""]
-    if name not in commands:  # help, or what is no command
+    if name not in commands:  # help, or what is no command; it ends here
         tyro.cli(_everything(options), prog="handgrad", description=__doc__, config=(tyro.conf.OmitArgPrefixes,))
+        _leave(2, "handgrad: --version stands alone")
     given = tyro.cli(options[name], prog=f"handgrad {name}", args=rest)  # its errors name this command's help
     try:
         sys.exit(commands[name].main(given))

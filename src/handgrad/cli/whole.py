@@ -148,18 +148,23 @@ def progress_bar(console: Console) -> Progress:
     return Progress(*columns, console=console, transient=True)
 
 
-def table(checked: Sequence[Checked]) -> Table:
-    """One line for each rule and dtype: the worst leaf on any of its inputs."""
+COLUMNS = ("dtype", "verdict", "ρ", "error", "tolerance", "power", "mutants", "s")
+
+
+def table(checked: Sequence[Checked], columns: Sequence[str] = COLUMNS) -> Table:
+    """One line for each rule and dtype: the worst leaf on any of its inputs, or some columns of it."""
     shown = Table(box=SIMPLE_HEAD, padding=0, show_edge=False)  # fits 80 columns
-    for heading in ("rule", "dtype", "verdict", "ρ", "error", "tolerance", "power", "mutants", "s"):
-        left = heading in ("rule", "dtype", "verdict")
+    for heading in ("rule" if columns == COLUMNS else "", *columns):
+        left = heading in ("rule", "", "dtype", "verdict")
         shown.add_column(heading, justify="left" if left else "right", overflow="fold")
+    chosen = [0, *(COLUMNS.index(name) + 1 for name in columns)]
     groups: dict[tuple[str, str], list[Checked]] = {}
     for one in checked:
         groups.setdefault((one.rule, one.dtype), []).append(one)
     before = ""
     for (rule, dtype), group in groups.items():
-        shown.add_row(*_cells(rule if rule != before else "", dtype, group))
+        cells = _cells(rule if rule != before else "", dtype, group)
+        shown.add_row(*(cells[k] for k in chosen))
         before = rule
     return shown
 

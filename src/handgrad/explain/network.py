@@ -7,8 +7,8 @@ import numpy as np
 from handgrad.explain.document import Document, Element, Formula, Heading, Matrices, Named, Paragraph, Table
 from handgrad.explain.equations import latex_name, signs, text_name
 from handgrad.explain.markup import latex_number
-from handgrad.explain.matrix import number, two_dimensional
-from handgrad.explain.worked import Form, Gradient, LayerStep, Matrix, Run, Step, Worked
+from handgrad.explain.matrix import NOISE, number, two_dimensional
+from handgrad.explain.worked import Checked, Form, Gradient, LayerStep, Matrix, Run, Step, Worked
 
 MOST_TERMS = 4  # outer products that are shown; of more, the first three and the last
 MOST_STEPS = 25  # rows of the table of steps; of more, the first 20 and the last five
@@ -144,15 +144,25 @@ def _checks(worked: Worked, step: Step) -> Iterator[Element]:
             entry = ", ".join(str(i + 1) for i in checked.index)
             numbers = gradient.value[checked.index], checked.autodiff[checked.index], checked.difference
             rows.append(
-                (f"d{text_name(name)}{_place(form)}", entry, *(number(float(n), 8) for n in numbers), number(off, 2))
+                (
+                    f"d{text_name(name)}{_place(form)}",
+                    entry,
+                    *(number(float(n), 8) for n in numbers),
+                    _off(off, checked),
+                )
             )
     if rows:
         yield Heading("Checked")
         yield Paragraph(
             "The largest entry of each gradient, at its row and column, beside jax.grad's and a difference quotient of "
-            "the loss; and the largest difference from jax.grad in all entries:"
+            "the loss; and the largest difference from jax.grad in all entries, ≈ 0 if it is rounding:"
         )
         yield Table(("gradient", "entry", "by hand", "jax.grad", "quotient", "off by"), tuple(rows))
+
+
+def _off(off: float, checked: Checked) -> str:
+    """A difference, or ≈ 0 for one that float64 rounds away: which it is depends on the machine."""
+    return "≈ 0" if off <= NOISE * np.max(np.abs(checked.autodiff), initial=0.0) else number(off, 2)
 
 
 def _place(form: Form) -> str:
