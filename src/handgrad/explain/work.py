@@ -5,7 +5,8 @@ All of it is computed by the library's own layers in float64, and compared with 
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import jax
 import jax.numpy as jnp
@@ -76,9 +77,10 @@ def work(
         params, x, target = _in_float64(params), _in_float64(x), _in_float64(target)
         _check_arrays(x, target)
         batch = same_batch("explain", x, target)
-        found = places(model, params, x)
-        one_step = _one_step(found, loss)
-        shapes = _shapes(one_step, params, x, target)
+        with _in_our_words():
+            found = places(model, params, x)
+            one_step = _one_step(found, loss)
+            shapes = jax.eval_shape(one_step, params, x, target, 0.0)
         _check_size(shapes, steps * len(all_rates))
         forms = tuple(_form(place, params, of_layer) for place, of_layer in zip(found, shapes[1], strict=True))
         checked = checks(objective(model, loss), params, x, target, found)
@@ -91,14 +93,16 @@ def work(
     return Worked(title, intro, chosen, batch, forms, of_loss, runs)
 
 
-def _shapes(one_step: Callable[..., PyTree], params: PyTree, x: Array, target: Array) -> PyTree:
-    """Shapes of what happens in a step. An error of the loss's rule names prediction and target without the letters
-    that they have there: here Y is every layer's output, and the target is Y*."""
+@contextmanager
+def _in_our_words() -> Iterator[None]:
+    """An error of the loss's rule names prediction and target without the letters that they have there, since here Y is
+    every layer's output and Y* the target; and layers are counted from 1."""
     try:
-        return jax.eval_shape(one_step, params, x, target, 0.0)
+        yield
     except InputError as error:
         sentence = re.sub(r"\b(target|prediction|logits) [AYZ]\b", r"\1", error.sentence)
-        raise InputError(sentence, error.path) from None
+        path = tuple(str(int(key) + 1) if key.isdecimal() else key for key in error.path)
+        raise InputError(sentence, path) from None
 
 
 def _one_step(found: Sequence[Place], loss: Loss) -> Callable[..., PyTree]:
