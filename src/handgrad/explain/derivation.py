@@ -6,27 +6,22 @@ all the same, there is one example, and axes are cut.
 """
 
 import inspect
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
 from handgrad import rules
 from handgrad.cases import Case, first_rows
 from handgrad.checks import check_choice
-from handgrad.explain.matrix import WHOLE
+from handgrad.explain.arguments import EXAMPLES, Arrays, as_array, cut, moves, rounded, shows, smaller, tenths
 from handgrad.explain.worked import Matrix
 from handgrad.factors import materialize
 
-EXAMPLES = 2  # that are kept
-AXIS = 3  # what the axes of large arrays are cut to
 AGREE = 1e-6  # a cut is taken where both sides agree on it, relative to the largest element
-Arrays = tuple[Any, ...]
 
 
 @dataclass(frozen=True)
@@ -103,10 +98,10 @@ def derive(name: str, seed: int = 0) -> Derivation:
     check_choice("explain", "rule", name, rule_names())
     case = first_rows()[name]
     with jax.enable_x64(True):
-        given = tuple(_array(a) for a in case.arguments(seed))
-        fewer = _cut(case, given, EXAMPLES)
-        small = _smaller(case, fewer)
-        for chosen in (_rounded(small), small, _rounded(fewer), fewer, _rounded(given), given):
+        given = tuple(as_array(a) for a in case.arguments(seed))
+        fewer = cut(case, given, EXAMPLES)
+        small = smaller(case, fewer)
+        for chosen in (rounded(small), small, rounded(fewer), fewer, rounded(given), given):
             arguments, outputs, inner = _numbers(case, chosen, seed)
             if _agree(arguments, outputs, case.estimator):
                 break
@@ -127,7 +122,7 @@ def derive(name: str, seed: int = 0) -> Derivation:
 def _numbers(case: Case, given: Arrays, seed: int) -> tuple[tuple[Argument, ...], tuple[Output, ...], float]:
     """All numbers of the derivation, in one program."""
     names = list(inspect.signature(case.rule.forward).parameters)
-    moving = [i for i, a in enumerate(given) if _moves(a)]
+    moving = [i for i, a in enumerate(given) if moves(a)]
     rng = np.random.default_rng(seed)
 
     def at(*leaves: Array) -> Any:
@@ -137,8 +132,8 @@ def _numbers(case: Case, given: Arrays, seed: int) -> tuple[tuple[Argument, ...]
         return case.expected(*inner)
 
     start = [given[i] for i in moving]
-    tangents = [_tenths(rng, a) for a in start]
-    dY = jax.tree.map(lambda y: _tenths(rng, y), jax.eval_shape(at, *start))
+    tangents = [tenths(rng, a) for a in start]
+    dY = jax.tree.map(lambda y: tenths(rng, y), jax.eval_shape(at, *start))
 
     def program(start: list[Array], tangents: list[Array], dY: Any) -> tuple[Any, ...]:
         inner = list(given)
@@ -157,7 +152,7 @@ def _numbers(case: Case, given: Arrays, seed: int) -> tuple[tuple[Argument, ...]
     columns = [jax.tree.leaves(values) for values in of_outputs]
     labels = _outputs(case, len(columns[0]))
     outputs = tuple(Output(label, *row) for label, *row in zip(labels, *columns, strict=True))
-    arguments = [Argument(name, np.asarray(a)) for name, a in zip(names, given, strict=False) if _shows(a)]
+    arguments = [Argument(name, np.asarray(a)) for name, a in zip(names, given, strict=False) if shows(a)]
     of_name = {argument.name: k for k, argument in enumerate(arguments)}
     for i, tangent, hand, autodiff in zip(moving, tangents, of_hand, of_autodiff, strict=True):
         tangent = np.asarray(tangent)
@@ -186,74 +181,11 @@ def _agree(arguments: Sequence[Argument], outputs: Sequence[Output], estimator: 
     return all(np.max(np.abs(a - b), initial=0) <= AGREE * np.max(np.abs(b), initial=1e-300) for a, b in both)
 
 
-def _rounded(given: Arrays) -> Arrays:
-    """Numbers of one decimal, which are easier to read."""
-    return tuple(jnp.round(a, 1) + 0.0 if _moves(a) else a for a in given)
-
-
-def _cut(case: Case, given: Arrays, examples: int) -> Arrays:
-    """The arguments with their first examples alone, where both the rule and its reference take them."""
-    batch = next((len(a) for a in given if _moves(a) and a.ndim), 0)
-    if batch <= examples:
-        return given
-    fewer = tuple(a[:examples] if _shows(a) and a.ndim and len(a) == batch else a for a in given)
-    return fewer if _takes(case, fewer) else given
-
-
-def _smaller(case: Case, given: Arrays) -> Arrays:
-    """Arguments of which one is too large to be shown, with one example; without integers, which may be indices, with
-    shorter axes too."""
-    shapes = [a.shape for a in given if _shows(a)]
-    if max(map(math.prod, shapes), default=0) <= WHOLE:
-        return given
-    given = _cut(case, given, 1)
-    if not all(_moves(a) for a in given if _shows(a)):
-        return given
-    for size in sorted({n for shape in shapes for n in shape if n > AXIS}, reverse=True):
-        fewer = tuple(a[tuple(slice(AXIS if n == size else None) for n in a.shape)] if _shows(a) else a for a in given)
-        given = fewer if _takes(case, fewer) else given
-    heads = tuple(a[:, :, :1] if _shows(a) and a.ndim == 4 else a for a in given)
-    return heads if _takes(case, heads) else given
-
-
-def _takes(case: Case, fewer: Arrays) -> bool:
-    """Whether the rule and its reference take these arguments and return arrays of the same shapes."""
-    try:
-        ours = jax.eval_shape(lambda *a: case.settled.forward(*a)[0], *fewer)
-        theirs = jax.eval_shape(case.expected, *fewer)
-    except Exception:  # whatever a function says to arguments that don't fit together
-        return False
-    shapes = [jax.tree.map(lambda y: y.shape, y) for y in (ours, theirs)]
-    return shapes[0] == shapes[1]
-
-
 def _options(case: Case) -> dict[str, Any]:
     """The options that the row has, and the rule's defaults; not what is kept for the backward pass."""
     parameters = inspect.signature(case.rule.forward).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "residuals"}
     return {name: value for name, value in {**defaults, **case.of_values}.items() if value is not None}
-
-
-def _array(a: Any) -> Any:
-    return a if a is None or isinstance(a, jax.Array) else jnp.asarray(a)
-
-
-def _moves(a: Any) -> bool:
-    return a is not None and jnp.issubdtype(a.dtype, jnp.inexact)
-
-
-def _shows(a: Any) -> bool:
-    """Whether it is an array of numbers: not an omitted argument, nor a random key, which may be words of 32 bits."""
-    return a is not None and not jnp.issubdtype(a.dtype, jax.dtypes.prng_key) and a.dtype != jnp.uint32
-
-
-def _tenths(rng: np.random.Generator, like: Any) -> Array:
-    """Random numbers of one decimal, as many as `like` has."""
-
-    def drawn() -> np.ndarray:
-        return np.round(rng.standard_normal(like.shape), 1) + 0.0
-
-    return jnp.asarray(drawn() + 1j * drawn() if jnp.issubdtype(like.dtype, jnp.complexfloating) else drawn())
 
 
 def _said(function: Any) -> str:
