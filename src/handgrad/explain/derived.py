@@ -6,7 +6,18 @@ from collections.abc import Iterator
 import numpy as np
 
 from handgrad.explain.derivation import Argument, Derivation
-from handgrad.explain.document import Document, Element, Formula, Heading, Matrices, Named, Paragraph, Table, Verbatim
+from handgrad.explain.document import (
+    MORE_AXES,
+    Document,
+    Element,
+    Formula,
+    Heading,
+    Matrices,
+    Named,
+    Paragraph,
+    Table,
+    Verbatim,
+)
 from handgrad.explain.equations import Equation, latex_name, signs, text_name
 from handgrad.explain.matrix import number
 from handgrad.explain.worked import Matrix
@@ -27,6 +38,8 @@ def _elements(derivation: Derivation) -> Iterator[Element]:
     )
     if said := signs([Equation("", line, "") for line in (*derivation.forward, *derivation.backward)]):
         yield Paragraph(said)
+    if any(np.ndim(argument.value) > 2 for argument in derivation.arguments):
+        yield Paragraph(MORE_AXES)
     yield Matrices(tuple(_named(argument.name, argument.value) for argument in derivation.arguments))
     yield from _pushforward(derivation, moving)
     yield from _inner_product(derivation)

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from handgrad.explain.worked import Matrix
 
+MORE_AXES = "Of an array with more than two axes, all but the last run down the rows."
+
 
 @dataclass(frozen=True)
 class Heading:

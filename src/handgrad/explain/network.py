@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from handgrad.explain.document import Document, Element, Formula, Heading, Matrices, Named, Paragraph, Table
+from handgrad.explain.document import MORE_AXES, Document, Element, Formula, Heading, Matrices, Named, Paragraph, Table
 from handgrad.explain.equations import latex_name, signs, text_name
 from handgrad.explain.markup import latex_number
 from handgrad.explain.matrix import NOISE, number, two_dimensional
@@ -28,6 +28,8 @@ def _elements(worked: Worked) -> Iterator[Element]:
         yield Paragraph(worked.intro)
     if said := signs(worked.equations):
         yield Paragraph(said)
+    if any(np.ndim(array) > 2 for _, layer in pairs for array in (layer.X, layer.Y, *layer.params.values())):
+        yield Paragraph(MORE_AXES)
     yield Heading("Forward")
     for form, layer in pairs:
         yield Heading(_title(form), 3)
