@@ -25,6 +25,7 @@ extensions = [
     "sphinx_copybutton",
     "sphinx_design",
     "punctuation",
+    "code_host",
     "source_directive",
     "pages",
     "docstrings",

@@ -1,11 +1,13 @@
 """The directive `source`: code of the package on a page, taken from its file when the page is built.
 
+    [`layer_norm.py`](../../../src/handgrad/rules/normalization/layer_norm.py)
+
     ```{source} handgrad.rules.normalization.layer_norm
     layer_norm_forward layer_norm_backward
     ```
 
-shows these definitions without their docstrings, under a link to their file. A name that the module doesn't define is
-an error of the build.
+shows these definitions without their docstrings, under a link to their lines. A name that the module doesn't define is
+an error of the build. The link above the block is for a code host, which shows the names alone (code_host.py).
 """
 
 import sys
