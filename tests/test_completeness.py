@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import re
 import typing
 from pathlib import Path
 
@@ -123,3 +124,25 @@ def test_rules_know_no_autodiff():
     for file in files:
         for name in ("grad", "value_and_grad", "vjp", "jvp", "linearize", "linear_transpose"):
             assert f"jax.{name}" not in file.read_text(), file.name
+
+
+KEPT = re.compile(r"^\| \[`(\w+)`\]\(.*\| ([^|]+) \|$", re.MULTILINE)
+# What the column calls otherwise than the field, or explains: a field's name -> its own.
+CALLED = {"log_decay": "log a", "L_reference": "Lref", "input_lengths": "lengths", "label_lengths": "lengths"}
+NO_FIELD = {"dropout": {"M"}, "sinkhorn": {"f", "g"}, "batch_norm": {"V"}}
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_the_table_says_what_a_rule_keeps(op):
+    """Every argument among the residuals is in the last column, and every letter there is a field."""
+    cells = dict(KEPT.findall((REPOSITORY / "docs/rules.md").read_text()))
+    if re.match(r"as `|its arguments", cells[op]):
+        return
+    fields = getattr(rules, "".join(word.capitalize() for word in op.split("_")) + "Residuals")._fields
+    formulas = [re.sub(r"\\(?:mathrm)?|[{}_]", "", formula) for formula in re.findall(r"\$([^$]+)\$", cells[op])]
+    said = {*formulas, *re.findall(r"\w+", re.sub(r"\$[^$]+\$", "", cells[op]))}
+    for field in set(inspect.signature(getattr(rules, op).forward).parameters) & set(fields):
+        assert said & {field, CALLED.get(field), field.replace("_", ""), field.split("_")[0]}, f"{op} keeps {field}"
+    if "shape" not in cells[op]:
+        letters = {formula for formula in formulas if re.fullmatch(r"[A-Za-z]", formula)}
+        assert letters <= {*fields, *(field.lower() for field in fields), *NO_FIELD.get(op, ())}, op
