@@ -1,4 +1,4 @@
-"""Backpropagation by hand, in matrix form, on JAX: proven against autodiff, and ahead of it where structure allows.
+"""Backpropagation by hand, in matrix form, on JAX: checked against autodiff, and ahead of it where structure allows.
 
 import handgrad as hg
 model = hg.mlp((64, 128, 10), hg.relu())
