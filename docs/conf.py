@@ -31,7 +31,7 @@ extensions = [
     "docstrings",
     "api_pages",
 ]
-exclude_patterns = ["results/*.json", "_*", "build"]
+exclude_patterns = ["results/*.json", "notebooks/*.ipynb", "_*", "build"]
 root_doc = "index"
 
 # Pages: MyST Markdown, of which notebooks are executed at each build unless neither they nor their build have changed.

@@ -32,5 +32,5 @@ def test_a_notebook_runs(page, tmp_path):
 @pytest.mark.parametrize("page", NOTEBOOKS, ids=lambda page: page.stem)
 def test_a_notebook_has_three_exercises_and_describes_its_pictures(page):
     text = page.read_text()
-    assert len(re.findall(r"\{dropdown\} Answer$", text, re.MULTILINE)) == 3
+    assert len(re.findall(r"^<summary>Answer</summary>$", text, re.MULTILINE)) == 3
     assert text.count("    alt: ") == len(PICTURE.findall(text))
