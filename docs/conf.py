@@ -23,7 +23,6 @@ extensions = [
     "sphinx.ext.mathjax",
     "sphinx-mathjax-offline",  # MathJax from the site itself
     "sphinx_copybutton",
-    "sphinx_design",
     "punctuation",
     "code_host",
     "source_directive",
@@ -35,7 +34,7 @@ exclude_patterns = ["results/*.json", "notebooks/*.ipynb", "_*", "build"]
 root_doc = "index"
 
 # Pages: MyST Markdown, of which notebooks are executed at each build unless neither they nor their build have changed.
-myst_enable_extensions = ["amsmath", "attrs_block", "attrs_inline", "colon_fence", "deflist", "dollarmath"]
+myst_enable_extensions = ["amsmath", "attrs_block", "attrs_inline", "deflist", "dollarmath"]
 myst_heading_anchors = 4
 nb_execution_mode = "cache"
 nb_execution_raise_on_error = True
