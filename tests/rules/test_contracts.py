@@ -15,6 +15,7 @@ from case_programs import OPS, by_autodiff, by_hand, drawn, is_floating
 from helpers import optimized_jit
 
 from handgrad.cases import CASES, first_rows
+from handgrad.factors import PerExample
 
 WHOLE = {op: [case for case in CASES if case.op == op] for op in first_rows()}
 LONG = {f"{op}, all rows": rows for op, rows in WHOLE.items() if len(rows) > 2}
@@ -203,6 +204,17 @@ def test_shapes_and_dtypes_in_bfloat16(op):
         dY, *arguments = drawn(case, jnp.bfloat16)
         expected = dY, tuple(a if is_floating(a) else None for a in arguments)
         pairs(jax.eval_shape(by_hand(case), dY, *arguments), expected)
+
+
+@pytest.mark.parametrize("summed", ["linear_attention", "selective_scan", "crf_loss", "lsq_quantize"])
+def test_each_examples_gradient_is_rounded_with_their_sum(summed):
+    """Factors with a parameter's gradient of each example keep float32, and say that the parameter is in bfloat16."""
+    case = next(case for case in CASES if case.op == summed)
+    _, *arguments = drawn(case, jnp.bfloat16)
+    Y, residuals = jax.eval_shape(case.settled.forward, *arguments)
+    found = jax.eval_shape(lambda kept, dY: case.settled.backward(kept, dY), residuals, Y)
+    of_examples = [c for c in found if isinstance(c, PerExample)]
+    assert [(c.g.dtype, c.dtype) for c in of_examples] == [(jnp.float32, jnp.bfloat16)]
 
 
 @pytest.mark.parametrize("representative", EAGER)

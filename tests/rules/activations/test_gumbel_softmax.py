@@ -42,6 +42,13 @@ def test_draws_relaxed_and_hard():
         np.testing.assert_allclose(soft.astype(float), ways["float64", False][0], atol=float(jnp.finfo(name).eps))
 
 
+def test_nan_stays_in_its_row():
+    """A row of NaN has no largest element, hard or not."""
+    Y = jax.jit(lambda Z: rules.gumbel_softmax(Z, KEY, hard=True))(np.where(np.eye(3, 4) * [0, 1, 0, 0], np.nan, Z))
+    np.testing.assert_array_equal(np.isnan(Y).all(1), [False, True, False])
+    np.testing.assert_array_equal(np.isnan(Y).any(1), [False, True, False])
+
+
 def test_the_checker_takes_the_estimator():
     def surrogate(Z, key):
         P = jax.nn.softmax((Z + jax.random.gumbel(key, Z.shape, jnp.float32)) / 0.5)

@@ -31,6 +31,13 @@ def test_kinks_infinities_and_nan():
             np.testing.assert_allclose(found[0], known, rtol=1e-6, err_msg=name)
 
 
+def test_a_cotangent_near_the_end_of_float16():
+    """2 dY overflows, and 2 dY x fits."""
+    x, dY = np.array([[0.5, 0.25]], np.float16), np.array([[6e4, 6e4]], np.float16)
+    _, (dX,) = jax.jit(lambda x, dY: passes(rules.squared_relu, dY, x))(x, dY)
+    np.testing.assert_array_equal(dX, [[6e4, 3e4]])
+
+
 def test_bad_input():
     X = np.ones((2, 3))
     refuses(rules.prelu, "s must have shape (3,) or (1,), got float64 (2,)", X, np.ones(2))

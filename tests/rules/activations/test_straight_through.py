@@ -41,7 +41,7 @@ def test_values_to_the_last_digit(dtype):
     rounded, signs, dX, d_sign = (np.asarray(a, np.float64) for a in run(x))
     wide = x.astype(np.float64)
     np.testing.assert_array_equal(rounded, np.round(wide))
-    np.testing.assert_array_equal(signs, np.where(wide >= 0, 1, -1))
+    np.testing.assert_array_equal(signs, np.where(np.isnan(wide), np.nan, np.where(wide >= 0, 1, -1)))
     np.testing.assert_array_equal(dX, np.round(wide))
     np.testing.assert_array_equal(d_sign, np.abs(wide) <= 1)
 

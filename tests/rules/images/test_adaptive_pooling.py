@@ -29,6 +29,11 @@ def test_where_cells_are_windows():
     assert_same(*run(X, dY, dy))
 
 
+def test_a_cell_with_more_elements_than_float16_has_numbers():
+    Y = jax.jit(lambda X: rules.adaptive_average_pool(X, size=1))(np.ones((1, 70_000, 1), np.float16))
+    assert Y.ravel() == 1
+
+
 def test_nan():
     """In the cells that have one, and no other; the share goes to the first."""
     x = np.array([1.0, 2, np.nan, np.nan, 5, 6])[None, :, None]

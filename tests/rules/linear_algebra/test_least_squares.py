@@ -65,6 +65,13 @@ def test_what_counts_as_zero():
         assert not dX[1].any()
 
 
+def test_the_square_of_an_inverse_may_overflow():
+    """dX = −dY / x² fits in float32 where 1 / x² doesn't."""
+    x, dY = np.full((1, 1, 1), 1e-25, np.float32), np.full((1, 1, 1), 1e-20, np.float32)
+    _, dX = run(lambda x: passes("pseudo_inverse", dY, x), x)
+    np.testing.assert_allclose(dX, -1e30, rtol=1e-6)
+
+
 @pytest.mark.parametrize("rtol", [-1.0, 1.0, "all", True])
 def test_a_wrong_tolerance(rtol):
     refuses(rules.pseudo_inverse, f"rtol must be None or a number from 0 to 1, got {rtol!r}", TALL, rtol=rtol)

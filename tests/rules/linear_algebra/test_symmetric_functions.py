@@ -45,6 +45,13 @@ def test_a_root_of_low_rank():
     np.testing.assert_allclose(found, expected, rtol=1e-11, atol=1e-12)
 
 
+def test_the_power_zero():
+    """X⁰ is I, and constant, at eigenvalues of 0 too."""
+    Y, dX = run(lambda M: passes("symmetric_function", np.ones((4, 4)), M, f=0), turned(0.0, 0.0, 1.0, -2.0))
+    np.testing.assert_allclose(Y, np.eye(4), atol=1e-14)
+    assert not dX.any()
+
+
 def test_against_scipy():
     """Values; and derivatives by SciPy's Fréchet derivative of the exponential, at a threefold eigenvalue."""
     M = turned(0.5, 2.0, 2.0, 2.0)

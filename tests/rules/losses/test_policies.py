@@ -39,6 +39,15 @@ def test_a_ratio_beyond_the_dtype():
         np.testing.assert_allclose(dA, [[-1.2, 0, 0, -1]], rtol=1e-6)
 
 
+def test_an_advantage_of_zero():
+    """A ratio of e^1000, which no advantage of 0 clips, counts nothing: the loss and dL are 0."""
+    d, zeros = np.full((1, 2), 1000.0, np.float32), np.zeros((1, 2), np.float32)
+    for C, dL, dL_old, *_ in outcomes([("ppo_loss", d, zeros, zeros), ("grpo_loss", d, zeros, d, zeros)]):
+        assert not np.any(C)
+        assert not np.any(dL)
+        assert not np.any(dL_old)
+
+
 def test_what_does_not_count():
     """What is NaN where the mask is False doesn't matter; an example in which nothing counts costs 0; a mean is that of
     the others alone."""

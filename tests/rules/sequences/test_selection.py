@@ -31,7 +31,7 @@ def found():
 
 
 def test_the_permutation_is_kept():
-    """Stable in both directions; NaN is last, and first of the largest."""
+    """Stable in both directions; NaN counts as the largest."""
     order, places, *_ = found()
     assert order[0].tolist() == [[1, 3, 2, 0], [2, 0, 3, 1]]
     assert order[1].tolist()[0] == [0, 2, 1, 3]
@@ -58,6 +58,13 @@ def test_half_precision_is_summed_in_float32():
         return dX, rules.scatter_add_forward(ones[:, :2], indices, ones)[0]
 
     assert [int(a[0, 0]) for a in run(ones)] == [4096, 4096]  # 4,097 and 4,098 to float16's even
+
+
+def test_a_sum_in_the_wider_dtype_of_two():
+    """Thirds of float32 added to zeros of float64: not rounded to float32 in between."""
+    U = np.full((1, 3), 1 / 3, np.float32)
+    Y = jax.jit(rules.scatter_add)(np.zeros((1, 2)), np.ones((1, 3), int), U)
+    np.testing.assert_array_equal(Y, [[0, 3 * float(U[0, 0])]])
 
 
 def test_arguments_of_the_wrong_kind():

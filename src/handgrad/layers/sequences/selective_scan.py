@@ -150,7 +150,8 @@ def _selective(
         du, dDelta, dA, dB, dC, dskip, _ = rule.backward(kept.scan, (dY, jnp.swapaxes(no_state, 1, 2)))
         dr, *dstep = rules.linear_backward(kept.step, *rules.softplus_backward(kept.softplus, dDelta))
         du_selected, *dselect = rules.linear_backward(kept.select, jnp.concatenate([dr, dB, dC], axis=2))
-        dlog_rate = PerExample(dA.g * kept.scan.A[None])  # A = −e^log_rate is its own derivative
+        # A = −e^log_rate is its own derivative
+        dlog_rate = PerExample(dA.g * kept.scan.A[None].astype(dA.g.dtype), dA.dtype)
         found = SelectiveStateParams._make([*map(LinearParams._make, (dselect, dstep)), dlog_rate, dskip])
         return (du + du_selected, dz), found
 

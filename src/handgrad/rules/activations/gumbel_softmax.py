@@ -79,4 +79,4 @@ gumbel_softmax = Rule(gumbel_softmax_forward, gumbel_softmax_backward)
 
 def _one_hot(P: Rows) -> Rows:
     classes = jnp.arange(P.shape[-1]).reshape((1,) * (P.ndim - 1) + (-1,))
-    return (jnp.argmax(P, axis=-1, keepdims=True) == classes).astype(P.dtype)
+    return jnp.where(jnp.isnan(P), P, jnp.argmax(P, axis=-1, keepdims=True) == classes)

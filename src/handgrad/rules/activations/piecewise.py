@@ -104,7 +104,7 @@ def squared_relu_backward(residuals: SquaredReluResiduals, dY: Elements) -> tupl
     """
     (X,) = check_residuals("squared_relu_backward", residuals, SquaredReluResiduals)
     check_cotangent("squared_relu_backward", dY, X.shape, X.dtype)
-    return (jnp.where(X > 0, 2 * dY * X, jnp.zeros_like(dY)),)
+    return (jnp.where(X > 0, dY * (2 * X), jnp.zeros_like(dY)),)  # 2 dY may overflow where this fits
 
 
 squared_relu = Rule(squared_relu_forward, squared_relu_backward)

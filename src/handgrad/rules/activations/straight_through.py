@@ -65,7 +65,7 @@ class StraightThroughSignResiduals(NamedTuple):
 
 
 def straight_through_sign_forward(X: Elements, *, window: float = 1.0) -> tuple[Elements, StraightThroughSignResiduals]:
-    """Y = 1 where x ≥ 0, −1 where x < 0: a binary activation or weight, which is never 0.
+    """Y = 1 where x ≥ 0, −1 where x < 0: a binary activation or weight, which is never 0; NaN stays NaN.
 
     Args:
       window: c > 0, in the backward pass alone: only |x| ≤ c is given a slope.
@@ -73,7 +73,7 @@ def straight_through_sign_forward(X: Elements, *, window: float = 1.0) -> tuple[
     """
     check_array("straight_through_sign_forward", "X", X, min_ndim=1)
     check_positive("straight_through_sign_forward", "window", window)
-    Y = jnp.where(X >= 0, jnp.ones_like(X), -jnp.ones_like(X))
+    Y = jnp.where(X >= 0, 1, jnp.where(X < 0, -1, X)).astype(X.dtype)
     return straight_through(Y, jnp.where(jnp.abs(X) <= window, X, 0)), StraightThroughSignResiduals(X)
 
 

@@ -43,9 +43,10 @@ def adaptive_average_pool_forward(X: Images, *, size: PerAxis) -> tuple[Outputs,
       size: m, outputs along each axis of space, or an integer for all. 1 is global_average_pool.
     Derivation: docs/derivations/images/adaptive_pooling.md
     """
-    Y = X
-    for axis, cells in enumerate(_cells("adaptive_average_pool_forward", X, size), start=1):
-        Y = sums(Y.astype(accumulator(X)), axis, cells) / _along(cells.sizes, axis, Y)
+    of_axes = _cells("adaptive_average_pool_forward", X, size)
+    Y = X.astype(accumulator(X))
+    for axis, cells in enumerate(of_axes, start=1):
+        Y = sums(Y, axis, cells) / _along(cells.sizes, axis, Y)
     return Y.astype(X.dtype), AdaptiveAveragePoolResiduals(outline(X))
 
 

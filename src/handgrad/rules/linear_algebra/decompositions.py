@@ -20,8 +20,11 @@ from handgrad.rules.linear_algebra._matrices import (
     cholesky_factor,
     no_columns,
     product,
+    size_exponent,
     substitute,
     symmetric,
+    times_power,
+    to_matrices,
 )
 
 __all__ = [
@@ -115,7 +118,8 @@ def qr_backward(residuals: QrResiduals, dY: tuple[Orthonormal, Triangle]) -> tup
     """
     Q, R, like = check_residuals("qr_backward", residuals, QrResiduals)
     dQ, dR = (d.conj() for d in wide(*check_outputs("qr_backward", dY, like.dtype, dQ=Q.shape, dR=R.shape)))
-    k = Q.shape[-1]
+    k, e = Q.shape[-1], to_matrices(size_exponent(R))
+    R, dQ = times_power(R, -e), times_power(dQ, -e)  # the same dX, and no product that overflows on the way
     R2, dR2 = R[..., k:], dR[..., k:]
     R, dR = R[..., :k], jnp.triu(dR[..., :k])
     dQ = dQ + product(Q, R2, adjoint(dR2))

@@ -164,7 +164,7 @@ def pseudo_inverse_backward(
     inner = product(UtGt, adjoint(Vt))
     dX = product(U, -column * adjoint(inner) * row, Vt)
     dX = dX + product((GtV - product(U, inner)) * row * row, Vt)
-    dX = dX + product(U, column * column * (UtGt - product(inner, Vt)))
+    dX = dX + product(U, column * (column * (UtGt - product(inner, Vt))))  # column² may overflow
     return (dX.conj().astype(like.dtype),)
 
 

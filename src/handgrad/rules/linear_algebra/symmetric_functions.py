@@ -94,6 +94,8 @@ def _pair(where: str, f: Function) -> tuple[Elementwise, Elementwise]:
     if isinstance(f, tuple) and len(f) == 2 and all(map(callable, f)):
         return f
     if isinstance(f, int | float) and not isinstance(f, bool):
+        if f == 0:  # else 0 · 0⁻¹
+            return jnp.ones_like, jnp.zeros_like
         return lambda s: s**f, lambda s: f * s ** (f - 1)
     if isinstance(f, str) and f in NAMED:
         return NAMED[f]

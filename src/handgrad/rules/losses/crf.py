@@ -132,7 +132,7 @@ def crf_loss_backward(
     at_end = jnp.sum(jnp.where(jnp.expand_dims(chain.last, 2) | ~valid, dZ, 0), axis=1)
     return (
         dZ.astype(kept.Z.dtype),
-        PerExample(dW.astype(kept.W.dtype)),
+        PerExample(dW, kept.W.dtype),
         None if kept.start is None else Total(dZ[:, 0], kept.start.dtype),
         None if kept.end is None else Total(at_end, kept.end.dtype),
         None,

@@ -162,11 +162,11 @@ def gaussian_nll_forward(
     Derivation: docs/derivations/losses/divergences.md (Nix and Weigend 1994)
     """
     where = "gaussian_nll_forward"
-    a, y = checked(where, "mean A", A, Y)
+    checked(where, "mean A", A, Y)
     check_array(where, "the variance V", V)
     check_shape(where, "the variance V", V, A.shape, "like the mean A")
     check_positive(where, "epsilon", epsilon)
-    (v,) = wide(V)
+    a, v, y = wide(A, V, Y)
     v = jnp.where(v < epsilon, epsilon, v)
     C = (jnp.log(v) + (a - y) / v * (a - y) + (math.log(2 * math.pi) if full else 0)) / 2
     return per_example(C, jnp.result_type(A, V, Y)), GaussianNllResiduals(A, V, Y)
@@ -186,8 +186,9 @@ def gaussian_nll_backward(
     a, v, y = wide(A, V, Y)
     held = jnp.where(v < epsilon, epsilon, v)
     slope = (a - y) / held
-    dV = jnp.where(v < epsilon, 0, (1 / held - slope * slope) / 2)
-    return pulled(dC, slope, A), pulled(dC, dV, V), target_cotangent(-dC, slope, Y)
+    D = pulled(dC, slope, slope)
+    dV = jnp.where(v < epsilon, 0, (pulled(dC, 1 / held, v) - pulled(D, slope, v)) / 2)  # slope² may overflow
+    return D.astype(A.dtype), dV.astype(V.dtype), target_cotangent(-dC, slope, Y)
 
 
 gaussian_nll = Rule(gaussian_nll_forward, gaussian_nll_backward)

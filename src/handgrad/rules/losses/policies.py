@@ -22,7 +22,7 @@ from handgrad.rules.losses._actions import (
     surrogate,
     weight_of_actions,
 )
-from handgrad.rules.losses._losses import Losses, length_and_direction, per_example, pulled, to_elements
+from handgrad.rules.losses._losses import Losses, counted, length_and_direction, per_example, pulled, to_elements
 
 __all__ = [
     "GroupAdvantagesResiduals",
@@ -79,7 +79,8 @@ def ppo_loss_forward(
     ell, old, a = counting(mask, L, L_old, A)
     w = weight_of_actions(where, ell, mask, reduction)
     S, _ = surrogate(ell - old, a, clip, clip_high)
-    return per_example(-w * S * a, jnp.result_type(L, L_old, A)), PpoLossResiduals(L, L_old, A, mask)
+    C = -w * counted(a, S) * a  # a ratio may be infinite, and of an advantage of 0 costs nothing
+    return per_example(C, jnp.result_type(L, L_old, A)), PpoLossResiduals(L, L_old, A, mask)
 
 
 def ppo_loss_backward(
@@ -102,7 +103,7 @@ def ppo_loss_backward(
     ell, old, a = counting(mask, L, L_old, A)
     dC = to_elements(where, dC, L, jnp.result_type(L, L_old, A)) * weight_of_actions(where, ell, mask, reduction)
     S, slope = surrogate(ell - old, a, clip, clip_high)
-    D = pulled(-dC, slope * a, ell)
+    D = pulled(-dC, counted(a, slope) * a, ell)
     return D.astype(L.dtype), (-D).astype(L_old.dtype), of_advantages(pulled(-dC, S, a), A), None
 
 
@@ -147,7 +148,7 @@ def grpo_loss_forward(
     ell, old, reference, a = counting(mask, L, L_old, L_reference, A)
     w = weight_of_actions(where, ell, mask, reduction)
     S, _ = surrogate(ell - old, a, clip, clip_high)
-    C = w * (beta * penalty(reference - ell) - S * a)
+    C = w * (beta * penalty(reference - ell) - counted(a, S) * a)
     dtype = jnp.result_type(L, L_old, L_reference, A)
     return per_example(C, dtype), GrpoLossResiduals(L, L_old, L_reference, A, mask)
 
@@ -173,7 +174,7 @@ def grpo_loss_backward(
     ell, old, reference, a = counting(mask, L, L_old, L_reference, A)
     dC = to_elements(where, dC, L, dtype) * weight_of_actions(where, ell, mask, reduction)
     S, slope = surrogate(ell - old, a, clip, clip_high)
-    D, K = pulled(-dC, slope * a, ell), pulled(dC, beta * jnp.expm1(reference - ell), ell)
+    D, K = pulled(-dC, counted(a, slope) * a, ell), pulled(dC, beta * jnp.expm1(reference - ell), ell)
     dA = of_advantages(pulled(-dC, S, a), A)
     return (D - K).astype(L.dtype), (-D).astype(L_old.dtype), K.astype(L_reference.dtype), dA, None
 

@@ -17,7 +17,6 @@ from handgrad.checks import (
     check_target,
     describe,
 )
-from handgrad.factors.base import accumulator
 from handgrad.rule import Rule
 from handgrad.rules._wide import wide
 from handgrad.rules.activations.softmax import log_softmax_forward
@@ -165,7 +164,8 @@ def info_nce_backward(
     dS = jnp.expand_dims(dC.astype(L.dtype), 1) * P_I / temperature
     dU, dV = meshes.einsum("bc,cn->bn", dS, meshes.replicated(V)), meshes.einsum("bc,bn->cn", dS, U)
     if normalize:
-        dU, dV = _unit_backward(A, dU, dU, epsilon), _unit_backward(Y, dV, dV, epsilon)
+        a, y = wide(A, Y)
+        dU, dV = _unit_backward(a, dU, dU, epsilon), _unit_backward(y, dV, dV, epsilon)
     return dU.astype(A.dtype), dV.astype(Y.dtype)
 
 
@@ -174,9 +174,8 @@ info_nce = Rule(info_nce_forward, info_nce_backward)
 
 def _sides(A: Rows, Y: Rows, normalize: bool, epsilon: float) -> tuple[Rows, Rows]:
     """U and V, in the dtype of sums."""
-    if normalize:
-        return _unit(A, epsilon), _unit(Y, epsilon)
-    return A.astype(accumulator(A)), Y.astype(accumulator(Y))
+    a, y = wide(A, Y)
+    return (_unit(a, epsilon), _unit(y, epsilon)) if normalize else (a, y)
 
 
 def _log_chances(U: Rows, V: Rows, temperature: float) -> Float[Array, "batch batch"]:
@@ -185,15 +184,13 @@ def _log_chances(U: Rows, V: Rows, temperature: float) -> Float[Array, "batch ba
 
 
 def _unit(A: Vectors, epsilon: float) -> Vectors:
-    """A / max(‖A‖, ε) along the last axis, in the dtype of sums."""
-    A = A.astype(accumulator(A))
+    """A / max(‖A‖, ε) along the last axis, of A in the dtype of sums."""
     scale, length, long = _lengths(A, epsilon)
     return jnp.where(long, A / scale / length, A / epsilon)
 
 
 def _unit_backward(A: Vectors, dU: Vectors, dU_of_short: Vectors, epsilon: float) -> Vectors:
     """dA = (dU − ⟨dU, U⟩ 1ᵀ ∘ U) / ‖A‖, or dU / ε."""
-    A = A.astype(accumulator(A))
     scale, length, long = _lengths(A, epsilon)
     U = A / scale / length
     across = dU - jnp.sum(dU * U, axis=-1, keepdims=True) * U

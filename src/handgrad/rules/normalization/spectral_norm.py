@@ -63,21 +63,21 @@ def spectral_norm_backward(residuals: SpectralNormResiduals, dW: Weight) -> tupl
     V, a, b = check_residuals("spectral_norm_backward", residuals, SpectralNormResiduals)
     check_cotangent("spectral_norm_backward", dW, V.shape, jnp.result_type(V, a, b), "dW", "W")
     M, aw, bw = wide(_matrix(V), a, b)
-    Mb = _times(M, bw)
-    dV, dsigma = pull_back_weight(V, a, b, dW)
-    return dV.astype(V.dtype), (dsigma * Mb).astype(a.dtype), (dsigma * _times(M.T, aw)).astype(b.dtype)
+    dV, sigma, dlog = pull_back_weight(V, a, b, dW)
+    da, db = dlog * (_times(M, bw) / sigma), dlog * (_times(M.T, aw) / sigma)
+    return dV.astype(V.dtype), da.astype(a.dtype), db.astype(b.dtype)
 
 
 spectral_norm = Rule(spectral_norm_forward, spectral_norm_backward)
 
 
-def pull_back_weight(V: Weight, a: Left, b: Right, dW: Weight) -> tuple[Weight, Float[Array, ""]]:
-    """dV and dσ, in float32 at least."""
+def pull_back_weight(V: Weight, a: Left, b: Right, dW: Weight) -> tuple[Weight, Float[Array, ""], Float[Array, ""]]:
+    """dV, σ and the cotangent of log σ, dσ σ, in float32 at least."""
     M, aw, bw, dM = wide(_matrix(V), a, b, _matrix(dW))
     sigma = jnp.sum(aw * _times(M, bw))
-    dsigma = -jnp.sum(dM * (M / sigma)) / sigma
-    dV = dM / sigma + dsigma * (jnp.expand_dims(aw, 1) * jnp.expand_dims(bw, 0))
-    return dV.reshape(V.shape), dsigma
+    dlog = -jnp.sum(dM * (M / sigma))
+    dV = dM / sigma + dlog / sigma * (jnp.expand_dims(aw, 1) * jnp.expand_dims(bw, 0))
+    return dV.reshape(V.shape), sigma, dlog
 
 
 def power_iteration(V: Weight, a: Left, iterations: int) -> tuple[Left, Right]:

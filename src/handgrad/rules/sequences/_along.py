@@ -65,5 +65,5 @@ def added(like: jax.ShapeDtypeStruct, indices: Array, values: Array, axis: int) 
         return zeros.at[index, jnp.arange(value.shape[1])[None]].add(value, mode="drop")
 
     named = named_rows(to_middle(jnp.asarray(indices), axis), like.shape[axis])
-    wide = to_middle(jnp.asarray(values), axis).astype(accumulator(values))
+    wide = to_middle(jnp.asarray(values), axis).astype(accumulator(values, like))
     return from_middle(meshes.along_batch(jax.vmap(of_one), named, wide), axis, like.shape).astype(like.dtype)

@@ -52,7 +52,7 @@ class SortResiduals(NamedTuple):
 
 
 def sort_forward(X: Numbers, *, axis: int = -1, descending: bool = False) -> tuple[Numbers, SortResiduals]:
-    """Y = X sorted along an axis: y = Π x with a permutation Π, the residuals' `indices`. NaNs are last.
+    """Y = X sorted along an axis: y = Π x with a permutation Π, the residuals' `indices`. NaN counts as the largest.
 
     The sort is stable: equal elements stay in their order, and each has its own cotangent.
 

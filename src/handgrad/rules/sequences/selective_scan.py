@@ -135,7 +135,7 @@ def selective_scan_backward(
     dX = dX if D is None else dX + D[None, None] * dY[0]
     dD = None if D is None else Hadamard(X, dY[0], D.dtype)
     dH0 = None if H0 is None else jnp.swapaxes(dh, 1, 2).astype(H0.dtype)
-    dA = PerExample(jnp.swapaxes(dA, 1, 2).astype(A.dtype))
+    dA = PerExample(jnp.swapaxes(dA, 1, 2), A.dtype)
     return dX.astype(X.dtype), dDelta.astype(Delta.dtype), dA, dB.astype(B.dtype), dC.astype(C.dtype), dD, dH0
 
 

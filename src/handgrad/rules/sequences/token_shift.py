@@ -46,9 +46,9 @@ def token_shift_forward(
     if x0 is not None:
         check_array(where, "x0", x0)
         check_shape(where, "x0", x0, (X.shape[0], X.shape[2]), "(one row for each example)")
-    share = as_row(mu, 3)
+    share = as_row(mu, 3).astype(_dtype(X, mu, x0))
     Y = (1 - share) * X + share * _before(X, x0)
-    return Y.astype(_dtype(X, mu, x0)), TokenShiftResiduals(X, mu, x0)
+    return Y, TokenShiftResiduals(X, mu, x0)
 
 
 def token_shift_backward(
@@ -62,7 +62,7 @@ def token_shift_backward(
     """
     X, mu, x0 = check_residuals("token_shift_backward", residuals, TokenShiftResiduals)
     check_cotangent("token_shift_backward", dY, X.shape, _dtype(X, mu, x0))
-    share = as_row(mu, 3)
+    share = as_row(mu, 3).astype(dY.dtype)
     dX = (1 - share) * dY + share * jnp.concatenate([dY[:, 1:], jnp.zeros_like(dY[:, :1])], axis=1)
     dx0 = None if x0 is None else (as_row(mu, 2) * dY[:, 0]).astype(x0.dtype)
     return dX.astype(X.dtype), Hadamard(_before(X, x0) - X, dY, mu.dtype), dx0
@@ -73,7 +73,7 @@ token_shift = Rule(token_shift_forward, token_shift_backward)
 
 def _before(X: Tokens, x0: Float[Array, "batch n"] | None) -> Tokens:
     """x_{t−1} in the place of x_t."""
-    first = jnp.zeros_like(X[:, :1]) if x0 is None else jnp.expand_dims(x0.astype(X.dtype), 1)
+    first = jnp.zeros_like(X[:, :1]) if x0 is None else jnp.expand_dims(x0, 1)
     return jnp.concatenate([first, X[:, :-1]], axis=1)
 
 

@@ -170,7 +170,7 @@ def lsq_quantize_backward(
     dX = jnp.where(inside, dY, 0).astype(X.dtype)
     if s.ndim:
         return dX, Total(Delta, s.dtype)
-    return dX, PerExample(jnp.sum(Delta, axis=tuple(range(1, X.ndim))).astype(s.dtype))
+    return dX, PerExample(jnp.sum(Delta, axis=tuple(range(1, X.ndim))), s.dtype)
 
 
 lsq_quantize = Rule(lsq_quantize_forward, lsq_quantize_backward)
