@@ -65,8 +65,11 @@ def quoted(key: str) -> str:
     return repr(key) if not key or set(key) & set(".'\"") else key
 
 
-def check_array(where: str, name: str, value: object, min_ndim: int = 0, *, allow_complex: bool = False) -> None:
-    """`value` has a shape, a floating-point dtype, or a complex one, and at least `min_ndim` axes."""
+def check_array(
+    where: str, name: str, value: object, min_ndim: int = 0, *, allow_complex: bool = False, filled: bool = False
+) -> None:
+    """`value` has a shape, a floating-point dtype, or a complex one, and at least `min_ndim` axes; if `filled`, its
+    last axis is not empty, as for whatever takes a maximum along it."""
     if not is_array(value):
         raise InputError(f"{where}: {name} must be an array, got {describe(value)}")
     if not jnp.issubdtype(value.dtype, jnp.inexact if allow_complex else jnp.floating):
@@ -75,6 +78,8 @@ def check_array(where: str, name: str, value: object, min_ndim: int = 0, *, allo
     if len(value.shape) < min_ndim:
         axes = "(batch, ..., features)" if min_ndim == 2 else f"at least {min_ndim} axes, the batch first"
         raise InputError(f"{where}: {name} must have shape {axes}, got {describe(value)}")
+    if filled and value.shape[-1] == 0:
+        raise InputError(f"{where}: {name} must have at least one number along the last axis, got {describe(value)}")
 
 
 def check_shape(where: str, name: str, value: object, shape: Sequence[int], why: str = "") -> None:

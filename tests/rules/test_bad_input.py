@@ -1,5 +1,6 @@
 """What every rule refuses, and what labels outside the classes do."""
 
+import contextlib
 import functools
 
 import jax
@@ -91,6 +92,25 @@ def test_predictions_and_inputs_are_floating_point(op):
         message = message_of(lambda: FIRST[op].settled.forward(*arguments))
         assert message.startswith(f"{op}_forward: ")
         assert message.endswith(f"must have a {kind} dtype, got {dtype} {shape}")
+
+
+@every_rule
+def test_an_empty_axis(op):
+    """Every axis of one length without elements, the batch too: a result, or a refusal that says what is missing."""
+    arguments = good_arguments(op)
+
+    def both(*cut):
+        Y, residuals = FIRST[op].settled.forward(*cut)
+        return FIRST[op].settled.backward(residuals, Y)
+
+    def without(length, a):
+        if a is None or a.dtype == jnp.uint32 or jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
+            return a  # omitted, or a random key
+        return jax.ShapeDtypeStruct(tuple(n if n != length else 0 for n in a.shape), a.dtype)
+
+    for length in {n for a in arguments if a is not None for n in a.shape}:
+        with contextlib.suppress(hg.InputError):
+            jax.eval_shape(both, *(without(length, a) for a in arguments))
 
 
 # Labels outside the classes can't be seen at trace time: they give NaN, never a wrong number.

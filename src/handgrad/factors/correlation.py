@@ -161,7 +161,7 @@ class Correlation(Factor):
         """Every output as an example: its patch is the space of a window with a single position."""
         self._check_sides()
         P, size = patches(self.X, self.window), self.window.size
-        P = P.reshape(-1, *size, P.shape[-1])
+        P = P.reshape(math.prod(P.shape[:-2]), *size, P.shape[-1])
         Delta = self.Delta.reshape(len(P), *(1 for _ in size), self.Delta.shape[-1])
         one = tuple(1 for _ in size)
         window = Window(size, one, tuple((0, 0) for _ in size), one, self.window.groups)

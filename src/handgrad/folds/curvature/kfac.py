@@ -129,7 +129,7 @@ def _of_kernel(factor: Correlation, mode: Mode) -> Kronecker:
     P = jnp.moveaxis(meshes.along_batch(by_group, P), 1, 0)
     if groups == 1:
         return _kronecker(P[0], Delta, _mask(factor), mode)
-    Delta = jnp.moveaxis(Delta.reshape(*Delta.shape[:2], groups, -1), 2, 0)
+    Delta = jnp.moveaxis(Delta.reshape(*Delta.shape[:2], groups, Delta.shape[2] // groups), 2, 0)
     pairs = jax.vmap(lambda P, Delta: _kronecker(P, Delta, _mask(factor), mode))(P, Delta)
     return Kronecker(pairs.A, pairs.G, groups)
 

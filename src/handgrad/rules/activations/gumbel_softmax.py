@@ -46,7 +46,7 @@ def gumbel_softmax_forward(
         relaxed.
     Derivation: docs/derivations/activations/gumbel_softmax.md (Jang et al. 2017; Maddison et al. 2017)
     """
-    check_array("gumbel_softmax_forward", "the logits Z", Z, min_ndim=2)
+    check_array("gumbel_softmax_forward", "the logits Z", Z, min_ndim=2, filled=True)
     check_positive("gumbel_softmax_forward", "temperature", temperature)
     if key is not None and not is_key(key):
         raise InputError(f"gumbel_softmax_forward: key must be one random key or None, got {describe(key)}")

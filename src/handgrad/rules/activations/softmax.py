@@ -41,7 +41,7 @@ def softmax_forward(X: Rows) -> tuple[Rows, SoftmaxResiduals]:
 
     Derivation: docs/derivations/activations/softmax.md
     """
-    check_array("softmax_forward", "X", X, min_ndim=2)
+    check_array("softmax_forward", "X", X, min_ndim=2, filled=True)
     (Xw,) = wide(X)
     E = jnp.exp(Xw - jnp.max(Xw, axis=-1, keepdims=True))
     total = jnp.sum(E, axis=-1, keepdims=True)
@@ -87,7 +87,7 @@ def log_softmax_forward(X: Rows) -> tuple[Rows, LogSoftmaxResiduals]:
 
     Derivation: docs/derivations/activations/softmax.md
     """
-    check_array("log_softmax_forward", "X", X, min_ndim=2)
+    check_array("log_softmax_forward", "X", X, min_ndim=2, filled=True)
     (Xw,) = wide(X)
     M = jnp.max(Xw, axis=-1, keepdims=True)
     D, rest = Xw - M, rest_below(Xw, M)
@@ -124,7 +124,7 @@ def logsumexp_forward(X: Rows) -> tuple[Sums, LogsumexpResiduals]:
 
     Derivation: docs/derivations/activations/softmax.md
     """
-    check_array("logsumexp_forward", "X", X, min_ndim=2)
+    check_array("logsumexp_forward", "X", X, min_ndim=2, filled=True)
     (Xw,) = wide(X)
     M = jnp.max(Xw, axis=-1, keepdims=True)
     E = jnp.exp(Xw - M)

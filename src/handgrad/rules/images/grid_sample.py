@@ -20,6 +20,7 @@ from handgrad.checks import (
     check_shape,
     describe,
 )
+from handgrad.factors.base import as_tokens
 from handgrad.rule import Rule
 from handgrad.rules._wide import wide
 
@@ -99,7 +100,7 @@ def grid_sample_backward(
     check_cotangent("grid_sample_backward", dY, shape, jnp.result_type(X, grid))
     Xw, places, dYw = wide(X, grid, dY)
     index, weight, slope = _corners(places, X.shape[1:-1], method, padding, align_corners)
-    dYw = jnp.expand_dims(dYw.reshape(X.shape[0], -1, X.shape[-1]), 1)
+    dYw = jnp.expand_dims(as_tokens(dYw), 1)
     dX = _add_up(jnp.expand_dims(weight, -1) * dYw, index, math.prod(X.shape[1:-1])).reshape(X.shape)
     if method == "nearest":
         return dX.astype(X.dtype), jnp.zeros_like(grid)
@@ -113,7 +114,7 @@ grid_sample = Rule(grid_sample_forward, grid_sample_backward)
 
 def _corners(grid: Grid, space: tuple[int, ...], method: str, padding: str, align_corners: bool) -> Corners:
     """Corners of every place, weights and slopes by the product rule."""
-    rows = grid.reshape(grid.shape[0], -1, grid.shape[-1])
+    rows = as_tokens(grid)
     axes = [
         _along_axis(rows[..., len(space) - 1 - axis], n, method, padding, align_corners) for axis, n in enumerate(space)
     ]
@@ -161,7 +162,7 @@ def _read(X: Images, index: Int[Array, "batch corners P"]) -> Float[Array, "batc
     """The elements with these indices, 0 for one outside."""
 
     def read(X: Array, index: Array) -> Array:
-        rows, flat = X.reshape(X.shape[0], -1, X.shape[-1]), index.reshape(index.shape[0], -1, 1)
+        rows, flat = as_tokens(X), index.reshape(index.shape[0], math.prod(index.shape[1:]), 1)
         return jnp.take_along_axis(rows, flat, 1, mode="fill", fill_value=0).reshape(*index.shape, X.shape[-1])
 
     return meshes.along_batch(read, X, index)

@@ -154,7 +154,7 @@ def _length(at: _Iterate, to: _Iterate) -> Numbers:
 def _sizes(program: Program) -> tuple[Numbers, Float[Array, "*batch m"], Float[Array, "*batch p"]]:
     """The largest element of Q, and of each row of A and of G; 1 for 0."""
     Q, _, A, _, G, _ = program
-    sizes = _largest(Q.reshape(*Q.shape[:-2], -1)), _largest(A), _largest(G)
+    sizes = _largest(_largest(Q)), _largest(A), _largest(G)
     c, a, g = (jnp.where(size > 0, size, 1) for size in sizes)
     return c, a, g
 

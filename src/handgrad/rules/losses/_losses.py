@@ -62,7 +62,7 @@ def counted(weight: Array, cost: Array) -> Array:
 def length_and_direction(D: Float[Array, "*rest n"]) -> tuple[Float[Array, "*rest 1"], Float[Array, "*rest n"]]:
     """‖d‖ along the last axis and d / ‖d‖, 0 where d is 0. No square overflows; and no root of 0 is taken, whose slope
     is infinite."""
-    size = jax.lax.stop_gradient(jnp.max(jnp.abs(D), axis=-1, keepdims=True))  # which cancels
+    size = jax.lax.stop_gradient(jnp.max(jnp.abs(D), axis=-1, keepdims=True, initial=0))  # cancels
     size = jnp.where(size == 0, 1, jnp.minimum(size, 1 / float(jnp.finfo(D.dtype).tiny)))
     squares = jnp.sum((D / size) ** 2, axis=-1, keepdims=True)
     differs = squares > 0

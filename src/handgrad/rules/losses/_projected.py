@@ -51,6 +51,8 @@ def check_projected(where: str, X: Array, W: Array, b: Array | None, Y: Array, o
         raise InputError(f"{where}: W must have shape {shape}, got {describe(W)}")
     n_in, n = reversed(W.shape) if options.transposed else W.shape
     check_shape(where, "X", X, (*X.shape[:-1], n_in), f"to meet W {W.shape}")
+    if n == 0:
+        raise InputError(f"{where}: W must have at least one class, got {describe(W)}")
     if b is not None:
         check_array(where, "b", b)
         check_shape(where, "b", b, (n,), f"to meet W {W.shape}")
@@ -158,7 +160,8 @@ def _whole_cotangent(rows: Rows, shared: Shared, options: Options) -> Array:
     """dZ (batch, ..., n), of the logits' size."""
     X, Y, *kept, dC = rows
     labels, *kept, dC = (a.reshape(-1) for a in (Y, *kept, _of_tokens(dC.astype(kept[0].dtype), Y)))
-    return _logits_cotangent(as_rows(X), labels, kept, dC, shared, options).reshape(*Y.shape, -1)
+    dZ = _logits_cotangent(as_rows(X), labels, kept, dC, shared, options)
+    return dZ.reshape(*Y.shape, dZ.shape[1])
 
 
 def _counted(X: Array, Y: Array, options: Options) -> tuple[Array, Array | None]:

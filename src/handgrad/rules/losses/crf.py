@@ -87,8 +87,9 @@ def crf_loss_forward(
     """
     where = "crf_loss_forward"
     check_array(where, "the scores Z", Z)
-    if Z.ndim != 3 or Z.shape[1] == 0:
-        raise InputError(f"{where}: the scores Z must have shape (batch, time, tags), time ≥ 1, got {describe(Z)}")
+    if Z.ndim != 3 or 0 in Z.shape[1:]:
+        axes = "(batch, time, tags), time, tags ≥ 1"
+        raise InputError(f"{where}: the scores Z must have shape {axes}, got {describe(Z)}")
     check_array(where, "W", W)
     check_shape(where, "W", W, (Z.shape[2], Z.shape[2]), "(from tag, to tag)")
     for name, vector in (("start", start), ("end", end)):

@@ -134,8 +134,8 @@ def info_nce_forward(
     """
     where = "info_nce_forward"
     check_array(where, "the queries A", A, min_ndim=2)
-    if A.ndim != 2:
-        raise InputError(f"{where}: the queries A must have shape (batch, n), got {describe(A)}")
+    if A.ndim != 2 or len(A) == 0:
+        raise InputError(f"{where}: the queries A must have shape (batch, n), one query at least, got {describe(A)}")
     check_array(where, "the keys Y", Y)
     check_shape(where, "the keys Y", Y, A.shape, "like the queries A")
     check_positive(where, "temperature", temperature)
@@ -203,7 +203,7 @@ def _lengths(A: Vectors, epsilon: float) -> tuple[Array, Array, Array]:
     The first is the largest element, so that no square overflows, or the largest number whose inverse is normal; it
     cancels, hence stop_gradient. The second is a square root that is never taken of 0, where its slope is infinite.
     """
-    scale = jax.lax.stop_gradient(jnp.max(jnp.abs(A), axis=-1, keepdims=True))
+    scale = jax.lax.stop_gradient(jnp.max(jnp.abs(A), axis=-1, keepdims=True, initial=0))
     scale = jnp.where(scale == 0, 1, jnp.minimum(scale, 1 / float(jnp.finfo(A.dtype).tiny)))
     squares = jnp.sum((A / scale) ** 2, axis=-1, keepdims=True)
     long = scale * jnp.sqrt(squares) > epsilon

@@ -94,7 +94,7 @@ def forward_by(
     """The forward pass, where `put` puts a number in each label's place."""
     label_smoothing, ignore_index, z_loss, softcap = options
     where = "softmax_cross_entropy_forward"
-    check_array(where, "the logits Z", Z, min_ndim=2)
+    check_array(where, "the logits Z", Z, min_ndim=2, filled=True)
     check_options(where, label_smoothing, ignore_index, z_loss, softcap)
     check_labels_or_distributions(where, Y, Z.shape, ignore_index)
     if class_weights is not None:

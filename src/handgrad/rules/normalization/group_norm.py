@@ -1,5 +1,6 @@
 """Normalization of each example over its tokens or space: groups of features together, or every feature alone."""
 
+import math
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -97,9 +98,9 @@ def group_norm_backward(
     axes = _of_a_group(R.ndim)
     X, A = (None if a is None else _in_groups(a, groups) for a in (X, A))
     grouped = recall(X, A, R, axes)
-    A = grouped.reshape(*grouped.shape[:-2], -1)
+    A = grouped.reshape(*grouped.shape[:-2], math.prod(grouped.shape[-2:]))
     check_cotangent("group_norm_backward", dY, A.shape, promoted(A, gamma, beta))
-    of_groups = gamma if gamma is None else gamma.reshape(groups, -1)
+    of_groups = gamma if gamma is None else gamma.reshape(grouped.shape[-2:])
     dX = centered_slope(grouped, _in_groups(dY, groups), of_groups, R, axes).reshape(A.shape)
     return dX.astype(A.dtype), *parameter_factors(A, dY, gamma, beta)
 

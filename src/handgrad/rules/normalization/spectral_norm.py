@@ -108,6 +108,6 @@ def _times(M: Float[Array, "m n"], x: Float[Array, " n"]) -> Float[Array, " m"]:
 
 def _unit(x: Float[Array, " n"]) -> Float[Array, " n"]:
     """x over its norm, whose squares neither over- nor underflow; 0 stays 0."""
-    largest = jnp.max(jnp.abs(x))
+    largest = jnp.max(jnp.abs(x), initial=0)
     x = x / jnp.where(largest > 0, largest, 1)
     return x / jnp.sqrt(jnp.where(largest > 0, jnp.sum(x * x), 1))

@@ -69,7 +69,7 @@ def directions(V: Weight) -> tuple[Weight, Float[Array, "*ones n_out"]]:
     underflow."""
     (Vw,) = wide(V)
     axes = tuple(range(V.ndim - 1))
-    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(Vw), axes, keepdims=True))
+    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(Vw), axes, keepdims=True, initial=0))
     scaled = Vw / jnp.where(largest > 0, largest, 1)
     squares = jnp.sum(scaled * scaled, axes, keepdims=True)
     root = jnp.sqrt(jnp.where(largest > 0, squares, 1))

@@ -77,6 +77,8 @@ def decays_back(dlogs: Float[Array, "batch heads C C1"]) -> Float[Array, "batch 
 def pairwise_sum(A: Float[Array, "*axes"], axis: int) -> Float[Array, "*others"]:
     """The sum over an axis in front of others, by halves. XLA on CPU has no vector instructions for such a jnp.sum, and
     takes five times as long."""
+    if A.shape[axis] == 0:
+        return jnp.sum(A, axis)
     while (n := A.shape[axis]) > 1:
         half = n // 2
         one, two = (jax.lax.slice_in_dim(A, at, at + half, axis=axis) for at in (0, half))

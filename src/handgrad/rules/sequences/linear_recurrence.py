@@ -43,8 +43,8 @@ def linear_recurrence_forward(
     """
     where = "linear_recurrence_forward"
     check_array(where, "A", A)
-    if len(A.shape) != 3:
-        raise InputError(f"{where}: A must have shape (batch, time, n), got {describe(A)}")
+    if len(A.shape) != 3 or A.shape[1] == 0:
+        raise InputError(f"{where}: A must have shape (batch, time, n), one step at least, got {describe(A)}")
     check_array(where, "B", B)
     check_shape(where, "B", B, A.shape, "like A")
     if H0 is not None:

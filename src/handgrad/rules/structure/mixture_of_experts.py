@@ -135,7 +135,7 @@ def load_balancing_loss_backward(
     P, F = check_residuals("load_balancing_loss_backward", residuals, LoadBalancingLossResiduals)
     check_cotangent("load_balancing_loss_backward", dC, P.shape[:1], P.dtype, name="dC", of="C")
     tokens, n = P.shape[1:-1], P.shape[-1]
-    dP = n / math.prod(tokens) * jnp.expand_dims(dC, 1) * F
+    dP = n / max(math.prod(tokens), 1) * jnp.expand_dims(dC, 1) * F
     dP = jnp.broadcast_to(jnp.expand_dims(dP, tuple(range(1, P.ndim - 1))), P.shape)
     return (_softmax_cotangent(P, dP),)
 
