@@ -95,7 +95,7 @@ GOOD = (np.zeros((2, 4, 3)), np.zeros((3, 3)), np.zeros(3), np.zeros(3), np.ones
 def test_arguments_of_the_wrong_kind():
     Z, W, start, end, labels, lengths = GOOD
     refuse = functools.partial(refuses, rules.crf_loss)
-    refuse("the scores Z must have shape (batch, time, tags), time ≥ 1, got float64 (2, 3)", Z[:, 0], *GOOD[1:])
+    refuse("the scores Z must have shape (batch, time, tags), time, tags ≥ 1, got float64 (2, 3)", Z[:, 0], *GOOD[1:])
     refuse("the scores Z must have shape …, got float64 (2, 0, 3)", Z[:, :0], *GOOD[1:])
     refuse("W must have shape (3, 3) (from tag, to tag), got float64 (3, 2)", Z, W[:, :2], start, end, labels, lengths)
     refuse("end must have shape (3,) (a score for each tag), got float64 (2,)", Z, W, None, end[:2], labels, lengths)

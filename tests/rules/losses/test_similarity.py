@@ -163,6 +163,11 @@ def test_bad_input():
     refuses(rules.cosine_distance, "the prediction A must have shape (batch, …got float64 (5,)", A[0], Y[0])
     refuses(rules.cosine_distance, "epsilon must be a positive number, got -1.0", A, Y, epsilon=-1.0)
     refuses(rules.info_nce, "the keys Y must have a floating-point dtype, got int64 (4, 5)", A, A.astype(int))
-    refuses(rules.info_nce, "the queries A must have shape (batch, n), got float64 (1, 4, 5)", A[None], Y)
+    refuses(
+        rules.info_nce,
+        "the queries A must have shape (batch, n), one query at least, got float64 (1, 4, 5)",
+        A[None],
+        Y,
+    )
     refuses(rules.info_nce, "temperature must be a positive number, got 0", A, Y, temperature=0)
     refuses(rules.info_nce, "residuals must be 'save' or 'recompute', got 'mask'", A, Y, residuals="mask")

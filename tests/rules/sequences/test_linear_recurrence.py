@@ -46,7 +46,9 @@ def test_a_running_sum():
 
 def test_linear_recurrence_of_the_wrong_shape():
     ones, rule = np.ones((2, 3, 4)), rules.linear_recurrence
-    refuses(rule, "A must have shape (batch, time, n), got float64 (3, 4)", ones[0], ones[0], ones[0])
+    refuses(
+        rule, "A must have shape (batch, time, n), one step at least, got float64 (3, 4)", ones[0], ones[0], ones[0]
+    )
     refuses(rule, "B must have shape (2, 3, 4) like A, got float64 (2, 3, 1)", ones, ones[..., :1], ones[:, 0])
     refuses(rule, "associative must be True, False or None, got 1", ones, ones, ones[:, 0], associative=1)
     refuses(rule, "H0 must have shape (2, 4) (one state …), got float64 (1, 4)", ones, ones, ones[:1, 0])
