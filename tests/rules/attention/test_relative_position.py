@@ -51,7 +51,7 @@ def test_diagonals():
 
 def test_bad_input():
     refuse, S, table = functools.partial(refuses, RULE), np.zeros((2, 3, 4, 4)), np.zeros((8, 3))
-    refuse("S must have shape (batch, heads, tokens, keys), got float64 (2, 3, 4)", S[..., 0], table)
+    refuse("S must have shape (batch, heads, tokens, keys), tokens, keys ≥ 1, got float64 (2, 3, 4)", S[..., 0], table)
     refuse("table must have shape (buckets, heads), got float64 (8,)", S, table[:, 0])
     refuse("table must have shape (8, 3) to meet S (2, 3, 4, 4), got float64 (8, 2)", S, table[:, :2])
     with pytest.raises(hg.InputError, match=r"^relative_position_buckets: .* got 7 buckets and 128$"):

@@ -52,8 +52,9 @@ def relative_position_bias_forward(
     """
     where = "relative_position_bias_forward"
     check_array(where, "S", S)
-    if len(S.shape) != 4:
-        raise InputError(f"{where}: S must have shape (batch, heads, tokens, keys), got {describe(S)}")
+    if len(S.shape) != 4 or 0 in S.shape[2:]:
+        axes = "(batch, heads, tokens, keys), tokens, keys ≥ 1"
+        raise InputError(f"{where}: S must have shape {axes}, got {describe(S)}")
     check_array(where, "table", table)
     if len(table.shape) != 2:
         raise InputError(f"{where}: table must have shape (buckets, heads), got {describe(table)}")
