@@ -82,7 +82,7 @@ def _inner_product(derivation: Derivation) -> Iterator[Element]:
     yield Heading("2. Inner product")
     yield Paragraph(
         f"A loss behind the rule enters through its cotangent alone, an array of the output's shape. For a random one, "
-        f"{pairing} is the change of such a loss along the tangents:"
+        f"⟦{pairing}⟧ is the change of such a loss along the tangents:"
     )
     yield Matrices(tuple(_cotangent(output.name, output.cotangent) for output in outputs))
     yield Formula(*(f"{side} = {number(derivation.inner, 10)}" for side in (pairing, latex)))

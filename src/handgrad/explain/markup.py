@@ -1,6 +1,7 @@
 """An explanation as Markdown, with mathematics in $$ blocks, and as a LaTeX document."""
 
 import re
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -153,7 +154,8 @@ def _prose(text: str, escaped: Callable[[str], str]) -> str:
 
 def _letters(text: str) -> str:
     """A symbol or a product of some, in LaTeX."""
-    text = "".join(LETTERS.get(letter, letter) for letter in text).strip()
+    text = "".join(LETTERS.get(letter, letter) for letter in unicodedata.normalize("NFD", text)).strip()
+    text = re.sub("(.)\u0307", r"\\dot{\1}", text)
     return re.sub(r"^1( |$)", r"\\mathbf 1\1", text)
 
 

@@ -1,7 +1,7 @@
 """What the page shows of the first step: numbers as text, matrices as tables of colored cells."""
 
 from dataclasses import dataclass
-from decimal import ROUND_HALF_UP, Context
+from decimal import ROUND_HALF_UP, Context, Decimal
 from math import isfinite
 from typing import Any, NamedTuple
 
@@ -45,6 +45,28 @@ def number(value: float | str) -> str:
     return text.replace("-", "−")
 
 
+def numbers(rows: Rows) -> list[list[str]]:
+    """The entries of a matrix with as many decimals each: four significant digits in the largest, two in the smallest;
+    zeros that all of them end in are left out. Where that takes too many, each has four digits."""
+    rows = quiet(rows)
+    values = [abs(_float(entry)) for row in rows for entry in row]
+    sizes = [Decimal(value).adjusted() for value in values if value and isfinite(value)]
+    decimals = max(0, 3 - max(sizes, default=0), 1 - min(sizes, default=0))
+    if not all(map(isfinite, values)) or not sizes or max(sizes) > 5 or decimals + max(0, *sizes) > 6:
+        return [[number(entry) for entry in row] for row in rows]
+    texts = [[_fixed(_float(entry), decimals) for entry in row] for row in rows]
+    while decimals and all(text.endswith("0") for row in texts for text in row):
+        decimals -= 1
+        texts = [[text[:-1].removesuffix(".") for text in row] for row in texts]
+    return [[text.replace("-", "−") for text in row] for row in texts]
+
+
+def _fixed(value: float, decimals: int) -> str:
+    """As JavaScript's toFixed rounds."""
+    rounded = Decimal(value).quantize(Decimal(1).scaleb(-decimals), ROUND_HALF_UP)
+    return f"{rounded if rounded else abs(rounded):f}"
+
+
 @dataclass(frozen=True)
 class View:
     """The first step of the chosen run, as the template asks for it. A path leads to a matrix: ("layers", 0, "X")."""
@@ -66,7 +88,7 @@ class View:
         rows = _rows(matrix) if example is None else self._products(step, path)[example]
         if isinstance(matrix, list):
             more = len(matrix) > MOST_LOSSES
-            return Table(f"{len(matrix)} × 1", self._cells(path, rows[:MOST_LOSSES]), "", more, False)
+            return Table(f"{len(matrix)} × 1", self._cells(path, rows)[:MOST_LOSSES], "", more, False)
         shape = matrix["shape"]
         about = ""
         if "summary" in matrix and example is None:
@@ -124,7 +146,8 @@ class View:
 
     def _cells(self, path: Path, rows: Rows) -> list[list[Cell]]:
         peak = self._peak(path)
-        return [[Cell(number(entry), tint(entry, peak)) for entry in row] for row in quiet(rows)]
+        both = zip(numbers(rows), quiet(rows), strict=True)
+        return [[Cell(text, tint(entry, peak)) for text, entry in zip(*row, strict=True)] for row in both]
 
     def _products(self, step: dict[str, Any], path: Path) -> list[Rows]:
         """Each example's outer product a_bᵀ δ_b, which add up to the gradient at `path`; [] where it is no such sum."""

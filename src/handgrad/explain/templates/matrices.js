@@ -35,6 +35,21 @@ function quiet(entries) {
   return entries.map((row) => row.map((entry) => (Math.abs(value(entry)) < noise ? 0 : entry)));
 }
 
+/** The entries of a matrix with as many decimals each, where that is possible. */
+function numbers(entries) {
+  const values = entries.flat().map((entry) => Math.abs(value(entry)));
+  const sizes = values.filter((size) => size && Number.isFinite(size)).map((size) => Number(size.toExponential().split("e")[1]));
+  const decimals = Math.max(0, 3 - Math.max(...sizes), 1 - Math.min(...sizes));
+  if (!values.every(Number.isFinite) || !sizes.length || Math.max(...sizes) > 5 || decimals + Math.max(0, ...sizes) > 6) {
+    return entries.map((row) => row.map(number));
+  }
+  let texts = entries.map((row) => row.map((entry) => value(entry).toFixed(decimals).replace(/^-(?=[0.]*$)/, "")));
+  for (let k = decimals; k && texts.flat().every((text) => text.endsWith("0")); k--) {
+    texts = texts.map((row) => row.map((text) => text.slice(0, -1).replace(/\.$/, "")));
+  }
+  return texts.map((row) => row.map((text) => text.replace("-", "−")));
+}
+
 /** Each example's outer product, which add up to the gradient at `path`; [] where it is no such sum. */
 function products(step, path) {
   if (path[4] !== "value" || !data.layers[path[1]].outer.includes(path[3])) return [];
@@ -86,17 +101,18 @@ class Matrix {
   }
 
   text(i, j) {
-    return this.isCovered(i, j) ? "?" : number(this.entries(now())[i][j]);
+    return this.isCovered(i, j) ? "?" : numbers(this.entries(now()))[i][j];
   }
 
   show() {
     const entries = this.entries(now());
+    const texts = numbers(entries);
     const peak = this.peak();
     this.cells.forEach((row, i) => row.forEach((cell, j) => {
       const exact = value(entries[i][j]);
       const covered = this.isCovered(i, j);
       const colored = !covered && Number.isFinite(exact) && exact !== 0 && peak > 0;
-      cell.textContent = covered ? "?" : number(exact);
+      cell.textContent = covered ? "?" : texts[i][j];
       cell.classList.toggle("covered", covered);
       cell.classList.toggle("positive", colored && exact > 0);
       cell.classList.toggle("negative", colored && exact < 0);
