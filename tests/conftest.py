@@ -1,5 +1,6 @@
 """Every test runs in float64, with rank promotion and warnings as errors (the latter in pyproject.toml)."""
 
+import gc
 import os
 import platform
 from pathlib import Path
@@ -9,11 +10,12 @@ import pytest
 
 os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count=8 {os.environ.get('XLA_FLAGS', '')}"
 if jax.__version_info__ < (0, 11):
-    # XLA's older code generator, and LLVM without optimizations: compiled in less than half of the time, which is what
-    # the suite spends its time on. Of 250 random networks the gradients of two come out NaN by jax.grad without
-    # optimizations; a test that meets that, or is about rounding, takes helpers.optimized_jit. The newest JAX runs the
-    # suite as users do, with the newer generator and all optimizations.
+    # XLA's older code generator, and LLVM without optimizations, in one part instead of one for each thread: compiled
+    # in less than a third of the time, which is what the suite spends its time on. Of 250 random networks the gradients
+    # of two come out NaN by jax.grad without optimizations; a test that meets that, or is about rounding, takes
+    # helpers.optimized_jit. The newest JAX runs the suite as users do, with the newer generator and all optimizations.
     quick = "--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=0"
+    quick = f"{quick} --xla_cpu_parallel_codegen_split_count=1"
     os.environ["XLA_FLAGS"] = f"{quick} {os.environ['XLA_FLAGS']}"
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -29,6 +31,12 @@ MAPS = Path("/proc/self/maps")
 def pytest_configure(config):
     """Another process may be writing the program that this one wants to read: it compiles it, then."""
     config.addinivalue_line("filterwarnings", "ignore:Error (reading|writing) persistent compilation cache")
+
+
+def pytest_collection_finish():
+    """What was imported and collected stays: the collector of garbage, a tenth of the time otherwise, leaves it out."""
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 @pytest.fixture(autouse=True)
