@@ -25,7 +25,7 @@ def in_dtype(a: Any, dtype: Any) -> Any:
     if a is None or isinstance(a, jax.Array):
         return a
     a = np.asarray(a)
-    return jnp.asarray(a, dtype if np.issubdtype(a.dtype, np.floating) else None)
+    return jax.device_put(a.astype(dtype) if np.issubdtype(a.dtype, np.floating) else a)
 
 
 @functools.cache
@@ -34,7 +34,7 @@ def drawn(case: Case, dtype: Any = jnp.float64) -> tuple[Any, ...]:
     rng = np.random.default_rng(zlib.crc32(f"{case.op}-{case.name}".encode()))
     arguments = tuple(in_dtype(a, dtype) for a in case.draw(rng))
     Y = jax.eval_shape(case.expected, *arguments)
-    return jax.tree.map(lambda y: jnp.asarray(rng.standard_normal(y.shape), y.dtype), Y), *arguments
+    return jax.tree.map(lambda y: jax.device_put(rng.standard_normal(y.shape).astype(y.dtype)), Y), *arguments
 
 
 def by_hand(case: Case) -> Callable[..., tuple[Any, tuple[Any, ...]]]:

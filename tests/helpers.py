@@ -106,10 +106,11 @@ def assert_layers(rows: dict[str, tuple[hg.Layer, Any]], x: Any) -> None:
 
 
 def drawn(layer: hg.Layer, x: Any, scale: float = 1.0, seed: int = 1) -> Any:
-    """Parameters of a layer, none of them 0 or 1: drawn by NumPy, since an eager init compiles a program a shape."""
+    """Parameters of a layer, none of them 0 or 1, by NumPy and device_put: an eager init, and jnp.asarray of NumPy's
+    arrays, compile a program for each shape."""
     rng = np.random.default_rng(seed)
     like = jax.eval_shape(lambda: layer.init(jax.random.key(0), x))
-    return jax.tree.map(lambda p: jnp.asarray((scale * rng.standard_normal(p.shape)).astype(p.dtype)), like)
+    return jax.device_put(jax.tree.map(lambda p: (scale * rng.standard_normal(p.shape)).astype(p.dtype), like))
 
 
 def both_gradients(model: hg.Layer, loss: hg.Loss, argnums: Any = (0, 1)) -> Callable[..., Any]:
@@ -132,8 +133,9 @@ def both_passes(layer: hg.Layer, reference: Callable[..., Any]) -> Callable[...,
     return run
 
 
-def assert_refused(rows: dict[str, Callable[[], Any]]) -> None:
-    """Each call is refused in this whole sentence, a pattern; JAX may add a note below it."""
+def assert_refused(rows: dict[str, Callable[[], Any]], traced: bool = True) -> None:
+    """Each call is refused in this whole sentence, a pattern; JAX may add a note below it. Traced, if it can be: what
+    comes before an error would compile a program for each operation."""
     for sentence, call in rows.items():
         with pytest.raises(hg.InputError, match=f"^{sentence}(\n|$)"):
-            call()
+            jax.eval_shape(lambda call=call: (call(), None)[1]) if traced else call()

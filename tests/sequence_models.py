@@ -3,7 +3,6 @@
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from helpers import assert_same, drawn
 
@@ -12,9 +11,9 @@ from handgrad.layers import Sequences
 
 KEY = jax.random.key(0, impl="unsafe_rbg")  # threefry takes longer to compile
 RNG = np.random.default_rng(0)
-X = jnp.asarray(RNG.standard_normal((3, 4, 2)))
+X = jax.device_put(RNG.standard_normal((3, 4, 2)))
 LENGTHS = np.array([4, 1, 3])
-STATE = jnp.asarray(RNG.standard_normal((3, 5)))
+STATE = jax.device_put(RNG.standard_normal((3, 5)))
 
 
 def state_of(kind, scale=1.0):

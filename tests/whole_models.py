@@ -30,7 +30,7 @@ MODELS = {
 def drawn(name):
     """A model, parameters, and its batch."""
     model, x, target = MODELS[name]
-    return model, normal_params(model, x), jnp.asarray(x), jnp.asarray(target)
+    return model, normal_params(model, x), *jax.device_put((x, target))
 
 
 @functools.cache

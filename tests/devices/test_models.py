@@ -55,7 +55,7 @@ every_model = each(MODELS)
 @functools.cache
 def drawn(name):
     model, x, target = MODELS[name]
-    return normal_params(model, x), jnp.asarray(x), jnp.asarray(target)
+    return normal_params(model, x), *jax.device_put((x, target))
 
 
 def of_model(name):

@@ -13,7 +13,7 @@ import handgrad as hg
 from handgrad.cases import FAMILIES, first_rows
 
 RNG = np.random.default_rng(0)
-X = jnp.asarray(RNG.standard_normal((4, 3)))
+X = jax.device_put(RNG.standard_normal((4, 3)))
 FIRST = first_rows()
 every_rule = pytest.mark.parametrize("op", [pytest.param(op, marks=pytest.mark.xdist_group(op)) for op in OPS])
 

@@ -11,7 +11,7 @@ from handgrad.layers import dropout
 
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
-X, TARGET = (jnp.asarray(RNG.standard_normal((4, 5))) for _ in range(2))
+X, TARGET = (jax.device_put(RNG.standard_normal((4, 5))) for _ in range(2))
 POLICIES = ["save", "recompute"]
 
 

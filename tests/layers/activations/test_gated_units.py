@@ -11,7 +11,7 @@ from handgrad.layers import GatedMlpParams, gated_mlp, geglu, glu, swiglu
 
 KEY = jax.random.key(0, impl="unsafe_rbg")  # threefry takes longer to compile
 RNG = np.random.default_rng(0)
-X, TARGET = (jnp.asarray(RNG.standard_normal((3, 2, 4))) for _ in range(2))
+X, TARGET = (jax.device_put(RNG.standard_normal((3, 2, 4))) for _ in range(2))
 GATES = {
     "sigmoid": jax.nn.sigmoid,
     "silu": jax.nn.silu,

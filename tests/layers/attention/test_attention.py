@@ -11,7 +11,7 @@ from handgrad.layers import MultiHeadAttentionParams, batch_norm, multi_head_att
 
 KEY = jax.random.key(0, impl="unsafe_rbg")  # threefry takes longer to compile
 RNG = np.random.default_rng(5)
-X, TARGET = (jnp.asarray(np.random.default_rng(i).standard_normal((3, 5, 8))) for i in (0, 1))
+X, TARGET = (jax.device_put(np.random.default_rng(i).standard_normal((3, 5, 8))) for i in (0, 1))
 LLAMA = {"kv_heads": 2, "bias": "qkv", "causal": True, "rotary": 10000.0, "qk_norm": hg.rms_norm(), "sinks": "zero"}
 GPT2 = {"causal": True, "dropout": 0.2}
 MISTRAL = {

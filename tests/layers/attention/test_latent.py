@@ -100,4 +100,4 @@ def test_refusals():
     odd = multi_head_latent_attention(2, kv_rank=2, head_size=2, rotary_size=3)
     params = drawn(odd, X)
     with pytest.raises(hg.InputError, match="with an even n"):
-        odd.forward(params, X)
+        jax.eval_shape(odd.forward, params, X)

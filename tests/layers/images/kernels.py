@@ -12,7 +12,7 @@ import handgrad as hg
 from handgrad import layers
 
 KEY = jax.random.key(0, impl="unsafe_rbg")  # threefry takes longer to compile
-X = jnp.asarray(np.random.default_rng(0).standard_normal((3, 6, 6, 2)))
+X = jax.device_put(np.random.default_rng(0).standard_normal((3, 6, 6, 2)))
 
 
 def drawn(layer):

@@ -11,7 +11,7 @@ from handgrad.layers import EmbeddingParams, embedding, position_embedding, tied
 KEY = jax.random.key(0, impl="unsafe_rbg")  # threefry takes longer to compile
 RNG = np.random.default_rng(0)
 IDS = jnp.asarray([[0, 4, 4], [2, 0, 2]])
-X, TARGET = (jnp.asarray(RNG.standard_normal(shape)) for shape in ((2, 3, 4), (2, 3, 2)))
+X, TARGET = (jax.device_put(RNG.standard_normal(shape)) for shape in ((2, 3, 4), (2, 3, 2)))
 WEIGHTS = jnp.asarray([0.5, -2.0])
 LOSS = hg.squared_error()
 

@@ -10,7 +10,7 @@ import handgrad as hg
 from handgrad import factors, layers
 from handgrad.factors import is_factor
 
-X, DY = (jnp.asarray(np.random.default_rng(i).standard_normal((2, 5, 8))) for i in (0, 1))
+X, DY = (jax.device_put(np.random.default_rng(i).standard_normal((2, 5, 8))) for i in (0, 1))
 KEY, HEADS, N, N_V = jax.random.key(0), 2, 4, 3
 
 

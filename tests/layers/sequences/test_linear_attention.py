@@ -9,7 +9,7 @@ import handgrad as hg
 from handgrad import factors
 from handgrad.layers import LinearAttentionParams, linear_attention
 
-X, TARGET = (jnp.asarray(np.random.default_rng(i).standard_normal((3, 5, 4))) for i in (0, 1))
+X, TARGET = (jax.device_put(np.random.default_rng(i).standard_normal((3, 5, 4))) for i in (0, 1))
 LAYER = linear_attention(2, head_size=3, eps=0.1)
 
 

@@ -10,7 +10,7 @@ import handgrad as hg
 KEY = jax.random.key(0, impl="unsafe_rbg")
 RNG = np.random.default_rng(0)
 X, IDS = jnp.asarray(RNG.standard_normal((4, 3))), jnp.asarray([[0, 1], [2, 2], [1, 0], [3, 1]])
-DY = jnp.asarray(RNG.standard_normal((4, 2))), jnp.asarray(RNG.standard_normal((4, 2, 5)))
+DY = jax.device_put(RNG.standard_normal((4, 2))), jax.device_put(RNG.standard_normal((4, 2, 5)))
 MODEL = hg.branches(hg.chain(hg.linear(2), hg.tanh(), noise()), hg.embedding(4, 5, dtype=float))
 
 

@@ -8,7 +8,7 @@ import handgrad as hg
 
 KEY = jax.random.key(0, impl="unsafe_rbg")  # threefry takes longer to compile
 RNG = np.random.default_rng(0)
-X, TARGET = (jnp.asarray(RNG.standard_normal(shape)) for shape in ((4, 5), (4, 2)))
+X, TARGET = (jax.device_put(RNG.standard_normal(shape)) for shape in ((4, 5), (4, 2)))
 POSITIONAL = hg.chain(hg.linear(3), hg.tanh(), hg.linear(2))
 NAMED = hg.chain(hidden=hg.linear(3), activation=hg.tanh(), head=hg.linear(2))
 

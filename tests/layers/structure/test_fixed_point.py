@@ -10,7 +10,7 @@ from handgrad.rules import pull_back_fixed_point
 
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
-X, DY = jnp.asarray(RNG.standard_normal((5, 3))), jnp.asarray(RNG.standard_normal((5, 4)))
+X, DY = jax.device_put(RNG.standard_normal((5, 3))), jax.device_put(RNG.standard_normal((5, 4)))
 F = hg.chain(hg.branches(hg.linear(4), hg.linear(4)), hg.added(), hg.tanh())
 EXACT = {"tol": 1e-14, "iterations": 100}
 

@@ -10,7 +10,7 @@ from handgrad.layers import mixture_of_experts
 
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
-X, TARGET = jnp.asarray(RNG.standard_normal((4, 3, 6))), jnp.asarray(RNG.standard_normal((4, 3, 6)))
+X, TARGET = jax.device_put(RNG.standard_normal((4, 3, 6))), jax.device_put(RNG.standard_normal((4, 3, 6)))
 N, K = 3, 2
 EXPERT, LOSS = hg.chain(hg.linear(5), hg.gelu(), hg.linear(6)), hg.l2_loss()
 LAYER = mixture_of_experts(EXPERT, N, k=K)

@@ -15,7 +15,7 @@ from handgrad.rules import RUNGE_KUTTA, runge_kutta_step
 
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
-X = jnp.asarray(RNG.standard_normal((5, 2)))
+X = jax.device_put(RNG.standard_normal((5, 2)))
 TIMES = (0.0, 0.7, 1.0)
 F = hg.chain(hg.branches(hg.linear(4), hg.linear(4)), hg.added(), hg.tanh(), hg.linear(2))
 RK4 = {"times": TIMES, "steps": 4, "returns": "all", "time": True}

@@ -8,7 +8,7 @@ import handgrad as hg
 
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
-X, DY = jnp.asarray(RNG.standard_normal((4, 3))), jnp.asarray(RNG.standard_normal((4, 3)))
+X, DY = jax.device_put(RNG.standard_normal((4, 3))), jax.device_put(RNG.standard_normal((4, 3)))
 N, LOSS = 4, hg.l2_loss()
 BLOCK = hg.chain(hg.linear(3), hg.tanh())
 LAYERS = {

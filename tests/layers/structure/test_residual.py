@@ -7,7 +7,7 @@ from helpers import assert_refused, assert_same, both_passes, drawn
 import handgrad as hg
 
 RNG = np.random.default_rng(0)
-X, DY = jnp.asarray(RNG.standard_normal((4, 3))), jnp.asarray(RNG.standard_normal((4, 3)))
+X, DY = jax.device_put(RNG.standard_normal((4, 3))), jax.device_put(RNG.standard_normal((4, 3)))
 
 
 def test_value_and_gradient():

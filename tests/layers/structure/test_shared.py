@@ -14,7 +14,7 @@ from handgrad.training import two_phase
 
 KEY = jax.random.key(0, impl="unsafe_rbg")
 RNG = np.random.default_rng(0)
-X, TARGET = (jnp.asarray(RNG.standard_normal((5, 4))) for _ in range(2))
+X, TARGET = (jax.device_put(RNG.standard_normal((5, 4))) for _ in range(2))
 LINEAR, LOSS = hg.linear(4), hg.l2_loss()
 
 
