@@ -108,11 +108,12 @@ def _shrink(problem: Problem, failing: Leaves, quick: Settings) -> Leaves:
         strategies.integers(0, len(ROUNDED) - 1),
     )
     given = ({n: n for n in lengths}, len(ROUNDED) - 1)
+    phases = hypothesis.Phase.generate, hypothesis.Phase.shrink  # "explain" checks more inputs than both, for a comment
     try:
         smallest = hypothesis.find(
             inputs,
             still_fails,
-            settings=hypothesis.settings(max_examples=EXAMPLES, database=None, deadline=None),
+            settings=hypothesis.settings(max_examples=EXAMPLES, phases=phases, database=None, deadline=None),
             random=random.Random(quick.seed),
         )
     except NoSuchExample:
