@@ -152,13 +152,13 @@ def test_between_other_operations(op):
 
 def test_vmap_equals_a_loop_and_nothing_is_traced_twice(op):
     case, ways = outcomes(op)[0]
-    smaller = jax.tree.map(lambda a: 0.7 * a if is_floating(a) else a, drawn(case))
+    smaller = jax.tree.map(lambda a: 0.7 * np.asarray(a) if is_floating(a) else a, drawn(case))
     run, traces = program(op)
     before = len(traces)
     second = run([smaller, *(drawn(row) for row in ROWS[op][1:])])[0]["hand"]
     assert len(traces) == before
     for i, alone in enumerate((ways["hand"], second)):
-        assert_near(jax.tree.map(lambda a, i=i: a[i], ways["vmap"]), alone, case.rtol / 100, case)
+        assert_near(jax.tree.map(lambda a, i=i: np.asarray(a)[i], ways["vmap"]), alone, case.rtol / 100, case)
 
 
 def assert_no_less_exact_than_autodiff(op, dtype, chosen=slice(None)):
@@ -174,7 +174,8 @@ def assert_no_less_exact_than_autodiff(op, dtype, chosen=slice(None)):
     ways = optimized_jit(
         lambda given: [(by_hand(case)(*a), by_autodiff(case)(*a)) for case, a in zip(rows, given, strict=True)]
     )([*given.values()])
-    wide = [jax.tree.map(lambda a: a.astype(float) if is_floating(a) else a, given.get(c, drawn(c))) for c in ROWS[op]]
+    in_float64 = functools.partial(jax.tree.map, lambda a: np.asarray(a, float) if is_floating(a) else a)
+    wide = [in_float64(given.get(case, drawn(case))) for case in ROWS[op]]
     truths = dict(zip(ROWS[op], program(op)[0](wide), strict=True))
     for case, (hand, autodiff) in zip(rows, ways, strict=True):
         exact = jax.tree.leaves(truths[case]["autodiff"])
