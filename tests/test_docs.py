@@ -69,6 +69,13 @@ def test_no_formula_begins_with_a_bracket():
         assert not lost, f"{page.name}: {lost}"
 
 
+def test_no_formula_has_an_escape_of_markdown():
+    """A code host may read the backslash of \\, as Markdown's, and show a comma: \\thinspace stays a space."""
+    for page in PAGES:
+        lost = re.findall(r".*\\[,;!].*", CODE.sub("", page.read_text()))
+        assert not lost, f"{page.name}: {lost}"
+
+
 @pytest.mark.parametrize("page", sorted((REPOSITORY / "docs/derivations").glob("*/*.md")), ids=lambda page: page.stem)
 def test_quoted_code_stands_in_the_source(page):
     """A derivation quotes its rule's lines to the letter."""
