@@ -110,7 +110,10 @@ def test_code_that_a_page_shows_exists(page):
     for module, names in shown_by(page):
         assert all(piece.text for piece in sources.shown(module, names))
     links = UNDER_A_LINK.findall(page.read_text())  # a code host shows no code, and follows the link
-    assert [module for _, _, module in links] == [module for module, _ in shown_by(page)]
+    linked, all_blocks = [module for _, _, module in links], [module for module, _ in shown_by(page)]
+    assert linked == all_blocks, (
+        f"{page.name}: above each block, and a blank line, stands [`stem.py`](its relative path)"
+    )
     for name, link, module in links:
         path = REPOSITORY / "docs/derivations/linear/linear.md" if page.stem == "contributing" else page  # its example
         assert ((path.parent / link).resolve(), name) == (sources.path_of(module), sources.path_of(module).name)
