@@ -13,6 +13,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import optax
+import study
 import training_run
 from matplotlib.figure import Figure
 from rich.console import Console
@@ -101,4 +102,4 @@ def plot(path: Path, x: np.ndarray, rows: dict[str, np.ndarray], code: int, colu
 
 
 if __name__ == "__main__":
-    training_run.main(run, Options)
+    study.main(run, Options)

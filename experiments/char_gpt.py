@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import language
+import study
 import training_run
 
 from handgrad.models import GPT2_STATE, Gpt2Config, gpt2, save
@@ -49,4 +50,4 @@ def run(options: CharGpt, progress: bool = True) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    training_run.main(run, CharGpt)
+    study.main(run, CharGpt)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import language
+import study
 import training_run
 
 from handgrad.models import LinearTimeLanguageModelConfig, linear_time_language_model
@@ -49,4 +50,4 @@ def run(options: CharLinearAttention, progress: bool = True) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    training_run.main(run, CharLinearAttention)
+    study.main(run, CharLinearAttention)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import language
+import study
 import training_run
 
 from handgrad.models import LstmLanguageModelConfig, lstm_language_model
@@ -40,4 +41,4 @@ def run(options: CharLstm, progress: bool = True) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    training_run.main(run, CharLstm)
+    study.main(run, CharLstm)

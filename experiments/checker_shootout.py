@@ -151,6 +151,7 @@ def run(options: Options, progress: bool = True) -> dict[str, Any]:
         ("workers", options.workers),
     ):
         check_count("checker_shootout", name, value)
+    study.check_lists("checker_shootout", options)
     console = Console()
     figures = _read(options.out)
     for part in options.parts:

@@ -11,6 +11,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import study
 import training_run
 import tyro
 from rich.console import Console
@@ -55,4 +56,4 @@ def run(digits: Digits, progress: bool = True) -> Trained:
 
 
 if __name__ == "__main__":
-    training_run.main(run, Digits)
+    study.main(run, Digits)

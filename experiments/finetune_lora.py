@@ -17,6 +17,7 @@ from typing import Any
 
 import jax
 import language
+import study
 import training_run
 from jaxtyping import PyTree
 
@@ -99,4 +100,4 @@ def merged(params: PyTree) -> PyTree:
 
 
 if __name__ == "__main__":
-    training_run.main(run, FinetuneLora)
+    study.main(run, FinetuneLora)

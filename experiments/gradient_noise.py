@@ -45,9 +45,11 @@ class Options:
 
 def run(options: Options) -> list[dict[str, float]]:
     """Train, print, plot; a row for each epoch."""
-    study.begin("gradient_noise", options, "epochs", "every")
+    study.begin("gradient_noise", options, "epochs", "every", "batch", "hidden")
     check_positive("gradient_noise", "learning_rate", options.learning_rate)
     train, test = load_digits()
+    if not 2 <= options.batch <= len(train.x):
+        raise hg.InputError(f"gradient_noise: batch must be 2 to {len(train.x)}, the examples, got {options.batch}")
     model, loss = hg.mlp((64, *options.hidden, 10), hg.relu()), hg.softmax_cross_entropy()
     optimizer = optax.sgd(options.learning_rate)
     key, init_key = jax.random.split(jax.random.key(options.seed))

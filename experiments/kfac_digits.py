@@ -64,9 +64,8 @@ class KfacDigits:
         """Options that make no sense can't be made."""
         for name in ("batch", "epochs"):
             check_count("kfac_digits", name, getattr(self, name))
+        study.check_lists("kfac_digits", self)
         for name in ("adam_rates", "kfac_rates"):
-            if not getattr(self, name):
-                raise InputError(f"kfac_digits: {name} must have one rate at least, got none")
             for rate in getattr(self, name):
                 check_positive("kfac_digits", name, rate)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import language
+import study
 import training_run
 
 from handgrad.models import LlamaConfig, llama
@@ -47,4 +48,4 @@ def run(options: LlamaTiny, progress: bool = True) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    training_run.main(run, LlamaTiny)
+    study.main(run, LlamaTiny)

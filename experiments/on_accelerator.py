@@ -85,6 +85,7 @@ def run(options: Options) -> dict[str, dict[str, Any]]:
     began = time.monotonic()
     check_positive("on_accelerator", "minutes", options.minutes)
     check_count("on_accelerator", "batch", options.batch)
+    study.check_lists("on_accelerator", options)
     device = jax.devices()[0]
     if device.platform == "cpu" and not options.small:
         raise InputError("on_accelerator: there is no accelerator here; --small runs everything tiny on a CPU")

@@ -102,11 +102,20 @@ def train(options: Options, noise_multiplier: float | None, train: Split, test: 
 
 def run(options: Options) -> list[dict[str, Any]]:
     """Train, print, plot; a row for each noise multiplier, and one without privacy."""
-    study.begin("private_digits", options, "batch", "steps")
+    study.begin("private_digits", options, "batch", "steps", "hidden")
     for sigma in options.noise_multipliers:
         check_positive("private_digits", "noise_multipliers", sigma)
+    for name in ("l2_clip_norm", "learning_rate"):
+        check_positive("private_digits", name, getattr(options, name))
     splits = load_digits()
-    epsilon = spent(options, len(splits[0].labels))
+    examples = len(splits[0].labels)
+    if not 0 < options.delta < 1 / examples:
+        raise hg.InputError(
+            f"private_digits: delta must be above 0 and below 1 / {examples}, one example's share, got {options.delta}"
+        )
+    if options.batch > examples:
+        raise hg.InputError(f"private_digits: batch must be at most the {examples} examples, got {options.batch}")
+    epsilon = spent(options, examples)
     rows: list[dict[str, Any]] = [
         {"noise_multiplier": sigma, "epsilon": epsilon(sigma), "test_accuracy": train(options, sigma, *splits)}
         for sigma in options.noise_multipliers

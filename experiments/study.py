@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import signal
 import statistics
 import sys
 import time
@@ -17,20 +18,32 @@ from rich.console import Console
 from rich.table import Table
 
 from handgrad.checks import InputError, check_count
-from handgrad.training import machine, make_folder
+from handgrad.training import GradientError, Interrupted, NotFiniteError, machine, make_folder
+
+LAYERS = ("hidden", "sizes")  # options that may be empty: without hidden layers a network is linear
 
 
 def begin(name: str, options: Any, *counts: str) -> None:
-    """Check these options, counts or tuples of them, and that `options.out` can be written, before the work.
+    """Check these options, counts or tuples of them, that no list of options is empty, and that `options.out` can be
+    written, before the work.
 
     Raises:
-      InputError: one of them is not a positive integer; the folder can't be written.
+      InputError: one of them is not a positive integer; a list that the study goes through has none; the folder can't
+        be written.
     """
+    check_lists(name, options)
     for field in counts:
         value = getattr(options, field)
         for count in value if isinstance(value, tuple) else (value,):
             check_count(name, field, count)
     make_folder(options.out.parent if options.out.suffix else options.out)
+
+
+def check_lists(name: str, options: Any) -> None:
+    """No list of options is empty."""
+    for field in dataclasses.fields(options):
+        if getattr(options, field.name) == () and field.name not in LAYERS:
+            raise InputError(f"{name}: {field.name} must have one value at least, got none")
 
 
 def settings(options: Any) -> dict[str, Any]:
@@ -91,8 +104,15 @@ def temp_bytes(compiled: Any) -> int:
 
 
 def main(run: Callable[[Any], Any], options: Any) -> None:
-    """Run a study with options from the command line; an InputError is its last line, and exit status 1."""
+    """Run a study with options from the command line. Whatever ends it early is one sentence and an exit status: 1 for
+    an error, 128 + the signal for an interruption, inside of `fit` or not."""
     try:
         run(tyro.cli(options))
-    except InputError as error:
+    except (InputError, NotFiniteError, GradientError) as error:
         sys.exit(str(error))
+    except Interrupted as interruption:
+        print(interruption, file=sys.stderr)
+        sys.exit(interruption.status)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)

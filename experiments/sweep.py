@@ -48,6 +48,8 @@ def run(options: Options) -> dict[str, Any]:
     for rate in options.rates:
         check_positive("sweep", "rates", rate)
     train, test = load_digits()
+    if options.batch > len(train.labels):
+        raise hg.InputError(f"sweep: batch must be at most the {len(train.labels)} examples, got {options.batch}")
     x, labels, test_x, test_labels = map(jnp.asarray, (*train, *test))
     model, loss = hg.mlp((64, *options.hidden, 10), hg.relu()), hg.softmax_cross_entropy()
     batches = len(labels) // options.batch

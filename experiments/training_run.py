@@ -1,20 +1,18 @@
-"""What the experiments that train share: the device, a folder that a run is resumed from, and what ends one."""
+"""What the experiments that train share: the device, and a folder that a run is resumed from."""
 
 import contextlib
 import dataclasses
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 import optax
-import tyro
 from jaxtyping import PyTree
 
 from handgrad.checks import InputError
 from handgrad.layers import Layer, Loss
-from handgrad.training import GradientError, Interrupted, NotFiniteError, Run, TrainState, fit_run, init_state
+from handgrad.training import Run, TrainState, fit_run, init_state
 
 MAY_CHANGE = ("epochs", "device", "check_every")  # when a run is resumed
 
@@ -62,15 +60,3 @@ def train(
     init_key, key = jax.random.split(jax.random.key(options.seed))
     state = init_state(jax.jit(model.init)(init_key, like), optimizer, key)
     return fit_run(run, model, loss, optimizer, state, data, epochs=options.epochs, **of_fit)
-
-
-def main(run: Callable[[Any], Any], options: Any) -> None:
-    """Run an experiment with options from the command line. Whatever ends it early is one sentence and an exit status:
-    1 for an error, 128 + the signal for an interruption."""
-    try:
-        run(tyro.cli(options))
-    except (InputError, NotFiniteError, GradientError) as error:
-        sys.exit(str(error))
-    except Interrupted as interruption:
-        print(interruption, file=sys.stderr)
-        sys.exit(interruption.status)

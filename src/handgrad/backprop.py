@@ -207,7 +207,8 @@ def factors_of(
     says which tokens of the prediction have one, only these count."""
     _, factors = model.backward(residuals, dprediction)
     factors = passed_back(model, factors, loss.couples)[0]
-    return factors if loss.counts is None else with_mask(factors, loss.counts(loss_residuals))
+    counts = None if loss.counts is None else loss.counts(loss_residuals)
+    return factors if counts is None else with_mask(factors, counts)
 
 
 def custom_vjp(layer: Layer) -> OfLayer:

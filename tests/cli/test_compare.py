@@ -70,11 +70,13 @@ def test_what_can_not_be_compared(runs, tmp_path, command_line, monkeypatch):
         ((tmp_path / "begun",), "compare: runs must have metrics, got"),
         ((runs[0], runs[0]), "compare: runs must be different folders, got"),
         ((*runs, "--out", tmp_path), "compare: --out must be a file that can be written, got"),
+        ((*runs, "--out", tmp_path / "new" / "a.xyz"), "compare: --out must end in one of "),
     ):
         status, out, err = command_line("compare", *arguments)
         assert (status, out) == (2, "")
         assert err.startswith(f"handgrad: {sentence}")
         assert len(err.splitlines()) == 1
+    assert not (tmp_path / "new").exists()
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     status, _, err = command_line("compare", *runs)
     assert (status, err) == (2, f"handgrad: compare: a picture needs matplotlib: {install('report')}\n")

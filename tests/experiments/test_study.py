@@ -2,8 +2,10 @@
 
 import dataclasses
 import json
+import signal
 
 import attention_memory
+import checker_shootout
 import curvature_cost
 import digits
 import gradient_noise
@@ -19,12 +21,14 @@ import pytest
 import reversible_memory
 import single_weight
 import study
+import sweep
 import two_layer_chain
 import two_phase_convolution
 import two_phase_memory
 
 from handgrad import InputError
 from handgrad.models import Lenet5Config
+from handgrad.training import Interrupted
 
 
 def test_in_turn_there_and_back(tmp_path):
@@ -43,6 +47,22 @@ def test_in_turn_there_and_back(tmp_path):
 )
 def test_relative_error(value, reference, expected):
     assert study.relative_error(value, reference) == expected
+
+
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt(), Interrupted("fit: interrupted by SIGINT, saved", signal.SIGINT)]
+)
+def test_what_is_interrupted_is_one_line(error, monkeypatch, capsys):
+    """Before `fit` starts, and inside of it."""
+
+    def run(options):
+        raise error
+
+    monkeypatch.setattr("sys.argv", ["sweep.py"])
+    with pytest.raises(SystemExit) as caught:
+        study.main(run, sweep.Options)
+    assert caught.value.code == 130
+    assert capsys.readouterr().err == f"{str(error) or 'interrupted'}\n"
 
 
 def test_figures_are_published_with_machine_and_options(tmp_path, capsys):
@@ -70,6 +90,16 @@ def test_figures_are_published_with_machine_and_options(tmp_path, capsys):
         (on_accelerator, {"minutes": 0.0}, "on_accelerator: minutes must be a positive number, got 0"),
         (per_example_cost, {"repeats": 0}, "per_example_cost: repeats must be a positive integer, got 0"),
         (private_digits, {"noise_multipliers": (-1.0,)}, "private_digits: noise_multipliers must be a positive number"),
+        (private_digits, {"delta": 2.0}, "private_digits: delta must be above 0 and below 1 / 1437, .* got 2.0"),
+        (private_digits, {"delta": 0.0}, "private_digits: delta must be above 0"),
+        (private_digits, {"batch": 2000}, "private_digits: batch must be at most the 1437 examples, got 2000"),
+        (private_digits, {"l2_clip_norm": 0.0}, "private_digits: l2_clip_norm must be a positive number"),
+        (private_digits, {"noise_multipliers": ()}, "private_digits: noise_multipliers must have one value at least"),
+        (sweep, {"rates": ()}, "sweep: rates must have one value at least, got none"),
+        (sweep, {"batch": 2000}, "sweep: batch must be at most the 1437 examples, got 2000"),
+        (checker_shootout, {"parts": ()}, "checker_shootout: parts must have one value at least, got none"),
+        (on_accelerator, {"parts": ()}, "on_accelerator: parts must have one value at least, got none"),
+        (gradient_noise, {"batch": 1}, "gradient_noise: batch must be 2 to 1437, the examples, got 1"),
         (reversible_memory, {"width": 3}, "reversible_memory: width must be even, got 3"),
         (single_weight, {"rate": 0}, "single_weight: rate must be a positive number, got 0"),
         (two_layer_chain, {"rate": 0}, "two_layer_chain: rate must be a positive number, got 0"),
@@ -86,12 +116,10 @@ def test_options_that_make_no_sense(module, wrong, message, tmp_path):
 def test_what_else_the_studies_of_digits_refuse(tmp_path):
     lenet = mnist_lenet.MnistLenet(tmp_path, out=tmp_path / "figures.json")
     kfac = kfac_digits.KfacDigits(out=tmp_path)
-    noise = gradient_noise.Options(batch=1, out=tmp_path)
     for run, message in [
         (lambda: digits.run(digits.Digits(data_dir=tmp_path, out=tmp_path)), "idx_file: expected train-images-idx3"),
-        (lambda: gradient_noise.run(noise), "noise_scale: the batch must have more than 1 example, got 1"),
         (lambda: dataclasses.replace(kfac, epochs=0), "kfac_digits: epochs must be a positive integer, got 0"),
-        (lambda: dataclasses.replace(kfac, adam_rates=()), "kfac_digits: adam_rates must have one rate at least"),
+        (lambda: dataclasses.replace(kfac, adam_rates=()), "kfac_digits: adam_rates must have one value at least"),
         (lambda: dataclasses.replace(kfac, kfac_rates=(0.1, -1.0)), "kfac_digits: kfac_rates must be a positive"),
         (lambda: kfac_digits.run(dataclasses.replace(kfac, batch=2000)), "kfac_digits: batch must be at most 1437"),
         (lambda: mnist_lenet.run(dataclasses.replace(lenet, epochs=0)), "mnist_lenet: epochs must be a positive"),

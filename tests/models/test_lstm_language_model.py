@@ -12,6 +12,7 @@ from helpers import assert_refused, assert_same, both_gradients, drawn
 import handgrad as hg
 from handgrad.layers import Sequences
 from handgrad.models import LstmLanguageModelConfig, lstm_language_model
+from handgrad.training import correct
 
 # William Blake, "The Tyger" (1794).
 TEXT = """Tyger Tyger, burning bright,
@@ -90,6 +91,51 @@ def test_it_learns_a_text(options):
     assert abs(losses[0] - np.log(len(LETTERS))) < 0.1
     assert losses[-1] < 0.3
     assert np.isfinite(losses).all()
+
+
+def test_a_padded_batch_costs_its_own_steps():
+    """By either head; whatever the labels past the end. Its norms and its curvature are there too, and the hits."""
+    x, target = windows(7)
+    lengths = np.arange(len(x)) % 7 + 1
+    own = np.arange(7)[None] < lengths[:, None]
+    padded, target = Sequences(x, lengths), np.where(own, target, 99)
+    params, mine = drawn(MODEL, x), jnp.asarray(own)
+
+    @jax.jit
+    def expected(params):
+        def mean(params):
+            of_labels = jax.nn.one_hot(target, len(LETTERS)) * jax.nn.log_softmax(MODEL.forward(params, padded)[0].X)
+            return -jnp.sum(jnp.where(mine[..., None], of_labels, 0)) / len(x)
+
+        return jax.value_and_grad(mean)(params)
+
+    @jax.jit
+    def found(params):
+        by_logits = hg.value_and_grad(MODEL, LOSS)(params, padded, Sequences(jnp.asarray(target)))
+        hits = correct(MODEL.forward(params, padded)[0], jnp.asarray(target))
+        factors = hg.value_and_factors(MODEL, LOSS)(params, padded, target)[1]
+        in_chunks = hg.value_and_grad(PROJECTED, hg.linear_cross_entropy(chunk=16))(params, padded, target)
+        return by_logits, in_chunks, hits, hg.per_example_grads(factors)
+
+    by_logits, in_chunks, hits, apart = found(params)
+    assert_same(by_logits, expected(params))
+    assert_same(in_chunks, by_logits)
+    assert_same(jax.tree.map(lambda g: g.mean(0), apart), by_logits[1])
+    answers = jnp.argmax(MODEL.forward(params, padded)[0].X, axis=-1) == target
+    np.testing.assert_allclose(hits, np.sum(np.asarray(answers) & own, axis=1) / lengths)
+    for model, loss in ((MODEL, LOSS), (PROJECTED, hg.linear_cross_entropy())):
+        factors = jax.eval_shape(hg.sampled_factors(model, loss), params, padded, target, KEY)
+        assert "lstm" in jax.eval_shape(hg.kfac_factors, factors)
+    assert_refused(
+        {
+            "softmax_cross_entropy: the target Y must be labels of shape .* got float64 .*": lambda: LOSS.forward(
+                Sequences(jnp.zeros((2, 3, 4)), jnp.ones(2, int)), jnp.zeros((2, 3, 4))
+            ),
+            "ggn_diagonal: prediction must be one array without samples, got Sequences": lambda: hg.ggn_diagonal(
+                MODEL, LOSS, params, padded, target
+            ),
+        }
+    )
 
 
 def test_refusals():

@@ -1,5 +1,7 @@
 """A model as a table, from shapes alone."""
 
+import math
+
 import coupling_rows
 import jax
 import jax.numpy as jnp
@@ -53,6 +55,22 @@ def test_blocks_that_differ_and_single_layers():
     ]
     (row,) = hg.summary(hg.linear(3), ROWS).rows
     assert row.kind == "linear"
+
+
+def test_a_convolution_counts_alike_in_every_form():
+    """Shifted products, XLA's with features of zeros, groups, strides; twice as much backward."""
+    for n_in, layer in (
+        (1, hg.convolution(8, 3)),
+        (3, hg.convolution(24, 3)),
+        (4, hg.convolution(4, 3, groups=4)),
+        (2, hg.convolution(2, 3, strides=2)),
+        (4, hg.transposed_convolution(2, 3, strides=2)),
+    ):
+        table = hg.summary(layer, jax.ShapeDtypeStruct((2, 8, 8, n_in), jnp.float32))
+        params = jax.eval_shape(layer.init, jax.random.key(0), jax.ShapeDtypeStruct((2, 8, 8, n_in), jnp.float32))
+        places = 2 * 4 * 4 if n_in == 2 else 2 * 8 * 8  # of the outputs, or those of a transposed one's inputs
+        flops = 2 * places * math.prod(params.K.shape)
+        assert (table.total.forward, table.total.backward) == (flops, 2 * flops), n_in
 
 
 def test_numbers_are_short_and_what_is_no_layer_is_refused():

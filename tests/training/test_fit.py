@@ -20,6 +20,7 @@ from handgrad.training import (
     evaluation,
     fit,
     init_state,
+    make_mesh,
     train_step,
 )
 from handgrad.training.batches import order_of
@@ -158,6 +159,25 @@ def test_a_signal_ends_it_between_two_steps():
     assert caught.value.status == 143
 
 
+def test_evaluation_refuses_what_it_would_average_wrongly():
+    def found(data, **metrics):
+        return evaluation(MODEL, LOSS, data, metrics, batch_size=4)(PARAMS)
+
+    pair, dict_of = {"test": (X, Y)}, r"evaluation: data must be a dict of sets of data by name, \{'test': .*"
+    assert_refused(
+        {
+            r"evaluation: metric 'mean' must return one number for each of the 4 .* got float64 \(\)": lambda: found(
+                pair, mean=lambda p, t: jnp.mean(p - t)
+            ),
+            r"evaluation: metric 'all' must return one number .* got float64 \(4, 2\)": lambda: found(
+                pair, all=lambda p, t: p - t
+            ),
+            dict_of + "got tuple": lambda: found((X, Y)),
+            dict_of + "got list for 'test'": lambda: found({"test": [(X, Y)]}),
+        }
+    )
+
+
 def test_bad_input():
     without_key = init_state(PARAMS, SGD)
     metric = {"evaluate": lambda params: {"cost": 0.0}, "early_stopping": EarlyStopping("test_loss", 1)}
@@ -173,8 +193,28 @@ def test_bad_input():
             "fit: nonfinite must be 'stop' or 'skip', got 'go on'": lambda: run(nonfinite="go on"),
             "fit: x and target must have the same batch, got 10 and 9 examples": lambda: run(data=(X, Y[:9])),
             "fit: state must have a key, .*": lambda: run(state=without_key),
-            "fit: data must have a batch for each epoch, got none for epoch 2": lambda: run(2, data=iter([(X, Y)])),
-            r"fit: a batch must be \(x, target\) or \(x, target, weights\), got .*": lambda: run(data=[X]),
+            "fit: data must have a batch for each epoch, got none for epoch 2 \\(a generator .*": lambda: run(
+                2, data=iter([(X, Y)])
+            ),
+            "fit: batch_size must be left out for an iterable, .* got 4": lambda: list(
+                fit(MODEL, LOSS, SGD, init_state(PARAMS, SGD, KEY), [(X, Y)], epochs=1, batch_size=4)
+            ),
+            "fit: check_finite must be left out: .*": lambda: run(check_finite=True),
+            "fit: noise_scale must be left out: .*": lambda: run(noise_scale=True),
+            "fit: optimizer must be an optax transformation, .* got float": lambda: list(
+                fit(MODEL, LOSS, 0.1, init_state(PARAMS, SGD, KEY), (X, Y), epochs=1, batch_size=4)
+            ),
+            "fit: state must be of the same optimizer, .* of EmptyState, .* got ScaleByAdamState, .*": lambda: run(
+                state=init_state(PARAMS, optax.adam(0.1), KEY)
+            ),
+            "fit: state must be a TrainState, .* got tuple": lambda: run(state=PARAMS),
+            "fit: layout must be a Layout, .* got Mesh": lambda: run(layout=make_mesh()),
+            "train_step: compute_dtype must be a floating-point dtype, got 'float8'": lambda: run(
+                compute_dtype="float8"
+            ),
+            r"fit: data must be a tuple \(x, target\) .* got a batch that is float64 \(10, 3\)": lambda: run(data=[X]),
+            r"fit: data must be a tuple .* got float64 \(10, 3\)": lambda: run(data=X),
+            "fit: data must be a tuple .* got a list of arrays: .*": lambda: run(data=[X, Y]),
             "fit: a batch must be no larger than the first, of 2 .* got 10": lambda: run(data=[(X[:2], Y[:2]), (X, Y)]),
             "fit: early_stopping must name one of the metrics .*'cost', got 'test_loss'": lambda: run(**metric),
             "train_step: micro_batches must divide the batch of 4, got 3": lambda: run(micro_batches=3),
@@ -182,3 +222,5 @@ def test_bad_input():
         },
         traced=False,  # `fit` reads its state's numbers
     )
+    with pytest.raises(TypeError, match=r"^fit\(\) got an unexpected keyword argument 'bacth'"):
+        run(bacth=3)

@@ -165,7 +165,7 @@ def test_bad_input():
         "inverse_every must be a positive integer, got 0": {"inverse_every": 0},
     }
     updates = {
-        "must be given to update, got none.*": None,
+        "must be given to update, as kfac_step gives them, got none": None,
         "must have the structure of like.*": {"W": LIKE["W"]},
         r"must be like float64 \(2,\), got float64 \(3,\).*": {"W": LIKE["W"], "b": Diagonal(np.zeros(3))},
     }
@@ -174,6 +174,9 @@ def test_bad_input():
         "fisher must be 'sampled' or 'empirical', got 'true'": partial(
             kfac_step, MODEL, LOSS, optimizer, fisher="true"
         ),
+        "optimizer must have scale_by_kfac in it, got a state without a KfacState": lambda: kfac_step(
+            MODEL, LOSS, optax.adam(0.1)
+        )(init_state(PARAMS, optax.adam(0.1), KEY), np.zeros((2, 3)), np.zeros((2, 2))),
         "mode must be 'expand' or 'reduce', got 'all'": partial(kfac_step, MODEL, LOSS, optimizer, mode="all"),
     }
     update = partial(transformation.update, PARAMS, state, PARAMS)

@@ -19,6 +19,14 @@ def main() -> None:
     if sys.argv[1:2] == ["demo"]:  # the imports take seconds, more the first time
         print("handgrad: starting JAX", flush=True)
     try:
+        _run()
+    except KeyboardInterrupt:  # while it imports, too
+        _leave(130, "handgrad: interrupted")
+
+
+def _run() -> NoReturn:
+    """Read the command line, and run the command."""
+    try:
         import tyro
 
         from handgrad.cli import bench, check, compare, costs, demo, explain
@@ -42,8 +50,6 @@ def main() -> None:
         sys.exit(commands[name].main(given))
     except InputError as error:
         _leave(2, f"handgrad: {_typed(str(error), given)}")
-    except KeyboardInterrupt:
-        _leave(130, "handgrad: interrupted")
 
 
 def _everything(options: dict[str, type]) -> Any:

@@ -13,7 +13,7 @@ from rich.table import Table
 from handgrad.checks import InputError
 from handgrad.cli.output import check_writable
 from handgrad.extras import install
-from handgrad.training.curves import plot_curves
+from handgrad.training.curves import picture_endings, plot_curves
 from handgrad.training.runs import read_config, read_metrics
 
 
@@ -26,7 +26,7 @@ class Compare:
     ]
     """Folders of runs, each with metrics.jsonl."""
     out: Annotated[Path, tyro.conf.arg(metavar="FILE")] = Path("compare.png")
-    """The picture to draw."""
+    """The picture to draw, .png, .svg or .pdf; folders that are missing are made."""
 
 
 def main(options: Compare) -> int:
@@ -41,9 +41,12 @@ def main(options: Compare) -> int:
             raise InputError(
                 f"compare: runs must have metrics, got {folder}, in whose metrics.jsonl there are none yet"
             )
-    check_writable("compare", "out", options.out)
     if importlib.util.find_spec("matplotlib") is None:
         raise InputError(f"compare: a picture needs matplotlib: {install('report')}")
+    endings = picture_endings()
+    if options.out.suffix.lower() not in endings and not options.out.is_dir():
+        raise InputError(f"compare: out must end in one of {', '.join(endings)}, got {options.out}")
+    check_writable("compare", "out", options.out)
     configs = dict(zip(names, map(read_config, options.runs), strict=True))
     console = Console()
     console.print(_table(runs, configs))

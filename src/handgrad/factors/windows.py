@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import product
 
@@ -14,6 +16,7 @@ Pairs = tuple[tuple[int, int], ...]
 
 MOST_SHIFTS = 100  # as many products in one loop compile in about half a second
 MOST_DENSE_SHIFTS = 32  # in a network more than that, fused with what is around, compile and run for longer than XLA's
+_WHOLE = ContextVar("whole", default=False)
 FEW_TAPS = 9  # where each is moved, XLA on CPU tests every element of every one: of more, that takes longer than a copy
 
 
@@ -76,6 +79,16 @@ class Window:
         return product(*(range(0, span, d) for span, d in zip(self.span, self.dilation, strict=True)))
 
 
+@contextmanager
+def whole_convolutions() -> Iterator[None]:
+    """Inside, what is traced has every convolution as one operation, so that its FLOPs can be counted."""
+    token = _WHOLE.set(True)
+    try:
+        yield
+    finally:
+        _WHOLE.reset(token)
+
+
 def is_cheaper_by_shifts(window: Window, n_in: int, n_out: int) -> bool:
     """Whether Σ_t Σ_c of X's feature c, shifted to tap t, times its row of K is cheaper than XLA's convolution.
 
@@ -86,6 +99,8 @@ def is_cheaper_by_shifts(window: Window, n_in: int, n_out: int) -> bool:
       n_in, n_out: features of one group.
     """
     shifts = math.prod(window.size) * n_in
+    if _WHOLE.get():
+        return False
     if window.groups > 1:
         return n_in <= 8 and shifts <= MOST_SHIFTS
     return n_out <= 16 and shifts <= MOST_DENSE_SHIFTS
@@ -94,7 +109,7 @@ def is_cheaper_by_shifts(window: Window, n_in: int, n_out: int) -> bool:
 def features_for_xla(window: Window, n_in: int, n_out: int) -> int:
     """With how many input features XLA's convolution is cheapest, those beyond n_in being 0: on CPU it is slow
     from 3, 5, 7 or 9 features to 17 … 32, as in a first layer over RGB."""
-    slow = window.groups == 1 and n_in in (3, 5, 7, 9) and 16 < n_out <= 32
+    slow = not _WHOLE.get() and window.groups == 1 and n_in in (3, 5, 7, 9) and 16 < n_out <= 32
     return -(-n_in // 4) * 4 if slow else n_in
 
 

@@ -87,7 +87,8 @@ class Loss(NamedTuple):
         parameters of its own, from the prediction to logits, and a loss of these. Curvature takes the two, since the
         GGN has the Hessian of a loss by what it doesn't multiply itself. None where the prediction carries none.
       couples: None where loss b depends on row b of prediction and target alone; else as a Layer's.
-      counts: residuals -> (batch, ...) booleans, which tokens of the prediction have a loss; None where all have one.
+      counts: residuals -> (batch, ...) booleans, which tokens of the prediction have a loss, or None where all of this
+        prediction have one; None where all of any have one.
       at_once: (prediction, target, dloss) -> (losses, dprediction), where both passes in one are quicker, arrays in the
         place of factors; None where they aren't.
     """
@@ -98,7 +99,7 @@ class Loss(NamedTuple):
     draw: Callable[[PyTree, PRNGKeyArray], PyTree] | None = None
     through: "tuple[Layer, Loss] | None" = None
     couples: str | None = None
-    counts: Callable[[PyTree], Array] | None = None
+    counts: Callable[[PyTree], Array | None] | None = None
     at_once: Callable[[PyTree, PyTree, Float[Array, " batch"]], tuple[Float[Array, " batch"], PyTree]] | None = None
 
 

@@ -11,8 +11,9 @@ from jaxtyping import PyTree
 def product_flops(function: Callable[..., PyTree], *arguments: PyTree) -> int:
     """Multiplications and additions of this function's matrix products and convolutions; loops count every turn.
 
-    2 m k n for a product of (m, k) and (k, n); a branch counts as its longest one. What a while loop of unknown length
-    repeats is counted once.
+    2 m k n for a product of (m, k) and (k, n). A convolution is, for each output or for each input, whichever are
+    fewer, a product with the whole kernel: padding counts, zeros between dilated inputs don't. A branch counts as its
+    longest one. What a while loop of unknown length repeats is counted once.
 
         >>> import jax.numpy as jnp
         >>> product_flops(jnp.matmul, jnp.ones((2, 3)), jnp.ones((3, 5)))
@@ -34,7 +35,9 @@ def _flops(jaxpr: Any) -> int:
             total += 2 * math.prod(eqn.outvars[0].aval.shape) * math.prod(eqn.invars[0].aval.shape[i] for i in summed)
         elif name == "conv_general_dilated":
             kernel, spec = eqn.invars[1].aval.shape, params["dimension_numbers"].rhs_spec
-            total += 2 * math.prod(eqn.outvars[0].aval.shape) * math.prod(kernel[i] for i in spec[1:])
+            taps = math.prod(kernel[i] for i in spec[2:])
+            inputs = math.prod(eqn.invars[0].aval.shape) * kernel[spec[0]] // params["feature_group_count"]
+            total += 2 * taps * min(math.prod(eqn.outvars[0].aval.shape) * kernel[spec[1]], inputs)
         elif name == "cond":
             total += max(_flops(branch.jaxpr) for branch in params["branches"])
         else:

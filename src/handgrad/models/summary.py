@@ -12,6 +12,7 @@ from jaxtyping import Array, PyTree
 
 from handgrad.checks import inside
 from handgrad.factors import materialize
+from handgrad.factors.windows import whole_convolutions
 from handgrad.layers import Layer
 from handgrad.layers.layer import check_layer, kind
 from handgrad.layers.observing import Part, innermost
@@ -33,10 +34,12 @@ class SummaryRow(NamedTuple):
       kind: the function that makes it, "linear".
       output: its output's shape, or those of several outputs.
       parameters: how many numbers it learns.
-      kept: bytes of its residuals, parameters apart.
-      forward: FLOPs of the matrix products and convolutions of its forward pass. The product that a `projection` leaves
-        to the loss is in no row.
-      backward: those of its backward pass, weight gradients included.
+      kept: bytes of its residuals, the arrays that its forward pass keeps for the backward pass; parameters are left
+        out.
+      forward: FLOPs of the matrix products and convolutions of its forward pass, multiplications and additions, for
+        the whole batch. Everything else (norms, activations, pools, biases) counts 0, and a convolution counts alike
+        in whatever form it runs. The product that a `projection` leaves to the loss is in no row.
+      backward: those of its backward pass: the gradients of its parameters and of its input.
       times: how many layers in a row of blocks are like this one.
     """
 
@@ -85,6 +88,9 @@ class Summary(NamedTuple):
 
 def summary(model: Layer, x: PyTree[Array | jax.ShapeDtypeStruct]) -> Summary:
     """The layers of a model, from shapes alone: nothing is computed, however large it is.
+
+    "kept" is the bytes of the arrays kept for the backward pass; "forward" and "backward" are the FLOPs of the matrix
+    products and convolutions of the two passes, for the whole batch: see `SummaryRow`.
 
         >>> import handgrad as hg
         >>> model = hg.chain(hg.linear(4), hg.tanh(), hg.linear(3))
@@ -139,11 +145,12 @@ def _row(part: Part) -> SummaryRow:
         return dx, materialize(dparams)
 
     kept, shapes = 0, jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), given)
-    y, _ = jax.eval_shape(forward, *shapes)
-    flops = product_flops(forward, *shapes)
+    with whole_convolutions():
+        y, _ = jax.eval_shape(forward, *shapes)
+        flops, of_both = product_flops(forward, *shapes), product_flops(both, *shapes, y)
     output = " ".join(str(a.shape) for a in jax.tree.leaves(y))
     parameters = sum(math.prod(p.shape) for p in jax.tree.leaves(part.params))
-    return SummaryRow(part.name, kind(layer), output, parameters, kept, flops, product_flops(both, *shapes, y) - flops)
+    return SummaryRow(part.name, kind(layer), output, parameters, kept, flops, of_both - flops)
 
 
 def _avals(part: Part) -> Iterator[object]:

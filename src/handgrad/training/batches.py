@@ -14,6 +14,7 @@ from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
 from handgrad.backprop import Weights, same_batch
 from handgrad.checks import InputError, check_count, check_shape, describe
+from handgrad.training.arguments import BATCHES
 from handgrad.training.state import TrainState
 from handgrad.training.step import Scalar, Step
 
@@ -197,7 +198,8 @@ class Streamed:
                 yield Chunk(state, taken, counted)
                 values, counts, start = [], [], time.perf_counter()
         if size == 0 and done == 0:
-            raise InputError(f"fit: data must have a batch for each epoch, got none for epoch {number + 1}")
+            used_up = " (a generator is used up after one)" if isinstance(self._data, Iterator) else ""
+            raise InputError(f"fit: data must have a batch for each epoch, got none for epoch {number + 1}{used_up}")
         if values:
             yield Chunk(state, np.array(values), np.array(counts))
 
@@ -215,7 +217,7 @@ def filled(batch: tuple[PyTree, ...], size: int) -> tuple[Batch, int]:
       InputError: it isn't (x, target) or (x, target, weights); it is larger than `size`, which is 0 for the first.
     """
     if not isinstance(batch, tuple | list) or len(batch) not in (2, 3):
-        raise InputError(f"fit: a batch must be (x, target) or (x, target, weights), got {describe(batch)}")
+        raise InputError(f"fit: data must be {BATCHES}, got a batch that is {describe(batch)}")
     x, target, weights = *batch, *(None,) * (3 - len(batch))
     count = same_batch("fit", x, target)
     if weights is not None:

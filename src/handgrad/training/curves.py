@@ -46,6 +46,13 @@ def plot_curves(path: Path, runs: Mapping[str, Lines], title: str = "") -> None:
     figure.savefig(path, dpi=120)
 
 
+def picture_endings() -> list[str]:
+    """The endings of pictures that can be drawn."""
+    from matplotlib.figure import Figure
+
+    return [f".{ending}" for ending in sorted(Figure().canvas.get_supported_filetypes())]
+
+
 def _panels(runs: Mapping[str, Lines]) -> dict[str, list[str]]:
     """The metrics of each quantity, those of the training data last."""
     metrics = dict.fromkeys(name for lines in runs.values() for line in lines for name in line if name not in BESIDE)

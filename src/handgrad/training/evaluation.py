@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from handgrad.backprop import same_batch
-from handgrad.checks import InputError, check_count
-from handgrad.layers import Layer, Loss
+from handgrad.checks import InputError, check_count, describe
+from handgrad.layers import Layer, Loss, Sequences
 
 Metrics = dict[str, float]
 Evaluate = Callable[[PyTree], Mapping[str, Array | float]]
@@ -39,11 +39,17 @@ class EarlyStopping(NamedTuple):
 def correct(
     prediction: Float[Array, "batch ... classes"], target: Int[Array, "batch ..."] | Float[Array, "batch ... classes"]
 ) -> Float[Array, " batch"]:
-    """1 where the prediction gives the most to the target's class, else 0; of several in one example, their mean.
+    """1 where the prediction gives the most to the target's class, else 0; of several in one example, their mean. Of
+    Sequences, each example's own steps count.
 
     Args:
       target: labels, or one-hot rows.
     """
+    if isinstance(prediction, Sequences):
+        steps, target = jnp.arange(prediction.X.shape[1]), target.X if isinstance(target, Sequences) else target
+        lengths = jnp.full(len(target), len(steps)) if prediction.lengths is None else prediction.lengths
+        hits = jnp.argmax(prediction.X, axis=-1) == target
+        return jnp.sum(hits & (steps[None] < lengths[:, None]), axis=1) / lengths
     labels = target if target.ndim < prediction.ndim else jnp.argmax(target, axis=-1)
     hits = jnp.argmax(prediction, axis=-1) == labels
     return jnp.mean(hits.reshape(len(hits), -1), axis=-1)
@@ -60,15 +66,18 @@ def evaluation(
     """The mean loss, and the mean of each metric, over whole sets of data, a batch at a time, without noise.
 
     Args:
-      data: (x, target) in memory, by name.
-      metrics: functions of (prediction, target), by name: {"accuracy": correct}.
+      data: (x, target) in memory, by name: {"test": (x, target)}.
+      metrics: functions of (prediction, target), by name: {"accuracy": correct}. Each returns one number for each
+        example, and not their mean: the last batch is filled up, and a mean of batches is none of the examples.
       batch_size: how many examples are in memory at once; it changes nothing else, unless the model couples them.
     Returns:
       params -> {"<data>_loss", "<data>_<metric>"}, for `fit`'s evaluate.
     Raises:
-      InputError: batch_size below 1; an empty set; x and target with different numbers of examples.
+      InputError: batch_size below 1; data that isn't a dict of pairs; an empty set; x and target with different
+        numbers of examples; when called, a metric that isn't one number for each example.
     """
     check_count("evaluation", "batch_size", batch_size)
+    _check_data(data)
     sizes = {name: same_batch("evaluation", *pair) for name, pair in data.items()}
     for name, examples in sizes.items():
         if examples == 0:
@@ -87,6 +96,7 @@ def evaluation(
             prediction, _ = model.forward(params, x)
             for name, function in of_example.items():
                 values = loss.forward(prediction, target)[0] if function is None else function(prediction, target)
+                _check_values(name, values, size)
                 total[name] += jnp.sum(jnp.where(places < examples, values, 0))
             return total, None
 
@@ -99,6 +109,25 @@ def evaluation(
         return {f"{name}_{metric}": float(value) for name, found in of_sets.items() for metric, value in found.items()}
 
     return evaluate
+
+
+def _check_data(data: object) -> None:
+    """A mapping of names to pairs."""
+    expected = "evaluation: data must be a dict of sets of data by name, {'test': (x, target)}, got"
+    if not isinstance(data, Mapping):
+        raise InputError(f"{expected} {describe(data)}")
+    for name, pair in data.items():
+        if not isinstance(pair, tuple) or len(pair) != 2:
+            raise InputError(f"{expected} {describe(pair)} for {name!r}")
+
+
+def _check_values(metric: str, values: object, size: int) -> None:
+    """One number for each example: a mean or a sum would be weighted wrongly, and padding would count."""
+    if getattr(values, "shape", None) != (size,):
+        raise InputError(
+            f"evaluation: metric {metric!r} must return one number for each of the {size} examples of a batch, "
+            f"shape ({size},), got {describe(values)}"
+        )
 
 
 def split(data: Pair, fraction: float, key: PRNGKeyArray) -> tuple[Pair, Pair]:

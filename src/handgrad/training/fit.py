@@ -8,6 +8,7 @@ import optax
 from handgrad.backprop import Key
 from handgrad.checks import InputError, check_choice, check_count
 from handgrad.layers import Layer, Loss
+from handgrad.training.arguments import OF_A_STEP, check_data, check_layout, check_optimizer, check_options, check_state
 from handgrad.training.batches import Data, InMemory, Plan, Streamed
 from handgrad.training.checkpoints import Checkpoints
 from handgrad.training.epochs import Callback, Epochs
@@ -50,10 +51,11 @@ def fit(
       state: from `init_state`; it is not changed.
       data: (x, target) or (x, target, weights), pytrees of arrays with the examples along axis 0 of each leaf: arrays,
         Sequences, a CtcTarget. With weights, each step takes the weighted mean over its batch.
-        Or an iterable of batches, (x, target) or (x, target, weights), in its own order: each iteration is an epoch. If
-        it has a method `epoch`, `data.epoch(number)` is iterated instead, from number 0.
+        Or an iterable of batches, (x, target) or (x, target, weights), in its own order: each iteration is an epoch,
+        so a generator, which is used up after one, lasts for one epoch. If it has a method `epoch`,
+        `data.epoch(number)` is iterated instead, from number 0.
       epochs: how many to train, counting one that `position` is in.
-      batch_size: examples in a batch, for data in memory.
+      batch_size: examples in a batch, for data in memory alone.
       key: of the run, where the state has none.
       evaluate: params -> metrics, called after each epoch: see `evaluation`.
       nonfinite: what to do where a value or a gradient has an infinity or a NaN. "stop" raises NotFiniteError; "skip"
@@ -73,7 +75,8 @@ def fit(
       (state, metrics) after each epoch: "epoch", "step", "loss" (the mean over the examples of the epoch, each before
       its step), "skipped" (steps, where any were), and evaluate's.
     Raises:
-      InputError: before anything is computed: a count below 1; a batch larger than the data, or that the layout's mesh
+      InputError: before anything is computed: an argument of the wrong kind, or a state of another optimizer; a count
+        below 1; a batch larger than the data, or that the layout's mesh
         doesn't divide; x and target, or two leaves of one of them, with different numbers of examples; no key. While
         training: an iterable without a batch, or with one larger than its first; evaluate has no such metric.
       NotFiniteError, GradientError: see nonfinite and check_every.
@@ -81,6 +84,11 @@ def fit(
     """
     check_count("fit", "epochs", epochs)
     check_choice("fit", "nonfinite", nonfinite, ("stop", "skip"))
+    check_options("fit", options, OF_A_STEP)
+    check_optimizer("fit", optimizer)
+    check_state("fit", state, optimizer)
+    check_layout("fit", layout)
+    in_memory = check_data("fit", data, batch_size)
     if state.key is None and key is None:
         raise InputError("fit: state must have a key, as init_state(params, optimizer, key) makes it, or key be given")
     state = state if state.key is not None else state._replace(key=key)
@@ -96,7 +104,7 @@ def fit(
         every=check_every or 1,
         place=layout.place_batch if layout else lambda batch: batch,
     )
-    if isinstance(data, tuple) and len(data) in (2, 3):
+    if in_memory:
         source = InMemory(plan, data, batch_size)
         first = Position(epoch=int(state.step) // source.steps)
         if layout is not None and batch_size is not None:

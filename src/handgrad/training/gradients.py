@@ -13,6 +13,7 @@ from handgrad.checks import InputError, check_choice, check_count
 from handgrad.layers import Layer, Loss
 
 By = Literal["hand", "autodiff"]
+OPTIONS = ("by", "micro_batches", "compute_dtype")
 Gradient = OfBatch[tuple[PyTree, PyTree]]
 
 
@@ -42,7 +43,7 @@ def gradient(
     """
     check_choice(where, "by", by, ("hand", "autodiff"))
     check_count(where, "micro_batches", micro_batches)
-    if compute_dtype is not None and not jnp.issubdtype(compute_dtype, jnp.floating):
+    if compute_dtype is not None and not _is_floating(compute_dtype):
         raise InputError(f"{where}: compute_dtype must be a floating-point dtype, got {compute_dtype!r}")
     if compute_dtype is not None:
         model = _with_output_in_float32(model, compute_dtype) if loss.through is None else model
@@ -50,6 +51,13 @@ def gradient(
     if compute_dtype is not None:
         of_batch = _computed_in(of_batch, compute_dtype)
     return of_batch if micro_batches == 1 else _accumulated(of_batch, micro_batches, where)
+
+
+def _is_floating(dtype: DTypeLike) -> bool:
+    try:
+        return jnp.issubdtype(jnp.dtype(dtype), jnp.floating)
+    except TypeError:  # no dtype at all
+        return False
 
 
 def _computed_in(of_batch: Gradient, dtype: DTypeLike) -> Gradient:

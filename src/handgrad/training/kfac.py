@@ -109,7 +109,7 @@ def kfac_step(
     """`train_step` for an optimizer with `scale_by_kfac` in it: one forward pass, and the factors of its backward pass.
 
     Args:
-      optimizer: an optax transformation that takes `kfac_factors`.
+      optimizer: an optax transformation with `scale_by_kfac` in it.
       mode: as for `kfac_factors`.
       fisher: "sampled" takes the curvature from a second backward pass, at targets drawn from the model's own
         distribution; "empirical" from the gradient's own factors.
@@ -117,7 +117,8 @@ def kfac_step(
       (state, x, target, weights=None, key=None) -> (state, value). The key, or without one the state's, is for the draw
       and for the noise of layers such as dropout.
     Raises:
-      InputError: a loss without a `draw` where targets are sampled; at trace time, as `objective` and `kfac_factors`.
+      InputError: a loss without a `draw` where targets are sampled; at trace time, an optimizer without
+        `scale_by_kfac`, and as `objective` and `kfac_factors`.
     """
     check_layer("kfac_step", model)
     check_choice("kfac_step", "mode", mode, ("expand", "reduce"))
@@ -130,6 +131,8 @@ def kfac_step(
         key = noise_key(state) if key is None else key
         if key is None:
             raise InputError("kfac_step: state must have a key, as init_state(params, optimizer, key) makes it")
+        if not any(map(_is_kfac, jax.tree.leaves(state.opt_state, is_leaf=_is_kfac))):
+            raise InputError("kfac_step: optimizer must have scale_by_kfac in it, got a state without a KfacState")
         params, x, target, weights = check_batches("kfac_step", state.params, x, target, weights)
         of_layers, of_draw = jax.random.split(key)
         prediction, residuals = model.forward(params, x, of_layers)
@@ -145,10 +148,14 @@ def kfac_step(
     return step
 
 
+def _is_kfac(state: object) -> bool:
+    return isinstance(state, KfacState)
+
+
 def _check_like(found: PyTree[Block] | None, like: PyTree[Block]) -> None:
     """The curvature of an update has the structure, shapes and dtypes that the state was made for."""
     if found is None:
-        raise InputError("scale_by_kfac: kfac_factors must be given to update, got none")
+        raise InputError("scale_by_kfac: kfac_factors must be given to update, as kfac_step gives them, got none")
     if jax.tree.structure(found) != jax.tree.structure(like):
         kinds = f"{jax.tree.structure(like)}, got {jax.tree.structure(found)}"
         raise InputError(f"scale_by_kfac: kfac_factors must have the structure of like, {kinds}")

@@ -15,6 +15,7 @@ from handgrad.factors import is_factor
 from handgrad.folds import per_example
 from handgrad.folds.per_example import NoiseScale
 from handgrad.layers import Layer, Loss
+from handgrad.training.arguments import check_optimizer, check_options
 from handgrad.training.gradients import By, gradient
 from handgrad.training.parts import share_of
 from handgrad.training.state import TrainState, noise_key
@@ -120,6 +121,8 @@ def train_step(
       InputError: noise_scale with other options; at trace time, as `value_and_grad`; with noise_scale as
         `hg.noise_scale`, and for weights; with micro_batches for a batch that they don't divide.
     """
+    check_options("train_step", options, {})
+    check_optimizer("train_step", optimizer)
     if noise_scale and options:
         raise InputError(f"train_step: noise_scale must be without {', '.join(options)}, got both")
     if noise_scale:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from handgrad.backprop import Key, check_batches, factors_of
-from handgrad.checks import InputError, check_count, describe
+from handgrad.checks import InputError, check_count, describe, is_array
 from handgrad.factors import Factor
 from handgrad.layers import Layer, Loss, Projection
 from handgrad.layers.layer import check_layer, check_loss
@@ -86,6 +86,8 @@ def mean_over_the_root(
     check_prediction(where, prediction)
     _, of_loss = loss.forward(prediction, target)
     if samples is None or draw_key is None:
+        if not is_array(prediction):
+            raise InputError(f"{where}: prediction must be one array without samples, got {describe(prediction)}")
         shape, dtype = prediction.shape, prediction.dtype
         count, standing_for = math.prod(shape[1:]), math.prod(shape[1:])
         places = jnp.arange(count).reshape(1, *shape[1:])

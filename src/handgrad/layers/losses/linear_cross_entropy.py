@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +12,10 @@ from handgrad import rules
 from handgrad.checks import InputError, describe
 from handgrad.layers.layer import Layer, Loss
 from handgrad.layers.linear.linear import Initializer, LinearParams, linear
+from handgrad.layers.losses._padding import of_sequences
 from handgrad.layers.losses.softmax_cross_entropy import softmax_cross_entropy
 from handgrad.layers.sequences.embedding import SMALL, EmbeddingParams, tied_head
+from handgrad.layers.sequences.sequences import Sequences
 from handgrad.rule import Rule
 from handgrad.rules.losses._projected import Weight, product_backward, unrounded_logits
 from handgrad.rules.losses._targets import is_ignored
@@ -106,12 +109,24 @@ def linear_cross_entropy(
     """softmax_cross_entropy of a `projection`'s logits against labels, `chunk` tokens' logits at a time.
 
     `chain(..., projection(n))` under this loss is `chain(..., linear(n))` under softmax_cross_entropy, and (tokens, n)
-    is never materialized. Curvature, a fold over the same two, does materialize the logits.
+    is never materialized. Curvature, a fold over the same two, does materialize the logits. As there, the loss of an
+    example is the sum over its tokens, and Sequences of a Projection have one in their own steps alone.
 
     Derivation: docs/derivations/losses/linear_cross_entropy.md
     """
+
+    def make(ignore_index: int | None) -> Loss:
+        options = {"label_smoothing": label_smoothing, "z_loss": z_loss, "softcap": softcap}
+        return _of_projection(chunk, ignore_index=ignore_index, **options)
+
+    loss = of_sequences("linear_cross_entropy", make, ignore_index)
+    of_logits = softmax_cross_entropy(label_smoothing, ignore_index=ignore_index, z_loss=z_loss, softcap=softcap)
+    return loss._replace(through=(_multiplied("linear_cross_entropy"), of_logits))
+
+
+def _of_projection(chunk: int, **options: Any) -> Loss:
+    """The loss of one Projection."""
     where = "linear_cross_entropy"
-    options = {"label_smoothing": label_smoothing, "ignore_index": ignore_index, "z_loss": z_loss, "softcap": softcap}
     forward, backward = of_projection(where, rules.linear_cross_entropy.with_options(chunk=chunk, **options))
 
     def at_once(prediction: Projection, target: Array, dloss: Array) -> tuple[Array, Projection]:
@@ -121,8 +136,7 @@ def linear_cross_entropy(
         )
         return losses, prediction.like(*cotangents)
 
-    through = _multiplied(where), softmax_cross_entropy(**options)
-    return Loss(forward, backward, at_once=at_once, through=through, counts=counts(ignore_index))
+    return Loss(forward, backward, at_once=at_once, counts=counts(options["ignore_index"]))
 
 
 def of_projection(
@@ -157,14 +171,20 @@ def check_projection(where: str, name: str, value: object) -> None:
 
 
 def _multiplied(where: str) -> Layer:
-    """A Projection's logits, unrounded: what curvature puts between a `projection` and its loss."""
+    """A Projection's logits, unrounded: what curvature puts between a `projection` and its loss. Of Sequences of one,
+    Sequences of logits."""
 
-    def forward(params: tuple[()], prediction: Projection, key: PRNGKeyArray | None = None) -> tuple[Array, Projection]:
-        check_projection(where, "prediction", prediction)
-        return unrounded_logits(*prediction.arrays, prediction.transposed), prediction
+    def forward(params: tuple[()], prediction: PyTree, key: PRNGKeyArray | None = None) -> tuple[PyTree, Projection]:
+        projected: Projection = prediction.X if isinstance(prediction, Sequences) else prediction
+        check_projection(where, "prediction", projected)
+        X, W, b = projected.arrays
+        logits = unrounded_logits(X, W, b, projected.transposed)
+        return prediction._replace(X=logits) if isinstance(prediction, Sequences) else logits, projected
 
-    def backward(prediction: Projection, dy: Array) -> tuple[Projection, tuple[()]]:
-        dy = dy.astype(jnp.result_type(*jax.tree.leaves(prediction)))
-        return prediction.like(*product_backward(*prediction.arrays, dy, prediction.transposed)), ()
+    def backward(projected: Projection, dy: PyTree) -> tuple[PyTree, tuple[()]]:
+        dlogits = dy.X if isinstance(dy, Sequences) else dy
+        dlogits = dlogits.astype(jnp.result_type(*jax.tree.leaves(projected)))
+        dprojected = projected.like(*product_backward(*projected.arrays, dlogits, projected.transposed))
+        return Sequences(dprojected) if isinstance(dy, Sequences) else dprojected, ()
 
     return Layer(lambda key, x: (), forward, backward)
