@@ -8,7 +8,14 @@ import optax
 from handgrad.backprop import Key
 from handgrad.checks import InputError, check_choice, check_count
 from handgrad.layers import Layer, Loss
-from handgrad.training.arguments import OF_A_STEP, check_data, check_layout, check_optimizer, check_options, check_state
+from handgrad.training.arguments import (
+    OF_A_STEP,
+    check_layout,
+    check_optimizer,
+    check_options,
+    check_state,
+    is_in_memory,
+)
 from handgrad.training.batches import Data, InMemory, Plan, Streamed
 from handgrad.training.checkpoints import Checkpoints
 from handgrad.training.epochs import Callback, Epochs
@@ -88,7 +95,6 @@ def fit(
     check_optimizer("fit", optimizer)
     check_state("fit", state, optimizer)
     check_layout("fit", layout)
-    in_memory = check_data("fit", data, batch_size)
     if state.key is None and key is None:
         raise InputError("fit: state must have a key, as init_state(params, optimizer, key) makes it, or key be given")
     state = state if state.key is not None else state._replace(key=key)
@@ -104,7 +110,7 @@ def fit(
         every=check_every or 1,
         place=layout.place_batch if layout else lambda batch: batch,
     )
-    if in_memory:
+    if is_in_memory(data, "fit", batch_size):
         source = InMemory(plan, data, batch_size)
         first = Position(epoch=int(state.step) // source.steps)
         if layout is not None and batch_size is not None:
