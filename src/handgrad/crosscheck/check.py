@@ -1,12 +1,14 @@
 """The checker's front door: point it at a gradient."""
 
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Unpack
 
 from handgrad.crosscheck.course import examine, invalid
 from handgrad.crosscheck.report.report import Report
 from handgrad.crosscheck.search import search
-from handgrad.crosscheck.settings import Settings, SettingsOptions
+from handgrad.crosscheck.settings import Settings, SettingsOptions, settings_of
 from handgrad.crosscheck.subject import forms, functions
 from handgrad.crosscheck.subject.arguments import Function, ProblemError
 from handgrad.crosscheck.subject.problem import Problem
@@ -39,7 +41,7 @@ def check_rule(
       Report; it doesn't raise on a wrong gradient.
     Derivation: docs/crosscheck.md
     """
-    given = Settings(**settings)
+    given = settings_of(settings)
     if isinstance(rule, tuple) or hasattr(rule, "backward"):
         forward, backward = rule
     else:
@@ -83,7 +85,7 @@ def check_custom_vjp(
       argnums: as for `check_rule`.
       name, **settings: as for `check_rule`.
     """
-    given = Settings(**settings)
+    given = settings_of(settings)
     name = name or label(f, "f")
 
     def build() -> Problem:
@@ -111,7 +113,7 @@ def check_function(
         compiled library), finite differences are the only reference, and the report says so.
       *args, name, **settings: as for `check_rule`.
     """
-    given = Settings(**settings)
+    given = settings_of(settings)
     name = name or label(grad_f, "grad_f")
     return run(name, lambda: functions.from_function(name, f, grad_f, args, argnums, reference, given.dtype), given)
 
@@ -136,7 +138,7 @@ def check_layer(
       reference: (params, x) -> y, written independently; None: autodiff of the layer's own forward pass.
       name, **settings: as for `check_rule`.
     """
-    given = Settings(**settings)
+    given = settings_of(settings)
 
     def build() -> Problem:
         return forms.from_layer(name, layer, x, params, key, reference, given.seed, given.dtype)
@@ -146,9 +148,12 @@ def check_layer(
 
 def run(name: str, build: Callable[[], Problem], settings: Settings, shared: dict[Any, Any] | None = None) -> Report:
     """Build a problem and check it; what is no gradient at all becomes a report too."""
+    start = time.perf_counter()
     try:
         problem = build()
         report = examine(problem, settings, shared)
-        return search(problem, settings, report) if settings.search else report
+        if settings.search:
+            report = search(problem, settings, report)
     except ProblemError as error:
-        return invalid(name, error)
+        report = invalid(name, error)
+    return replace(report, settings={**report.settings, "seconds": round(time.perf_counter() - start, 2)})

@@ -1,6 +1,6 @@
 """The course of a check: evidence, differences, kinks, judgment, contracts, and the negative control."""
 
-import time
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -16,11 +16,11 @@ from handgrad.crosscheck.evidence.contracts import contracts, without_reference
 from handgrad.crosscheck.evidence.evidence import Evidence
 from handgrad.crosscheck.evidence.observe import ELEMENTS, observe
 from handgrad.crosscheck.evidence.transforms import transforms
-from handgrad.crosscheck.report.report import Contract, Control, Report, Row
+from handgrad.crosscheck.report.report import Contract, Control, Repair, Report, Row
 from handgrad.crosscheck.settings import Settings
 from handgrad.crosscheck.subject.arguments import Leaves, ProblemError, is_inexact, wide
 from handgrad.crosscheck.subject.compiling import precise
-from handgrad.crosscheck.subject.messages import in_short
+from handgrad.crosscheck.subject.messages import raised
 from handgrad.crosscheck.subject.problem import Problem
 from handgrad.crosscheck.subject.programs import Programs
 from handgrad.crosscheck.verdict import judge
@@ -45,7 +45,6 @@ def examine(problem: Problem, settings: Settings, shared: dict[Any, Any] | None 
 
 def look(programs: Programs, leaves: Leaves, settings: Settings) -> Report:
     """Check at these inputs, of the same shapes and dtypes as the problem's own or of others."""
-    start = time.perf_counter()
     given = study = _study(programs, leaves, settings)
     rows, findings = given.rows, given.findings
     said, refused = spelled(given.evidence, findings)
@@ -57,7 +56,7 @@ def look(programs: Programs, leaves: Leaves, settings: Settings) -> Report:
         findings = replace(findings, blamed=(*findings.blamed, *study.findings.blamed))
     evidence = study.evidence
     promises: list[Contract] = []
-    control = None
+    control, uncontrolled = None, ""
     if not any(row.by_hand.startswith("shape") for row in rows):
         apart = settings.nondeterminism_tolerance
         look_at = without_reference if programs.without_autodiff else contracts
@@ -66,12 +65,11 @@ def look(programs: Programs, leaves: Leaves, settings: Settings) -> Report:
             *(look_at(evidence, apart) if settings.contracts else ()),
             *transforms(evidence, settings.transforms),
         ]
-        if not any(row.status == "FAIL" for row in rows) and _affordable(evidence, settings):
-            control = negative_control(evidence, settings.seed)
+        if not any(row.status == "FAIL" for row in rows):
+            control, uncontrolled = _controlled(evidence, settings)
     decision = decide(given.evidence, rows, promises, findings, refused)
     failed = {row.leaf for row in rows if row.status == "FAIL"} if decision.culprit == "hand" else set()
-    searched = bool(failed) and settings.repair is not False
-    unsearched = _unsearched(evidence, settings) if searched else ""
+    repair, unrepaired = _repaired(evidence, failed, settings)
     return Report(
         name=programs.problem.name,
         verdict=decision.verdict,
@@ -81,10 +79,10 @@ def look(programs: Programs, leaves: Leaves, settings: Settings) -> Report:
         contracts=tuple(promises),
         kinks=tuple(said),
         control=control,
-        notes=(*([unsearched] if unsearched else []), *notes(evidence, findings, rows, promises)),
-        settings=_settings(evidence, settings, time.perf_counter() - start),
+        notes=(*filter(None, (unrepaired, uncontrolled)), *notes(evidence, findings, rows, promises)),
+        settings=_settings(evidence, settings),
         reproduce=_reproduce(programs.problem, leaves, settings) if decision.verdict == "FAIL" else "",
-        repair=repairs(evidence, failed, settings.seed) if searched and not unsearched else (),
+        repair=repair,
     )
 
 
@@ -159,12 +157,33 @@ def _merge(rows: list[Row], given: _Study) -> list[Row]:
     return judge.worst_first([row if row.status == "FAIL" else worse.get(row.leaf, row) for row in rows])
 
 
-def _affordable(evidence: Evidence, settings: Settings) -> bool:
-    if settings.control is not None:
-        return settings.control
+def _controlled(evidence: Evidence, settings: Settings) -> tuple[Control | None, str]:
+    """The negative control, or why it is left out, as a note; nothing where the caller doesn't want it."""
+    left_out = _unaffordable(evidence) if settings.control is None else ""
+    if left_out or settings.control is False:
+        return None, left_out
+    try:
+        return negative_control(evidence, settings.seed), ""
+    except Exception as error:  # the gradient has passed: what breaks it on purpose must not take that back
+        return None, f"the negative control stopped: {raised(error)}"
+
+
+def _unaffordable(evidence: Evidence) -> str:
     # Where not every element is compared by itself, mutants would survive that directions detect.
-    whole = not evidence.programs.without_autodiff or all(leaf.value.size <= ELEMENTS for leaf in evidence.wanted)
-    return whole and sum(leaf.truth.size for leaf in evidence.wanted) <= CHEAP
+    if evidence.programs.without_autodiff and any(leaf.value.size > ELEMENTS for leaf in evidence.wanted):
+        return "the negative control was left out: not every element is compared by itself"
+    large = sum(leaf.truth.size for leaf in evidence.wanted) > CHEAP
+    return f"the negative control was left out: over {CHEAP:,} numbers to compare (control=True runs it)" * large
+
+
+def _repaired(evidence: Evidence, failed: Collection[str], settings: Settings) -> tuple[tuple[Repair, ...], str]:
+    """The repair of the leaves that failed, and a note: why none was searched for, or what stopped the search."""
+    if not failed or settings.repair is False:
+        return (), ""
+    unsearched = _unsearched(evidence, settings)
+    if unsearched:
+        return (), unsearched
+    return repairs(evidence, failed, settings.seed, settings.repair_seconds)
 
 
 def _unsearched(evidence: Evidence, settings: Settings) -> str:
@@ -186,10 +205,10 @@ def _reproduce(problem: Problem, leaves: Leaves, settings: Settings) -> str:
     """One line of Python that fails again, where the inputs are few enough to be written out."""
     if sum(np.size(leaf) for leaf in leaves) > 24:
         return ""
-    return problem.call(leaves, settings.seed)
+    return problem.call(leaves, settings.written())
 
 
-def _settings(evidence: Evidence, settings: Settings, seconds: float) -> dict[str, Any]:
+def _settings(evidence: Evidence, settings: Settings) -> dict[str, Any]:
     problem = evidence.programs.problem
     device = jax.devices()[0]
     return {
@@ -204,5 +223,4 @@ def _settings(evidence: Evidence, settings: Settings, seconds: float) -> dict[st
         "atol": settings.atol,
         "device": f"{device.platform} ({device.device_kind})",
         "jax": jax.__version__,
-        "seconds": round(seconds, 2),
     }

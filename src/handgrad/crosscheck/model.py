@@ -5,7 +5,7 @@ from typing import Any, Unpack
 
 from handgrad.crosscheck.check import check_layer, check_rule, run
 from handgrad.crosscheck.report.report import Report
-from handgrad.crosscheck.settings import Settings, SettingsOptions
+from handgrad.crosscheck.settings import Settings, SettingsOptions, settings_of
 from handgrad.crosscheck.subject.forms import from_model
 
 
@@ -38,7 +38,7 @@ def check_model(
     Derivation: docs/crosscheck.md
     """
     settings.setdefault("control", False)
-    given = Settings(**settings)
+    given = settings_of(settings)
     report = run(name, lambda: from_model(name, model, loss, (params, x, target, weights), key, given.dtype), given)
     if any(row.status == "FAIL" for row in report.rows):
         found = first_wrong(model, loss, params, x, target, key, given)

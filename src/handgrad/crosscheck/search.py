@@ -59,7 +59,7 @@ def search(problem: Problem, settings: Settings, report: Report) -> Report:
     smallest = _shrink(problem, failing, quick)
     final = look(Programs(replace(problem, leaves=smallest)), smallest, settings)
     note = f"found by search: inputs {kind}, shrunk to the smallest that fail"
-    return replace(final, notes=(*final.notes, note), reproduce=problem.call(smallest, settings.seed))
+    return replace(final, notes=(*final.notes, note), reproduce=problem.call(smallest, settings.written()))
 
 
 def _first_failing(problem: Problem, quick: Settings) -> tuple[Leaves, str] | None:

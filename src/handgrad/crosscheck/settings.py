@@ -1,7 +1,9 @@
 """The settings of a check, refused by name where they make no sense."""
 
+import difflib
 import math
 import textwrap
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, TypedDict, get_args
 
@@ -25,6 +27,7 @@ class SettingsOptions(TypedDict, total=False):
     transforms: tuple[Transform, ...]
     control: bool | None
     repair: bool | None
+    repair_seconds: float
     rtol: float | None
     atol: float
     nondeterminism_tolerance: float | None
@@ -47,6 +50,7 @@ class Settings:
         detected. None runs it where it is cheap.
       repair: whether to search for the smallest change of the source that makes a wrong gradient right. None searches
         where it is cheap.
+      repair_seconds: processor time that the search for a repair may take.
       rtol: tolerance as a share of each leaf's largest gradient; None derives it from rounding.
       atol: absolute tolerance. A leaf that is within the tolerance only because of `atol` is INCONCLUSIVE.
       nondeterminism_tolerance: largest difference between two calls on the same inputs that is a note and no failure,
@@ -65,6 +69,7 @@ class Settings:
     transforms: tuple[Transform, ...] = ("jit",)
     control: bool | None = None
     repair: bool | None = None
+    repair_seconds: float = 15.0
     rtol: float | None = None
     atol: float = 0.0
     nondeterminism_tolerance: float | None = None
@@ -76,6 +81,29 @@ class Settings:
             value = getattr(self, field.name)
             if not accepts(value):
                 raise ValueError(f"{field.name} must be {wanted}, got {textwrap.shorten(repr(value), 60)}")
+
+    def written(self) -> list[str]:
+        """As Python that reproduces a check: the seed, and what isn't as by default. The inputs of a reproduction are cast
+        already, and those that a search found."""
+        given = {field.name: (getattr(self, field.name), field.default) for field in fields(self)}
+        kept = ("seed", *(name for name, (value, default) in given.items() if name != "seed" and value != default))
+        return [f"{name}={given[name][0]!r}" for name in kept if name not in ("dtype", "search")]
+
+
+def settings_of(given: Mapping[str, Any]) -> Settings:
+    """The settings of a check's keyword arguments.
+
+    Raises:
+      TypeError: one of them isn't any.
+      ValueError: one has an invalid value.
+    """
+    known = [field.name for field in fields(Settings)]
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"Did you mean {near[0]}? " if near else ""
+            raise TypeError(f"{name} is no setting. {hint}The settings are {', '.join(known)}")
+    return Settings(**given)
 
 
 def _is_whole(value: object, least: int) -> bool:
@@ -118,6 +146,7 @@ _ACCEPTED = {
     "transforms": (f"a tuple of some of {', '.join(TRANSFORMS)}", _is_transforms),
     "control": _FLAG_OR_NONE,
     "repair": _FLAG_OR_NONE,
+    "repair_seconds": ("a finite number of at least 0", _is_tolerance),
     "rtol": _TOLERANCE_OR_NONE,
     "atol": ("a finite number of at least 0", _is_tolerance),
     "nondeterminism_tolerance": _TOLERANCE_OR_NONE,

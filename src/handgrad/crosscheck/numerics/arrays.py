@@ -30,7 +30,7 @@ def _dot_general(inputs: Sequence[Any], params: dict[str, Any]) -> Any:
     rows, columns = [A.shape[i] for i in free_a], [B.shape[i] for i in free_b]
     one = A.transpose([*left_batch, *free_a, *left]).reshape(*batch, int(np.prod(rows)), size)
     two = B.transpose([*right_batch, *right, *free_b]).reshape(*batch, size, int(np.prod(columns)))
-    return (one @ two).reshape(*batch, *rows, *columns)
+    return (one @ two).reshape((*batch, *rows, *columns))
 
 
 def _broadcast_in_dim(inputs: Sequence[Any], params: dict[str, Any]) -> Any:
@@ -111,6 +111,21 @@ def _reduce(function: np.ufunc) -> Rule:
     return lambda inputs, params: function.reduce(inputs[0], axis=tuple(params["axes"]))
 
 
+def _extreme(function: np.ufunc) -> Rule:
+    """The largest or smallest; of nothing it is what JAX has, the dtype's other end."""
+    sign = -1 if function is np.maximum else 1
+
+    def rule(inputs: Sequence[Any], params: dict[str, Any]) -> Any:
+        x, axes = inputs[0], tuple(params["axes"])
+        if x.size or x.dtype.kind == "b":
+            return function.reduce(x, axis=axes, **({} if x.size else {"initial": sign > 0}))
+        ends = np.iinfo(x.dtype) if x.dtype.kind in "iu" else None
+        least = sign * np.inf if ends is None else ends.min if sign < 0 else ends.max
+        return function.reduce(x, axis=axes, initial=least)
+
+    return rule
+
+
 ARRANGED: dict[str, Rule] = {
     "argmax": lambda inputs, params: np.argmax(inputs[0], axis=params["axes"][0]),
     "argmin": lambda inputs, params: np.argmin(inputs[0], axis=params["axes"][0]),
@@ -126,10 +141,10 @@ ARRANGED: dict[str, Rule] = {
     "dynamic_update_slice": _dynamic_update_slice,
     "iota": _iota,
     "pad": _pad,
-    "reduce_and": _reduce(np.logical_and),
-    "reduce_max": _reduce(np.maximum),
-    "reduce_min": _reduce(np.minimum),
-    "reduce_or": _reduce(np.logical_or),
+    "reduce_and": _reduce(np.bitwise_and),
+    "reduce_max": _extreme(np.maximum),
+    "reduce_min": _extreme(np.minimum),
+    "reduce_or": _reduce(np.bitwise_or),
     "reduce_prod": _reduce(np.multiply),
     "reduce_sum": _reduce(np.add),
     "reshape": _reshape,

@@ -22,7 +22,8 @@ def evaluate(primitive: Any, inputs: Sequence[Any], params: dict[str, Any], dtyp
     """
     rule = RULES.get(primitive.name)
     if rule is None or not all(_plain(x) for x in inputs):
-        outputs = primitive.bind(*inputs, **params)
+        # What calls a function, as shard_map or a custom_jvp, holds a jaxpr where bind takes the function.
+        outputs = primitive.bind(*inputs, **primitive.get_bind_params(params))
         outputs = list(outputs) if primitive.multiple_results else [outputs]
         return outputs if any(isinstance(y, Tracer) for y in outputs) else [_concrete(y) for y in outputs]
     with np.errstate(all="ignore"):
@@ -106,7 +107,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "lgamma": _special("gammaln"),
     "log": np.log,
     "log1p": np.log1p,
-    "logistic": _special("expit"),
+    "logistic": lambda x: 1 / (1 + np.exp(-x)) if np.iscomplexobj(x) else _special("expit")(x),
     "lt": np.less,
     "max": np.maximum,
     "min": np.minimum,

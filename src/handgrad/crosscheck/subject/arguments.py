@@ -28,6 +28,16 @@ class ProblemError(Exception):
         self.in_reference = in_reference or culprit == "reference"
 
 
+def check_callable(what: str, f: object, or_none: bool = False) -> None:
+    """Raise unless it is a function; None passes where that is a choice.
+
+    Raises:
+      ProblemError: it is something else.
+    """
+    if not (callable(f) or (or_none and f is None)):
+        raise ProblemError(f"{what} must be a function{' or None' * or_none}, got {describe(f)}")
+
+
 class Arguments:
     """Arguments as a flat list of arrays, and back.
 
@@ -136,6 +146,9 @@ class Arguments:
                     f"{where}: {self.names[position]} is {leaf.dtype}, so its cotangent must be None or float0, got "
                     f"{describe(cotangent)}"
                 )
+        elif cotangent is not None and not hasattr(cotangent, "dtype") and not isinstance(cotangent, float | complex):
+            name = self.names[position]
+            raise ProblemError(f"{where}: the cotangent of {name} must be an array, got {describe(cotangent)}")
         elif cotangent is None:
             zeros.add(position)
             found[position] = jnp.zeros(jnp.shape(leaf), jnp.result_type(leaf))

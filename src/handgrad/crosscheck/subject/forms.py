@@ -11,11 +11,12 @@ from handgrad.crosscheck.subject.arguments import (
     Function,
     Leaves,
     ProblemError,
+    check_callable,
     cotangent_like,
     differentiable,
 )
 from handgrad.crosscheck.subject.problem import Call, Form, Kept, Problem, assemble
-from handgrad.crosscheck.subject.words import describe, first_line, label, parameter_names
+from handgrad.crosscheck.subject.words import describe, first_line, label, literal, parameter_names
 
 OWN = "autodiff of its own forward pass"
 
@@ -32,6 +33,9 @@ def from_rule(
     call: Call | None = None,
 ) -> Problem:
     """The problem of a (forward, backward) pair; without a reference, autodiff of the forward pass itself is it."""
+    for what, f in (("forward", forward), ("backward", backward)):
+        check_callable(what, f)
+    check_callable("reference", reference, or_none=True)
     where, back = label(forward, "forward"), label(backward, "backward")
     arguments = Arguments(argument_names or parameter_names(forward, len(args)), args, dtype=dtype)
 
@@ -57,6 +61,8 @@ def from_rule(
     own = reference is None
     words = OWN if own else label(reference, "reference")
     beside = [] if own else [f"reference={words}"]
+    beside += [] if argnums is None else [f"argnums={argnums!r}"]
+    functions = {where: forward, back: backward} | ({} if reference is None else {words: reference})
     return assemble(
         Form(
             name=name or back,
@@ -69,6 +75,7 @@ def from_rule(
             call=call or (lambda given: ("check_rule", [where, back, *given, *beside])),
             wanted=wanted_leaves(arguments, argnums),
             keep=keep,
+            functions={} if call else functions,
         )
     )
 
@@ -96,6 +103,7 @@ def from_layer(
         return returned[::-1]
 
     beside = [] if reference is None else [f"reference={label(reference, 'reference')}"]
+    beside += [] if key is None else [f"key={literal(key)}"]
 
     def call(given: list[str]) -> tuple[str, list[str]]:
         return "check_layer", [name, given[1], f"params={given[0]}", *beside]
@@ -127,7 +135,8 @@ def from_model(
         return Y, arguments.cotangents(f"{name}.backward", args, (dparams, dx, None, None), zeros)
 
     def call(given: list[str]) -> tuple[str, list[str]]:
-        return "check_model", [name, "loss", *given[:3], f"weights={given[3]}"]
+        beside = [] if key is None else [f"key={literal(key)}"]
+        return "check_model", [name, "loss", *given[:3], f"weights={given[3]}", *beside]
 
     return assemble(
         Form(name, arguments, forward, by_hand, forward, OWN, True, call, wanted=wanted_leaves(arguments, (0, 1)))

@@ -1,5 +1,8 @@
 """Gradients of functions: a custom_vjp function, and a function beside the function that is its gradient."""
 
+import functools
+import inspect
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -7,9 +10,15 @@ import jax
 import jax.numpy as jnp
 
 from handgrad.crosscheck.subject.argnums import Argnums, positions, wanted_leaves
-from handgrad.crosscheck.subject.arguments import Arguments, Function, Leaves, ProblemError, put
+from handgrad.crosscheck.subject.arguments import Arguments, Function, Leaves, ProblemError, check_callable, put
 from handgrad.crosscheck.subject.problem import Form, Problem, assemble
 from handgrad.crosscheck.subject.words import counted, describe, label, parameter_names
+
+JIT = type(jax.jit(lambda x: x))
+# What JAX says of a cotangent of another shape.
+MISFIT = re.compile(
+    r"at output((?:\[[^\]]+\])+).* of type (\S+) corresponding to an input of type (\w+\[[^\]]*\])", re.DOTALL
+)
 
 
 def from_custom_vjp(
@@ -22,12 +31,20 @@ def from_custom_vjp(
     argnums: Argnums = None,
 ) -> Problem:
     """The problem of a function that carries its own gradient; without a reference, the function it wraps is it."""
-    plain = getattr(f, "fun", None) or getattr(f, "__wrapped__", None)
+    where = label(f, "f")
+    check_callable("f", f)
+    check_callable("reference", reference, or_none=True)
+    plain, fixed = wrapped(f)
     if reference is None and plain is None:
-        raise ProblemError(f"{label(f, 'f')} must be a jax.custom_vjp function, or come with a reference")
-    arguments = Arguments(parameter_names(plain or f, len(args)), args, getattr(f, "nondiff_argnums", ()), dtype)
+        raise ProblemError(
+            f"{where} must be a jax.custom_vjp function, itself or under jax.jit, or come with a reference"
+        )
+    arguments = Arguments(parameter_names(plain or f, len(args)), args, fixed, dtype)
+    if not arguments.differentiable():
+        _check_bound(where, plain, args, fixed)
     chosen = wanted_leaves(arguments, argnums)
     wanted = arguments.differentiable() if chosen is None else chosen
+    names, said = parameter_names(plain or f, len(args)), {}
 
     def by_hand(args: list[Any], dY_of: Callable[[Any], Any], zeros: set[int]) -> tuple[Any, dict[int, Any]]:
         leaves = arguments.leaves_of(args)
@@ -36,11 +53,14 @@ def from_custom_vjp(
             return f(*arguments.rebuild(put(leaves, wanted, chosen)), **keywords)
 
         Y, pull = jax.vjp(of_wanted, [leaves[i] for i in wanted])
-        if jax.tree.structure(Y) != _structure(plain, args, keywords, Y):
-            raise ProblemError(
-                f"{label(f, 'f')}: its forward pass must return its output's structure, got {describe(Y)}"
-            )
-        return Y, dict(zip(wanted, pull(dY_of(Y))[0], strict=True))
+        said.update(_other_containers(where, Y, _output(plain, args, keywords, Y)))
+        try:
+            return Y, dict(zip(wanted, pull(dY_of(Y))[0], strict=True))
+        except ValueError as error:
+            words = _misfit(str(error), [name for i, name in enumerate(names) if i not in fixed]) if plain else ""
+            if words:
+                raise ProblemError(f"{where}: {words}") from error
+            raise
 
     base: Any = plain if reference is None else reference
     own = reference is None
@@ -48,11 +68,12 @@ def from_custom_vjp(
 
     def call(given: list[str]) -> tuple[str, list[str]]:
         beside = [f"keywords={keywords!r}"] if keywords else []
-        return "check_custom_vjp", [label(f, "f"), "None" if own else words, *given, *beside]
+        beside += [] if argnums is None else [f"argnums={argnums!r}"]
+        return "check_custom_vjp", [where, "None" if own else words, *given, *beside]
 
     return assemble(
         Form(
-            name=name or label(f, "f"),
+            name=name or where,
             arguments=arguments,
             forward=lambda *args: f(*args, **keywords),
             by_hand=by_hand,
@@ -62,6 +83,8 @@ def from_custom_vjp(
             call=call,
             wanted=wanted,
             carries_its_gradient=True,
+            functions={where: f} if reference is None else {where: f, words: reference},
+            notes=said,
         )
     )
 
@@ -77,6 +100,9 @@ def from_function(
 ) -> Problem:
     """The problem of a gradient of a scalar function, as jax.grad would give it; without a reference, f is it."""
     where = label(grad_f, "grad_f")
+    check_callable("f", f)
+    check_callable("grad_f", grad_f)
+    check_callable("reference", reference, or_none=True)
     arguments = Arguments(parameter_names(f, len(args)), args, dtype=dtype)
     single = not isinstance(argnums, Sequence)
     chosen = positions(argnums, len(args))
@@ -108,12 +134,62 @@ def from_function(
 
     base = f if reference is None else reference
     words = f"jax.grad of {label(base, 'f' if reference is None else 'reference')}"
-    return assemble(Form(name or where, arguments, f, by_hand, base, words, reference is None, call, wanted))
+    called = {label(f, "f"): f, where: grad_f} | ({} if reference is None else {label(reference, "reference"): reference})
+    own = reference is None
+    return assemble(Form(name or where, arguments, f, by_hand, base, words, own, call, wanted, functions=called))
 
 
-def _structure(plain: Function | None, args: list[Any], keywords: dict[str, Any], Y: Any) -> Any:
-    """The structure of a function's output; Y's where it isn't known without its numbers."""
+def wrapped(f: Function) -> tuple[Function | None, tuple[int, ...]]:
+    """(the function that a custom_vjp wraps, itself or under jit, its nondiff_argnums); (None, ()) of any other: a
+    decorator such as vmap makes another function of it."""
+    if inspect.ismethod(f):
+        plain, fixed = wrapped(f.__func__)
+        bound = None if plain is None else functools.partial(plain, f.__self__)
+        return bound, tuple(i - 1 for i in fixed if i > 0)
+    if isinstance(f, JIT):
+        return wrapped(f.__wrapped__)
+    return getattr(f, "fun", None), tuple(getattr(f, "nondiff_argnums", ()))
+
+
+def _check_bound(where: str, plain: Function | None, args: Sequence[Any], fixed: Sequence[int]) -> None:
+    """An array in self's place: JAX doesn't bind a custom_vjp function to its object."""
+    if plain is not None and 0 in fixed and args and hasattr(args[0], "dtype") and parameter_names(plain, 1) == ["self"]:
+        raise ProblemError(
+            f"{where} is a method, which jax.custom_vjp doesn't bind: pass the object as its first argument, got "
+            f"{describe(args[0])}"
+        )
+
+
+def _output(plain: Function | None, args: list[Any], keywords: dict[str, Any], Y: Any) -> Any:
+    """A function's output, as shapes; Y where it isn't known without its numbers."""
     try:
-        return jax.tree.structure(Y if plain is None else jax.eval_shape(lambda: plain(*args, **keywords)))
+        return Y if plain is None else jax.eval_shape(lambda: plain(*args, **keywords))
     except Exception:  # whatever it raises without them, it raises elsewhere too
-        return jax.tree.structure(Y)
+        return Y
+
+
+def _other_containers(where: str, Y: Any, output: Any) -> dict[str, None]:
+    """A note on a forward pass that returns its output in other containers, which jax.grad accepts.
+
+    Raises:
+      ProblemError: it returns another number of arrays.
+    """
+    if jax.tree.structure(Y) == jax.tree.structure(output):
+        return {}
+    if len(jax.tree.leaves(Y)) != len(jax.tree.leaves(output)):
+        raise ProblemError(
+            f"{where}: its forward pass must return its output's structure, {describe(output)}, got {describe(Y)}"
+        )
+    words = f"its forward pass returns {describe(Y)}, the function itself {describe(output)}"
+    return {f"{words}: jax.grad of the function takes that, jax.grad of jax.jit of it doesn't": None}
+
+
+def _misfit(message: str, names: list[str]) -> str:
+    """JAX's words for a cotangent of another shape, with the argument's name; "" for any other message."""
+    found = MISFIT.search(message)
+    if found is None:
+        return ""
+    first, *path = re.findall(r"\['?([^\]']+)'?\]", found[1])
+    if not first.isdigit() or int(first) >= len(names):
+        return ""
+    return f"the cotangent of {'.'.join([names[int(first)], *path])} must be {found[3]}, got {found[2]}"

@@ -6,6 +6,12 @@ import textwrap
 LENGTH = 300  # characters at most
 
 
+def raised(error: BaseException) -> str:
+    """An exception as its last line has it: "KeyError: 'cos'"."""
+    message = in_short(error)
+    return f"{type(error).__name__}{': ' * bool(message)}{message}"
+
+
 def in_short(error: BaseException) -> str:
     """The line of an exception's message that says what is wrong; "" for an exception without a message.
 

@@ -1,7 +1,8 @@
 """The gradient under test, flattened: what every check works on, in whatever form it was written."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -18,7 +19,7 @@ from handgrad.crosscheck.subject.arguments import (
     put,
     wide,
 )
-from handgrad.crosscheck.subject.words import literal
+from handgrad.crosscheck.subject.words import lambdas, literal
 
 # The arguments, written out -> the check's name, and what to call it with.
 Call = Callable[[list[str]], tuple[str, list[str]]]
@@ -53,8 +54,9 @@ class Problem:
         float32.
       differentiable: leaves -> Ys, whose gradient under jax.vjp is the one by hand.
       keep: leaves -> Kept, where the function under test shows its residuals; None elsewhere.
-      call: (leaves, seed) -> one line of Python that checks this gradient at these numbers.
+      call: (leaves, settings as Python) -> one line of Python that checks this gradient at these numbers.
       zeros: filled while `run` is traced: positions of wanted leaves whose cotangent is None, which JAX takes for 0.
+      notes: filled while `run` is traced: sentences worth knowing, whatever the verdict.
     """
 
     name: str
@@ -69,8 +71,9 @@ class Problem:
     x64: bool
     differentiable: Callable[[Leaves], Leaves]
     keep: Callable[[Leaves], Kept] | None = None
-    call: Callable[[Leaves, int], str] = field(default=lambda leaves, seed: "", repr=False)
+    call: Callable[[Leaves, Sequence[str]], str] = field(default=lambda leaves, settings: "", repr=False)
     zeros: set[int] = field(default_factory=set)
+    notes: dict[str, None] = field(default_factory=dict)
 
     def primal(self, leaves: Leaves) -> Leaves:
         """The reference's output: its leaves that have a gradient."""
@@ -97,6 +100,8 @@ class Form(NamedTuple):
       wanted: positions of the leaves that are differentiated; None: all that can be.
       keep: (args) -> Kept, or None.
       carries_its_gradient: whether `forward` has the gradient under test already, as a `custom_vjp` has.
+      functions: those in `call`, by the names that they have there.
+      notes: filled while `by_hand` is traced.
     """
 
     name: str
@@ -110,6 +115,8 @@ class Form(NamedTuple):
     wanted: list[int] | None = None
     keep: Callable[[list[Any]], Kept] | None = None
     carries_its_gradient: bool = False
+    functions: Mapping[str, Any] = MappingProxyType({})
+    notes: dict[str, None] | None = None
 
 
 def assemble(form: Form) -> Problem:
@@ -140,9 +147,9 @@ def assemble(form: Form) -> Problem:
     keep = form.keep
     kept = None if keep is None else lambda leaves: keep(arguments.rebuild(leaves))
 
-    def written_out(leaves: Leaves, seed: int) -> str:
+    def written_out(leaves: Leaves, settings: Sequence[str]) -> str:
         function, given = form.call([literal(arg) for arg in arguments.rebuild(leaves)])
-        return f"{function}({', '.join([*given, f'seed={seed}'])})"
+        return f"{function}({', '.join([*given, *settings])}){lambdas(form.functions)}"
 
     return Problem(
         name=name,
@@ -159,6 +166,7 @@ def assemble(form: Form) -> Problem:
         keep=kept,
         call=written_out,
         zeros=zeros,
+        notes={} if form.notes is None else form.notes,
     )
 
 

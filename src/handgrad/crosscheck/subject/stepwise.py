@@ -77,7 +77,7 @@ def _step(primitive: Any, inputs: Sequence[Any], params: dict[str, Any], avals: 
     found = structured(inputs, params) if structured else None
     if found is None:
         arrays = [_in_numpy(x) for x in inputs]
-        found = evaluate(primitive, arrays, primitive.get_bind_params(params), [aval.dtype for aval in avals])
+        found = evaluate(primitive, arrays, params, [aval.dtype for aval in avals])
     return found
 
 

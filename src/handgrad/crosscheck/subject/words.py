@@ -1,7 +1,8 @@
 """What functions, arguments and values are called in reports and errors."""
 
 import inspect
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -49,11 +50,11 @@ def first_line(error: BaseException) -> str:
 
 
 def literal(value: Any) -> str:
-    """A pytree of arrays as Python that makes it again."""
+    """A pytree of arrays as Python that makes it again, whether or not 64-bit types are on."""
     if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.extended):
         return f"jax.random.wrap_key_data({literal(jax.random.key_data(value))})"
     if isinstance(value, jax.Array | np.ndarray | np.generic):
-        return f"jnp.array({np.asarray(value).tolist()}, '{value.dtype}')"
+        return f"np.array({np.asarray(value).tolist()}, '{value.dtype}')"
     if isinstance(value, dict):
         return f"{{{', '.join(f'{key!r}: {literal(part)}' for key, part in value.items())}}}"
     if isinstance(value, tuple) and hasattr(value, "_fields"):
@@ -61,7 +62,18 @@ def literal(value: Any) -> str:
     if isinstance(value, tuple | list):
         inside = ", ".join(literal(part) for part in value)
         return f"[{inside}]" if isinstance(value, list) else f"({inside}{',' if len(value) == 1 else ''})"
-    return repr(value)
+    return label(value, repr(value)) if callable(value) else repr(value)
+
+
+def lambdas(functions: Mapping[str, Any]) -> str:
+    """Which lambdas the names in a line of Python stand for, as a comment behind it; "" where there is none."""
+    codes = {name: getattr(f, "__code__", None) for name, f in functions.items()}
+    said = [
+        f"{name} is the lambda at {os.path.basename(code.co_filename)}:{code.co_firstlineno}"
+        for name, code in codes.items()
+        if code is not None and code.co_name == "<lambda>"
+    ]
+    return f"  # {', '.join(said)}" if said else ""
 
 
 def counted(n: int, noun: str) -> str:

@@ -16,19 +16,25 @@ from handgrad.crosscheck.errors.repair.trials import Trial
 ENOUGH = 16  # numbers that a fit is made to
 
 
-SECONDS = 15.0  # of a search, at most
-
-
 class Budget:
-    """Steps that may still be run, within a time that no search of the shoot-out took."""
+    """Steps that may still be run, within so many seconds of this process: what else the machine does counts for
+    nothing."""
 
-    def __init__(self, steps: int):
-        self._steps, self._end = steps, time.monotonic() + SECONDS
+    def __init__(self, steps: int, seconds: float):
+        self._given = self._steps = steps
+        self._seconds, self._start = seconds, time.process_time()
 
     @property
     def left(self) -> int:
         """The steps left; none when the time is over."""
-        return self._steps if time.monotonic() < self._end else 0
+        return self._steps if time.process_time() - self._start < self._seconds else 0
+
+    @property
+    def spent(self) -> str:
+        """What ran out, as "15 s"; "" where there is some left."""
+        if self._steps <= 0:
+            return f"{self._given:,} steps"
+        return "" if self.left > 0 else f"{self._seconds:g} s (repair_seconds)"
 
     def take(self, steps: int) -> bool:
         """Whether there is enough left for these."""

@@ -20,9 +20,11 @@ from handgrad.crosscheck.report.report import Repair
 from handgrad.crosscheck.subject.arguments import Leaves
 from handgrad.crosscheck.subject.compiling import precise
 from handgrad.crosscheck.subject.held import primitives
+from handgrad.crosscheck.subject.messages import raised
 from handgrad.crosscheck.subject.problem import Problem
 
 STEPS = 300_000  # that a search may run
+SECONDS = 15.0  # that it may take
 VERIFIED = 60  # candidates that are tried at fresh inputs, for each leaf
 OF_LINE = 8  # of those on one line
 ALIKE = 0.6  # changes of this much more cost are looked at, for lines that are as good
@@ -68,8 +70,10 @@ class Repaired(NamedTuple):
         return tuple(found)
 
 
-def repairs(evidence: Evidence, failing: Collection[str], seed: int, budget: int = STEPS) -> tuple[Repair, ...]:
-    """The changes that make the gradient right, one for each line; empty where none was found.
+def repairs(
+    evidence: Evidence, failing: Collection[str], seed: int, seconds: float = SECONDS
+) -> tuple[tuple[Repair, ...], str]:
+    """The changes that make the gradient right, one for each line, and why the search stopped before its end, as a note.
 
     Each is right at the inputs of the evidence, at fresh inputs, and at inputs of other shapes, where the functions
     accept them.
@@ -78,14 +82,17 @@ def repairs(evidence: Evidence, failing: Collection[str], seed: int, budget: int
       evidence: on the gradient as it is.
       failing: the names of the leaves that are wrong.
       seed: of the fresh inputs.
-      budget: the steps of the program that the search may run.
+      seconds: the time that the search may take, of this process.
     """
+    budget = Budget(STEPS, seconds)
     passing = {i for i, leaf in enumerate(evidence.wanted) if leaf.name not in failing}
     try:
         found = find(evidence.programs.problem, evidence.leaves, seed, passing, budget)
-    except Exception:  # a report on a wrong gradient must come whatever a search for its repair runs into
-        return ()
-    return () if found is None else found.reports()
+        reports = () if found is None else found.reports()
+    except Exception as error:  # a report on a wrong gradient must come whatever a search for its repair runs into
+        return (), f"the search for a repair stopped: {raised(error)}"
+    whole = not budget.spent or (found is not None and not found.left)
+    return reports, "" if whole else f"the search for a repair stopped after {budget.spent}, before its end"
 
 
 def obstacle(evidence: Evidence) -> str:
@@ -106,7 +113,7 @@ def obstacle(evidence: Evidence) -> str:
 
 
 def find(
-    problem: Problem, leaves: Leaves, seed: int, passing: Collection[int] = (), budget: int = STEPS
+    problem: Problem, leaves: Leaves, seed: int, passing: Collection[int] = (), budget: Budget | None = None
 ) -> Repaired | None:
     """What `repairs` reports, as changes of the program; None where the gradient can't be traced, or isn't wrong.
 
@@ -124,7 +131,7 @@ def find(
         count = len(laboratory.given.program.dYs)
         outputs = ["Y"] if count == 1 else [f"Y{i}" for i in range(count)]
         names = Names(laboratory.given.program, problem.names, outputs, problem.wanted_names)
-        return search(laboratory, names, Budget(budget))
+        return search(laboratory, names, budget or Budget(STEPS, SECONDS))
 
 
 def search(laboratory: Laboratory, names: Names, budget: Budget) -> Repaired:
