@@ -12,7 +12,7 @@ from handgrad.crosscheck.errors.program import program_mutants
 from handgrad.crosscheck.errors.repair import obstacle, repairs
 from handgrad.crosscheck.evidence import kinks, oracle, tolerance
 from handgrad.crosscheck.evidence.collect import collect
-from handgrad.crosscheck.evidence.contracts import contracts, without_reference
+from handgrad.crosscheck.evidence.contracts import contracts, excused, without_reference
 from handgrad.crosscheck.evidence.evidence import Evidence
 from handgrad.crosscheck.evidence.observe import ELEMENTS, observe
 from handgrad.crosscheck.evidence.transforms import transforms
@@ -20,11 +20,11 @@ from handgrad.crosscheck.report.report import Contract, Control, Repair, Report,
 from handgrad.crosscheck.settings import Settings
 from handgrad.crosscheck.subject.arguments import Leaves, ProblemError, is_inexact, wide
 from handgrad.crosscheck.subject.compiling import precise
-from handgrad.crosscheck.subject.messages import raised
+from handgrad.crosscheck.subject.messages import in_short, raised, where_raised
 from handgrad.crosscheck.subject.problem import Problem
 from handgrad.crosscheck.subject.programs import Programs
 from handgrad.crosscheck.verdict import judge
-from handgrad.crosscheck.verdict.verdict import decide, notes, spelled, with_differences
+from handgrad.crosscheck.verdict.verdict import decide, notes, spelled, with_differences, without_output
 
 REPAIRED = 1_000_000  # numbers up to which a repair is searched for by default
 CHEAP = 20_000  # numbers, in and out, up to which the negative control runs by default
@@ -57,13 +57,13 @@ def look(programs: Programs, leaves: Leaves, settings: Settings) -> Report:
     evidence = study.evidence
     promises: list[Contract] = []
     control, uncontrolled = None, ""
-    if not any(row.by_hand.startswith("shape") for row in rows):
+    if all(row.came is None for row in rows):
         apart = settings.nondeterminism_tolerance
         look_at = without_reference if programs.without_autodiff else contracts
         promises = [
             *given.promises,
             *(look_at(evidence, apart) if settings.contracts else ()),
-            *transforms(evidence, settings.transforms),
+            *excused(evidence, lambda evidence: transforms(evidence, settings.transforms)),
         ]
         if not any(row.status == "FAIL" for row in rows):
             control, uncontrolled = _controlled(evidence, settings)
@@ -104,9 +104,12 @@ def negative_control(evidence: Evidence, seed: int, limit: int = 24) -> Control:
 
 def invalid(name: str, error: ProblemError) -> Report:
     """The report on what is not a gradient at all."""
-    cause = error.__cause__
-    notes = (f"caused by {type(cause).__name__}: {in_short(cause)}",) if cause is not None else ()
-    return Report(name=name, verdict="INVALID", reason=str(error), culprit=error.culprit, notes=notes)
+    cause, reason = error.__cause__, str(error)
+    said = cause is None or (in_short(cause) or type(cause).__name__) in reason
+    notes = [] if cause is None or said else [f"caused by {raised(cause)}"]
+    place = "" if cause is None else where_raised(cause)
+    notes += [f"raised at {place}"] if place else []
+    return Report(name, "INVALID", reason, error.culprit, notes=tuple(notes), cause=cause)
 
 
 class _Study(NamedTuple):
@@ -123,7 +126,7 @@ def _study(programs: Programs, leaves: Leaves, settings: Settings) -> _Study:
     if findings.kinks:
         evidence = kinks.excuse(evidence, findings.kinks, findings.unseen)
     rows = [with_differences(evidence, findings, row) for row in judge.rows(evidence, evidence.hand)]
-    return _Study(evidence, findings, judge.worst_first(rows), promises)
+    return _Study(evidence, findings, without_output(evidence, judge.worst_first(rows)), promises)
 
 
 def _observed(

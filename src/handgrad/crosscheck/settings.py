@@ -83,8 +83,7 @@ class Settings:
                 raise ValueError(f"{field.name} must be {wanted}, got {textwrap.shorten(repr(value), 60)}")
 
     def written(self) -> list[str]:
-        """As Python that reproduces a check: the seed, and what isn't as by default. The inputs of a reproduction are cast
-        already, and those that a search found."""
+        """As Python that reproduces a check: the seed, and what isn't as by default; not how its inputs came about."""
         given = {field.name: (getattr(self, field.name), field.default) for field in fields(self)}
         kept = ("seed", *(name for name, (value, default) in given.items() if name != "seed" and value != default))
         return [f"{name}={given[name][0]!r}" for name in kept if name not in ("dtype", "search")]

@@ -102,7 +102,8 @@ def small_batches(evidence: Evidence) -> Iterator[Contract]:
         try:
             yield programs.in_numpy_first(partial(_small_batch, evidence, name, size), passes)
         except (ProblemError, *programs.needs_numbers) as error:
-            whose = "the reference has none" if getattr(error, "culprit", "hand") == "reference" else "refused"
+            of_reference = getattr(error, "culprit", "hand") == "reference"
+            whose = "the reference has none" if of_reference else "the function under test raises"
             yield Contract(name, "SKIPPED", f"{whose}: {in_short(error.__cause__ or error)}")
 
 

@@ -35,6 +35,7 @@ class LeafEvidence:
       trap: (draws, *shape) where autodiff isn't finite even in float64.
       conditioning: what a neighboring input does to the truth, where noise hides the gradient; None elsewhere.
       constant: whether the reference doesn't depend on the leaf, whatever its numbers.
+      excuse: the user's atol, where it counts; added to the tolerance.
     """
 
     name: str
@@ -53,6 +54,7 @@ class LeafEvidence:
     conditioning: float | None = None
     slack: np.ndarray | None = None
     constant: bool = False
+    excuse: float = 0.0
 
     @cached_property
     def scale(self) -> float:
@@ -79,8 +81,8 @@ class LeafEvidence:
     def tolerance(self) -> float:
         """T: the largest error that rounding explains; or the user's."""
         if self.rtol is not None:
-            return self.rtol * self.scale
-        return tolerance.of_leaf(max(self.autodiff_error, self.noise, self.own_noise), self.floor)
+            return self.rtol * self.scale + self.excuse
+        return tolerance.of_leaf(max(self.autodiff_error, self.noise, self.own_noise), self.floor) + self.excuse
 
     @cached_property
     def vanishing(self) -> float:
@@ -233,6 +235,10 @@ class Evidence:
         """The same with another i-th wanted leaf."""
         wanted = [replace(leaf, **changes) if j == i else leaf for j, leaf in enumerate(self.wanted)]
         return replace(self, wanted=wanted)
+
+    def excusing(self) -> "Evidence":
+        """The same with the user's atol added to every leaf's tolerance."""
+        return replace(self, wanted=[replace(leaf, excuse=self.atol) for leaf in self.wanted])
 
     def _at(self, chosen: Group) -> "Evidence":
         place = {k: position for position, k in enumerate(chosen.draws)}

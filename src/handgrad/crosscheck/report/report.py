@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from handgrad.crosscheck.report import serialize
+from handgrad.crosscheck.report.serialize import Value
 
 Verdict = Literal["PASS", "FAIL", "INCONCLUSIVE", "INVALID"]
 Status = Literal["PASS", "FAIL", "INCONCLUSIVE", "SKIPPED"]
@@ -33,13 +34,14 @@ class Row:
       tolerance: largest error that rounding explains, as the same share: the leaf fails above it.
       power: smallest relative error that this run would have detected in the leaf; infinite where none.
       index: of the worst element in the leaf.
-      by_hand, by_autodiff, by_float64, by_differences: the values there as text, "-" where there is none.
+      by_hand, by_autodiff, by_float64, by_differences: the values there; None where there is none.
       bad: share of elements outside the tolerance.
       diagnosis: what the wrong gradient is, as "2 × too large"; "" where it is right or no diagnosis fits.
       reason: why the row is inconclusive, or why an error is excused; "" otherwise.
       heat: |error| / tolerance over the leaf as a matrix, its last axis across and all others as one down, at most
         64 × 64 cells of the largest in each; rows of cells, () where the leaf passes.
       draw: number of the cotangent with the largest error.
+      came: the shape that the gradient came in, where it isn't the leaf's; None elsewhere.
     """
 
     leaf: str
@@ -51,15 +53,21 @@ class Row:
     tolerance: float
     power: float
     index: tuple[int, ...]
-    by_hand: str
-    by_autodiff: str
-    by_float64: str
-    by_differences: str
+    by_hand: Value
+    by_autodiff: Value
+    by_float64: Value
+    by_differences: Value
     bad: float
     diagnosis: str = ""
     reason: str = ""
     heat: tuple[tuple[float, ...], ...] = ()
     draw: int = 0
+    came: tuple[int, ...] | None = None
+
+
+def number(value: Value) -> str:
+    """A value as a report shows it: six digits, "-" for none."""
+    return "-" if value is None else f"{value:.4g}" if isinstance(value, complex) else f"{value:.6g}"
 
 
 @dataclass(frozen=True)
@@ -127,6 +135,7 @@ class Report:
       reproduce: one line of Python that makes the failure again; "" where there is none.
       repair: the smallest change found that makes the gradient right, one entry for each line that it touches; empty
         where nothing is wrong or no change is known.
+      cause: what a function under test raised, where that is why; not in JSON.
     """
 
     name: str
@@ -141,6 +150,7 @@ class Report:
     settings: dict[str, Any] = field(default_factory=dict)
     reproduce: str = ""
     repair: tuple[Repair, ...] = ()
+    cause: BaseException | None = field(default=None, compare=False, metadata={"json": False})
 
     @property
     def ok(self) -> bool:
@@ -155,7 +165,7 @@ class Report:
         """
         __tracebackhide__ = True  # pytest shows the caller's line
         if not self.ok:
-            raise CheckFailed(str(self))
+            raise CheckFailed(str(self)) from self.cause
 
     def __str__(self) -> str:
         return RENDERERS["text"](self)

@@ -2,13 +2,14 @@
 
 import json
 import math
-from dataclasses import fields, is_dataclass
+from dataclasses import Field, fields, is_dataclass
 from types import UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import numpy as np
 
 T = TypeVar("T")
+Value = float | complex | None  # an element of an array; in JSON a number, [real, imaginary], or null
 NOT_FINITE = ("NaN", "Infinity", "-Infinity")  # JavaScript's names for numbers that JSON has no digits for
 
 
@@ -33,15 +34,22 @@ def loads(kind: type[T], text: str, schema: str) -> T:
     return _read(kind, found, kind.__name__.lower())
 
 
+def written(value: Any) -> list[Field[Any]]:
+    """The fields of a dataclass that go into JSON."""
+    return [one for one in fields(value) if one.metadata.get("json", True)]
+
+
 def _plain(value: object) -> Any:
     """A value in JSON's types."""
     # Not dataclasses.asdict: it deep-copies values, and a device can't be copied.
     if is_dataclass(value):
-        return {one.name: _plain(getattr(value, one.name)) for one in fields(value)}
+        return {one.name: _plain(getattr(value, one.name)) for one in written(value)}
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, np.ndarray | np.generic):
         value = value.tolist()
+    if isinstance(value, complex):
+        value = value.real, value.imag
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
@@ -53,10 +61,13 @@ def _read(kind: Any, value: Any, where: str) -> Any:
     """A value in JSON's types as the annotation `kind` describes it; `where` names it in errors."""
     origin, inside = get_origin(kind), get_args(kind)
     if isinstance(kind, type) and is_dataclass(kind) and isinstance(value, dict):
-        hints = get_type_hints(kind)
+        types = get_type_hints(kind)
+        hints = {one.name: types[one.name] for one in written(kind)}
         if wrong := sorted(hints.keys() ^ value.keys()):
             raise ValueError(f"the field {where}.{wrong[0]} is {'missing' if wrong[0] in hints else 'unknown'}")
         return kind(**{name: _read(hint, value[name], f"{where}.{name}") for name, hint in hints.items()})
+    if kind == Value and isinstance(value, list):
+        return complex(*(_read(float, part, where) for part in value))
     if origin is UnionType:  # always X | None
         return None if value is None else _read(inside[0], value, where)
     if origin is tuple and isinstance(value, list):

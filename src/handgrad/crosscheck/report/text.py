@@ -6,7 +6,7 @@ import re
 import textwrap
 from collections.abc import Iterator, Sequence
 
-from handgrad.crosscheck.report.report import Contract, Control, Repair, Report, Row
+from handgrad.crosscheck.report.report import Contract, Control, Repair, Report, Row, number
 
 TABLE = ("status", "leaf", "array", "error", "tolerance", "ρ", "power")
 VALUES = ("by hand", "autodiff", "float64", "differences")
@@ -49,14 +49,14 @@ def cells(row: Row) -> dict[str, str]:
         "status": row.status,
         "leaf": row.leaf,
         "array": f"{row.dtype}[{','.join(map(str, row.shape))}]",
-        "error": figure(row.error),
+        "error": "-" if row.came is not None else figure(row.error),
         "tolerance": figure(row.tolerance),
         "ρ": "-" if math.isnan(row.rho) else figure(row.rho, ".2g"),
         "power": figure(row.power),
-        "by hand": row.by_hand,
-        "autodiff": row.by_autodiff,
-        "float64": row.by_float64,
-        "differences": row.by_differences,
+        "by hand": number(row.by_hand) if row.came is None else f"shape {row.came}",
+        "autodiff": number(row.by_autodiff) if row.came is None else f"shape {row.shape}",
+        "float64": number(row.by_float64),
+        "differences": number(row.by_differences),
         "at": str(tuple(map(int, row.index))),  # int: NumPy's integers print as np.int64(3)
         "bad %": figure(100 * row.bad, ".3g"),
     }
@@ -154,7 +154,7 @@ def _rows(rows: Sequence[Row], width: int | None) -> Iterator[str]:
         if row.status != "PASS":
             # No break between a heading and its value.
             below += [", ".join(f"{heading}\xa0{texts[heading]}" for heading in VALUES if texts[heading] != "-")]
-            if row.shape:
+            if row.shape and row.came is None:
                 below += [f"at {texts['at']}, the worst element; {texts['bad %']} % are outside the tolerance"]
         for sentence in below:
             for part in textwrap.wrap(sentence, (width or 10**9) - len(indent), break_long_words=False):

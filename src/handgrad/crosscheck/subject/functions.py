@@ -59,7 +59,7 @@ def from_custom_vjp(
         except ValueError as error:
             words = _misfit(str(error), [name for i, name in enumerate(names) if i not in fixed]) if plain else ""
             if words:
-                raise ProblemError(f"{where}: {words}") from error
+                raise ProblemError(f"{where}: {words}") from None
             raise
 
     base: Any = plain if reference is None else reference
@@ -134,7 +134,8 @@ def from_function(
 
     base = f if reference is None else reference
     words = f"jax.grad of {label(base, 'f' if reference is None else 'reference')}"
-    called = {label(f, "f"): f, where: grad_f} | ({} if reference is None else {label(reference, "reference"): reference})
+    called = {label(f, "f"): f, where: grad_f}
+    called |= {} if reference is None else {label(reference, "reference"): reference}
     own = reference is None
     return assemble(Form(name or where, arguments, f, by_hand, base, words, own, call, wanted, functions=called))
 
@@ -148,12 +149,21 @@ def wrapped(f: Function) -> tuple[Function | None, tuple[int, ...]]:
         return bound, tuple(i - 1 for i in fixed if i > 0)
     if isinstance(f, JIT):
         return wrapped(f.__wrapped__)
-    return getattr(f, "fun", None), tuple(getattr(f, "nondiff_argnums", ()))
+    plain = getattr(f, "fun", None)
+    # What functools.wraps decorates has a copy of the attributes, and wraps what they belong to.
+    own = plain is not None and getattr(f, "__wrapped__", plain) is plain
+    return (plain, tuple(getattr(f, "nondiff_argnums", ()))) if own else (None, ())
 
 
 def _check_bound(where: str, plain: Function | None, args: Sequence[Any], fixed: Sequence[int]) -> None:
     """An array in self's place: JAX doesn't bind a custom_vjp function to its object."""
-    if plain is not None and 0 in fixed and args and hasattr(args[0], "dtype") and parameter_names(plain, 1) == ["self"]:
+    if (
+        plain is not None
+        and 0 in fixed
+        and args
+        and hasattr(args[0], "dtype")
+        and parameter_names(plain, 1) == ["self"]
+    ):
         raise ProblemError(
             f"{where} is a method, which jax.custom_vjp doesn't bind: pass the object as its first argument, got "
             f"{describe(args[0])}"

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from handgrad.crosscheck.errors import Specimen, diagnose
@@ -80,11 +79,9 @@ def _row(evidence: Evidence, i: int, cotangents: Sequence[Leaves], explain: bool
     }
     if bad is None or hand is None:
         nothing: dict[str, Any] = {"rho": math.nan, "error": math.nan, "index": (), "bad": 1.0}
-        values: dict[str, Any] = {"by_hand": f"shape {arrays[0].shape}", "by_autodiff": f"shape {tuple(shape)}"}
-        rest: dict[str, Any] = {"by_float64": "-", "by_differences": "-"}
-        return Row(
-            status="FAIL", diagnosis=_diagnose(evidence, i, arrays, explain), **common, **nothing, **values, **rest
-        )
+        nothing |= {f"by_{way}": None for way in ("hand", "autodiff", "float64", "differences")}
+        came, words = arrays[0].shape, _diagnose(evidence, i, arrays, explain)
+        return Row(status="FAIL", diagnosis=words, came=came, **common, **nothing)
     with np.errstate(invalid="ignore"):
         off = np.abs(hand - leaf.truth)
     if leaf.slack is not None:
@@ -104,10 +101,10 @@ def _row(evidence: Evidence, i: int, cotangents: Sequence[Leaves], explain: bool
         rho=error * scale / reference_error if reference_error > 0 else (0.0 if error == 0 else math.nan),
         error=error,
         index=tuple(int(j) for j in index),
-        by_hand=number(hand[at]) if hand.size else "-",
-        by_autodiff=number(leaf.autodiff[at]) if hand.size else "-",
-        by_float64=number(leaf.truth[at]) if hand.size else "-",
-        by_differences="-",
+        by_hand=hand[at].item() if hand.size else None,
+        by_autodiff=leaf.autodiff[at].item() if hand.size else None,
+        by_float64=leaf.truth[at].item() if hand.size else None,
+        by_differences=None,
         bad=float(np.mean(bad.any(0))) if bad.size else 0.0,
         diagnosis=_diagnose(evidence, i, arrays, explain) if status == "FAIL" else "",
         reason=reason,
@@ -163,7 +160,7 @@ def _excused(evidence: Evidence, i: int, cotangents: Sequence[Leaves]) -> str:
     if not np.isfinite(off[np.isfinite(leaf.truth)]).all():
         return ""
     if evidence.atol > 0 and largest(off) <= leaf.tolerance + evidence.atol:
-        return f"within atol = {evidence.atol:g}, which excuses and certifies nothing"
+        return f"within atol = {evidence.atol:g}: excused, but nothing is shown"
     vanishes = (leaf.blind or leaf.scale == 0) and not leaf.constant and leaf.scale <= leaf.vanishing
     if vanishes and largest(off) <= leaf.vanishing:
         return "the reference all but vanishes: the function is constant or saturated here"
@@ -222,8 +219,3 @@ def _heat(excess: np.ndarray) -> tuple[tuple[float, ...], ...]:
         edges = np.linspace(0, flat.shape[axis], min(CELLS, flat.shape[axis]) + 1).astype(int)[:-1]
         flat = np.maximum.reduceat(flat, edges, axis)
     return tuple(tuple(float(f"{v:.3g}") for v in row) for row in flat)
-
-
-def number(value: Any) -> str:
-    """A value as a report shows it."""
-    return f"{value:.6g}" if not jnp.iscomplexobj(value) else f"{value:.4g}"

@@ -1,19 +1,22 @@
 """The verdict: one word, the one sentence why, and the culprit."""
 
 import dataclasses
+import math
+import re
 from typing import NamedTuple
 
 import numpy as np
 
 from handgrad.crosscheck.evidence import kinks, tolerance
-from handgrad.crosscheck.evidence.compare import stack
+from handgrad.crosscheck.evidence.compare import stack, wrong
 from handgrad.crosscheck.evidence.contracts import FORWARD, SAME_BITS
 from handgrad.crosscheck.evidence.evidence import Evidence
 from handgrad.crosscheck.evidence.oracle import Findings
-from handgrad.crosscheck.report.report import Contract, Row, Verdict
+from handgrad.crosscheck.report.report import Contract, Row, Verdict, number
 from handgrad.crosscheck.verdict import judge
 
 SPELLED = 8  # kinks that a report spells out
+ALIKE = 1e-2  # a share of the largest: two gradients that mean the same, in whatever precision
 
 
 class Decision(NamedTuple):
@@ -43,13 +46,13 @@ def decide(
         return Decision("FAIL", f"the forward pass differs from the reference: {broken[FORWARD].detail}", "forward")
     for row in rows:
         if row.status == "FAIL":
-            return Decision("FAIL", f"{row.leaf}: {row.diagnosis or _plainly(row)}", "hand")
+            return Decision("FAIL", f"{row.leaf}: {_headline(row)}", "hand")
     if refused:
         return Decision("FAIL", f"no subgradient: {refused[0]}", "kink")
     if broken:
         first = next(iter(broken.values()))
         return Decision("FAIL", f"{first.name}: {first.detail}", "hand")
-    return _undecided(evidence, rows) or _passed(evidence, findings)
+    return _undecided(evidence, rows, promises) or _passed(evidence, findings)
 
 
 def spelled(evidence: Evidence, findings: Findings) -> tuple[list[str], list[str]]:
@@ -82,7 +85,7 @@ def with_differences(evidence: Evidence, findings: Findings, row: Row) -> Row:
         row = dataclasses.replace(row, status="INCONCLUSIVE", reason=findings.unsure[i])
     values = findings.values.get((i, row.index))
     if values is not None and np.isfinite(values[row.draw]):
-        row = dataclasses.replace(row, by_differences=judge.number(values[row.draw]))
+        row = dataclasses.replace(row, by_differences=values[row.draw].item())
     return row
 
 
@@ -96,6 +99,8 @@ def notes(evidence: Evidence, findings: Findings, rows: list[Row], promises: lis
         found.append(f"{evidence.programs.without_autodiff.rstrip('.')}: finite differences are the only reference")
     elif any(np.isnan(leaf.autodiff).any() for leaf in evidence.wanted):
         found.append("autodiff of the reference is NaN in places: the double-where trap?")
+    found += evidence.programs.problem.notes
+    found += _on_purpose(evidence, findings, failed)
     found += [f"called twice, it gives {one.detail}" for one in promises if one.name == SAME_BITS and one.detail]
     for leaf in evidence.wanted:
         ratio = leaf.own_noise / max(leaf.autodiff_error, leaf.noise, leaf.floor / tolerance.RATIO, 1e-300)
@@ -116,7 +121,42 @@ def notes(evidence: Evidence, findings: Findings, rows: list[Row], promises: lis
     return found
 
 
-def _undecided(evidence: Evidence, rows: list[Row]) -> Decision | None:
+def without_output(evidence: Evidence, rows: list[Row]) -> list[Row]:
+    """The rows; where no element of the output is finite, a gradient that isn't either is no error: there is none."""
+    if not all(Y.unknown.all() for Y in evidence.outputs):
+        return rows
+    names = [leaf.name for leaf in evidence.wanted]
+    found = []
+    for row in rows:
+        leaf, hand = evidence.wanted[names.index(row.leaf)], stack(evidence.hand, names.index(row.leaf))
+        bad = wrong(leaf, hand) if row.status == "FAIL" else None
+        if bad is not None and hand is not None and not np.any(bad & np.isfinite(hand)):
+            row = dataclasses.replace(row, status="INCONCLUSIVE", diagnosis="", reason="not finite, nor is the output")
+        found.append(row)
+    return judge.worst_first(found)
+
+
+def _on_purpose(evidence: Evidence, findings: Findings, failed: set[str]) -> list[str]:
+    """A note where a gradient is wrong by differences alone, as a straight-through estimator's is."""
+    said = []
+    blamed = {i for i, *_ in findings.blamed}
+    for i, leaf in enumerate(evidence.wanted):
+        hand = stack(evidence.hand, i)
+        if leaf.name not in failed or hand is None or hand.shape != leaf.autodiff.shape:
+            continue
+        with np.errstate(invalid="ignore"):
+            size = float(np.max(np.abs(leaf.autodiff), initial=0.0))
+            agree = size > 0 and bool(np.all(np.abs(hand - leaf.autodiff) <= ALIKE * size))
+        if i in blamed and agree:
+            words = "by hand and by autodiff of the reference it is the same, and only differences contradict both"
+            said.append(f"{leaf.name}: {words}. If it isn't the derivative on purpose, pass differences=False")
+        elif size == 0 and np.any(hand != 0) and evidence.programs.problem.own_reference:
+            words = "the function doesn't depend on it. If the gradient isn't the derivative on purpose"
+            said.append(f"{leaf.name}: {words}, pass a reference with stop_gradient and differences=False")
+    return said
+
+
+def _undecided(evidence: Evidence, rows: list[Row], promises: list[Contract]) -> Decision | None:
     constant = _constant_input(evidence)
     if constant:
         return Decision("INCONCLUSIVE", constant, "input")
@@ -131,6 +171,9 @@ def _undecided(evidence: Evidence, rows: list[Row]) -> Decision | None:
     for row in rows:
         if row.status == "INCONCLUSIVE":
             return Decision("INCONCLUSIVE", f"{row.leaf}: {row.reason}", _culprit(row.reason))
+    for promise in promises:
+        if promise.status == "INCONCLUSIVE":
+            return Decision("INCONCLUSIVE", f"{promise.name}: {promise.detail}", "hand")
     return None
 
 
@@ -149,10 +192,17 @@ def _culprit(reason: str) -> str:
     return "conditioning" if reason.startswith("ill-conditioned") else "input"
 
 
+def _headline(row: Row) -> str:
+    """What is wrong with a leaf: its diagnosis, where that says more than how far off it is."""
+    listed = re.match(r"examples weighted .*,", row.diagnosis)
+    factor = math.prod(row.shape) == 1 and re.match(r"\d+\.\d", row.diagnosis)
+    return _plainly(row) if listed or factor or not row.diagnosis else row.diagnosis
+
+
 def _plainly(row: Row) -> str:
     """What is wrong where no diagnosis fits."""
     if row.error != row.error:
-        return f"{row.by_hand} by hand at {list(row.index)}, where {row.by_float64} is right"
+        return f"{number(row.by_hand)} by hand at {list(row.index)}, where {number(row.by_float64)} is right"
     return f"off by {row.error:.2g} of its largest element, {row.tolerance:.2g} is rounding"
 
 

@@ -73,7 +73,7 @@ class Repaired(NamedTuple):
 def repairs(
     evidence: Evidence, failing: Collection[str], seed: int, seconds: float = SECONDS
 ) -> tuple[tuple[Repair, ...], str]:
-    """The changes that make the gradient right, one for each line, and why the search stopped before its end, as a note.
+    """The changes that make the gradient right, one for each line, and a note where the search stopped before its end.
 
     Each is right at the inputs of the evidence, at fresh inputs, and at inputs of other shapes, where the functions
     accept them.
