@@ -1,12 +1,14 @@
 """What is not a gradient at all: INVALID, in one sentence, with the function's own error as the cause."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import handgrad as hg
-from handgrad.crosscheck import check_custom_vjp, check_function, check_layer, check_model, check_rule
+from handgrad.crosscheck import Report, check_custom_vjp, check_function, check_layer, check_model, check_rule
 
 QUICK = {"control": False, "contracts": False, "transforms": ()}
 X, W = np.random.default_rng(0).standard_normal((4, 3)), np.random.default_rng(1).standard_normal((3, 2))
@@ -148,7 +150,14 @@ def raising(*args):
 def caused(report, kind=OfMyOwn):
     assert report.verdict == "INVALID", report
     assert f"raised {kind.__name__} while being checked: " in report.reason
-    assert report.notes[0].startswith(f"caused by {kind.__name__}: ")
+    assert re.match(
+        r"raised at .*test_bad_input.py:\d+ in (raising|picky|picky_backward): raise OfMyOwn", report.notes[0]
+    )
+    assert isinstance(report.cause, kind)
+    assert Report.from_json(report.to_json()) == report, "without the exception"
+    with pytest.raises(hg.CheckFailed) as failed:
+        report.raise_if_failed()
+    assert failed.value.__cause__ is report.cause
     return True
 
 
@@ -204,6 +213,22 @@ def test_a_reference_that_jax_cannot_differentiate():
     )
 
 
+def test_a_cotangent_of_another_shape_is_called_by_its_argument():
+    f = jax.custom_vjp(lambda X, p, n: n * X @ p["W"], nondiff_argnums=(2,))
+    f.defvjp(lambda X, p, n: (n * X @ p["W"], (X, p["W"])), lambda n, r, d: (n * d @ r[1].T, {"W": n * d.T @ r[0]}))
+    report = check_custom_vjp(f, None, X, {"W": W}, 2)
+    assert (report.reason, report.notes) == ("f: the cotangent of p.W must be float64[3,2], got float64[2,3]", ())
+
+
+def test_what_is_no_array_and_no_function():
+    report = check_rule(forward, lambda r, d: ({"X": d}, None), X, W)
+    assert report.reason.endswith("the cotangent of X must be an array, got dict")
+    f = jax.custom_vjp(jnp.sin)
+    assert check_custom_vjp(f, X, W).reason == "reference must be a function or None, got float64 (4, 3)"  # pyright: ignore
+    assert check_rule(forward, X, W).reason == "backward must be a function, got float64 (4, 3)"
+    assert check_function(jnp.sum, X, X).reason == "grad_f must be a function, got float64 (4, 3)"  # pyright: ignore
+
+
 def test_a_custom_vjp_without_its_rules():
     report = check_custom_vjp(jax.custom_vjp(jnp.sin), None, X, **QUICK)
     assert report.verdict == "INVALID", report
@@ -215,7 +240,8 @@ def test_a_plain_function_in_place_of_a_custom_vjp():
         return x
 
     assert invalid(
-        check_custom_vjp(plain, None, X), "plain must be a jax.custom_vjp function, or come with a reference"
+        check_custom_vjp(plain, None, X),
+        "plain must be a jax.custom_vjp function, itself or under jax.jit, or come with a reference",
     )
 
 

@@ -20,6 +20,7 @@ WRONG_SETTINGS = {
     "transforms": ("jit", ("fast",), (["jit"],), None, {"jit"}),
     "control": ("no", 0, 2.5),
     "repair": ("no", 1),
+    "repair_seconds": (-1.0, np.nan, np.inf, "15", None),
     "rtol": (-1e-3, np.nan, np.inf, "1e-3", True, 1j, [1e-3]),
     "atol": (-1.0, np.nan, -np.inf, "0", None, np.ones((4, 3))),
     "nondeterminism_tolerance": (-1e-16, np.nan, "none", False),
@@ -50,3 +51,10 @@ def test_settings_that_make_sense():
     for dtype in (np.float32, jnp.bfloat16, "float64", float, np.dtype("complex64"), None):
         Settings(dtype=dtype)
     Settings(np.int64(3), draws=np.int32(1), rtol=np.float32(0), atol=1, control=np.True_, transforms=["jit"])
+
+
+def test_an_unknown_setting_names_the_others():
+    with pytest.raises(
+        TypeError, match=r"^diferences is no setting\. Did you mean differences\? The settings are seed, dr"
+    ):
+        check_custom_vjp(jnp.sin, None, 1.0, diferences=False)  # pyright: ignore[reportCallIssue]

@@ -12,13 +12,15 @@ from handgrad.checks import InputError, check_count
 from handgrad.cli import output
 from handgrad.cli.target import Request, check_target
 from handgrad.cli.whole import NETWORK_DTYPES, RULE_DTYPES, Plan, check_library
+from handgrad.crosscheck.settings import Transform
 from handgrad.extras import install
 
 Dtype = Literal["float64", "float32", "bfloat16", "float16", "complex64", "complex128"]
 Function = Annotated[str, tyro.conf.arg(metavar="MODULE:NAME", help_behavior_hint="")]
 File = Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")]
 LIMITS = {"count": 10**6, "draws": 10**3, "max_depth": 10**3}  # beyond which a run would not end, or run out of memory
-OF_A_TARGET, OF_THE_LIBRARY = ("args", "shapes", "reference"), tuple(LIMITS)
+OF_A_TARGET = tuple(name for name in Request._fields if name not in ("target", "dtype", "seed", "search"))
+OF_THE_LIBRARY = tuple(LIMITS)
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,9 @@ class Check:
     """A function that computes the target's output independently. By default, autodiff of the target's own forward
     pass."""
     dtype: Dtype | None = None
-    """The dtype of all floating-point inputs. By default, args keep theirs and shapes are float32; the library's rules
-    are checked in float64, and on their first inputs in float32 and bfloat16 too."""
+    """The dtype of all floating-point inputs. By default, args keep theirs and shapes are float32; float64 detects
+    errors a billion times smaller. The library's rules are checked in float64, and on their first inputs in float32 and
+    bfloat16 too."""
     seed: int = 0
     """Seed of inputs, cotangents and networks."""
     search: bool = False
@@ -54,6 +57,21 @@ class Check:
     """A file to write the report to, as JSON; for the library, all reports."""
     html: File = None
     """A file to write the report to, as a page; for the library, the worst report."""
+    argnums: tuple[int, ...] = ()
+    """For a target: the arguments whose gradient is checked, counted from 0. All floating-point ones if omitted."""
+    differences: bool = True
+    """For a target: verify autodiff of the reference by finite differences. Without, a gradient that isn't the
+    derivative on purpose can be checked, such as a straight-through estimator's."""
+    transforms: tuple[Transform, ...] = ("jit", "vmap")
+    """For a target: which transformations of JAX to check it under."""
+    rtol: float | None = None
+    """For a target: tolerance as a share of each argument's largest gradient; derived from rounding by default."""
+    atol: float = 0.0
+    """For a target: absolute tolerance. What passes only because of it is inconclusive."""
+    repair: bool = True
+    """For a target: search for the change of the source that makes a wrong gradient right."""
+    repair_seconds: float = 15.0
+    """For a target: processor time that this search may take."""
     count: int = 64
     """For the library: number of random networks in each dtype."""
     draws: int = 4
@@ -71,9 +89,12 @@ def main(options: Check) -> int:
     if options.target:
         reports = [check_target(Request(*(getattr(options, name) for name in Request._fields)))]
         output.show(console, reports[0])
+        output.hint(console, reports[0], options.dtype)
     else:
         reports = check_library(plan, console)
     output.write(reports, options.json, options.html, console)
+    if options.target:
+        output.verdict(console, reports[0])
     return output.status(reports)
 
 

@@ -57,6 +57,21 @@ def show(console: Console, report: Report) -> None:
     console.print(text, soft_wrap=True)
 
 
+def hint(console: Console, report: Report, dtype: str | None) -> None:
+    """Under a PASS in the inputs' own dtype, how small an error it could have hidden, if float64 would detect it."""
+    narrow = [row for row in report.rows if row.dtype not in ("float64", "complex128")]
+    if report.ok and narrow and dtype is None:
+        worst = max(narrow, key=lambda row: row.power)
+        wide = "complex128" if worst.dtype.startswith("complex") else "float64"
+        words = f"{worst.dtype}: an error below {worst.power:.1e} of the largest gradient can't be detected"
+        console.print(Text(f"{words}; --dtype {wide} detects smaller ones"), soft_wrap=True)
+
+
+def verdict(console: Console, report: Report) -> None:
+    """The verdict once more: of a long report, the first line has scrolled away."""
+    console.print(Text(f"{report.verdict}  {report.name}", COLORS[report.verdict]), soft_wrap=True)
+
+
 def check_writable(command: str, option: str, path: Path) -> None:
     """Raise an InputError for a file that can't be written, before minutes of work; its content is kept."""
     there = path.exists()

@@ -13,7 +13,7 @@ import numpy as np
 from handgrad.checks import InputError, describe
 from handgrad.cli.inputs import check_arguments, draw, parse_shapes, required
 from handgrad.crosscheck import Report, check_custom_vjp, check_layer, check_rule
-from handgrad.crosscheck.settings import SettingsOptions
+from handgrad.crosscheck.settings import SettingsOptions, Transform, settings_of
 from handgrad.crosscheck.subject.messages import in_short
 
 MISSING = object()
@@ -31,6 +31,8 @@ class Request(NamedTuple):
       dtype: of floating-point arguments; None: as `args` returns them, float32 for `shapes`.
       seed: of all that is random.
       search: whether to search for inputs that make it fail.
+      argnums: the arguments whose gradient is checked; () for all.
+      differences, transforms, rtol, atol, repair, repair_seconds: the check's settings; `repair` False for none.
     """
 
     target: str
@@ -40,6 +42,36 @@ class Request(NamedTuple):
     dtype: str | None = None
     seed: int = 0
     search: bool = False
+    argnums: tuple[int, ...] = ()
+    differences: bool = True
+    transforms: tuple[Transform, ...] = ("jit", "vmap")
+    rtol: float | None = None
+    atol: float = 0.0
+    repair: bool = True
+    repair_seconds: float = 15.0
+
+    def settings(self) -> SettingsOptions:
+        """Those of the check.
+
+        Raises:
+          InputError: one has an invalid value.
+        """
+        settings: SettingsOptions = {
+            "seed": self.seed,
+            "dtype": None if self.dtype is None else jnp.dtype(self.dtype),
+            "search": self.search,
+            "differences": self.differences,
+            "transforms": self.transforms,
+            "rtol": self.rtol,
+            "atol": self.atol,
+            "repair": None if self.repair else False,
+            "repair_seconds": self.repair_seconds,
+        }
+        try:
+            settings_of(settings)
+        except ValueError as error:
+            raise InputError(f"check: {error}") from None
+        return settings
 
 
 class Target(NamedTuple):
@@ -68,6 +100,7 @@ def check_target(request: Request) -> Report:
     """
     if "" not in sys.path:
         sys.path.insert(0, "")  # the current directory, as `python -m` has it
+    settings = request.settings()
     target = recognize(request.target, with_reference=bool(request.reference))
     reference = load("reference", request.reference) if request.reference else None
     if reference is not None and not callable(reference):
@@ -81,18 +114,14 @@ def check_target(request: Request) -> Report:
         shapes = parse_shapes(request.shapes)
         check_arguments(request.target, target.forward, len(shapes), f"shapes {request.shapes}")
         arguments = draw(request.target, target.forward, shapes, request.dtype or "float32", request.seed)
-    settings: SettingsOptions = {
-        "seed": request.seed,
-        "dtype": None if request.dtype is None else jnp.dtype(request.dtype),
-        "search": request.search,
-        "transforms": ("jit", "vmap"),
-    }
-    name, parts = request.target, target.parts
+    name, parts, argnums = request.target, target.parts, request.argnums or None
+    if argnums and target.form == "layer":
+        raise InputError(f"check: argnums is for functions and rules, and {name} is a layer")
     try:
         if target.form == "pair":
-            return check_rule(*parts, *arguments, reference=reference, name=name, **settings)
+            return check_rule(*parts, *arguments, reference=reference, argnums=argnums, name=name, **settings)
         if target.form == "function":
-            return check_custom_vjp(parts[0], reference, *arguments, name=name, **settings)
+            return check_custom_vjp(parts[0], reference, *arguments, argnums=argnums, name=name, **settings)
         return check_layer(parts[0], arguments[0], reference=reference, name=name, **settings)
     except SystemExit as error:  # its status is not the check's
         return Report(name, "INVALID", f"{name} raised SystemExit while being checked: {error}", "hand")

@@ -14,6 +14,7 @@ from handgrad.crosscheck.evidence import kinks, oracle, tolerance
 from handgrad.crosscheck.evidence.collect import collect
 from handgrad.crosscheck.evidence.contracts import contracts, excused, without_reference
 from handgrad.crosscheck.evidence.evidence import Evidence
+from handgrad.crosscheck.evidence.indices import of_repeated_indices
 from handgrad.crosscheck.evidence.observe import ELEMENTS, observe
 from handgrad.crosscheck.evidence.transforms import transforms
 from handgrad.crosscheck.report.report import Contract, Control, Repair, Report, Row
@@ -56,7 +57,7 @@ def look(programs: Programs, leaves: Leaves, settings: Settings) -> Report:
         findings = replace(findings, blamed=(*findings.blamed, *study.findings.blamed))
     evidence = study.evidence
     promises: list[Contract] = []
-    control, uncontrolled = None, ""
+    control, uncontrolled, repeated = None, "", ""
     if all(row.came is None for row in rows):
         apart = settings.nondeterminism_tolerance
         look_at = without_reference if programs.without_autodiff else contracts
@@ -67,6 +68,7 @@ def look(programs: Programs, leaves: Leaves, settings: Settings) -> Report:
         ]
         if not any(row.status == "FAIL" for row in rows):
             control, uncontrolled = _controlled(evidence, settings)
+            repeated = of_repeated_indices(evidence)
     decision = decide(given.evidence, rows, promises, findings, refused)
     failed = {row.leaf for row in rows if row.status == "FAIL"} if decision.culprit == "hand" else set()
     repair, unrepaired = _repaired(evidence, failed, settings)
@@ -79,7 +81,7 @@ def look(programs: Programs, leaves: Leaves, settings: Settings) -> Report:
         contracts=tuple(promises),
         kinks=tuple(said),
         control=control,
-        notes=(*filter(None, (unrepaired, uncontrolled)), *notes(evidence, findings, rows, promises)),
+        notes=(*filter(None, (unrepaired, uncontrolled, repeated)), *notes(evidence, findings, rows, promises)),
         settings=_settings(evidence, settings),
         reproduce=_reproduce(programs.problem, leaves, settings) if decision.verdict == "FAIL" else "",
         repair=repair,

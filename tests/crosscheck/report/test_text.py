@@ -20,14 +20,14 @@ BAD = Row(
     tolerance=1.23e-15,
     power=2.1e-15,
     index=(3, 1),
-    by_hand="-0.4938",
-    by_autodiff="-0.2469",
-    by_float64="-0.2469",
-    by_differences="-0.2469",
+    by_hand=-0.4938,
+    by_autodiff=-0.2469,
+    by_float64=-0.2469,
+    by_differences=-0.2469,
     bad=1.0,
     diagnosis="2 × too large",
 )
-GOOD = Row("b", "PASS", (3,), "float32", math.nan, 0.0, 1.2e-7, math.inf, (2,), "1", "1", "1", "-", 0.0)
+GOOD = Row("b", "PASS", (3,), "float32", math.nan, 0.0, 1.2e-7, math.inf, (2,), 1.0, 1.0, 1.0, None, 0.0)
 KEPT = (Contract("linear", "PASS", "5e-17"), Contract("zero", "PASS"))
 REPORT = Report(
     name="softmax_backward",
@@ -145,12 +145,11 @@ def test_the_widest_columns_fit():
 
 
 def test_names_are_taken_to_the_letter():
-    row = dataclasses.replace(BAD, leaf="[red]W[0]:smile:", by_hand="[1+2j]", diagnosis="[/] \\[b]")
+    row = dataclasses.replace(BAD, leaf="[red]W[0]:smile:", diagnosis="[/] \\[b]")
     lines = render(Report("[b]f", "FAIL", rows=(row,))).splitlines()
     assert lines[0] == "FAIL  [b]f"
     assert lines[3].split()[1] == "[red]W[0]:smile:"
     assert lines[4].strip() == "[/] \\[b]"
-    assert "by hand [1+2j], " in lines[5]
 
 
 def test_line_breaks_in_names_do_not_break_the_table():

@@ -97,12 +97,12 @@ def test_not_finite(exact, value):
     row = judge.rows(exact, changed(exact, 1, one_element((2, 0), value)))[0]
     assert (row.leaf, row.status, row.index) == ("W", "FAIL", (2, 0))
     assert np.isnan(row.error)
-    assert row.by_hand == f"{value:.6g}"
+    np.testing.assert_equal(row.by_hand, value)
 
 
 def test_shape_and_dtype(exact):
     row = judge.rows(exact, changed(exact, 2, lambda a: a[None]))[0]
-    assert (row.status, row.by_hand, row.by_autodiff) == ("FAIL", "shape (1, 3)", "shape (3,)")
+    assert (row.status, row.came, row.shape, row.by_hand) == ("FAIL", (1, 3), (3,), None)
     row = judge.rows(exact, changed(exact, 2, lambda a: a.astype(np.float32)))[0]
     assert (row.leaf, row.status) == ("b", "FAIL")
     assert judge.fails(exact, changed(exact, 2, lambda a: a.astype(np.float32))) == ["b"]
@@ -150,7 +150,7 @@ def test_slack_excuses_and_never_certifies(exact):
     near = changed(exact, 0, one_element((0, 0), 1e-6))
     loose = replace(exact, atol=1e-3)
     row = next(row for row in judge.rows(loose, near) if row.leaf == "X")
-    assert (row.status, row.reason) == ("INCONCLUSIVE", "within atol = 0.001, which excuses and certifies nothing")
+    assert (row.status, row.reason) == ("INCONCLUSIVE", "within atol = 0.001: excused, but nothing is shown")
     assert judge.fails(replace(exact, atol=1e-8), near) == ["X"]
 
 
@@ -197,12 +197,6 @@ def test_the_heat_of_a_large_leaf_is_folded():
     assert row.index == (1, 50, 129)
     assert (heat > 1).sum() == 1
     assert heat[:, 63].max() == heat.max()
-
-
-def test_numbers_as_text():
-    assert judge.number(np.float64(0.12345678)) == "0.123457"
-    assert judge.number(np.complex128(1 + 2j)) == "1+2j"
-    assert judge.number(np.nan) == "nan"
 
 
 def test_sizes_that_a_factor_may_be(exact):

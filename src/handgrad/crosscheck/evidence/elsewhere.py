@@ -41,10 +41,10 @@ def second_input(evidence: Evidence) -> Contract:
                 eager = programs.by_hand_eager(leaves, dYs, in_numpy)[1]
             except (ProblemError, *programs.needs_numbers) as error:
                 return Contract(name, "SKIPPED", f"step by step it raises: {in_short(error.__cause__ or error)}")
-            where = _differs(evidence.wanted, eager, compiled, first)
+            where = differs(evidence.wanted, eager, compiled, first)
             if where and not programs.without_autodiff:  # these numbers may be worse conditioned than the first
                 again = partial(programs.by_hand_eager, in_numpy=in_numpy)
-                where = _differs(evidence.wanted, eager, compiled, first, _roundings(programs, leaves, dYs, again))
+                where = differs(evidence.wanted, eager, compiled, first, _roundings(programs, leaves, dYs, again))
             words = f"step by step, at a second input, {where}" if where else ""
             return Contract(name, "FAIL" if where else "PASS", words)
 
@@ -57,7 +57,7 @@ def second_input(evidence: Evidence) -> Contract:
             mine, truth = programs.by_hand(leaves, dYs)[1], programs.in_float64(leaves, dYs)[1]
         except ProblemError as error:
             return Contract(name, "SKIPPED", f"a second input was refused: {in_short(error.__cause__ or error)}")
-        where = _differs(evidence.wanted, mine, truth, first)
+        where = differs(evidence.wanted, mine, truth, first)
         if not where:
             return Contract(name, "PASS")
     return Contract(name, "FAIL", f"at a second input, {where}")
@@ -194,7 +194,7 @@ def _roundings(programs: Programs, leaves: Leaves, dYs: Leaves, by_hand: Way) ->
     return [tolerance.of_leaf(error, 0.0) for error in found]
 
 
-def _differs(
+def differs(
     wanted: list[LeafEvidence], mine: Leaves, right: Leaves, first: Leaves, here: list[float] | None = None
 ) -> str:
     """Where two gradients differ by more than rounding, elements on a kink aside; "" where they don't. `here` is T at

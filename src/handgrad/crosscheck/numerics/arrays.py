@@ -113,15 +113,19 @@ def _reduce(function: np.ufunc) -> Rule:
 
 def _extreme(function: np.ufunc) -> Rule:
     """The largest or smallest; of nothing it is what JAX has, the dtype's other end."""
-    sign = -1 if function is np.maximum else 1
+    low = function is np.maximum
 
     def rule(inputs: Sequence[Any], params: dict[str, Any]) -> Any:
         x, axes = inputs[0], tuple(params["axes"])
-        if x.size or x.dtype.kind == "b":
-            return function.reduce(x, axis=axes, **({} if x.size else {"initial": sign > 0}))
-        ends = np.iinfo(x.dtype) if x.dtype.kind in "iu" else None
-        least = sign * np.inf if ends is None else ends.min if sign < 0 else ends.max
-        return function.reduce(x, axis=axes, initial=least)
+        if x.size:
+            return function.reduce(x, axis=axes)
+        if x.dtype.kind == "b":
+            end: Any = not low
+        elif x.dtype.kind in "iu":
+            end = np.iinfo(x.dtype).min if low else np.iinfo(x.dtype).max
+        else:
+            end = -np.inf if low else np.inf
+        return function.reduce(x, axis=axes, initial=end)
 
     return rule
 

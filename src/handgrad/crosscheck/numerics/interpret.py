@@ -11,6 +11,10 @@ from jax.core import Tracer
 from handgrad.crosscheck.numerics.arrays import ARRANGED, Rule, cast
 
 
+KEPT = 64  # programs
+_COMPILED: dict[int, tuple[dict[str, Any], Callable[..., Any]]] = {}  # {id of the parameters: (they, the program)}
+
+
 def evaluate(primitive: Any, inputs: Sequence[Any], params: dict[str, Any], dtypes: Sequence[Any]) -> list[Any]:
     """The outputs of one equation.
 
@@ -22,14 +26,33 @@ def evaluate(primitive: Any, inputs: Sequence[Any], params: dict[str, Any], dtyp
     """
     rule = RULES.get(primitive.name)
     if rule is None or not all(_plain(x) for x in inputs):
-        # What calls a function, as shard_map or a custom_jvp, holds a jaxpr where bind takes the function.
-        outputs = primitive.bind(*inputs, **primitive.get_bind_params(params))
-        outputs = list(outputs) if primitive.multiple_results else [outputs]
+        outputs = _bound(primitive, params, any(isinstance(x, Tracer) for x in inputs))(*inputs)
         return outputs if any(isinstance(y, Tracer) for y in outputs) else [_concrete(y) for y in outputs]
     with np.errstate(all="ignore"):
         outputs = rule([x.astype(np.float32) if _is_half(x) else x for x in inputs], params)
     outputs = outputs if primitive.multiple_results else [outputs]
     return [cast(y, dtype) for y, dtype in zip(outputs, dtypes, strict=True)]
+
+
+def _bound(primitive: Any, params: dict[str, Any], traced: bool) -> Callable[..., list[Any]]:
+    """A primitive as a function of its inputs, which returns a list.
+
+    What calls a function, as shard_map or a custom_jvp, holds a jaxpr where bind takes the function: another one each
+    time, for which JAX would compile each time anew.
+    """
+    given = primitive.get_bind_params(params)
+
+    def bound(*inputs: Any) -> list[Any]:
+        outputs = primitive.bind(*inputs, **given)
+        return list(outputs) if primitive.multiple_results else [outputs]
+
+    if traced or "subfuns" not in given:
+        return bound
+    if id(params) not in _COMPILED:
+        if len(_COMPILED) >= KEPT:
+            _COMPILED.clear()
+        _COMPILED[id(params)] = params, jax.jit(bound)
+    return _COMPILED[id(params)][1]
 
 
 def _plain(x: Any) -> bool:

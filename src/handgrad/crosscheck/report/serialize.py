@@ -43,18 +43,21 @@ def _plain(value: object) -> Any:
     """A value in JSON's types."""
     # Not dataclasses.asdict: it deep-copies values, and a device can't be copied.
     if is_dataclass(value):
-        return {one.name: _plain(getattr(value, one.name)) for one in written(value)}
+        return {one.name: _field(getattr(value, one.name), one.type) for one in written(value)}
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, np.ndarray | np.generic):
         value = value.tolist()
-    if isinstance(value, complex):
-        value = value.real, value.imag
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+def _field(value: object, kind: object) -> Any:
+    value = value.item() if isinstance(value, np.generic) else value
+    return _plain((value.real, value.imag) if kind == Value and isinstance(value, complex) else value)
 
 
 def _read(kind: Any, value: Any, where: str) -> Any:

@@ -148,7 +148,7 @@ def wrapped(f: Function) -> tuple[Function | None, tuple[int, ...]]:
         bound = None if plain is None else functools.partial(plain, f.__self__)
         return bound, tuple(i - 1 for i in fixed if i > 0)
     if isinstance(f, JIT):
-        return wrapped(f.__wrapped__)
+        return wrapped(getattr(f, "__wrapped__"))  # noqa: B009 (a type checker doesn't know it)
     plain = getattr(f, "fun", None)
     # What functools.wraps decorates has a copy of the attributes, and wraps what they belong to.
     own = plain is not None and getattr(f, "__wrapped__", plain) is plain
