@@ -45,6 +45,11 @@ one_short = (product_forward, lambda residuals, dY: product_backward(residuals, 
 dense = handgrad.linear(3)
 number = 7
 
+def embed_forward(table, ids):
+    return table[ids], ids
+
+embed_backward = embed_forward
+
 def einsum(X, W):
     return jnp.einsum("bi,io->bo", X, W)
 
@@ -172,6 +177,11 @@ def test_what_the_checker_is_asked(folder, monkeypatch):
         ),
         (Request("..mine:soft", shapes="3"), r"target \.\.mine:soft can't be imported: TypeError: "),
         (Request("mine:odd", shapes="3"), "target mine:odd can't be imported: KeyError: 'odd'"),
+        (Request("mine:soft", shapes="3", rtol=-1.0), "rtol must be a finite number of at least 0, or None, got -1.0"),
+        (
+            Request("mine:dense", shapes="3,4", argnums=(0,)),
+            "argnums is for functions and rules, and mine:dense is a lay",
+        ),
         (Request("mine:soft"), "a target needs either --args or --shapes"),
         (Request("mine:soft", "mine:constant", "3"), "a target needs either --args or --shapes"),
         (Request("mine:soft", shapes="3", reference="mine:no"), "reference mine:no can't be imported: mine has no no"),
@@ -191,6 +201,7 @@ def test_what_the_checker_is_asked(folder, monkeypatch):
             Request("mine:product", shapes="5,7;8,3", dtype="float64"),
             r"mine:product can't be called with float64 arrays of shapes \(5, 7\); \(8, 3\): TypeError: dot_general",
         ),
+        (Request("mine:embed", shapes="6,4;3"), r"must have integer .*; integers come with --args$"),
         (Request("mine:dense", shapes="3"), r"mine:dense can't be called with .* of shapes \(3,\): InputError: "),
         (
             Request("mine:leaving", shapes="3", reference="mine:einsum"),
@@ -260,6 +271,21 @@ def test_exit_status(arguments, status, verdict, command_line):
     found, out, _ = command_line("check", *arguments)
     assert found == status
     assert out.startswith(f"{verdict}  {arguments[0]}")
+    assert out.endswith(f"\n{verdict}  {arguments[0]}\n"), "of a long report the first line has scrolled away"
+    narrow = "float32: an error below" in out
+    assert narrow == ("--shapes" in arguments), "float64 would detect more"
+
+
+def test_settings_of_the_command_line(command_line):
+    """Two times the gradient, within 60 %, of the first argument alone, under no transformation."""
+    loose = "--rtol", "1.5", "--argnums", "0", "--transforms", "scan", "--no-differences", "--no-repair"
+    status, out, _ = command_line("check", "mine:twice", "--shapes", "3,4", "--dtype", "float64", *loose)
+    assert (status, "rtol=1.5" in out, "lax.scan" in out, "vmap" in out) == (3, True, True, False)
+    assert "float64 detects" not in out
+    options = "--atol", "0.125", "--repair-seconds", "0"
+    status, out, _ = command_line("check", "mine:twice", "--shapes", "3,2", *options)
+    assert (status, "stopped after 0 s" in out, "atol=0.125, repair_seconds=0.0)" in out) == (1, True, False)
+    assert "transforms=('jit', 'vmap'), repair_seconds=0.0, atol=0.125)" in out
 
 
 def test_usage_leaves_2_and_one_sentence(command_line):

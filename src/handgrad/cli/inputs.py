@@ -88,7 +88,7 @@ def _outputs(
         given = "; ".join(str(shape) for shape in shapes)
         raise InputError(
             f"check: {name} can't be called with {dtype.name} arrays of shapes {given}: {type(error).__name__}: "
-            f"{in_short(error)} (--args gives inputs of other kinds, such as integers)"
+            f"{in_short(error)}{'; integers come with --args' if 'integer' in str(error) else ''}"
         ) from None
     return [leaf.shape for leaf in found]
 
