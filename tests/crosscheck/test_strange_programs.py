@@ -1,6 +1,7 @@
 """Functions as they come: decorated, of odd shapes, calling other functions; and what fails inside the checker."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,11 +16,11 @@ from handgrad.crosscheck.subject.functions import wrapped
 
 RNG = np.random.default_rng(0)
 X, W = RNG.standard_normal((4, 6)), RNG.standard_normal((6, 3))
-QUICK = {"control": False, "contracts": False, "transforms": ()}
-NUMBERS = {**QUICK, "differences": False}
+QUICK: Any = {"control": False, "contracts": False, "transforms": ()}
+NUMBERS: Any = {**QUICK, "differences": False}
 
 
-def with_gradient(f, forward, backward, **options):
+def with_gradient(f, forward, backward, **options) -> Any:
     f = jax.custom_vjp(f, **options)
     f.defvjp(forward, backward)
     return f
@@ -229,7 +230,7 @@ def test_a_gradient_that_is_no_derivative_on_purpose():
 def test_reproduce_runs():
     """Every setting that was given, in whatever precision the caller works; a lambda by its line."""
     wrong = with_gradient(sine.fun, sine.fwd, lambda x, d: (-d * jnp.cos(x),))
-    options = {"draws": 2, "repair": False, "rtol": 1e-3, "argnums": 0, **NUMBERS}
+    options: Any = {"draws": 2, "repair": False, "rtol": 1e-3, "argnums": 0, **NUMBERS}
     report = hg.check_custom_vjp(wrong, lambda x: jnp.sin(x), X[:2, :2], dtype="bfloat16", seed=4, **options)
     line, said = report.reproduce.split("  # ")
     assert said.startswith("f is the lambda at test_strange_programs.py:") or said.startswith("reference is the lambda")

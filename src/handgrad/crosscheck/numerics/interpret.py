@@ -10,7 +10,6 @@ from jax.core import Tracer
 
 from handgrad.crosscheck.numerics.arrays import ARRANGED, Rule, cast
 
-
 KEPT = 64  # programs
 _COMPILED: dict[int, tuple[dict[str, Any], Callable[..., Any]]] = {}  # {id of the parameters: (they, the program)}
 
