@@ -118,7 +118,8 @@ def linear(evidence: Evidence) -> Contract:
         with np.errstate(invalid="ignore"):
             scaled, added = largest(g2 + 2 * g), largest(a + b - g)
         if scaled > 2 * bound:
-            return Contract(name, "FAIL", f"{leaf.name}: that of −2 dY is {scaled:.3g} away from −2 times the gradient")
+            words = f"−2 dY gives something {scaled:.3g} away from −2 times the gradient"
+            return Contract(name, "FAIL", f"{leaf.name}: {words}")
         if added > bound:
             words = f"the gradients of two parts of dY add up to something {added:.3g} away from the whole"
             return Contract(name, "FAIL", f"{leaf.name}: {words}")

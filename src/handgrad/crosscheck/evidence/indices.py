@@ -1,5 +1,6 @@
 """Indices that all differ: whether what meets at one place is added up shows only where an index occurs twice."""
 
+import jax.numpy as jnp
 import numpy as np
 
 from handgrad.crosscheck.evidence.elsewhere import differs
@@ -33,7 +34,7 @@ def of_repeated_indices(evidence: Evidence) -> str:
 
 def _is_distinct(leaf: object) -> bool:
     dtype = getattr(leaf, "dtype", np.dtype(object))
-    if not np.issubdtype(dtype, np.integer):
+    if not jnp.issubdtype(dtype, jnp.integer):
         return False
     numbers = np.asarray(leaf)
     return numbers.size > 1 and len(np.unique(numbers)) == numbers.size
