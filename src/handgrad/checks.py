@@ -105,6 +105,19 @@ def check_positive(where: str, name: str, value: object) -> None:
         raise InputError(f"{where}: {name} must be a positive number, got {value!r}")
 
 
+def check_flags(where: str, **flags: object) -> None:
+    """Each of these options is True or False: any other value may be meant for something else."""
+    for name, value in flags.items():
+        if not isinstance(value, bool | np.bool_):
+            raise InputError(f"{where}: {name} must be True or False, got {value!r}")
+
+
+def check_share(where: str, name: str, value: object) -> None:
+    """`value` is a number in [0, 1)."""
+    if isinstance(value, bool) or not (isinstance(value, int | float | np.number) and 0 <= value < 1):
+        raise InputError(f"{where}: {name} must be in [0, 1), got {value!r}")
+
+
 def check_count(where: str, name: str, value: object) -> None:
     """`value` is a whole number, 1 at least."""
     if isinstance(value, bool) or not (isinstance(value, int | np.integer) and value >= 1):

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import inspect
 
 import jax
 import jax.numpy as jnp
@@ -92,6 +93,21 @@ def test_predictions_and_inputs_are_floating_point(op):
         message = message_of(lambda: FIRST[op].settled.forward(*arguments))
         assert message.startswith(f"{op}_forward: ")
         assert message.endswith(f"must have a {kind} dtype, got {dtype} {shape}")
+
+
+FLAGS = [
+    (op, option)
+    for op in OPS
+    for option, p in inspect.signature(FIRST[op].rule.forward).parameters.items()
+    if isinstance(p.default, bool)
+]
+
+
+@pytest.mark.parametrize(("op", "option"), FLAGS)
+def test_an_option_that_is_on_or_off(op, option):
+    """ "none" is true in Python, and may be meant to be off."""
+    rule = FIRST[op].rule.with_options(**FIRST[op].options | {option: "none"})
+    assert message_of(rule.forward, *good_arguments(op)).endswith(f": {option} must be True or False, got 'none'")
 
 
 @every_rule

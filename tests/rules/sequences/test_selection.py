@@ -74,7 +74,7 @@ def test_arguments_of_the_wrong_kind():
     refuse("indices must be integers (2, 4, k), as X along other axes, got int64 (2, 3)", np.ones((2, 4, 5)), INDICES)
     refuse("indices must be integers (2, k), as X along other axes, got int64 (1, 3)", X, INDICES[:1])
     refuses(rules.scatter_add, "U must have shape (2, 3) (a number for each index), got float64 (2, 4)", X, INDICES, X)
-    refuses(rules.sort, "descending must be False or True, got 'yes'", X, descending="yes")
+    refuses(rules.sort, "descending must be True or False, got 'yes'", X, descending="yes")
     refuses(rules.top_k, "k must be at most the length of the last axis, 4, got 5", X, k=5)
     refuses(rules.top_k, "k must be a positive integer, got 0", X, k=0)
     assert_refused(

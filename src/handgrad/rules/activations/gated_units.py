@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from handgrad.checks import check_array, check_choice, check_cotangent, check_residuals, check_shape
+from handgrad.checks import check_array, check_choice, check_cotangent, check_flags, check_residuals, check_shape
 from handgrad.rule import Rule
 from handgrad.rules._wide import wide
 from handgrad.rules.activations.self_gated import gelu_with_slope, silu_with_slope
@@ -151,6 +151,7 @@ def geglu_forward(
       residuals: "recompute" keeps U and V, "save" the slope and the gate.
     Derivation: docs/derivations/activations/gated_units.md (Shazeer 2020)
     """
+    check_flags("geglu_forward", approximate=approximate)
     Y, kept = _gated("geglu_forward", partial(gelu_with_slope, approximate=approximate), U, V, residuals)
     return Y, GegluResiduals(*kept)
 

@@ -6,7 +6,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from handgrad.checks import InputError, check_array, check_cotangent, check_positive, check_residuals, describe
+from handgrad.checks import (
+    InputError,
+    check_array,
+    check_cotangent,
+    check_flags,
+    check_positive,
+    check_residuals,
+    describe,
+)
 from handgrad.rule import Rule
 from handgrad.rules._straight_through import straight_through
 from handgrad.rules._wide import wide
@@ -48,6 +56,7 @@ def gumbel_softmax_forward(
     """
     check_array("gumbel_softmax_forward", "the logits Z", Z, min_ndim=2, filled=True)
     check_positive("gumbel_softmax_forward", "temperature", temperature)
+    check_flags("gumbel_softmax_forward", hard=hard)
     if key is not None and not is_key(key):
         raise InputError(f"gumbel_softmax_forward: key must be one random key or None, got {describe(key)}")
     (S,) = wide(Z)

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from handgrad.checks import check_array, check_choice, check_cotangent, check_residuals
+from handgrad.checks import check_array, check_choice, check_cotangent, check_flags, check_residuals
 from handgrad.rule import Rule
 from handgrad.rules._wide import wide
 
@@ -161,6 +161,7 @@ def gelu_forward(
     Derivation: docs/derivations/activations/self_gated.md (Hendrycks and Gimpel 2016)
     """
     check_array("gelu_forward", "X", X)
+    check_flags("gelu_forward", approximate=approximate)
     check_choice("gelu_forward", "residuals", residuals, POLICIES)
     Y, slope = gelu_with_slope(X, approximate)
     return Y, GeluResiduals(X, None) if residuals == "recompute" else GeluResiduals(None, slope)

@@ -8,7 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, UInt32
 
-from handgrad.checks import InputError, check_array, check_count, check_positive, check_shape, describe
+from handgrad.checks import (
+    InputError,
+    check_array,
+    check_count,
+    check_flags,
+    check_positive,
+    check_shape,
+    check_share,
+    describe,
+)
 
 Queries = Float[Array, "batch tokens heads n"]
 Keys = Float[Array, "batch keys kv_heads n"]
@@ -45,14 +54,12 @@ def check_options(
     *_, heads, n = queries
     if scale is not None:
         check_positive(where, "scale", scale)
-    if not isinstance(causal, bool):
-        raise InputError(f"{where}: causal must be True or False, got {causal!r}")
+    check_flags(where, causal=causal)
     if window is not None:
         check_count(where, "window", window)
     if softcap is not None:
         check_positive(where, "softcap", softcap)
-    if isinstance(dropout, bool) or not (isinstance(dropout, int | float | np.number) and 0 <= dropout < 1):
-        raise InputError(f"{where}: dropout must be in [0, 1), got {dropout!r}")
+    check_share(where, "dropout", dropout)
     if alibi is not None:
         if not (isinstance(alibi, Sequence) and len(alibi) == heads):
             raise InputError(f"{where}: alibi must be {heads} slopes, one for each head, got {alibi!r}")

@@ -12,6 +12,7 @@ from handgrad.checks import (
     check_array,
     check_cotangent,
     check_count,
+    check_flags,
     check_residuals,
     check_shape,
     describe,
@@ -108,6 +109,7 @@ def relative_position_buckets(
     where = "relative_position_buckets"
     check_count(where, "buckets", buckets)
     check_count(where, "max_distance", max_distance)
+    check_flags(where, bidirectional=bidirectional)
     each = buckets // 2 if bidirectional else buckets
     exact = each // 2
     if exact == 0 or (bidirectional and buckets % 2) or max_distance <= exact:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from handgrad.checks import InputError
+from handgrad.checks import InputError, check_flags
 from handgrad.factors.windows import Pairs, Window
 
 PerAxis = int | Sequence[int]
@@ -37,6 +37,7 @@ def make_window(
       ceil_mode: whether a last window may reach beyond the padding; it begins before X's end.
     """
     space = tuple(space)
+    check_flags(where, ceil_mode=ceil_mode)
     size, strides, dilation = (
         per_axis(where, name, value, len(space))
         for name, value in (("window", size), ("strides", strides), ("dilation", dilation))

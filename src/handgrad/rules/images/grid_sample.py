@@ -16,6 +16,7 @@ from handgrad.checks import (
     check_array,
     check_choice,
     check_cotangent,
+    check_flags,
     check_residuals,
     check_shape,
     describe,
@@ -71,6 +72,7 @@ def grid_sample_forward(
     Derivation: docs/derivations/images/grid_sample.md (Jaderberg et al. 2015)
     """
     _check("grid_sample_forward", X, grid, method, padding)
+    check_flags("grid_sample_forward", align_corners=align_corners)
     Xw, places = wide(X, grid)
     corners = _corners(places, X.shape[1:-1], method, padding, align_corners)
     Y = jnp.sum(jnp.expand_dims(corners.weight, -1) * _read(Xw, corners.element), axis=1)

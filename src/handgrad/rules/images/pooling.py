@@ -150,6 +150,7 @@ def average_pool_forward(
     Derivation: docs/derivations/images/pooling.md (LeCun et al. 1998)
     """
     slides = _pool_window("average_pool_forward", X, window, strides, padding, dilation, ceil_mode)
+    check_choice("average_pool_forward", "count_include_pad", count_include_pad, (True, False))
     total = _sums(X.astype(accumulator(X)), slides)
     return (total / _counts(slides, X, padding, count_include_pad)).astype(X.dtype), AveragePoolResiduals(outline(X))
 

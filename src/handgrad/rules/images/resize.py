@@ -10,7 +10,15 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from handgrad import meshes
-from handgrad.checks import InputError, check_array, check_choice, check_cotangent, check_residuals, describe
+from handgrad.checks import (
+    InputError,
+    check_array,
+    check_choice,
+    check_cotangent,
+    check_flags,
+    check_residuals,
+    describe,
+)
 from handgrad.factors.base import accumulator
 from handgrad.rule import Rule
 from handgrad.rules._outline import outline, outlined
@@ -50,6 +58,7 @@ def resize_forward(
     """
     where = "resize_forward"
     size = _check(where, X, size, method, align_corners)
+    check_flags(where, antialias=antialias)
     Y = _resized(X.astype(accumulator(X)), size, method, antialias, align_corners, back=False)
     return Y.astype(X.dtype), ResizeResiduals(outline(X))
 
@@ -155,6 +164,7 @@ def _check(
     if len(X.shape) < 3 or 0 in X.shape[1:-1]:
         raise InputError(f"{where}: X must have shape (batch, *space, n), space not empty, got {describe(X)}")
     check_choice(where, "method", method, METHODS)
+    check_flags(where, align_corners=align_corners)
     if align_corners and method.startswith("nearest"):
         raise InputError(f"{where}: align_corners must be False with method {method!r}, got {align_corners!r}")
     return per_axis(where, "size", size, len(X.shape) - 2)

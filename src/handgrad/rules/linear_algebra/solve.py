@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Inexact, Int
 
 from handgrad import meshes
-from handgrad.checks import check_cotangent, check_residuals
+from handgrad.checks import check_cotangent, check_flags, check_residuals
 from handgrad.rule import Rule
 from handgrad.rules._wide import wide
 from handgrad.rules.linear_algebra._matrices import (
@@ -152,6 +152,7 @@ def triangular_solve_forward(
     Derivation: docs/derivations/linear_algebra/solve.md (Giles 2008)
     """
     check_system("triangular_solve_forward", A, B)
+    check_flags("triangular_solve_forward", lower=lower, unit_diagonal=unit_diagonal)
     Aw, Bw = (as_columns(M, A.ndim) for M in wide(A, B))
     Y = substitute(Aw, Bw, lower=lower, unit_diagonal=unit_diagonal).reshape(B.shape).astype(jnp.result_type(A, B))
     return Y, TriangularSolveResiduals(A, Y, no_columns(B))

@@ -1,5 +1,6 @@
 """Functions of a symmetric matrix through its eigenvalues: square root, logarithm, exponential, powers, and any f."""
 
+import math
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
@@ -93,7 +94,7 @@ def _pair(where: str, f: Function) -> tuple[Elementwise, Elementwise]:
     """f and f′."""
     if isinstance(f, tuple) and len(f) == 2 and all(map(callable, f)):
         return f
-    if isinstance(f, int | float) and not isinstance(f, bool):
+    if isinstance(f, int | float) and not isinstance(f, bool) and math.isfinite(f):
         if f == 0:  # else 0 · 0⁻¹
             return jnp.ones_like, jnp.zeros_like
         return lambda s: s**f, lambda s: f * s ** (f - 1)

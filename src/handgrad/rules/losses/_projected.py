@@ -8,18 +8,13 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from handgrad import meshes
-from handgrad.checks import InputError, as_row, check_array, check_count, check_shape, describe
+from handgrad.checks import InputError, as_row, check_array, check_count, check_flags, check_shape, describe
 from handgrad.factors import Outer, Recomputed, Total
 from handgrad.factors.base import accumulator, as_rows
 from handgrad.rules.linear.linear import LinearResiduals, linear_backward
 from handgrad.rules.losses._chunks import in_chunks, out_of_chunks
-from handgrad.rules.losses._targets import is_ignored, selected
-from handgrad.rules.losses.softmax_cross_entropy import (
-    SoftmaxCrossEntropyResiduals,
-    backward_by,
-    check_options,
-    forward_by,
-)
+from handgrad.rules.losses._targets import check_options, is_ignored, selected
+from handgrad.rules.losses.softmax_cross_entropy import SoftmaxCrossEntropyResiduals, backward_by, forward_by
 
 Rows = tuple[Array, ...]  # X, Y, M, rest, dC, batch first; dC of each example, or of each token
 Shared = tuple[Array, Any]  # W, and b or None
@@ -44,6 +39,7 @@ class Options(NamedTuple):
 
 def check_projected(where: str, X: Array, W: Array, b: Array | None, Y: Array, options: Options) -> None:
     """X W + 1 bᵀ has a label in Y for each of its rows, and the options are valid."""
+    check_flags(where, transposed=options.transposed)
     check_array(where, "X", X, min_ndim=2)
     check_array(where, "W", W)
     if W.ndim != 2:

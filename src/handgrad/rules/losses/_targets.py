@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float, Integer
 
 from handgrad import meshes
-from handgrad.checks import InputError, as_row, check_target, describe, is_integer
+from handgrad.checks import InputError, as_row, check_positive, check_share, check_target, describe, is_integer
 from handgrad.meshes import Types
 from handgrad.rules._softmax import rest_of, sum_of_others
 from handgrad.rules.losses._losses import counted
@@ -26,6 +26,19 @@ def check_labels_or_distributions(where: str, Y: Array, shape: tuple[int, ...], 
     check_target(where, Y, shape, "(one probability for each logit)")
     if ignore_index is not None:
         raise InputError(f"{where}: the target Y must be labels where there is an ignore_index, got {describe(Y)}")
+
+
+def check_options(
+    where: str, label_smoothing: float, ignore_index: int | None, z_loss: float, softcap: float | None
+) -> None:
+    """The four options of the softmax cross-entropies."""
+    check_share(where, "label_smoothing", label_smoothing)
+    if ignore_index is not None and not _is_index(ignore_index):
+        raise InputError(f"{where}: ignore_index must be an integer of 32 bits or None, got {ignore_index!r}")
+    if z_loss != 0:
+        check_positive(where, "z_loss", z_loss)
+    if softcap is not None:
+        check_positive(where, "softcap", softcap)
 
 
 def loss_of_rows(
@@ -177,3 +190,7 @@ def weighted(Q: Array, class_weights: Array | None) -> Array:
 def _widened(Y: Array) -> Array:
     """Labels wide enough for any class, and for any ignore_index."""
     return Y.astype(jnp.promote_types(Y.dtype, jnp.int32))
+
+
+def _is_index(value: object) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and -(2**31) <= int(value) < 2**31

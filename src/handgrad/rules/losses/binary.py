@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 from handgrad.checks import InputError, check_positive, check_residuals
@@ -101,8 +102,8 @@ def focal_loss_forward(
     z, y = checked(where, "logits Z", Z, Y)
     if gamma != 0:
         check_positive(where, "gamma", gamma)
-    if alpha is not None and not 0 <= alpha <= 1:
-        raise InputError(f"{where}: alpha must be in [0, 1] or None, got {alpha}")
+    if alpha is not None and not (isinstance(alpha, int | float | np.number) and 0 <= alpha <= 1):
+        raise InputError(f"{where}: alpha must be in [0, 1] or None, got {alpha!r}")
     D, _, _ = _doubt(z, y)
     C = _balance(y, alpha) * D**gamma * _cross_entropy(z, y)
     return per_example(C, jnp.result_type(Z, Y)), FocalLossResiduals(Z, Y)

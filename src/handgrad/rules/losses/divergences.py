@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from handgrad.checks import check_array, check_positive, check_residuals, check_shape
+from handgrad.checks import check_array, check_flags, check_positive, check_residuals, check_shape
 from handgrad.rule import Rule
 from handgrad.rules._wide import wide
 from handgrad.rules.losses._losses import (
@@ -54,6 +54,7 @@ def kl_divergence_forward(
     Derivation: docs/derivations/losses/divergences.md (Kullback and Leibler 1951)
     """
     checked("kl_divergence_forward", "log-probabilities L", L, Y)
+    check_flags("kl_divergence_forward", log_target=log_target)
     ell, Q, log_Q = _probabilities(L, Y, log_target)
     # A log-probability of −∞ costs nothing where the target never happens.
     return per_example(Q * counted(Q, log_Q - ell), jnp.result_type(L, Y)), KlDivergenceResiduals(L, Y)
@@ -103,6 +104,7 @@ def poisson_loss_forward(
     """
     a, y = checked("poisson_loss_forward", "prediction A", A, Y)
     check_positive("poisson_loss_forward", "epsilon", epsilon)
+    check_flags("poisson_loss_forward", log_input=log_input, full=full)
     # A rate of 0, whose logarithm is −∞, costs nothing where no event came.
     C = jnp.exp(a) - y * counted(y, a) if log_input else a - y * jnp.log(a + epsilon)
     if full:
@@ -166,6 +168,7 @@ def gaussian_nll_forward(
     check_array(where, "the variance V", V)
     check_shape(where, "the variance V", V, A.shape, "like the mean A")
     check_positive(where, "epsilon", epsilon)
+    check_flags(where, full=full)
     a, v, y = wide(A, V, Y)
     v = jnp.where(v < epsilon, epsilon, v)
     C = (jnp.log(v) + (a - y) / v * (a - y) + (math.log(2 * math.pi) if full else 0)) / 2

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from handgrad.checks import InputError, check_positive, check_residuals, describe
+from handgrad.checks import InputError, check_flags, check_positive, check_residuals, describe
 from handgrad.rule import Rule
 from handgrad.rules._wide import wide
 from handgrad.rules.losses._losses import (
@@ -46,6 +46,7 @@ def dice_loss_forward(
     where = "dice_loss_forward"
     a, y = checked(where, "probabilities A", A, Y)
     check_positive(where, "smooth", smooth)
+    check_flags(where, squares=squares, per_class=per_class)
     if A.ndim < 2 + per_class:
         axes = "(batch, ..., classes), with an axis between," if per_class else "(batch, ...),"
         raise InputError(f"{where}: the probabilities A must have shape {axes} got {describe(A)}")

@@ -7,7 +7,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from handgrad.checks import InputError, check_array, check_cotangent, check_positive, check_residuals, describe
+from handgrad.checks import (
+    InputError,
+    check_array,
+    check_cotangent,
+    check_flags,
+    check_positive,
+    check_residuals,
+    describe,
+)
 from handgrad.rule import Rule
 from handgrad.rules._wide import wide
 from handgrad.rules.losses._actions import (
@@ -79,8 +87,7 @@ def ppo_loss_forward(
     ell, old, a = counting(mask, L, L_old, A)
     w = weight_of_actions(where, ell, mask, reduction)
     S, _ = surrogate(ell - old, a, clip, clip_high)
-    C = -w * counted(a, S) * a  # a ratio may be infinite, and of an advantage of 0 costs nothing
-    return per_example(C, jnp.result_type(L, L_old, A)), PpoLossResiduals(L, L_old, A, mask)
+    return per_example(-w * counted(a, S) * a, jnp.result_type(L, L_old, A)), PpoLossResiduals(L, L_old, A, mask)
 
 
 def ppo_loss_backward(
@@ -204,6 +211,7 @@ def group_advantages_forward(
     if R.ndim != 2 or R.shape[1] < 2:
         raise InputError(f"{where}: the rewards R must have shape (batch, group), group at least 2, got {describe(R)}")
     check_positive(where, "epsilon", epsilon)
+    check_flags(where, scale=scale)
     centered, sigma, _ = _standardized(R)
     A = centered / (sigma + epsilon) if scale else centered
     return A.astype(R.dtype), GroupAdvantagesResiduals(R)

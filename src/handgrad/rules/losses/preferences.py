@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from handgrad.checks import InputError, check_array, check_positive, check_residuals, check_shape, describe
+from handgrad.checks import InputError, check_array, check_positive, check_residuals, check_shape, check_share, describe
 from handgrad.rule import Rule
 from handgrad.rules._wide import wide
 from handgrad.rules.losses._losses import Losses, check_losses_cotangent, per_example, pulled
@@ -49,8 +49,7 @@ def dpo_loss_forward(
     """
     h = _margin("dpo_loss_forward", L, R)
     check_positive("dpo_loss_forward", "beta", beta)
-    if not 0 <= label_smoothing < 1:
-        raise InputError(f"dpo_loss_forward: label_smoothing must be in [0, 1), got {label_smoothing}")
+    check_share("dpo_loss_forward", "label_smoothing", label_smoothing)
     C, _ = sigmoid_cross_entropy.forward(beta * h, jnp.full_like(h, 1 - label_smoothing))
     return C.astype(jnp.result_type(L, R)), DpoLossResiduals(L, R)
 

@@ -11,6 +11,7 @@ from handgrad.checks import (
     InputError,
     check_array,
     check_choice,
+    check_flags,
     check_positive,
     check_residuals,
     check_shape,
@@ -140,6 +141,7 @@ def info_nce_forward(
     check_shape(where, "the keys Y", Y, A.shape, "like the queries A")
     check_positive(where, "temperature", temperature)
     check_positive(where, "epsilon", epsilon)
+    check_flags(where, normalize=normalize)
     check_choice(where, "residuals", residuals, ("save", "recompute"))
     L = _log_chances(*_sides(A, Y, normalize, epsilon), temperature)
     C = -jnp.sum(jnp.where(jnp.eye(len(L), dtype=bool), L, 0), axis=1).astype(jnp.result_type(A, Y))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from handgrad.checks import InputError, check_array, check_positive, check_residuals, check_shape, is_integer
+from handgrad.checks import check_array, check_residuals, check_shape, is_integer
 from handgrad.factors.base import accumulator
 from handgrad.rule import Rule
 from handgrad.rules._softmax import chances, mismatch, rest_of, shifted
@@ -18,6 +18,7 @@ from handgrad.rules.losses._targets import (
     Put,
     as_distribution,
     check_labels_or_distributions,
+    check_options,
     ignored,
     loss_of_rows,
     of_others,
@@ -200,20 +201,6 @@ def row_chances(residuals: SoftmaxCrossEntropyResiduals) -> tuple[Array, Array, 
     return D, rest, *chances(D, rest)
 
 
-def check_options(
-    where: str, label_smoothing: float, ignore_index: int | None, z_loss: float, softcap: float | None
-) -> None:
-    """The four options of the softmax cross-entropies."""
-    if not 0 <= label_smoothing < 1:
-        raise InputError(f"{where}: label_smoothing must be in [0, 1), got {label_smoothing}")
-    if ignore_index is not None and not _is_index(ignore_index):
-        raise InputError(f"{where}: ignore_index must be an integer of 32 bits or None, got {ignore_index!r}")
-    if z_loss != 0:
-        check_positive(where, "z_loss", z_loss)
-    if softcap is not None:
-        check_positive(where, "softcap", softcap)
-
-
 def _capped(Z: Array, softcap: float | None) -> Array:
     """S = κ tanh(Z / κ), or Z itself."""
     return Z if softcap is None else softcap * jnp.tanh(Z / softcap)
@@ -246,7 +233,3 @@ def _dtype(Z: Array, Y: Array, class_weights: Array | None) -> np.dtype:
     """The loss's dtype; that of labels does not matter."""
     numbers = [Z] if is_integer(Y) else [Z, Y]
     return jnp.result_type(*numbers, *([] if class_weights is None else [class_weights]))
-
-
-def _is_index(value: object) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and -(2**31) <= int(value) < 2**31

@@ -9,7 +9,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int, Integer, Shaped
 
 from handgrad import meshes
-from handgrad.checks import InputError, check_array, check_count, check_shape, describe, is_integer
+from handgrad.checks import InputError, check_array, check_count, check_flags, check_shape, describe, is_integer
 
 Steps = Float[Array, "batch time n"]
 State = Float[Array, "batch n"]
@@ -52,8 +52,7 @@ def check_sequences(
 
 def check_scan(where: str, reverse: object, truncate: object = None) -> None:
     """The options of the scan over time."""
-    if not isinstance(reverse, bool):
-        raise InputError(f"{where}: reverse must be True or False, got {reverse!r}")
+    check_flags(where, reverse=reverse)
     if truncate is not None:
         check_count(where, "truncate", truncate)
 

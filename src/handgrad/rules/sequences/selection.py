@@ -9,9 +9,9 @@ from jaxtyping import Array, Float, Int, Integer
 from handgrad.checks import (
     InputError,
     check_array,
-    check_choice,
     check_cotangent,
     check_count,
+    check_flags,
     check_residuals,
     check_shape,
 )
@@ -64,7 +64,7 @@ def sort_forward(X: Numbers, *, axis: int = -1, descending: bool = False) -> tup
     where = "sort_forward"
     check_array(where, "X", X, min_ndim=2)
     axis = check_axis(where, X, axis)
-    check_choice(where, "descending", descending, (False, True))
+    check_flags(where, descending=descending)
     indices = jnp.argsort(X, axis=axis, stable=True, descending=descending).astype(jnp.int32)
     return taken(X, indices, axis), SortResiduals(indices, outline(X))
 

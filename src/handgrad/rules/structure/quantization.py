@@ -16,6 +16,7 @@ from handgrad.checks import (
     check_array,
     check_cotangent,
     check_count,
+    check_flags,
     check_positive,
     check_residuals,
     check_shape,
@@ -134,6 +135,7 @@ def lsq_quantize_forward(
     if s.ndim:
         check_shape(where, "s", s, X.shape[-1:] if X.ndim > 1 else (), "(one for each feature, or one number)")
     check_count(where, "bits", bits)
+    check_flags(where, signed=signed)
     if bits < 1 + signed:
         raise InputError(f"{where}: bits must be at least 2 for signed numbers, got {bits}")
     if gradient_scale is not None:
