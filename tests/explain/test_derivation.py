@@ -65,6 +65,15 @@ def test_large_arguments_are_made_small_and_options_have_values():
     assert derive("layer_norm").options == "eps = 1e-05"
 
 
+@pytest.mark.slow
+def test_two_examples_are_not_enough_for_batch_norm():
+    """Each is at ±1 then, and dX next to nothing."""
+    derivation, _ = checked("batch_norm")
+    X = derivation.arguments[0]
+    assert X.value.shape == (3, 4)
+    assert np.abs(X.cotangent).max() > 0.1
+
+
 def test_formulas_without_options():
     """The docstring's first block; what options add is in the second."""
     assert derive("softmax_cross_entropy").backward[0].startswith("dZ = dC ∘ (P − Q)")

@@ -11,7 +11,7 @@ import pytest
 
 import handgrad as hg
 from handgrad.explain import as_latex, as_markdown, as_text, derivation_document, derive, network_document, questions
-from handgrad.explain.document import Matrices, Named, Table
+from handgrad.explain.document import Matrices, Named, Table, Verbatim
 from handgrad.explain.equations import latex_name, of_layer, of_loss
 from handgrad.explain.layer_equations import LAYERS
 from handgrad.explain.loss_equations import LOSSES
@@ -130,6 +130,8 @@ def test_a_formula_is_broken_before_a_sum():
     line = "dX = (G − mean(G) − X̂ ∘ mean(G ∘ X̂)) / √(var + ε), G = dY ∘ 1 γᵀ"
     assert broken(line, 60) == ["dX = (G − mean(G) − X̂ ∘ mean(G ∘ X̂)) / √(var + ε),", "    G = dY ∘ 1 γᵀ"]
     assert max(map(width, broken(line, 30))) <= 30
+    (verbatim, more) = as_text([Verbatim(("Δ = [dc ∘ g   dc ∘ c   dh ∘ tanh(c)]   dX = Δ Wᵀ",))], 42).splitlines()
+    assert (verbatim, more) == ("  Δ = [dc ∘ g   dc ∘ c   dh ∘ tanh(c)]", "  dX = Δ Wᵀ")
 
 
 def test_equations_of_every_kind_are_balanced():

@@ -81,7 +81,12 @@ def _wrapped(line: str, room: int) -> list[str]:
     if width(line) <= room:
         return [line]
     lead = line[: len(line) - len(line.lstrip())]
-    pieces = re.split(r"\s{3,}", line.strip())
+    pieces: list[str] = []
+    for piece in re.split(r"\s{3,}", line.strip()):
+        if pieces and pieces[-1].count("[") > pieces[-1].count("]"):  # a matrix in brackets stays together
+            pieces[-1] += f"   {piece}"
+        else:
+            pieces.append(piece)
     return [lead + text for piece in pieces for text in broken(piece, room - len(lead))]
 
 
