@@ -9,7 +9,7 @@ import pytest
 
 import handgrad as hg
 from handgrad.explain import questions, to_json, work
-from handgrad.explain.places import places
+from handgrad.explain.places import kind_of_loss, places
 
 WEIGHTS = (
     "-8.5948 -0.68736 3.6233 5.9732 7.2542 7.9525 8.3332 8.5408 8.6539 8.7156 "
@@ -124,6 +124,16 @@ def test_a_network_of_tokens():
     assert data[1]["X"]["shape"] == [6, 3]
     (row, column), value = (data[4]["grads"]["W"]["difference"][key] for key in ("index", "value"))
     assert value == pytest.approx(data[4]["grads"]["W"]["value"]["data"][row][column], rel=1e-6)
+
+
+def test_losses_have_names_and_those_with_options_no_plain_equation():
+    assert [kind_of_loss(getattr(hg, name)()) for name in questions.TARGETS] == list(questions.TARGETS)
+    problem = questions.network("2,3", 2, "identity", "softmax_cross_entropy")
+    plain = problem.worked(steps=1)
+    smooth = problem._replace(loss=hg.softmax_cross_entropy(0.1)).worked(steps=1)
+    assert plain.run.steps[0].parts.keys() == {"P", "Q"}
+    assert (plain.loss.backward.text, smooth.loss.backward.text) == ("dY = (P − Q) / N", "dY = ∂(Σ_b C_b)/∂Y / N")
+    assert smooth.run.steps[0].parts == {}
 
 
 def test_a_layer_of_several_arrays_is_one_row():

@@ -52,11 +52,11 @@ def of_layer(
     return _chosen("Y", known.forward, params), backward
 
 
-def of_loss(kind: str, batch: int) -> tuple[Equation, Equation]:
-    """The equation of a loss, and that of the prediction's cotangent."""
+def of_loss(kind: str, batch: int, plain: bool = True) -> tuple[Equation, Equation]:
+    """The equation of a loss, and that of the prediction's cotangent; in general terms for one with options."""
     name = rf"\operatorname{{{_escaped(kind)}}}(Y, Y^{{\ast}})_b"
     general = of_mean(f"{kind}(Y, Y*)_b", name, "∂(Σ_b C_b)/∂Y", r"\sum_b \partial C_b / \partial Y")
-    forward, backward = LOSSES.get(kind, general)
+    forward, backward = LOSSES.get(kind, general) if plain else general
     mean = ["N" if batch > 1 else "1"]
     return _chosen("C", forward, mean), _chosen("dY", backward, mean)
 

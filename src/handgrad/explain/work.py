@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -89,7 +90,10 @@ def work(
             _run(program, params, x, target, rate, steps, checked if i == chosen else None)
             for i, rate in enumerate(all_rates)
         )
-    of_loss = LossForm(kind_of_loss(loss), *equations.of_loss(kind_of_loss(loss), batch))
+    plain = _is_plain(runs[0].steps[0], batch)
+    if not plain:
+        runs = tuple(replace(run, steps=tuple(replace(step, parts={}) for step in run.steps)) for run in runs)
+    of_loss = LossForm(kind_of_loss(loss), *equations.of_loss(kind_of_loss(loss), batch, plain))
     return Worked(title, intro, chosen, batch, forms, of_loss, runs)
 
 
@@ -137,6 +141,14 @@ def _parts(loss: Loss, prediction: Array, target: Array) -> dict[str, Array]:
         return {}
     P = jax.nn.softmax(prediction)
     return {"P": P} | ({"Q": jax.nn.one_hot(target, P.shape[-1])} if target.ndim < P.ndim else {})
+
+
+def _is_plain(step: Step, batch: int) -> bool:
+    """Whether dY = (P − Q) / N: not with smoothed labels, class weights and other options."""
+    if not step.parts:
+        return True
+    off = step.dprediction - (step.parts["P"] - step.parts.get("Q", step.target)) / batch
+    return bool(np.all(np.abs(off) <= 1e-9))
 
 
 def _named(params: PyTree) -> dict[str, Array]:

@@ -62,6 +62,7 @@ def of_sequences(where: str, make: Callable[[int | None], Loss], ignore_index: i
         losses, dX = padded.at_once(prediction.X, labels, dloss)
         return losses, Sequences(dX)
 
+    forward.__qualname__ = where  # the loss's name, wherever it is shown
     return whole._replace(
         forward=forward,
         backward=either(whole.backward, padded.backward),
