@@ -185,12 +185,16 @@ def test_tokens():
 
 def test_a_checker_finds_its_parts():
     layer = multi_head_attention(4, dropout=0.5, rotary=1e4)
-    params = drawn(layer, X)
-    parts = layer.parts(params, X, KEY)
-    assert [part.name for part in parts] == ["query", "key", "value", "rotary.0", "rotary.1", "attention", "output"]
-    assert [part.key is KEY for part in parts] == [False] * 5 + [True, False]
-    last = parts[-1]
-    assert_same(last.layer.forward(last.params, last.x)[0], layer.forward(params, X, KEY)[0])
+
+    @jax.jit
+    def both(params, x):
+        parts = layer.parts(params, x, KEY)
+        assert [part.name for part in parts] == ["query", "key", "value", "rotary.0", "rotary.1", "attention", "output"]
+        assert [part.key is KEY for part in parts] == [False] * 5 + [True, False]
+        last = parts[-1]
+        return last.layer.forward(last.params, last.x)[0], layer.forward(params, x, KEY)[0]
+
+    assert_same(*both(drawn(layer, X), X))
 
 
 def test_dropout_needs_a_key():
