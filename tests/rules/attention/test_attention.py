@@ -102,7 +102,7 @@ def test_dropout(rule):
     """With the values' identity, Y is P ∘ R: 0 or P / (1 − p), the same for the same key, P itself without a key."""
     dY = np.ones((2, 7, 4, 7))
 
-    @optimized_jit
+    @jax.jit
     def run(key):
         dropping = rule.with_options(dropout=0.25)
         without, silent = (either.forward(Q, K, IDENTITY, key=k)[0] for either, k in ((dropping, None), (rule, key)))
@@ -136,7 +136,7 @@ def test_a_query_that_sees_nothing(rule):
 @both_forms
 def test_nan_in_what_the_mask_hides_altogether_changes_nothing(rule):
     """Keys that no query may see; queries that may see no key."""
-    run = optimized_jit(functools.partial(passes, rule))
+    run = jax.jit(functools.partial(passes, rule))
     keys = (np.arange(7) < np.array([[7], [4]]))[:, :, None, None]
     for queries in (np.ones_like(keys), (np.arange(7) < np.array([[5], [3]]))[:, :, None, None]):
         mask = np.swapaxes(keys, 1, 3) & np.swapaxes(queries, 1, 2)

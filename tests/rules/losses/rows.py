@@ -64,12 +64,13 @@ def both(op: str, *arguments: Any, dC: Any = 1.0, **options: Any) -> tuple[Any, 
     return C, *hg.materialize(backward(residuals, jnp.broadcast_to(jnp.asarray(dC, C.dtype), C.shape)))
 
 
-def outcomes(rows: Any, dC: Any = 1.0) -> list[tuple[Any, ...]]:
-    """`both` of every row, all as one program; as NumPy arrays, None where a cotangent is None."""
+def outcomes(rows: Any, dC: Any = 1.0, jit: Any = optimized_jit) -> list[tuple[Any, ...]]:
+    """`both` of every row, all as one program; as NumPy arrays, None where a cotangent is None. `jit`: jax.jit where
+    rounding is not what is tested."""
     options = [row[-1] if isinstance(row[-1], dict) else {} for row in rows]
     given = [row[1:-1] if isinstance(row[-1], dict) else row[1:] for row in rows]
 
-    @optimized_jit
+    @jit
     def run(given):
         return [both(row[0], *of, dC=dC, **kwargs) for row, of, kwargs in zip(rows, given, options, strict=True)]
 

@@ -18,7 +18,7 @@ from handgrad import layers, rules
 RNG = np.random.default_rng(0)
 
 
-@functools.partial(optimized_jit, static_argnames=("blank", "residuals"))
+@functools.partial(jax.jit, static_argnames=("blank", "residuals"))
 def run(Z, labels, frames, length, dC=None, blank=0, residuals="save"):
     """The loss, and dZ."""
     C, kept = rules.ctc_loss_forward(Z, labels, frames, length, blank=blank, residuals=residuals)
@@ -40,7 +40,7 @@ def brute_force(Z, labels, blank=0):
 def test_brute_force_over_all_paths():
     cases = [([1, 2], 0), ([1, 1], 0), ([], 0), ([2, 0, 2], 1), ([0], 2)]
     Z = RNG.standard_normal((4, 3)) * 2
-    truths = optimized_jit(lambda Z: [jax.value_and_grad(brute_force)(Z, labels, blank) for labels, blank in cases])(Z)
+    truths = jax.jit(lambda Z: [jax.value_and_grad(brute_force)(Z, labels, blank) for labels, blank in cases])(Z)
     for (labels, blank), (expected, slope) in zip(cases, truths, strict=True):
         padded = np.array([[*labels, 9, 9, 9][:3]])
         C, dZ = run(Z[None], padded, np.array([4]), np.array([len(labels)]), blank=blank)
@@ -53,8 +53,8 @@ def test_a_network_that_is_sure_of_its_path():
     gaps = np.array([0.0, 5.0, 10.0, 20.0])
     Z = np.round(np.random.default_rng(3).standard_normal((5, 5)) * 16) / 16  # no rounding in float32
     Z = Z + gaps[:, None, None] * np.eye(5)[[1, 1, 0, 2, 2]]
-    _, dZ = run(Z.astype(np.float32), np.full((4, 2), [1, 2]), np.full(4, 5), np.full(4, 2))
-    truth = optimized_jit(jax.vmap(jax.grad(lambda Z: brute_force(Z, [1, 2]))))(Z)
+    _, dZ = optimized_jit(run)(Z.astype(np.float32), np.full((4, 2), [1, 2]), np.full(4, 5), np.full(4, 2))
+    truth = jax.jit(jax.vmap(jax.grad(lambda Z: brute_force(Z, [1, 2]))))(Z)
     error = np.abs(np.asarray(dZ, np.float64) - truth).max(axis=2) / np.abs(truth).max(axis=2)
     assert error.max() < 1e-5
 
@@ -71,8 +71,8 @@ def test_a_long_sequence_keeps_its_digits():
     rng = np.random.default_rng(4)
     Z = np.round(rng.standard_normal((1, 1500, 20)) * 16) / 16
     rest = rng.integers(1, 20, (1, 150)), np.array([1500]), np.array([150])
-    C, dZ = run(Z.astype(np.float32), *rest)
-    expected, truth = optimized_jit(jax.value_and_grad(lambda Z: of_optax(Z, *rest)[0]))(Z)
+    C, dZ = optimized_jit(run)(Z.astype(np.float32), *rest)
+    expected, truth = jax.jit(jax.value_and_grad(lambda Z: of_optax(Z, *rest)[0]))(Z)
     np.testing.assert_allclose(C, [expected], rtol=1e-6)
     np.testing.assert_allclose(dZ, truth, rtol=0, atol=6e-5 * np.abs(truth).max())
     np.testing.assert_allclose(np.asarray(dZ).sum(-1), 0, atol=1e-6)
@@ -121,7 +121,7 @@ def test_optax():
     Z, weights = RNG.standard_normal((4, 7, 5)), np.arange(1.0, 5.0)
     rest = np.array([[1, 2, 3], [4, 4, 0], [2, 0, 0], [1, 1, 1]]), np.array([7, 6, 5, 4]), np.array([3, 2, 1, 3])
 
-    @optimized_jit
+    @jax.jit
     def theirs(Z):
         C, pull = jax.vjp(lambda Z: of_optax(Z, *rest), Z)
         return C, *pull(weights)
@@ -185,7 +185,7 @@ def test_integers_of_every_dtype():
     Z, arguments = RNG.standard_normal((2, 5, 4)), (np.array([[2, 1], [3, 0]]), np.array([5, 4]), np.array([2, 1]))
     dtypes = ("int8", "uint16", "uint64", "int64")
     given = [tuple(a.astype(dtype) for a in arguments) for dtype in dtypes]
-    *found, expected = optimized_jit(lambda Z, given: [run(Z, *of) for of in given])(Z, given)
+    *found, expected = jax.jit(lambda Z, given: [run(Z, *of) for of in given])(Z, given)
     for one in found:
         assert_same(one, expected)
 

@@ -40,7 +40,7 @@ def test_roots_and_draws(name):
     def of_one(z, y):
         return jax.hessian(lambda z: loss.forward(z.reshape(1, TOKENS, N), y[None])[0][0])(z)
 
-    @optimized_jit
+    @jax.jit
     def run(Z, target):
         _, residuals = loss.forward(Z, target)
         units = jnp.eye(TOKENS * N).reshape(-1, 1, TOKENS, N)
@@ -63,7 +63,7 @@ def test_roots_and_draws(name):
 def test_a_draw_is_the_slope_at_a_target_from_the_model():
     """The loss's backward pass, at the label that was drawn; and √2 ε and ε, of one key."""
 
-    @optimized_jit
+    @jax.jit
     def run(Z):
         drawn = rules.softmax_cross_entropy_draw(rules.softmax_cross_entropy_forward(Z, LABELS)[1], KEY)
         C, of_label = rules.softmax_cross_entropy_forward(Z, jnp.argmin(drawn, axis=-1))

@@ -53,7 +53,7 @@ def test_losses_on_top():
         L = rules.linear_log_probability(X, W, b, LABELS, chunk=5, ignore_index=-100)
         return rules.grpo_loss(L, OLD, REFERENCE, rules.group_advantages(REWARDS), COUNTS)
 
-    @optimized_jit
+    @jax.jit
     def run(*arguments):
         by_hand = [lambda *a, f=f: jnp.sum(f(*a)) for f in (dpo, grpo)]
         return [[jax.value_and_grad(f, (0, 1, 2))(*arguments) for f in of] for of in (by_hand, (plain_dpo, plain_grpo))]
@@ -69,7 +69,7 @@ def test_any_chunk_factors_and_what_does_not_count():
     def folds(of):
         return [(f.sum(), f.sum(weights), f.per_example(), f.with_sides().sum()) for f in of]
 
-    @optimized_jit
+    @jax.jit
     def run(X):
         outcomes = []
         for chunk in (1, 7, 100):

@@ -3,6 +3,7 @@ range of float32 and bfloat16."""
 
 import functools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -142,7 +143,7 @@ def test_an_ignored_token_costs_nothing(options):
         for fill in (1.0, np.nan, np.inf):
             logits = np.where(np.arange(3)[:, None] == 1, fill * Z, Z)
             rows.append((OP, logits, labels, CLASS_WEIGHTS, {"ignore_index": ignore, **options}))
-    (expected_C, expected, _, expected_dw), *found = outcomes([rest, *rows], DC)
+    (expected_C, expected, _, expected_dw), *found = outcomes([rest, *rows], DC, jax.jit)
     for C, dZ, _, dw in found:
         np.testing.assert_allclose(C, expected_C, rtol=1e-14)
         np.testing.assert_allclose(dZ[:, ::2], expected, rtol=1e-14)
@@ -161,7 +162,7 @@ def test_labels_to_ignore():
     labels = LABELS.copy()
     labels[0, 0], labels[1, 0] = -100, -99
     excused = (OP, Z, labels, {"ignore_index": -100})
-    (plain, *_), (C, *_), *found = outcomes([(OP, Z, LABELS), excused, *rows], DC)
+    (plain, *_), (C, *_), *found = outcomes([(OP, Z, LABELS), excused, *rows], DC, jax.jit)
     assert np.isnan(C).tolist() == [False, True, False, False]
     for C, *_ in found:
         np.testing.assert_array_equal(C, plain)
@@ -206,7 +207,7 @@ def test_a_class_that_is_ruled_out():
     """Logit −∞: it costs nothing where it never happens, class weights or not."""
     z = np.where(np.arange(5) == 4, -np.inf, Z)
     rows = [(OP, z, LABELS % 4, CLASS_WEIGHTS), (OP, Z[..., :4], LABELS % 4, CLASS_WEIGHTS[:4])]
-    (C, dZ, _, dw), (expected, expected_dZ, _, expected_dw) = outcomes(rows, DC)
+    (C, dZ, _, dw), (expected, expected_dZ, _, expected_dw) = outcomes(rows, DC, jax.jit)
     np.testing.assert_allclose(C, expected, rtol=1e-13)
     np.testing.assert_allclose(dZ[..., :4], expected_dZ, rtol=1e-12, atol=1e-15)
     np.testing.assert_allclose(dw, [*expected_dw, 0], rtol=1e-12)

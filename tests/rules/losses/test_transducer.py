@@ -17,7 +17,7 @@ from handgrad import rules
 RNG = np.random.default_rng(0)
 
 
-@functools.partial(optimized_jit, static_argnames=("blank", "residuals"))
+@functools.partial(jax.jit, static_argnames=("blank", "residuals"))
 def run(Z, labels, frames, length, dC=None, blank=0, residuals="save"):
     """The loss, and dZ."""
     C, kept = rules.transducer_loss_forward(Z, labels, frames, length, blank=blank, residuals=residuals)
@@ -46,7 +46,7 @@ def test_brute_force_over_all_paths():
     Z = RNG.standard_normal((4, 3, 3, 4)) * 2
     grads = [jax.value_and_grad(functools.partial(brute_force, labels=labels, blank=k)) for _, labels, k in sizes]
     own = [z[:t, : len(labels) + 1] for z, (t, labels, _) in zip(Z, sizes, strict=True)]
-    truths = optimized_jit(lambda own: [grad(z) for grad, z in zip(grads, own, strict=True)])(own)
+    truths = jax.jit(lambda own: [grad(z) for grad, z in zip(grads, own, strict=True)])(own)
     padded = np.full_like(Z, np.nan)
     for of, z in zip(padded, own, strict=True):
         of[: z.shape[0], : z.shape[1]] = z
@@ -116,8 +116,8 @@ def test_a_network_that_is_sure_of_its_path():
     Z = np.round(np.random.default_rng(3).standard_normal((3, 3, 3)) * 16) / 16  # no rounding in float32
     sure = np.array([[1, 0, 0], [2, 2, 0], [0, 0, 0]])  # label 1 in the first frame, 2 in the second
     Z = Z + gaps[:, None, None, None] * np.eye(3)[sure]
-    _, dZ = run(Z.astype(np.float32), np.full((3, 2), [1, 2]), np.full(3, 3), np.full(3, 2))
-    truth = optimized_jit(jax.vmap(jax.grad(lambda Z: brute_force(Z, [1, 2]))))(Z)
+    _, dZ = optimized_jit(run)(Z.astype(np.float32), np.full((3, 2), [1, 2]), np.full(3, 3), np.full(3, 2))
+    truth = jax.jit(jax.vmap(jax.grad(lambda Z: brute_force(Z, [1, 2]))))(Z)
     error = np.abs(np.asarray(dZ, np.float64) - truth).max(axis=3) / np.abs(truth).max(axis=3)
     assert error.max() < 1e-5
     np.testing.assert_allclose(np.asarray(dZ).sum(-1), 0, atol=1e-7)
