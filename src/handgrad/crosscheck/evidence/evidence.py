@@ -236,10 +236,6 @@ class Evidence:
         wanted = [replace(leaf, **changes) if j == i else leaf for j, leaf in enumerate(self.wanted)]
         return replace(self, wanted=wanted)
 
-    def excusing(self) -> "Evidence":
-        """The same with the user's atol added to every leaf's tolerance."""
-        return replace(self, wanted=[replace(leaf, excuse=self.atol) for leaf in self.wanted])
-
     def _at(self, chosen: Group) -> "Evidence":
         place = {k: position for position, k in enumerate(chosen.draws)}
         kept = [group._replace(draws=tuple(place[k] for k in group.draws if k in place)) for group in self.groups]

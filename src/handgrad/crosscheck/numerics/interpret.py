@@ -39,7 +39,7 @@ def _bound(primitive: Any, params: dict[str, Any], traced: bool) -> Callable[...
     What calls a function, as shard_map or a custom_jvp, holds a jaxpr where bind takes the function: another one each
     time, for which JAX would compile each time anew.
     """
-    given = primitive.get_bind_params(params)
+    given = primitive.get_bind_params(params) if params else {}
 
     def bound(*inputs: Any) -> list[Any]:
         outputs = primitive.bind(*inputs, **given)

@@ -32,19 +32,14 @@ def from_custom_vjp(
 ) -> Problem:
     """The problem of a function that carries its own gradient; without a reference, the function it wraps is it."""
     where = label(f, "f")
-    check_callable("f", f)
-    check_callable("reference", reference, or_none=True)
-    plain, fixed = wrapped(f)
-    if reference is None and plain is None:
-        raise ProblemError(
-            f"{where} must be a jax.custom_vjp function, itself or under jax.jit, or come with a reference"
-        )
+    plain, fixed = _with_reference(where, f, reference)
     arguments = Arguments(parameter_names(plain or f, len(args)), args, fixed, dtype)
     if not arguments.differentiable():
         _check_bound(where, plain, args, fixed)
     chosen = wanted_leaves(arguments, argnums)
     wanted = arguments.differentiable() if chosen is None else chosen
-    names, said = parameter_names(plain or f, len(args)), {}
+    named = [name for i, name in enumerate(parameter_names(plain or f, len(args))) if i not in fixed]
+    said: dict[str, None] = {}
 
     def by_hand(args: list[Any], dY_of: Callable[[Any], Any], zeros: set[int]) -> tuple[Any, dict[int, Any]]:
         leaves = arguments.leaves_of(args)
@@ -54,13 +49,14 @@ def from_custom_vjp(
 
         Y, pull = jax.vjp(of_wanted, [leaves[i] for i in wanted])
         said.update(_other_containers(where, Y, _output(plain, args, keywords, Y)))
+        dY = dY_of(Y)
         try:
-            return Y, dict(zip(wanted, pull(dY_of(Y))[0], strict=True))
+            return Y, dict(zip(wanted, pull(dY)[0], strict=True))
         except ValueError as error:
-            words = _misfit(str(error), [name for i, name in enumerate(names) if i not in fixed]) if plain else ""
-            if words:
-                raise ProblemError(f"{where}: {words}") from None
-            raise
+            words = _misfit(str(error), named) if plain else ""
+            if not words:
+                raise
+            raise ProblemError(f"{where}: {words}") from None
 
     base: Any = plain if reference is None else reference
     own = reference is None
@@ -83,7 +79,7 @@ def from_custom_vjp(
             call=call,
             wanted=wanted,
             carries_its_gradient=True,
-            functions={where: f} if reference is None else {where: f, words: reference},
+            functions={where: plain or f} | ({} if reference is None else {words: reference}),
             notes=said,
         )
     )
@@ -153,6 +149,21 @@ def wrapped(f: Function) -> tuple[Function | None, tuple[int, ...]]:
     # What functools.wraps decorates has a copy of the attributes, and wraps what they belong to.
     own = plain is not None and getattr(f, "__wrapped__", plain) is plain
     return (plain, tuple(getattr(f, "nondiff_argnums", ()))) if own else (None, ())
+
+
+def _with_reference(where: str, f: Function, reference: Function | None) -> tuple[Function | None, tuple[int, ...]]:
+    """`wrapped(f)`.
+
+    Raises:
+      ProblemError: there is nothing to compare with, or what should be a function is none.
+    """
+    check_callable("f", f)
+    check_callable("reference", reference, or_none=True)
+    plain, fixed = wrapped(f)
+    if reference is None and plain is None:
+        needed = "a jax.custom_vjp function, itself or under jax.jit, or come with a reference"
+        raise ProblemError(f"{where} must be {needed}")
+    return plain, fixed
 
 
 def _check_bound(where: str, plain: Function | None, args: Sequence[Any], fixed: Sequence[int]) -> None:

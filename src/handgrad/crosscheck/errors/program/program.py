@@ -41,10 +41,6 @@ class Return(NamedTuple):
         """x."""
         return x
 
-    def get_bind_params(self, params: dict[str, Any]) -> dict[str, Any]:
-        """What bind takes."""
-        return params
-
 
 class Step(NamedTuple):
     """One equation.
