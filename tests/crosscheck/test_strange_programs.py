@@ -254,3 +254,43 @@ def test_atol_in_the_contracts():
     assert (report.verdict, report.reason) == ("INCONCLUSIVE", "x: within atol = 0.01: excused, but nothing is shown")
     assert {one.status for one in report.contracts} == {"PASS", "SKIPPED", "INCONCLUSIVE"}
     assert hg.check_custom_vjp(f, None, X, atol=1e-5, control=False, differences=False, repair=False).verdict == "FAIL"
+
+
+@pytest.mark.slow
+def test_modules_of_flax():
+    nnx = pytest.importorskip("flax.nnx")
+
+    def forward(module, x):
+        return module(x), (module.kernel[...], x)
+
+    def backward(residuals, given):
+        (dmodule, _), d = given
+        kernel, x = residuals
+        dmodule["kernel"][...], dmodule["bias"][...] = x.T @ d, d.sum(0)
+        return dmodule, d @ kernel.T
+
+    f = nnx.custom_vjp(lambda module, x: module(x))
+    f.defvjp(forward, backward)
+    report = hg.check_custom_vjp(f, None, nnx.Linear(6, 3, rngs=nnx.Rngs(0)), X.astype("float32"), **NUMBERS)
+    assert report.ok
+    assert sorted(row.leaf for row in report.rows) == ["module.bias.value", "module.kernel.value", "x"]
+
+
+@pytest.mark.slow
+def test_modules_of_equinox():
+    eqx = pytest.importorskip("equinox")
+    linear = eqx.nn.Linear(6, 3, key=jax.random.key(0))
+
+    def backward(residuals, d):
+        module, x = residuals
+        dmodule = eqx.tree_at(lambda one: (one.weight, one.bias), module, (jnp.outer(d, x), d))
+        return dmodule, module.weight.T @ d
+
+    f = with_gradient(lambda module, x: module(x), lambda module, x: (module(x), (module, x)), backward)
+    report = hg.check_custom_vjp(f, None, linear, X[0], **NUMBERS)
+    assert report.ok
+    assert sorted(row.leaf for row in report.rows) == ["module.bias", "module.weight", "x"]
+    filtered = eqx.filter_custom_vjp(lambda x, w: x @ w)
+    filtered.def_fwd(lambda perturbed, x, w: (x @ w, w))
+    filtered.def_bwd(lambda w, d, perturbed, x, _: d @ w.T)
+    assert hg.check_custom_vjp(filtered, lambda x, w: x @ w, X, W, argnums=0, **NUMBERS).ok

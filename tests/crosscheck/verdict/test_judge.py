@@ -10,9 +10,12 @@ import pytest
 
 from handgrad.crosscheck.errors import output_mutants, same
 from handgrad.crosscheck.evidence.collect import collect
+from handgrad.crosscheck.evidence.oracle import Findings
+from handgrad.crosscheck.report.report import Row
 from handgrad.crosscheck.subject.forms import from_rule
 from handgrad.crosscheck.subject.programs import Programs
 from handgrad.crosscheck.verdict import judge
+from handgrad.crosscheck.verdict.verdict import decide
 
 rng = np.random.default_rng(0)
 ARGS = tuple(rng.standard_normal(shape) for shape in ((5, 4), (4, 3), (3,)))
@@ -203,3 +206,19 @@ def test_sizes_that_a_factor_may_be(exact):
     found = judge.sizes(exact)
     assert (found["batch"], found["elements of the output"]) == (5, 15)
     assert set(found.values()) == {5, 15, 3, 4}, "X and W have an axis of 4"
+
+
+@pytest.mark.parametrize(
+    ("diagnosis", "shape", "headline"),
+    [
+        ("examples weighted 1, 1, 1, 1", (3, 2), "off by 0.5 of its largest element, 1e-15 is rounding"),
+        ("example 3 weighted 2 in the sum over the batch", (3, 2), "example 3 weighted 2 in the sum over the batch"),
+        ("29.4278 × too large", (1, 1), "off by 0.5 of its largest element, 1e-15 is rounding"),
+        ("29.4278 × too large", (3, 2), "29.4278 × too large"),
+        ("2 × too large", (), "2 × too large"),
+        ("", (3, 2), "off by 0.5 of its largest element, 1e-15 is rounding"),
+    ],
+)
+def test_a_headline_says_how_far_off_where_a_diagnosis_says_less(exact, diagnosis, shape, headline):
+    row = Row("W", "FAIL", shape, "float64", 1.0, 0.5, 1e-15, 1e-15, (0,), 1.0, 2.0, 2.0, None, 1.0, diagnosis)
+    assert decide(exact, [row], [], Findings(), []).reason == f"W: {headline}"
