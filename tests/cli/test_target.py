@@ -288,6 +288,15 @@ def test_settings_of_the_command_line(command_line):
     assert "transforms=('jit', 'vmap'), repair_seconds=0.0, atol=0.125)" in out
 
 
+def test_an_error_of_the_checkers_own_is_no_wrong_gradient(command_line, monkeypatch):
+    def broken(*args, **settings):
+        raise KeyError("subfuns")
+
+    monkeypatch.setattr(target, "check_custom_vjp", broken)
+    status, _, said = command_line("check", "mine:soft", "--shapes", "3,4")
+    assert (status, "KeyError: 'subfuns'" in said) == (3, True)
+
+
 def test_usage_leaves_2_and_one_sentence(command_line):
     sentence = "handgrad: check: target nowhere:f can't be imported: no module nowhere\n"
     assert command_line("check", "nowhere:f", "--shapes", "3") == (2, "", sentence)

@@ -3,6 +3,7 @@
 import io
 import re
 import sys
+import traceback
 from dataclasses import field, fields, make_dataclass
 from importlib.metadata import version
 from typing import Annotated, Any, NoReturn, Union
@@ -11,7 +12,8 @@ from typing import Annotated, Any, NoReturn, Union
 def main() -> None:
     """The entry point.
 
-    Exit status: 0, fine; 1, a wrong gradient; 2, invalid usage; 3, inconclusive; 130, interrupted.
+    Exit status: 0, fine; 1, a wrong gradient; 2, invalid usage; 3, inconclusive, or the command failed; 130,
+    interrupted.
     """
     if sys.argv[1:] == ["--version"]:
         print(f"handgrad {version('handgrad')}, jax {version('jax')}, Python {sys.version.split()[0]}")
@@ -50,6 +52,9 @@ def _run() -> NoReturn:
         sys.exit(commands[name].main(given))
     except InputError as error:
         _leave(2, f"handgrad: {_typed(str(error), given)}")
+    except Exception:  # Python's own status, 1, would say that a gradient is wrong
+        traceback.print_exc()
+        _leave(3, f"handgrad: {name} failed: it decided nothing")
 
 
 def _everything(options: dict[str, type]) -> Any:

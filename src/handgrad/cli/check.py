@@ -32,7 +32,7 @@ class Check:
     Exit status 0: every gradient is right.
     1: one is wrong, or can't be checked.
     2: invalid usage.
-    3: inconclusive, or the reference itself fails.
+    3: inconclusive, or the reference itself fails, or the command does.
     """
 
     target: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="[TARGET]", help_behavior_hint="")]] = ""
