@@ -178,7 +178,9 @@ def test_complex_matrices():
     def run_all(given):
         return {op: by_both(op.split()[0], rows[op][0], arguments) for op, arguments in given.items()}
 
-    assert_near(run(run_all, {op: arguments for op, (_, arguments) in rows.items()}), 1e-11)
+    ops = list(rows)
+    for start in range(0, len(ops), 8):  # one program of all takes XLA longer
+        assert_near(run(run_all, {op: rows[op][1] for op in ops[start : start + 8]}), 1e-11)
 
 
 def test_an_empty_batch():

@@ -1,21 +1,17 @@
 """What the gate of a mixture of experts chooses, what its loss says, and what they refuse."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_same
+from helpers import assert_same, together
 from rules.refusals import refuses
 
 from handgrad import rules
-from handgrad.rules import (
-    load_balancing_loss_backward,
-    load_balancing_loss_forward,
-    top_k_gate_backward,
-    top_k_gate_forward,
-)
+from handgrad.rules import load_balancing_loss_forward, top_k_gate_backward, top_k_gate_forward
 
 RNG = np.random.default_rng(0)
-Z = jnp.asarray(RNG.standard_normal((3, 5, 4)))
+Z = RNG.standard_normal((3, 5, 4))
 
 
 def test_of_equal_logits_the_first_are_chosen():
@@ -29,17 +25,16 @@ def test_of_equal_logits_the_first_are_chosen():
 
 
 def test_a_row_of_the_cotangent_sums_to_zero():
-    for options in ({"k": 2}, {"k": 1, "softmax_over": "all"}):
-        _, residuals = top_k_gate_forward(Z, **options)
-        (dZ,) = top_k_gate_backward(residuals, jnp.cos(Z), **options)
-        np.testing.assert_allclose(dZ.sum(-1), 0, atol=1e-15)
-        assert dZ.any()
+    rows = [rules.top_k_gate.with_options(**options) for options in ({"k": 2}, {"k": 1, "softmax_over": "all"})]
+    for _, (dZ,) in together((rule, np.cos(Z), (Z,)) for rule in rows):
+        np.testing.assert_allclose(np.sum(dZ, -1), 0, atol=1e-15)
+        assert np.any(dZ)
 
 
 def test_one_expert_of_its_own_softmax_teaches_the_gate_nothing():
-    G, residuals = top_k_gate_forward(Z, k=1)
-    assert ((G == 0) | (G == 1)).all()
-    assert not top_k_gate_backward(residuals, jnp.cos(Z), k=1)[0].any()
+    ((G, (dZ,)),) = together([(rules.top_k_gate.with_options(k=1), np.cos(Z), (Z,))])
+    assert set(np.unique(G)) == {0, 1}
+    assert not np.any(dZ)
 
 
 def test_every_expert_is_the_softmax():
@@ -59,31 +54,29 @@ def test_a_chosen_expert_whose_weight_underflows():
 
 @pytest.mark.parametrize("k", [1, 2])
 def test_the_loss_is_one_where_all_is_even_and_n_where_one_gets_everything(k):
-    even = jnp.asarray(np.eye(4) + np.roll(np.eye(4), 1, 1) * (k - 1))[None] * 1e-9  # each expert as often, P even
-    np.testing.assert_allclose(load_balancing_loss_forward(even, k=k)[0], 1, rtol=1e-8)
+    loss = jax.jit(lambda Z: load_balancing_loss_forward(Z, k=k)[0])
+    even = (np.eye(4) + np.roll(np.eye(4), 1, 1) * (k - 1))[None] * 1e-9  # each expert as often, P even
+    np.testing.assert_allclose(loss(even), 1, rtol=1e-8)
     if k == 1:
-        one = jnp.zeros((2, 5, 4)).at[..., 2].set(1e3)
-        np.testing.assert_allclose(load_balancing_loss_forward(one, k=1)[0], 4)
+        np.testing.assert_allclose(loss(np.broadcast_to(1e3 * np.eye(4)[2], (2, 5, 4))), 4)
 
 
 def test_over_the_batch_its_mean_is_the_switch_transformers():
     """N Σ f P, f and P over all tokens (Fedus et al., 2021, equations 4 to 6)."""
-    C, _ = load_balancing_loss_forward(Z, k=1, counts="batch")
+    C, _ = jax.jit(lambda Z: load_balancing_loss_forward(Z, k=1, counts="batch"))(Z)
     P = np.exp(Z) / np.exp(Z).sum(-1, keepdims=True)
     f = np.bincount(np.asarray(Z).argmax(-1).ravel(), minlength=4) / 15
     np.testing.assert_allclose(C.mean(), 4 * (f * P.mean((0, 1))).sum(), rtol=1e-13)
 
 
 def test_an_example_of_the_batch_is_a_batch_of_its_own():
-    C, residuals = load_balancing_loss_forward(Z, k=2)
-    dC = jnp.array([1.0, -2.0, 0.5])
-    (dZ,) = load_balancing_loss_backward(residuals, dC, k=2)
-    for b in range(3):
-        for counts in ("example", "batch"):
-            alone, of_one = load_balancing_loss_forward(Z[b : b + 1], k=2, counts=counts)
-            assert_same(C[b : b + 1], alone)
-            (dz,) = load_balancing_loss_backward(of_one, dC[b : b + 1], k=2, counts=counts)
-            assert_same(dZ[b : b + 1], dz)
+    dC = np.array([1.0, -2.0, 0.5])
+    rules_of = {counts: rules.load_balancing_loss.with_options(k=2, counts=counts) for counts in ("example", "batch")}
+    apart = [(b, rule) for b in range(3) for rule in rules_of.values()]
+    alone = ((rule, dC[b : b + 1], (Z[b : b + 1],)) for b, rule in apart)
+    (C, (dZ,)), *found = jax.tree.map(np.asarray, together([(rules_of["example"], dC, (Z,)), *alone]))
+    for (b, _), one in zip(apart, found, strict=True):
+        assert_same(one, (C[b : b + 1], (dZ[b : b + 1],)))
 
 
 def test_k():
