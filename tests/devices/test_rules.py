@@ -20,7 +20,7 @@ jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_lev
 
 
 def batch_of(arguments) -> int | None:
-    return next((a.shape[0] for a in arguments if a is not None and a.shape), None)
+    return next((np.shape(a)[0] for a in arguments if a is not None and np.shape(a)), None)
 
 
 def groups():
@@ -30,7 +30,7 @@ def groups():
     first, found = set(first_rows().values()), {}
     for family, module in FAMILIES.items():
         for case in (case for case in module.CASES if case in programs):
-            batch = batch_of(drawn(case)[1:])
+            batch = batch_of(case.arguments())
             if batch is not None and 1 < batch <= 8:
                 found.setdefault((family, batch, case not in first), []).append(case)
     return [
