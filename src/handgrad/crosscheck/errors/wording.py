@@ -64,22 +64,25 @@ def _complex(c: complex, slack: float) -> str:
 
 def _size(c: float, slack: float, sizes: Mapping[str, int]) -> str:
     near = [(words, exact) for words, exact in _made_of(sizes) if abs(c - exact) <= slack]
+    plain = _plain(c, slack)
     for name, exact in near:
         n = exact if exact > 1 else 1 / exact
         if name.removeprefix("1/") in sizes and n > 2:
             others = [other for other, value in near if value == exact and other.removeprefix("1/") in sizes]
+            roots = [other for other, value in near if "√" in other and abs(value - exact) <= 1e-12]
+            if roots:  # the square root of a longer axis is as likely
+                return f"{plain} (= {' or '.join([*others, *roots])})"
             if exact > 1:
                 return f"sum instead of mean: factor {n:.0f} = {' or '.join(others)}"
             return f"mean instead of sum: factor 1/{n:.0f} = {' or '.join(others)}"
-    plain = _plain(c, slack)
     exactly = 10 * slack < min(1e-3 * c, abs(c - 1))
     simple = plain.split(" ")[0] in ("half", "a") or len(plain.split(" ")[0]) < 3
-    # All but a size itself is a coincidence unless c is known to several digits and isn't simple.
-    names = [name for name, _ in near if name.removeprefix("1/") in sizes or (exactly and not simple)]
+    # A 2 or a half is most often no length, and others are coincidences unless c is known to several digits.
+    names = [name for name, _ in near if exactly and not simple]
     if not names and exactly and not simple and "/" not in plain:
         constants = [*CONSTANTS.items(), *((f"1/{name}", 1 / x) for name, x in CONSTANTS.items() if "/" not in name)]
         names = [name for name, exact in constants if abs(c - exact) <= slack]
-    return f"{plain} (= {' or '.join(names[:2])})" if names else plain
+    return f"{plain} (= {' or '.join(names[:3])})" if names else plain
 
 
 def _plain(c: float, slack: float) -> str:

@@ -12,6 +12,10 @@ from handgrad.crosscheck.errors.program.program import Frame, Step
 
 TABLE = {**ARITHMETIC, **ARRANGEMENT}
 
+# What a primitive is called where a line leaves it out.
+CALLED = {"neg": "the minus sign", "rev": "the reversal", "integer_pow": "the power", "transpose": "the transpose"}
+CALLED |= {"conj": "the conjugate", "logistic": "the sigmoid", "square": "the square", "abs": "the absolute value"}
+
 # What moves numbers about.
 _PLACES = {"gather", "slice", "dynamic_slice", "dynamic_update_slice", "pad", "scatter", "scatter-add", "split"}
 
@@ -22,7 +26,7 @@ def edits(step: Step) -> Iterator[Edit]:
     yield from TABLE.get(name, lambda step: ())(step)
     if name in UNARY and _keeps_type(step):
         kind = {"neg": "sign of a term", "transpose": "wrong axis", "conj": "conjugate"}.get(name, "function left out")
-        yield Edit(kind, f"{name} left out", lambda frame: [frame.inputs[0]])
+        yield Edit(kind, f"{CALLED.get(name, name)} left out", lambda frame: [frame.inputs[0]])
     if name == "convert_element_type" and is_gradient(step.avals_in[0]) and is_gradient(step.avals_out[0]):
         yield Edit("rounded", "the cast left out", lambda frame: [frame.inputs[0]])
     for other, function in MISTAKEN.get(name, ()):
@@ -32,7 +36,7 @@ def edits(step: Step) -> Iterator[Edit]:
             lambda frame, function=function: [function(frame.xp, frame.inputs[0])],
         )
     if isinstance(step.params.get("reverse"), bool):
-        yield Edit("wrong direction", "the other direction", _other_direction)
+        yield Edit("wrong direction", _from(step), _other_direction)
     if name in ("add", "add_any", "sub", "mul", "div"):
         yield from implicit_broadcast(step)
     if name in _PLACES:
@@ -47,6 +51,12 @@ def gross(step: Step) -> Iterator[Edit]:
             yield Edit("doubled intermediate", f"{which}× 2", of_output(i, lambda xp, y: 2 * y))
             yield Edit("sign of an intermediate", f"{which}the sign flipped", of_output(i, lambda xp, y: -y))
             yield Edit("zeroed intermediate", f"{which}zero", of_output(i, lambda xp, y: 0 * y))
+
+
+def _from(step: Step) -> str:
+    taken = {"cumsum": "the sum taken", "cumprod": "the product taken", "scan": "the loop run"}
+    end = "start" if step.params["reverse"] else "end"
+    return f"{taken.get(step.name, 'the scan taken')} from the {end}"
 
 
 def _other_direction(frame: Frame) -> list[Any]:

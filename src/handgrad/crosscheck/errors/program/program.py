@@ -135,6 +135,7 @@ class Program(NamedTuple):
       Ys, cotangents: the slots of the results.
       slots: how many there are.
       shapes: of the arguments, leaves and dYs.
+      nothing: of each value that the backward function returns, whether it is None.
     """
 
     steps: list[Step]
@@ -145,6 +146,7 @@ class Program(NamedTuple):
     cotangents: list[int]
     slots: int
     shapes: list[tuple[int, ...]]
+    nothing: Sequence[bool] = ()
 
     @property
     def sites(self) -> int:

@@ -1,9 +1,7 @@
 """The line of the user's source that an equation of a jaxpr comes from."""
 
-import ast
 import functools
 import linecache
-import re
 import sys
 import sysconfig
 from collections.abc import Iterator
@@ -109,90 +107,6 @@ def _columns(code: Any, offset: int) -> tuple[int, int]:
     except (AttributeError, IndexError, TypeError):
         return -1, -1
     return (start, end) if first == last and start is not None and end is not None else (-1, -1)
-
-
-def assigned(line: Line) -> str:
-    """The one name that a line assigns, as "s" of `s = jnp.sum(P)`; "" where it assigns none or several."""
-    try:
-        (statement,) = ast.parse(line.text).body
-    except (SyntaxError, ValueError):
-        return ""
-    if isinstance(statement, ast.Assign) and len(statement.targets) == 1:
-        target = statement.targets[0]
-    elif isinstance(statement, ast.AnnAssign):
-        target = statement.target
-    else:
-        return ""
-    return target.id if isinstance(target, ast.Name) else ""
-
-
-def assignments(line: Line, name: str) -> set[int]:
-    """The last line of the function before one that assigns a name; empty where none does, or it is no name."""
-    if name.isidentifier():
-        for number in range(line.line - 1, 0, -1):
-            text = linecache.getline(line.file, number)
-            if re.match(rf"\s*(\w+, )*{name}(, \w+)* =[^=]", text):
-                return {number}
-            if re.match(r"\s*(def|class) ", text):
-                break
-    return set()
-
-
-_OPERATORS = {
-    ast.Add: "add",
-    ast.Sub: "sub",
-    ast.Mult: "mul",
-    ast.Div: "div",
-    ast.MatMult: "dot_general",
-    ast.Pow: "pow",
-}
-
-
-@functools.lru_cache(maxsize=4096)
-def operand_nodes(line: Line, primitive: str) -> tuple[ast.expr, ...]:
-    """The operands of an expression that is this one operation, or a call of one argument; else none."""
-    try:
-        expression = ast.parse(line.expression.strip(), mode="eval").body
-    except (SyntaxError, ValueError):
-        return ()
-    if isinstance(expression, ast.BinOp) and _OPERATORS.get(type(expression.op)) == primitive:
-        return expression.left, expression.right
-    if isinstance(expression, ast.Call) and len(expression.args) == 1:
-        return (expression.args[0],)
-    return (expression.operand,) if isinstance(expression, ast.UnaryOp) else ()
-
-
-def operands(line: Line, primitive: str) -> tuple[str, ...]:
-    """The names of the operands of an expression, as ("dY", "W") of `dY @ W`; "" for an operand that is no name."""
-    return tuple(node.id if isinstance(node, ast.Name) else "" for node in operand_nodes(line, primitive))
-
-
-def renamed(line: Line) -> str:
-    """ "b" of a line that only gives it another name, as `a = b`; else ""."""
-    found = re.fullmatch(r"\w+ = [(]*([\w.]+)[)]*", line.text)
-    return found[1] if found else ""
-
-
-def returned(line: Line, position: int) -> str:
-    """The name that a line returns at a position; "" where that is no name."""
-    try:
-        (statement,) = ast.parse(line.text).body
-    except (SyntaxError, ValueError):
-        return ""
-    value = statement.value if isinstance(statement, ast.Return) else None
-    several = value.elts if isinstance(value, ast.Tuple) else [value]
-    node = several[position] if position < len(several) else None
-    return node.id if isinstance(node, ast.Name) else ""
-
-
-def arguments(line: Line) -> set[str]:
-    """The names that the calls on a line are given."""
-    try:
-        tree = ast.parse(line.expression.strip() or line.text)
-    except (SyntaxError, ValueError):
-        return set()
-    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
-    return {node.id for call in calls for node in call.args if isinstance(node, ast.Name)}
 
 
 class _Here:

@@ -43,6 +43,8 @@ def trace(hand: Callable[..., Any], leaves: Sequence[Any], dYs: Sequence[Any]) -
     shapes = [np.shape(x) for x in (*leaves, *dYs)]
     slots = arguments[: len(leaves)], arguments[len(leaves) :], results[:n_outputs], results[n_outputs:]
     program = Program(steps, tracing.constants, *slots, tracing.slots, shapes)
+    value = last.value if isinstance(last.value, tuple | list) else [last.value]
+    program = program._replace(nothing=[one is None for one in value])
     return _with_returns(program, tracing, closed.jaxpr.outvars[n_outputs:], last.line)
 
 
@@ -96,6 +98,8 @@ class _Tracing:
             line = line_of(record)
             if line is None:
                 line, record = caller or self.last
+                if caller is None and line is not None:
+                    line = line._replace(start=-1, end=-1)  # JAX's step after that expression, not the expression
             self.last = line, record
             called = equation.params.get("jaxpr", equation.params.get("call_jaxpr"))
             if equation.primitive.name in CALLS and called is not None:

@@ -43,6 +43,7 @@ class Candidate(NamedTuple):
       repeated: the other sites of the same expression, where a Python loop or a helper runs it again: changed too.
       line: where to write it, if not at the site's own line.
       also: other lines where a change as simple does the same, the likeliest first.
+      complete: whether the words, and the line, need nothing more.
     """
 
     site: int
@@ -55,6 +56,7 @@ class Candidate(NamedTuple):
     repeated: tuple[int, ...] = ()
     line: Line | None = None
     also: tuple[Line, ...] = ()
+    complete: bool = False
 
     @property
     def changes(self) -> dict[int, Callable[[Frame], list[Any]]]:

@@ -61,6 +61,7 @@ class Factor(NamedTuple):
 ONE = Factor("1", 0.0, lambda program, step: 1.0)
 CONSTANTS = (2, 3, 4, 5, 6, 8, 10)
 CLOSE = 1e-6
+EXACT = 1e-9  # of a plain number
 Size = Callable[[Program], int]
 
 
@@ -71,8 +72,10 @@ class Factors:
       sizes: (words, program -> the size) of every size of the arguments: the batch first, then each axis, then wholes.
     """
 
-    def __init__(self, program: Program, names: list[str]):
+    def __init__(self, program: Program, names: list[str], fit: float):
         self.program, self.sizes = program, _sizes(program, names)
+        self.exact = max(EXACT, fit if fit > CLOSE else 0.0)
+        self.close = max(CLOSE, fit)
         self.known = [factor for words, size in self.sizes for factor in _of_size(words, _constant(size))]
         self.known = [*_constants(), *self.known]
         self.numbers = np.array([factor.value(program, program.steps[0]) for factor in self.known])
@@ -81,15 +84,18 @@ class Factors:
         """What a number may mean at a step, the simplest first in each sign."""
         if not np.isfinite(c) or c == 0:
             return
-        near = np.flatnonzero(np.abs(self.numbers - abs(c)) <= CLOSE * abs(c))
+        near = np.flatnonzero(np.abs(self.numbers - abs(c)) <= self.close * abs(c))
         found = [self.known[i] for i in near]
         if step.name in ("reduce_sum", "dot_general"):
             terms = _of_size("the number of terms", lambda program, step: count(step), 0.8)
-            found += [one for one in terms if abs(one.value(self.program, step) - abs(c)) <= CLOSE * abs(c)]
+            found += [one for one in terms if abs(one.value(self.program, step) - abs(c)) <= self.close * abs(c)]
         # As much precision as people write down.
         rounded = float(f"{c:.4g}")
-        if abs(c - rounded) <= 1e-9 * abs(c):
+        inverse = float(f"{1 / c:.4g}")
+        if abs(c - rounded) <= self.exact * abs(c):
             found.append(Factor(f"{abs(rounded):g}", 4.0, lambda program, step: abs(rounded)))
+        elif abs(c * inverse - 1) <= self.exact:
+            found.append(Factor(f"1 / {abs(inverse):g}", 4.0, lambda program, step: 1 / abs(inverse)))
         yield from (found if c > 0 else map(_negative, found))
 
     def tried(self, whole: bool) -> list[Factor]:

@@ -11,8 +11,10 @@ from handgrad.crosscheck.errors.repair.linear import flat
 from handgrad.crosscheck.errors.repair.names import Names
 from handgrad.crosscheck.errors.repair.proposal import Visible
 from handgrad.crosscheck.errors.repair.source import Source
-from handgrad.crosscheck.errors.repair.trials import Trial
+from handgrad.crosscheck.errors.repair.trials import DOUBLE, Trial
 
+MULTIPLE = 1e-5  # what a multiple may leave, as a share
+FIT, COARSE = 1e-7, 3e-6  # what a fit may leave, as a share; where one of the programs computes in float32
 ENOUGH = 16  # numbers that a fit is made to
 
 
@@ -50,7 +52,9 @@ class Leaf:
       steps: the backward steps that the cotangent needs.
       values: of every slot, for each draw that is looked at.
       misshapen: whether the cotangent has another shape or dtype than its leaf.
+      fit: what a fit may leave, as a share.
       missing: the truth minus the cotangent, over all draws; empty where that is misshapen.
+      multiple: the number that the cotangent must be multiplied by to be right; None where none does.
       visible: the values that changes may use.
       source: the lines of its steps.
       repeated: {site: all sites of the same expression, which a Python loop or a helper runs several times}.
@@ -70,9 +74,12 @@ class Leaf:
         self.values, self.truth = values[:draws], [draw[leaf] for draw in trial.truth[:draws]]
         pairs = [(draw[self.result], truth) for draw, truth in zip(self.values, self.truth, strict=True)]
         alike = [(y, truth) for y, truth in pairs if (y.shape, y.dtype) == (truth.shape, truth.dtype)]
+        self.fit = COARSE if trial.share > DOUBLE else FIT
         self.misshapen = len(alike) < len(pairs)
         self.missing = np.concatenate([flat(truth) - flat(y) for y, truth in alike] or [[]])
-        self.visible = Visible(self.program, self.values[0], names, self.steps)
+        right = np.concatenate([flat(truth) for _, truth in alike] or [[]])
+        self.multiple = _multiple(right - self.missing, right) if not self.misshapen else None
+        self.visible = Visible(self.program, self.values[0], names, self.steps, self.fit)
 
     def all_steps(self) -> list[Step]:
         """The backward steps, those inside loops too, that no change stands at."""
@@ -108,3 +115,10 @@ class Leaf:
                 return self.program.rerun(self.steps, self.values[draw], {**self.standing, **changes})[self.result]
         except MISFITS:
             return None
+
+
+def _multiple(found: np.ndarray, right: np.ndarray) -> float | None:
+    """c where c × what was found is right."""
+    square = float(found @ found)
+    c = float(right @ found) / square if square > 0 else np.nan
+    return c if np.isfinite(c) and np.linalg.norm(right - c * found) <= MULTIPLE * np.linalg.norm(right) else None

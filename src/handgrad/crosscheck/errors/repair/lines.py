@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from handgrad.crosscheck.errors.program.program import Step
-from handgrad.crosscheck.errors.program.source import Line, arguments, assignments, operands, renamed, returned
+from handgrad.crosscheck.errors.program.reading import arguments, assignments, operands, renamed, returned
+from handgrad.crosscheck.errors.program.source import Line
 from handgrad.crosscheck.errors.repair.candidate import Candidate
 from handgrad.crosscheck.errors.repair.leaf import Leaf
 
@@ -12,6 +13,7 @@ OTHERS = 2  # lines that are named beside the likeliest
 AS_SIMPLE = 0.4  # the cost that a change may have more there
 CALL = 0.05  # the cost of naming the line that calls or reads
 BARE = 0.15  # of naming one that only returns a name
+SHARED = 0.3  # of naming one that the forward pass runs too
 RENAMED = 0.3  # what is likelier where a line only gives a name
 
 
@@ -36,8 +38,12 @@ def _lines(leaf: Leaf, step: Step, candidate: Candidate) -> Iterator[tuple[Line 
     At its step; where a function calls the helper that the step is in; where the value that it changes is read, or
     given the name that it is read by.
     """
+    if candidate.complete:
+        yield candidate.line or step.line, candidate.cost
+        return
     bare = step.name == "return" and step.line is not None and returned(step.line, leaf.leaf)
-    yield step.line, candidate.cost + (BARE if bare else 0.0)
+    shared = bool(leaf.source.stacks[step.site]) and step.line in leaf.source.shared
+    yield step.line, candidate.cost + BARE * bool(bare) + SHARED * shared
     if not candidate.movable:
         return
     for helper, line in pairwise(leaf.source.stacks[step.site]):

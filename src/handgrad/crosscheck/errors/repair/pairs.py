@@ -11,7 +11,7 @@ from handgrad.crosscheck.errors.repair.leaf import Leaf
 from handgrad.crosscheck.errors.repair.linear import flat
 from handgrad.crosscheck.errors.repair.proposal import Proposal
 from handgrad.crosscheck.errors.repair.proposals import proposals
-from handgrad.crosscheck.errors.repair.spots import FIT, Spot, responses, spots
+from handgrad.crosscheck.errors.repair.spots import Spot, responses, spots
 from handgrad.crosscheck.errors.repair.steps import candidate, possible
 
 MOST = 2500  # effects that are combined
@@ -48,7 +48,7 @@ def pairs(leaf: Leaf) -> list[tuple[Candidate, Candidate]]:
     effects = sorted(effects, key=lambda effect: effect.cost)[:MOST]
     leaf.budget.take(len(effects) ** 2 * missing.size // 5000)
     found = []
-    for one, other in _combined(effects, missing):
+    for one, other in _combined(effects, missing, leaf.fit):
         if one.site != other.site and leaf.make_right({one.site: one.change, other.site: other.change}):
             found.append((one, other))
         if len(found) >= FOUND or leaf.budget.left <= 0:
@@ -100,7 +100,7 @@ def _meant(leaf: Leaf, spot: Spot, proposal: Proposal, scales: bool) -> Made:
     return made
 
 
-def _combined(effects: list[Effect], missing: np.ndarray) -> Iterator[tuple[Candidate, Candidate]]:
+def _combined(effects: list[Effect], missing: np.ndarray, fit: float) -> Iterator[tuple[Candidate, Candidate]]:
     """Two changes whose effects, times coefficients that mean something, add up to what is missing."""
     if not effects:
         return
@@ -117,11 +117,11 @@ def _combined(effects: list[Effect], missing: np.ndarray) -> Iterator[tuple[Cand
         rest = U[i + 1 :] @ left
         with np.errstate(all="ignore"):
             share = rest**2 / ((1 - along**2) * (left @ left))
-        for j in np.flatnonzero((share > 1 - 1e-9) & (1 - along**2 > 1e-10)):
+        for j in np.flatnonzero((share > 1 - max(1e-9, fit * fit)) & (1 - along**2 > 1e-10)):
             b = rest[j] / (1 - along[j] ** 2)
             a = U[i] @ missing - b * along[j]
             other = effects[i + 1 + j]
-            if np.linalg.norm(missing - a * U[i] - b * U[i + 1 + j]) <= FIT * size:
+            if np.linalg.norm(missing - a * U[i] - b * U[i + 1 + j]) <= fit * size:
                 yield from _pairs_of(one, float(a / norms[i]), other, float(b / norms[i + 1 + j]))
 
 

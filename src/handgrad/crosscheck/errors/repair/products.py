@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from handgrad.crosscheck.errors.program.program import Frame
+from handgrad.crosscheck.errors.program.program import Frame, Step
 from handgrad.crosscheck.errors.repair.linear import Place
 from handgrad.crosscheck.errors.repair.proposal import Proposal, Visible, other
 
@@ -34,7 +34,45 @@ def products(place: Place, v: np.ndarray, visible: Visible) -> Iterator[Proposal
         matrices = [slot for slot in visible.before(place.site) if np.ndim(visible.values[slot]) == 2][:PRODUCTS]
         for one in matrices:
             for two in matrices:
-                yield from _matrix_products(one, two, v.shape, visible)
+                yield from _matrix_products(place, one, two, v.shape, visible)
+
+
+def sums(place: Place, step: Step, v: np.ndarray, visible: Visible) -> Iterator[Proposal]:
+    """In place of a part of a larger value, its sum: over an axis, or over groups along one."""
+    if step.name not in SELECTING:
+        return
+    for slot in visible.before(place.site):
+        larger = np.shape(visible.values[slot])
+        name = visible.operand(slot, place.site).name
+        dropped = [axis for axis in range(len(larger)) if larger[axis] > 1 and _without(larger, axis) == v.shape]
+        for axis in dropped:
+            total = lambda frame, v, slot=slot, axis=axis: np.sum(frame.values[slot], axis=axis)  # noqa: E731
+            words = f"the sum of {name} over axis {axis}"
+            yield Proposal(total, f"{words} in place of {{}}", f"{words} instead", words, 1.4)
+        unequal = [axis for axis, n in enumerate(larger) if len(larger) == v.ndim and n != v.shape[axis]]
+        if len(unequal) == 1 and v.shape[unequal[0]] and larger[unequal[0]] % v.shape[unequal[0]] == 0:
+            (axis,) = unequal
+            for nearby in (True, False):
+                which = "neighbors" if nearby else "those that lie as far apart"
+                words = f"the sum of {name} over groups of {which} along axis {axis}"
+                value = lambda frame, v, slot=slot, axis=axis, nearby=nearby: (  # noqa: E731
+                    _grouped(frame.values[slot], v.shape[axis], axis, nearby)
+                )
+                yield Proposal(value, f"{words} in place of {{}}", f"{words} instead", words, 1.6 + 0.2 * (not nearby))
+
+
+SELECTING = ("return", "slice", "squeeze", "gather", "dynamic_slice", "reduce_max", "split")
+
+
+def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
+    return (*shape[:axis], *shape[axis + 1 :])
+
+
+def _grouped(x: np.ndarray, groups: int, axis: int, nearby: bool) -> np.ndarray:
+    """Its sums over `groups` groups along an axis, of neighbors or of each groups-th."""
+    size = x.shape[axis] // groups
+    apart = (groups, size) if nearby else (size, groups)
+    return x.reshape(*x.shape[:axis], *apart, *x.shape[axis + 1 :]).sum(axis + nearby)
 
 
 def unread(place: Place, v: np.ndarray, visible: Visible) -> Iterator[Proposal]:
@@ -56,8 +94,8 @@ def unread(place: Place, v: np.ndarray, visible: Visible) -> Iterator[Proposal]:
             yield Proposal(product, f"{words} in place of {{}}", f"{words} instead", words, 2.1)
 
 
-def _matrix_products(one: int, two: int, shape: tuple[int, ...], visible: Visible) -> Iterator[Proposal]:
-    names, values = visible.names, visible.values
+def _matrix_products(place: Place, one: int, two: int, shape: tuple[int, ...], visible: Visible) -> Iterator[Proposal]:
+    values, (a_name, b_name) = visible.values, [visible.inside(slot, place.site) for slot in (one, two)]
     for left in (False, True):
         for right in (False, True):
             a, b = np.shape(values[one])[:: -1 if left else 1], np.shape(values[two])[:: -1 if right else 1]
@@ -66,11 +104,11 @@ def _matrix_products(one: int, two: int, shape: tuple[int, ...], visible: Visibl
                     (frame.values[one].T if left else frame.values[one])
                     @ (frame.values[two].T if right else frame.values[two])
                 )
-                words = f"{names.inside(one)}{'.T' * left} @ {names.inside(two)}{'.T' * right}"
+                words = f"{a_name}{'.T' * left} @ {b_name}{'.T' * right}"
                 yield Proposal(value, f"{words} in place of {{}}", f"{words} instead", words, 2.6)
 
 
-def shaped(v: np.ndarray, shape: tuple[int, ...], visible: Visible) -> Iterator[Proposal]:
+def shaped(place: Place, v: np.ndarray, shape: tuple[int, ...], visible: Visible) -> Iterator[Proposal]:
     """What gives a cotangent of a wrong shape the right one."""
     if v.shape[::-1] == shape and v.ndim == 2:
         yield Proposal(lambda frame, v: np.swapaxes(v, 0, 1), "{} transposed", "its transpose", "{} transposed", 1.0)
@@ -89,7 +127,7 @@ def shaped(v: np.ndarray, shape: tuple[int, ...], visible: Visible) -> Iterator[
         yield Proposal(mean, f"{{}} {words.replace('summed', 'averaged')}", f"a mean over axis {axes[0]}", "", 1.2)
     for slot in visible.before(1 << 30):
         if np.shape(visible.values[slot]) == shape and visible.values[slot].dtype == v.dtype:
-            yield other(visible.operand(slot), 0.5)
+            yield other(visible.operand(slot, place.site), 0.5)
 
 
 def stretched(place: Place, v: np.ndarray, visible: Visible) -> Iterator[Proposal]:
@@ -97,7 +135,7 @@ def stretched(place: Place, v: np.ndarray, visible: Visible) -> Iterator[Proposa
     for slot in visible.before(place.site):
         value = visible.values[slot]
         for axes in range(max(v.ndim - np.ndim(value), 0) + 1 if np.ndim(value) else 0):
-            one = visible.operand(slot, axes)
+            one = visible.operand(slot, place.site, axes)
             try:
                 larger = np.broadcast_shapes(v.shape, np.shape(one.of(visible.values))) != v.shape
             except ValueError:

@@ -61,12 +61,13 @@ class Visible:
       unread: slots that none of the cotangent's steps reads.
     """
 
-    def __init__(self, program: Program, values: Values, names: Names, read: Sequence[Step]):
+    def __init__(self, program: Program, values: Values, names: Names, read: Sequence[Step], fit: float):
         self.unread = set(range(program.slots)) - {slot for step in read for one in step.all() for slot in one.inputs}
         self.names, self.values = names, values
-        self.factors = Factors(program, names.arguments)
+        self.factors = Factors(program, names.arguments, fit)
         steps = [one for step in program.steps for one in step.all()]
         self._lines = {slot: step.line for step in steps for slot in step.outputs}
+        self._at = {step.site: step.line for step in steps}
         arguments = [*program.leaves, *program.dYs, *program.constants]
         self._scopes = [(-1, 1 << 30, self._useful(arguments, program.steps))]
         for step in program.steps:
@@ -106,9 +107,14 @@ class Visible:
         slots = [slot for at, slot in scope[2] if at < site]
         return sorted(slots, key=lambda slot: self.names.rank.get(slot, 3))
 
-    def operand(self, slot: int, axes: int = 0) -> Operand:
-        """A value, with axes added at its end."""
-        name, inside, rank = self.names[slot], self.names.inside(slot), self.names.rank.get(slot, 3)
+    def inside(self, slot: int, site: int) -> str:
+        """What to call a value at a step's line, as part of a formula."""
+        return self.names.inside(slot, self._at.get(site))
+
+    def operand(self, slot: int, site: int, axes: int = 0) -> Operand:
+        """A value as a step's line can read it, with axes added at its end."""
+        name, inside = self.names.at(slot, self._at.get(site)), self.inside(slot, site)
+        rank = self.names.rank.get(slot, 3)
         if axes:
             name = inside = f"{inside}[{':, ' * np.ndim(self.values[slot])}{', '.join(['None'] * axes)}]"
         return Operand(slot, name, inside, rank, axes)
@@ -120,9 +126,9 @@ class Visible:
             own = np.shape(self.values[slot])
             axes = len(shape) - len(own) if own else 0
             if _stretches(own, shape):
-                found.append(self.operand(slot))
+                found.append(self.operand(slot, site))
             elif axes > 0 and _stretches(own + (1,) * axes, shape):
-                found.append(self.operand(slot, axes))
+                found.append(self.operand(slot, site, axes))
         return found[:MOST]
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from handgrad.crosscheck.errors.program.program import Step
 from handgrad.crosscheck.errors.repair.factors import FUNCTIONS
 from handgrad.crosscheck.errors.repair.linear import Place
-from handgrad.crosscheck.errors.repair.products import products, unread
+from handgrad.crosscheck.errors.repair.products import products, sums, unread
 from handgrad.crosscheck.errors.repair.proposal import Operand, Proposal, Visible, other
 
 
@@ -17,11 +17,12 @@ def proposals(place: Place, step: Step, v: np.ndarray, visible: Visible, tier: i
     if tier == 0:
         yield Proposal(lambda frame, v: v, "{}", "", "{}", 0.7)
         yield from moved(v)
+        yield from sums(place, step, v, visible)
         yield Proposal(lambda frame, v: np.ones_like(v), "", "", "1", 1.2)
         for one in visible.like(place.site, v.shape):
             if one.slot != place.slot and not np.array_equal(one.of(visible.values), v):
                 # The same name for another value: a line that runs twice, as of a helper, and says nothing.
-                again = one.name == visible.names[place.slot]
+                again = visible.names[one.slot] == visible.names[place.slot]
                 yield other(one, 0.2 * one.rank + visible.distance(step, one.slot) + again)
         yield from _times_functions(place, step, v, visible, slice(1))
     elif tier == 1:

@@ -11,9 +11,11 @@ from handgrad.crosscheck.errors.program.program import MISFITS, Changes, Program
 from handgrad.crosscheck.errors.repair.candidate import Candidate
 from handgrad.crosscheck.errors.repair.leaf import Budget, Leaf
 from handgrad.crosscheck.errors.repair.lines import likeliest
-from handgrad.crosscheck.errors.repair.names import Names, returns_several, subject
+from handgrad.crosscheck.errors.repair.names import Names
 from handgrad.crosscheck.errors.repair.pairs import pairs
+from handgrad.crosscheck.errors.repair.said import reports
 from handgrad.crosscheck.errors.repair.search import candidates
+from handgrad.crosscheck.errors.repair.source import Source
 from handgrad.crosscheck.errors.repair.trials import Laboratory, Trial
 from handgrad.crosscheck.evidence.evidence import Evidence
 from handgrad.crosscheck.report.report import Repair
@@ -52,22 +54,8 @@ class Repaired(NamedTuple):
 
     def reports(self) -> tuple[Repair, ...]:
         """The changes by file and line."""
-        steps = steps_of(self.laboratory.given.program)
-        found = []
-        for candidate, leaves in zip(self.changes, self.leaves, strict=True):
-            step = steps[candidate.site]
-            name = subject(self.names, step, candidate.slot)
-            words = candidate.words.replace("{}", name) if name else candidate.alone.replace("{}", "it")
-            if step.line is not None and len(leaves) == 1 and returns_several(step.line):
-                words += f", in {self.names.gradient(min(leaves))}"
-            line = candidate.line or step.line
-            if candidate.also:
-                same = line.file if line is not None else ""
-                others = ", ".join(str(one.line) if one.file == same else str(one) for one in candidate.also)
-                words += f" (or on line{'s' * (len(candidate.also) > 1)} {others})"
-            where = (line.file, line.line, line.text) if line is not None else ("", 0, "")
-            found.append(Repair(*where, words))
-        return tuple(found)
+        source = Source(self.laboratory.given.program)
+        return reports(self.names, self.changes, self.leaves, self.left, source)
 
 
 def repairs(
@@ -126,11 +114,11 @@ def find(
             laboratory = Laboratory(problem, leaves, seed, passing)
         except Exception:  # whatever a user's function raises when it is traced once more
             return None
-        if not laboratory.failing:
+        if not laboratory.failing or not laboratory.finite:
             return None
         count = len(laboratory.given.program.dYs)
         outputs = ["Y"] if count == 1 else [f"Y{i}" for i in range(count)]
-        names = Names(laboratory.given.program, problem.names, outputs, problem.wanted_names)
+        names = Names(laboratory.given.program, problem.names, outputs, problem.wanted_names, problem.wanted)
         return search(laboratory, names, budget or Budget(STEPS, SECONDS))
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from handgrad.crosscheck.errors.repair.candidate import Candidate, scaled
+from handgrad.crosscheck.errors.repair.exchanges import exchanges
 from handgrad.crosscheck.errors.repair.leaf import Leaf
 from handgrad.crosscheck.errors.repair.proposal import Proposal
 from handgrad.crosscheck.errors.repair.proposals import proposals
@@ -10,6 +11,7 @@ from handgrad.crosscheck.errors.repair.spots import Spot, fitted, responses, spo
 from handgrad.crosscheck.errors.repair.steps import edited, everywhere, reshaped
 
 TIERS = 3
+PLAIN = 1.1  # the cost of any factor where the whole cotangent lacks it
 TRIED = 2.0  # cost up to which functions are tried where nothing tells what is missing
 
 
@@ -18,7 +20,7 @@ def candidates(leaf: Leaf) -> Iterator[list[Candidate]]:
     if leaf.misshapen:
         yield list(reshaped(leaf))
         return
-    changes = [*edited(leaf), *everywhere(leaf)]
+    changes = [*edited(leaf), *everywhere(leaf), *exchanges(leaf)]
     found = list(spots(leaf))
     for tier in range(TIERS):
         yield changes + [one for spot in found if leaf.budget.left > 0 for one in _fitting(leaf, spot, tier)]
@@ -34,11 +36,11 @@ def _fitting(leaf: Leaf, spot: Spot, tier: int) -> Iterator[Candidate]:
     kept, R = responses(leaf, spot, list(proposals(spot.place, spot.step, spot.v, leaf.visible, tier)))
     if not kept:
         return
-    for i, c in fitted(R, leaf.missing):
+    for i, c in fitted(R, leaf.missing, leaf.fit):
         if kept[i].replaced != "{}":
             yield from _meant(leaf, spot, kept[i], c, replaced=False)
     if spot.replaces:
-        for i, c in fitted(R, leaf.missing + spot.own):
+        for i, c in fitted(R, leaf.missing + spot.own, leaf.fit):
             if kept[i].replaced:
                 yield from _meant(leaf, spot, kept[i], c, replaced=True)
 
@@ -46,6 +48,9 @@ def _fitting(leaf: Leaf, spot: Spot, tier: int) -> Iterator[Candidate]:
 def _meant(leaf: Leaf, spot: Spot, proposal: Proposal, c: float, replaced: bool) -> Iterator[Candidate]:
     """A proposal times whatever a number may mean."""
     for factor in leaf.visible.factors.meanings(c, spot.step):
+        # Where nothing but a constant factor is wrong, that is what the diagnosis says: a plain number is likely.
+        if leaf.multiple is not None and replaced and proposal.replaced == "{}":
+            factor = factor._replace(cost=min(factor.cost, PLAIN))
         yield scaled(spot.place, spot.step.name == "return", proposal, factor, replaced)
 
 

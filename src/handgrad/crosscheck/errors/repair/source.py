@@ -3,9 +3,11 @@
 from typing import Any
 
 from handgrad.crosscheck.errors.program.program import Program
-from handgrad.crosscheck.errors.program.source import Line, caller, operands, stack_of
+from handgrad.crosscheck.errors.program.reading import operands
+from handgrad.crosscheck.errors.program.source import Line, caller, stack_of
 
 ELSEWHERE = 0.12  # a cost
+FORWARD = 0.3  # the cost of a change in the forward pass
 
 
 class Source:
@@ -15,6 +17,7 @@ class Source:
       lines: (file, line) of all.
       stacks: {site: the line of the step, that of the call of the function around it, and so on up to the function
         that returns the cotangents; empty where that doesn't run it, but another function, as the forward pass}.
+      shared: the lines of the forward pass, columns and all.
       repeated: {site: all sites of the same expression, which a Python loop or a helper runs several times}.
     """
 
@@ -29,11 +32,13 @@ class Source:
             self.stacks[step.site] = [line for line in inside if line is not None]
             if step.line is not None and end is not None and step.line.file != end.file:
                 self._other_file.add(step.site)
+        forward = [one for step in program.needed(program.Ys) for one in step.all()]
+        self.shared = {step.line for step in forward if step.line is not None}
         self.repeated = _repeated(program)
 
     def unlikely(self, site: int) -> float:
         """The cost of a change that isn't in the function that returns the cotangents, or not even in its file."""
-        return ELSEWHERE * ((not self.stacks[site]) + (site in self._other_file))
+        return FORWARD * (not self.stacks[site]) + ELSEWHERE * (site in self._other_file)
 
 
 def _repeated(program: Program) -> dict[int, tuple[int, ...]]:

@@ -11,8 +11,6 @@ from handgrad.crosscheck.errors.repair.leaf import Leaf
 from handgrad.crosscheck.errors.repair.linear import Instance, Place, Unrolled, flat
 from handgrad.crosscheck.errors.repair.proposal import Proposal
 
-FIT = 1e-7  # what a fit may leave, as a share
-
 Seen = list[tuple[Instance, np.ndarray, np.ndarray]]  # what a step sees, the value there, the result's Jacobian by it
 
 
@@ -156,7 +154,7 @@ def _evaluated(program: Program, step: Step, values: Values, proposal: Proposal,
         return None
 
 
-def fitted(R: np.ndarray, target: np.ndarray) -> list[tuple[int, float]]:
+def fitted(R: np.ndarray, target: np.ndarray, fit: float) -> list[tuple[int, float]]:
     """(row, c) where c × the row is the target."""
     squares, size = np.einsum("ij,ij->i", R, R), np.sqrt(target @ target)
     if size == 0:
@@ -164,5 +162,5 @@ def fitted(R: np.ndarray, target: np.ndarray) -> list[tuple[int, float]]:
     with np.errstate(all="ignore"):
         c = R @ target / squares
         left = np.sqrt(np.maximum(target @ target - c * c * squares, 0))
-        close = np.flatnonzero(left <= 1e-5 * size)
-    return [(int(i), float(c[i])) for i in close if np.linalg.norm(target - c[i] * R[i]) <= FIT * size]
+        close = np.flatnonzero(left <= max(1e-5, 4 * fit) * size)
+    return [(int(i), float(c[i])) for i in close if np.linalg.norm(target - c[i] * R[i]) <= fit * size]

@@ -10,7 +10,7 @@ from handgrad.crosscheck.errors.program.arrangement import count
 from handgrad.crosscheck.errors.program.edit import Edit
 from handgrad.crosscheck.errors.program.edits import edits
 from handgrad.crosscheck.errors.program.program import Frame, Program, Step
-from handgrad.crosscheck.errors.program.source import operand_nodes
+from handgrad.crosscheck.errors.program.reading import operand_nodes
 from handgrad.crosscheck.errors.repair.candidate import COSTS, Candidate, scaled
 from handgrad.crosscheck.errors.repair.factors import ONE
 from handgrad.crosscheck.errors.repair.leaf import Leaf
@@ -64,7 +64,7 @@ def possible(program: Program, step: Step) -> Iterator[Edit]:
 
 def candidate(leaf: Leaf, step: Step, edit: Edit) -> Candidate:
     """An edit as a change that might be the repair."""
-    words, cost = edit.words, COSTS.get("sign left out" if edit.words == "neg left out" else edit.kind, 1.2)
+    words, cost = edit.words, COSTS.get("sign left out" if edit.words == "the minus sign left out" else edit.kind, 1.2)
     if words == "the division left out" and _averages(leaf.program, step):
         words, cost = "a sum instead of the mean", 0.8
     for i, slot in enumerate(step.inputs):
@@ -131,7 +131,7 @@ def reshaped(leaf: Leaf) -> Iterator[Candidate]:
                 yield scaled(place, step.name == "return", proposal, ONE, True)
     step = leaf.program.steps[-len(leaf.program.cotangents) + leaf.leaf]
     place = Place(step.site, None, 0, leaf.result)
-    for proposal in shaped(np.asarray(leaf.values[0][leaf.result]), leaf.truth[0].shape, leaf.visible):
+    for proposal in shaped(place, np.asarray(leaf.values[0][leaf.result]), leaf.truth[0].shape, leaf.visible):
         change = place.change(proposal.value)
         if leaf.makes_right(step.site, change):
             yield Candidate(step.site, step.inputs[0], proposal.replaced, proposal.alone, proposal.cost, change)

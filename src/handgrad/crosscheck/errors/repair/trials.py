@@ -37,6 +37,7 @@ class Trial(NamedTuple):
       values: of every slot, for each draw.
       truth: [draw][wanted leaf], in float64 or complex128.
       tolerances: for each leaf.
+      share: the error that a right gradient may have, as a share of the leaf's largest.
     """
 
     program: Program
@@ -44,6 +45,7 @@ class Trial(NamedTuple):
     values: list[Values]
     truth: list[Leaves]
     tolerances: list[float]
+    share: float
 
     def right(self, leaf: int, found: Any, draw: int) -> bool:
         """Whether a leaf's cotangent is right."""
@@ -73,6 +75,7 @@ class Laboratory:
     Attributes:
       given: the inputs given.
       failing: the leaves that are wrong there.
+      finite: whether the output is finite there.
     Raises:
       ProblemError: the gradient under test or its reference can't be traced at these inputs, or is not finite there.
     """
@@ -86,7 +89,7 @@ class Laboratory:
         if given is None:
             raise ProblemError(f"{problem.name} can't be traced in float64, or is too large")
         self.sites = structure(given.program)
-        self.shares = [_share(given.program)] * len(problem.wanted)
+        self.shares = [given.share] * len(problem.wanted)
         # What passes in the dtype given is right, however it rounds: in float64 it may be no better. So is an error of
         # rounding's size: what is changed to lessen that is no repair.
         for i, slot in enumerate(given.program.cotangents):
@@ -98,6 +101,8 @@ class Laboratory:
                     self.shares[i] = max(self.shares[i], 4 * off)
         self.given = given._replace(tolerances=self._tolerances(given.program, given.values, given.truth))
         self.failing = self.given.wrong({})
+        Ys = [values[slot] for values in self.given.values[:1] for slot in given.program.Ys]
+        self.finite = all(np.isfinite(Y).all() for Y in Ys)
 
     def small(self) -> Trial | None:
         """The inputs to search at: those given, or cut ones that fail in the same leaves."""
@@ -209,7 +214,9 @@ class Laboratory:
         if not all(np.isfinite(array).all() for draw in truth for array in draw):
             return None
         values = [program.run(leaves, draw) for draw in dYs]
-        return Trial(program, [(leaves, draw) for draw in dYs], values, truth, self._tolerances(program, values, truth))
+        tolerances = self._tolerances(program, values, truth)
+        share = max(_share(program), _share(reference))
+        return Trial(program, [(leaves, draw) for draw in dYs], values, truth, tolerances, share)
 
     def _tolerances(self, program: Program, values: list[Values], truth: list[Leaves]) -> list[float]:
         # A gradient that vanishes is what rounding leaves of larger terms.
