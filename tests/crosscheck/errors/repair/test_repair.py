@@ -202,7 +202,7 @@ CASES = [
     (tanh, tanh_forgotten, (X,), "return (dY,)", "dY times 1 − Y²"),
     (squares, squares_halved, (X, 2 * X), "dX = dY * (X - T) / X.size", "a factor of 2"),
     (relu, relu_exchanged, (X,), "return (jnp.where(X > 0, 0.0, dY),)", "the cases exchanged"),
-    (total, total_forwards, (X,), "return (jnp.cumsum(dY, 0),)", "the other direction"),
+    (total, total_forwards, (X,), "return (jnp.cumsum(dY, 0),)", "the sum taken from the end"),
     (modulus, modulus_conjugate, (X + 1j * X[::-1],), "return (2 * dY * Z,)", "the conjugate of Z"),
     (rounded, rounded_cosine, (X,), "c = jnp.cos(X).astype(jnp.float16)", "the cast left out"),
     (rounded, sine_wrong, (X,), "return (dY * jnp.sin(X),)", "cos instead of sin"),
@@ -217,11 +217,17 @@ def test_repair(forward, backward, args, source, change):
     assert of_rule(forward, backward, *args) == [(source, change)]
 
 
-def test_two_leaves_two_lines():
-    found = of_rule(product, product_swapped, *normal((3, 4), (3, 4)))
-    assert found == [
-        ("return dY * A, dY * B", "B in place of A, in dA"),
-        ("return dY * A, dY * B", "A in place of B, in dB"),
+def test_two_leaves():
+    (found,) = of_rule(product, product_swapped, *normal((3, 4), (3, 4)))
+    assert found == ("return dY * A, dY * B", "`dY * A` and `dY * B` exchanged")
+
+    def backward(residuals, dY):
+        A, B = residuals
+        return dY * A, dY * A * A
+
+    assert of_rule(product, backward, *normal((3, 4), (3, 4))) == [
+        ("return dY * A, dY * A * A", "B in place of A, in dA"),
+        ("return dY * A, dY * A * A", "dY in place of `dY * A`, in dB"),
     ]
 
 
@@ -324,7 +330,7 @@ def test_where_else():
         return (dX * jnp.exp(Y) / 2,)
 
     ((source, change),) = of_rule(forward, unsloped, X)
-    assert (source, change) == ("dX = dY", "dX times 1 − Y²")  # a line that only gives a name is suspicious
+    assert (source, change) == ("dX = dY", "a factor of 1 − Y²")  # a line that only gives a name is suspicious
 
 
 def test_a_factor_that_a_helper_lacks():
@@ -363,7 +369,7 @@ def softmax_without_difference(s, g):
     ("forward", "backward", "change"),
     [
         (lse, lse_without_g, "`jnp.exp(X - Y[:, None])` times dY[:, None]"),
-        (softmax, softmax_without_difference, "P times (g − inner)"),
+        (softmax, softmax_without_difference, "s times (g − inner)"),
     ],
 )
 def test_a_cotangent_that_is_not_read(forward, backward, change):

@@ -9,7 +9,9 @@ from handgrad.crosscheck.errors.program.source import Line
 
 
 def assigned(line: Line) -> str:
-    """The one name that a line assigns, as "s" of `s = jnp.sum(P)`; "" where it assigns none or several."""
+    """The one name that a line assigns, as "s" of `s = jnp.sum(P)`; "" where it assigns none or several, or a lambda."""
+    if line.function == "<lambda>":
+        return ""
     try:
         (statement,) = ast.parse(line.text).body
     except (SyntaxError, ValueError):
@@ -86,9 +88,8 @@ def element(line: Line, position: int, count: int = 0) -> str:
     values = [statement.value] if isinstance(statement, ast.Return) else lambdas
     several = [value.elts if isinstance(value, ast.Tuple) else [value] for value in values]
     fitting = [nodes for nodes in several if position < len(nodes) and count in (0, len(nodes))]
-    if len(fitting) != 1 or fitting[0][position] is None:
-        return ""
-    return ast.unparse(fitting[0][position])
+    node = fitting[0][position] if len(fitting) == 1 else None
+    return (ast.get_source_segment(line.text, node) or "") if node is not None else ""
 
 
 def parameters(line: Line) -> list[str]:

@@ -17,6 +17,7 @@ COSTS = {
     "sign of a term": 0.85,
     "swapped operands": 0.85,
     "transposed operand": 1.0,
+    "conjugate": 0.9,
     "wrong branch": 1.0,
     "wrong axis": 1.1,
     "dropped factor": 1.5,

@@ -54,7 +54,9 @@ def _residuals(leaf: Leaf) -> Iterator[Candidate]:
     kept = {slot: aval for slot, aval in kept.items() if slot not in made and slot not in program.dYs}
     residuals = [slot for slot, aval in kept.items() if slot not in program.constants and is_gradient(aval)]
     alike = [pair for pair in combinations(residuals, 2) if _alike(*(kept[slot] for slot in pair))]
-    for pair in alike[:PAIRS] if end is not None else ():
+    if end is None:
+        return
+    for pair in alike[:PAIRS]:
         called = [leaf.names.at(slot, end) for slot in pair]
         line = unpacking(end, set(called))
         sites = [step.site for step in inside if set(pair) & set(step.inputs)]

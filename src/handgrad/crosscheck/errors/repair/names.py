@@ -72,6 +72,8 @@ class Names:
         elif step is not expression.value and step.name in PASSING and root in self.of:
             self.of[slot], self.rank[slot] = self.of[root], self.rank.get(root, 3)
             self.local[slot] = self.local.setdefault(root, {})
+            if root in self.texts:
+                self.texts[slot] = self.texts[root]
         elif text and len(text) <= LONGEST and step is expression.value:
             self.of[slot], self.rank[slot] = f"`{text}`", 2
             self.texts[slot] = text, step.line
@@ -117,7 +119,8 @@ class Names:
         seen = [name for (file, function, _), name in called.items() if file == line.file and function in around]
         if not text or scope(made) == here or seen:
             return seen[0] if seen else name
-        return f"`{text}` (line {made.line})"
+        known = set(re.findall(r"(?<![\w.])[^\W\d]\w*", text)) <= mentioned(line)
+        return f"`{text}`" if known else f"`{text}` (line {made.line})"
 
     def inside(self, slot: int, line: Line | None = None) -> str:
         """The name as part of a formula."""

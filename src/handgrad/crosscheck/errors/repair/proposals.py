@@ -96,7 +96,8 @@ def _times_functions(place: Place, step: Step, v: np.ndarray, visible: Visible, 
     """The value times a simple function of another, and that function alone."""
     for one in visible.like(place.site, v.shape):
         boolean = visible.values[one.slot].dtype.kind == "b"
-        name, own = one.inside, one.slot == place.slot
+        own = one.slot == place.slot or np.array_equal(one.of(visible.values), v)
+        name = visible.inside(place.slot, place.site) if own else one.inside
         for i, (template, function) in list(enumerate(FUNCTIONS[:2] if boolean else FUNCTIONS))[functions]:
             words = template.replace("{}", name)
             f = lambda frame, function=function, one=one: function(_numbers(one.of(frame.values)))  # noqa: E731

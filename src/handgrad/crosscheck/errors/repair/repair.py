@@ -31,6 +31,7 @@ VERIFIED = 60  # candidates that are tried at fresh inputs, for each leaf
 OF_LINE = 8  # of those on one line
 ALIKE = 0.6  # changes of this much more cost are looked at, for lines that are as good
 FEWER = 1.5  # and of this much, for one that repairs more leaves
+UNNAMED = 0.05
 ROUNDS = 3  # changes that one repair may have
 
 Change = tuple[()] | tuple[Candidate] | tuple[Candidate, Candidate]
@@ -180,12 +181,18 @@ def _single(trials: Trials, leaf: int, remaining: set[int], standing: Changes, n
     values = [small.program.run(*inputs, changes=standing) for inputs in small.inputs] if standing else small.values
     one = Leaf(small, values, leaf, standing, names, budget)
     for tier in candidates(one):
-        likely = [candidate._replace(cost=candidate.cost + one.source.unlikely(candidate.site)) for candidate in tier]
+        likely = [_as_likely(one, candidate) for candidate in tier]
         right = _right([(candidate,) for candidate in likely], trials, leaf, remaining, standing)
         if right:
             return (likeliest(one, [candidate for change in right for candidate in change]),)
     right = [] if one.misshapen else _right(pairs(one), trials, leaf, remaining, standing)
     return right[0] if right else ()
+
+
+def _as_likely(leaf: Leaf, candidate: Candidate) -> Candidate:
+    """With the cost of its place: in another function, or at a value that has no name and no expression to itself."""
+    unnamed = candidate.slot not in leaf.names.rank and candidate.slot not in leaf.program.constants
+    return candidate._replace(cost=candidate.cost + leaf.source.unlikely(candidate.site) + UNNAMED * unnamed)
 
 
 def _right(found: Iterable[Change], trials: Trials, leaf: int, remaining: set[int], standing: Changes) -> list[Change]:

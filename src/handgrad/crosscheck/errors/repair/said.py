@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from handgrad.crosscheck.errors.program.program import Step
 from handgrad.crosscheck.errors.program.source import Line
 from handgrad.crosscheck.errors.repair.candidate import Candidate
-from handgrad.crosscheck.errors.repair.names import LONGEST, Names, returns_several, subject
+from handgrad.crosscheck.errors.repair.names import LONGEST, Names, returns_several, scope, subject
 from handgrad.crosscheck.errors.repair.source import Source
 from handgrad.crosscheck.errors.wording import series
 from handgrad.crosscheck.report.report import Repair
@@ -32,7 +32,9 @@ def reports(
     for candidate, fixed in zip(changes, leaves, strict=True):
         step = steps[candidate.site]
         line = candidate.line or step.line
-        single = line is not None and len(fixed) == 1 and returns_several(line)
+        end = names.program.steps[-1].line
+        inside = line is not None and end is not None and scope(line) == scope(end)
+        single = len(fixed) == 1 and line is not None and inside and returns_several(line)
         within = names.element(min(fixed), line) if single else ""
         words = _words(names, step, candidate, line, within)
         if not candidate.complete and single:
@@ -115,8 +117,10 @@ def _shared(source: Source, candidate: Candidate, step: Step, line: Line | None)
     if line is None or step.line is None or line.line != step.line.line or step.line not in source.shared:
         return ""
     calls = sorted(set(_calls(source, candidate)))
-    where = f" for the call on line{'s' * (len(calls) > 1)} {series([str(n) for n in calls])} alone" if calls else ""
-    return f"{where} (the forward pass runs this line too)"
+    if not calls:
+        return ", where the backward pass runs it: the forward pass does too"
+    where = f"line{'s' * (len(calls) > 1)} {series([str(n) for n in calls])}"
+    return f" for the call on {where} alone, as the forward pass runs this line too"
 
 
 def _calls(source: Source, candidate: Candidate) -> Iterator[int]:

@@ -47,11 +47,14 @@ def spots(leaf: Leaf) -> Iterator[Spot]:
     runs = [Unrolled(leaf.program, leaf.steps, v, leaf.result, leaf.standing) for v in leaf.values]
     users = Counter(slot for step in leaf.program.steps for one in step.all() for slot in one.inputs)
     made = {slot for step in leaf.steps for one in step.all() for slot in one.outputs}
+    # A residual is changed where the backward function reads it, rather than where the forward function makes it.
+    inside = leaf.source.stacks
+    residuals = {slot for step in leaf.steps if not inside[step.site] for slot in step.outputs}
     for step in (one for one in leaf.all_steps() if one.site not in leaf.repeated):
         places = [
             Place(step.site, i, 0, slot)
             for i, slot in enumerate(step.inputs)
-            if slot not in made or users[slot] > 1 or step.name == "return"
+            if slot not in made or users[slot] > 1 or step.name == "return" or (slot in residuals and inside[step.site])
         ]
         places += [
             Place(step.site, i, 0, slot, stretched=True)
