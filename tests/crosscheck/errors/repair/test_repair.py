@@ -222,7 +222,7 @@ def test_two_leaves():
     assert found == ("return dY * A, dY * B", "`dY * A` and `dY * B` exchanged")
 
     def backward(residuals, dY):
-        A, B = residuals
+        A, _ = residuals
         return dY * A, dY * A * A
 
     assert of_rule(product, backward, *normal((3, 4), (3, 4))) == [

@@ -9,7 +9,7 @@ from handgrad.crosscheck.errors.program.source import Line
 
 
 def assigned(line: Line) -> str:
-    """The one name that a line assigns, as "s" of `s = jnp.sum(P)`; "" where it assigns none or several, or a lambda."""
+    """The name that a line assigns, as "s" of `s = jnp.sum(P)`; "" where it assigns several, and in a lambda."""
     if line.function == "<lambda>":
         return ""
     try:
