@@ -1,5 +1,7 @@
 """A repair is followed literally, in the text of the line that it names: the gradient is right then."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -133,6 +135,11 @@ CASES = [
 NAMES = "cross_entropy gate rotation none two_alike another_local kept constant bias groups".split()  # noqa: SIM905
 
 
+def reports(problem) -> Any:
+    found = find(problem, problem.leaves, seed=0)
+    return found and found.reports()
+
+
 def functions(path, text):
     path.write_text(text)
     made = {}
@@ -143,7 +150,7 @@ def functions(path, text):
 @pytest.mark.parametrize(("text", "args", "change", "edit"), CASES, ids=NAMES)
 def test_followed_literally(tmp_path, text, args, change, edit):
     problem = from_rule("rule", *functions(tmp_path / "wrong.py", HEAD + text), args, None)
-    (repair,) = find(problem, problem.leaves, seed=0).reports()
+    (repair,) = reports(problem)
     said = repair.change.split(" (or on ")[0]
     line = repair.source
     if edit is None:
@@ -213,5 +220,5 @@ def test_a_reference_in_single_precision():
         return (3 * jnp.tanh(X.astype(jnp.float32))).astype(X.dtype)
 
     problem = from_rule("rule", lambda X: (3 * forward(X)[0], forward(X)[1]), backward, (X,), reference)
-    (repair,) = find(problem, problem.leaves, seed=0).reports()
+    (repair,) = reports(problem)
     assert repair.change.split(" (or on ")[0] == "Y² in place of Y"

@@ -1,5 +1,7 @@
 """A wrong gradient's repair: the right line, and what it should do instead. Nothing is compiled here."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +18,7 @@ def normal(*shapes, seed=0):
     return [rng.standard_normal(shape) for shape in shapes]
 
 
-def repairs(problem, elsewhere=False):
+def repairs(problem, elsewhere=False) -> Any:
     """(source, change) of each repair, with the other lines if asked for; None where nothing is wrong."""
     found = find(problem, problem.leaves, seed=0)
     if found is None:
@@ -24,7 +26,7 @@ def repairs(problem, elsewhere=False):
     return [(one.source, one.change if elsewhere else one.change.split(" (or on ")[0]) for one in found.reports()]
 
 
-def of_rule(forward, backward, *args, elsewhere=False):
+def of_rule(forward, backward, *args, elsewhere=False) -> Any:
     return repairs(from_rule("rule", forward, backward, args, None), elsewhere)
 
 
