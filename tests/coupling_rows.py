@@ -180,6 +180,7 @@ TABLE = {
     **{name: (getattr(layers, name)(), STEPS[:, :2], STEPS[:, 1:]) for name in ("dpo_loss", "ipo_loss")},
     "ppo_loss": (layers.ppo_loss(), STEPS, layers.PolicyTarget(STEPS + 0.1, ROWS[:, :3])),
     "grpo_loss": (layers.grpo_loss(), STEPS, layers.PolicyTarget(STEPS + 0.1, ROWS[:, :3], STEPS - 0.1)),
+    "ppo_value_loss": (layers.ppo_value_loss(), ROWS, layers.ValueTarget(ROWS + 0.1, OTHERS)),
     "reinforce_loss": (layers.reinforce_loss(), ROWS, layers.ReturnsTarget(OTHERS)),
     "linear_log_probability": (
         layers.linear_log_probability(layers.reinforce_loss(), chunk=2),

@@ -157,6 +157,7 @@ from handgrad.layers import (
     poisson_loss as poisson_loss,
     position_embedding as position_embedding,
     ppo_loss as ppo_loss,
+    ppo_value_loss as ppo_value_loss,
     prelu as prelu,
     projection as projection,
     quadratic_program as quadratic_program,

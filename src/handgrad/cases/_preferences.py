@@ -113,6 +113,15 @@ def reinforce_loss(
     return of_actions(-A * L, mask, reduction)
 
 
+def ppo_value_loss(
+    V: Array, V_old: Array, R: Array, mask: Array | None = None, clip: float = 0.2, reduction: str = "mean"
+) -> Array:
+    """The larger of two squares."""
+    R = jnp.broadcast_to(R.reshape(*R.shape, *[1] * (V.ndim - R.ndim)), V.shape)
+    held = V_old + jnp.clip(V - V_old, -clip, clip)
+    return of_actions(jnp.maximum((V - R) ** 2, (held - R) ** 2) / 2, mask, reduction)
+
+
 def group_advantages(R: Array, scale: bool = True, epsilon: float = 1e-4) -> Array:
     """By the variance of all pairs' differences, (r_i − r_j)² / 2; no square root of 0."""
     n = R.shape[1]
@@ -160,7 +169,7 @@ def rewarded(shape: Shape, rewards: int) -> Draw:
 
 LOG, DPO, IPO = rules.linear_log_probability, rules.dpo_loss, rules.ipo_loss
 PPO, GRPO, GROUPS = rules.ppo_loss, rules.grpo_loss, rules.group_advantages
-SCORE = rules.reinforce_loss
+SCORE, VALUE = rules.reinforce_loss, rules.ppo_value_loss
 SUM = {"clip": 0.1, "clip_high": 0.3, "reduction": "sum"}
 # Ratios at both bounds, inside and beyond, under advantages of both signs and 0.
 BOUNDS = np.log([[1.5, 1.5, 0.5, 0.5, 1.2, 1.6, 0.4, 1.6]])
@@ -190,6 +199,8 @@ PREFERENCES = [
     Case(SCORE, "tokens", rewarded((4, 5), 1), reinforce_loss, estimator=True),
     edge(SCORE, "sequences", rewarded((3, 2, 4), 2), reinforce_loss, {"reduction": "mean"}, estimator=True),
     edge(SCORE, "actions", normal((5,), (5,)), reinforce_loss, estimator=True),
+    Case(VALUE, "tokens", acted((4, 6), 2, masked=True), ppo_value_loss),
+    edge(VALUE, "groups", acted((3, 2, 4), 1), ppo_value_loss, {"clip": 0.5, "reduction": "sum"}),
     Case(GROUPS, "rewards", normal((4, 5)), group_advantages),
     edge(GROUPS, "equal", fixed([[1.0, 1.0, 1.0], [1.0, 0.0, 0.0]]), group_advantages, {"epsilon": 0.1}),
     edge(GROUPS, "rewards", normal((3, 4)), group_advantages, {"scale": False}),

@@ -54,6 +54,7 @@ from handgrad.layers.losses.similarity import *
 from handgrad.layers.losses.sinkhorn import *
 from handgrad.layers.losses.softmax_cross_entropy import *
 from handgrad.layers.losses.transducer import *
+from handgrad.layers.losses.value import *
 from handgrad.layers.losses.wasserstein import *
 from handgrad.layers.normalization._norm import NormParams as NormParams
 from handgrad.layers.normalization.batch_norm import *

@@ -71,6 +71,7 @@ from handgrad.rules.losses.similarity import *
 from handgrad.rules.losses.sinkhorn import *
 from handgrad.rules.losses.softmax_cross_entropy import *
 from handgrad.rules.losses.transducer import *
+from handgrad.rules.losses.value import *
 from handgrad.rules.losses.wasserstein import *
 from handgrad.rules.nielsen.equations import *
 from handgrad.rules.normalization.batch_norm import *
