@@ -80,6 +80,8 @@ def value_and_grad(
 ) -> OfBatch[tuple[PyTree, PyTree]]:
     """The same value, and its gradient by hand: a drop-in for `jax.value_and_grad(objective(model, loss))`.
 
+    Weights w give Σ_b w_b loss_b, a sum: divide them by their sum for the weighted mean. None gives the mean.
+
     Args:
       model, loss: what to compose.
       argnums: 0 for the gradient of params, 1 for that of x, or a sequence of these.

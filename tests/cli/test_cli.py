@@ -90,6 +90,10 @@ def test_demo_fails_where_a_gradient_is_wrong(monkeypatch):
             "handgrad: bench: --json must be a file that can be written, got / (Is a directory)\n",
         ),
         (("check", "--dtype", "complex64"), "handgrad: check: the library's rules are real, got complex64\n"),
+        (
+            ("costs", "--model", "lenet5", "--tokens", 9),
+            "handgrad: costs: --tokens must be left out for lenet5, which has none, got 9\n",
+        ),
         (("costs", "--tokens", 0), "handgrad: costs: --tokens must be a positive integer, got 0\n"),
         (("nonsense",), "nonsense"),
     ],
@@ -151,6 +155,7 @@ def test_costs_gpt2(command_line):
     ("model", "shape"), [("lenet5", "(5, 5, 6, 16)"), ("llama", "Stacked(Outer)"), ("lstm_language_model", "(10000, ")]
 )
 def test_costs_every_model(model, shape, command_line):
-    status, out, _ = command_line("costs", "--model", model, "--batch", 2, "--tokens", 4)
+    tokens = () if model == "lenet5" else ("--tokens", 4)
+    status, out, _ = command_line("costs", "--model", model, "--batch", 2, *tokens)
     assert status == 0
     assert shape in out

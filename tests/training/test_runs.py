@@ -49,8 +49,11 @@ def test_a_run_is_resumed(tmp_path):
     for epoch in (2, 3):
         resumed.append(line(epoch))
     assert (tmp_path / "metrics.jsonl").read_bytes() == whole
-    assert read_config(tmp_path)["epochs"] == 2
-    starts = [json.loads(one) for one in (tmp_path / "starts.jsonl").read_text().splitlines()]
+    assert read_config(tmp_path) == {"rate": 0.1, "sizes": [3, 5], "epochs": 3}  # as in the last start
+    with (tmp_path / "starts.jsonl").open("a") as file:
+        file.write("{")
+    assert read_config(tmp_path)["epochs"] == 3
+    starts = [json.loads(one) for one in (tmp_path / "starts.jsonl").read_text().splitlines()[:2]]
     assert [start["options"] for start in starts] == [{}, {"epochs": 3}]
 
 
@@ -77,8 +80,8 @@ def test_a_folder_that_is_not_a_runs_is_refused(tmp_path):
     (tmp_path / "config.json").write_text('{"rate": ')
     with pytest.raises(InputError, match="can't be resumed or written"):
         Run(tmp_path, CONFIG)
-    with pytest.raises(InputError, match="config must be what JSON can hold"):
-        Run(tmp_path / "new", {"f": len})
+    with pytest.raises(InputError, match="config must be what JSON can hold, got for 'f': Object of type"):
+        Run(tmp_path / "new", {"rate": 0.1, "f": len})
     with pytest.raises(InputError, match=r"folder must be a run's, with metrics.jsonl, got .* \(No such file"):
         read_metrics(tmp_path)
     (tmp_path / "metrics.jsonl").write_text("{}\nnothing\n")

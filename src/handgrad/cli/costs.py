@@ -9,7 +9,7 @@ from rich.console import Console
 
 from handgrad import layers, models
 from handgrad.backprop import value_and_factors
-from handgrad.checks import check_count
+from handgrad.checks import InputError, check_count
 from handgrad.folds.costs import costs
 from handgrad.layers import Layer
 
@@ -22,14 +22,17 @@ class Costs:
     """The model; only its shapes are computed."""
     batch: int = 8
     """Number of examples."""
-    tokens: int = 64
-    """Number of tokens of each example, for language models."""
+    tokens: int | None = None
+    """Number of tokens of each example, for language models alone; 64 where it isn't given."""
 
 
 def main(options: Costs) -> int:
     """The command; its exit status is 0."""
-    for name in ("batch", "tokens"):
-        check_count("costs", name, getattr(options, name))
+    check_count("costs", "batch", options.batch)
+    if options.tokens is not None:
+        check_count("costs", "tokens", options.tokens)
+        if options.model == "lenet5":
+            raise InputError(f"costs: tokens must be left out for lenet5, which has none, got {options.tokens}")
     model, x, target = _made(options)
     params = jax.eval_shape(model.init, jax.random.key(0), x)
     _, factors = jax.eval_shape(value_and_factors(model, layers.softmax_cross_entropy()), params, x, target)
@@ -46,7 +49,7 @@ def main(options: Costs) -> int:
 
 def _made(options: Costs) -> tuple[Layer, jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
     """The model, the shape of its input and that of its target."""
-    ids = jax.ShapeDtypeStruct((options.batch, options.tokens), jnp.int32)
+    ids = jax.ShapeDtypeStruct((options.batch, options.tokens or 64), jnp.int32)
     if options.model == "lenet5":
         images = jax.ShapeDtypeStruct((options.batch, 28, 28, 1), jnp.float32)
         return models.lenet5(), images, jax.ShapeDtypeStruct((options.batch,), jnp.int32)

@@ -127,6 +127,12 @@ def check_state(
         problems.append(f"{_counted(wrong)} of another kind, {listed(wrong.values())}")
     if twice:
         problems.append(f"two entries for one parameter, {listed(twice)}")
+    if lost and not strict and not (wrong or twice):
+        count, names = _counted(absent), listed([f"{name} ({', '.join(paths)})" for name, paths in absent.items()])
+        raise InputError(
+            f"from_state: strict=False leaves as in `like` what has no entry, so `like` must hold arrays there, "
+            f"got shapes for {count}: {names}"
+        )
     if problems:
         expected = "the state must hold the model's parameters and nothing else"
         hint = " (strict=False allows it)" if strict and not (lost or wrong or twice) else ""

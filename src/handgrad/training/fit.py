@@ -57,7 +57,8 @@ def fit(
     Args:
       state: from `init_state`; it is not changed.
       data: (x, target) or (x, target, weights), pytrees of arrays with the examples along axis 0 of each leaf: arrays,
-        Sequences, a CtcTarget. With weights, each step takes the weighted mean over its batch.
+        Sequences, a CtcTarget. With weights, each step takes the weighted mean over its batch,
+        Σ w_b loss_b / Σ w_b. An iterable's weights are taken as they are: Σ w_b loss_b.
         Or an iterable of batches, (x, target) or (x, target, weights), in its own order: each iteration is an epoch,
         so a generator, which is used up after one, lasts for one epoch. If it has a method `epoch`,
         `data.epoch(number)` is iterated instead, from number 0.

@@ -42,7 +42,8 @@ class Run:
       may_change: names of options that may have another value when the run is resumed, such as the number of epochs.
       tensorboard: True writes the metrics for TensorBoard too, by tensorboardX, into tensorboard/.
     Raises:
-      InputError: the folder can't be written, holds another run or other files; tensorboardX is not installed.
+      InputError: the folder can't be written, holds another run or other files; a value of config that isn't JSON's;
+        tensorboardX is not installed.
     """
 
     def __init__(
@@ -140,12 +141,16 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """A run's options; none where the folder has no config.json."""
-    path = folder / CONFIG
+    """A run's options, those that may change as its last start had them; none where the folder has no config.json."""
+    path, starts = folder / CONFIG, folder / STARTS
     try:
-        return json.loads(path.read_text()) if path.exists() else {}
+        config = json.loads(path.read_text()) if path.exists() else {}
+        lines = starts.read_text().splitlines(keepends=True) if starts.exists() else []
+        whole = [line for line in lines if line.endswith("\n")]
+        changed = json.loads(whole[-1]).get("options", {}) if whole else {}
     except ValueError as error:
-        raise InputError(f"read_config: {path} must be JSON, got {error}") from None
+        raise InputError(f"read_config: {folder} must hold JSON in {CONFIG} and {STARTS}, got {error}") from None
+    return config | {name: value for name, value in changed.items() if name in config}
 
 
 def make_folder(folder: Path) -> Path:
@@ -191,10 +196,15 @@ def _circumstances() -> dict[str, Any]:
 
 
 def _as_json(config: Mapping[str, Any]) -> dict[str, Any]:
-    try:
-        return json.loads(json.dumps(dict(config), allow_nan=False))
-    except (TypeError, ValueError) as error:
-        raise InputError(f"Run: config must be what JSON can hold, got {error}") from None
+    if not isinstance(config, Mapping):
+        raise InputError(f"Run: config must be a dict of options, got {type(config).__name__}")
+    found = {}
+    for name, value in config.items():
+        try:
+            found[name] = json.loads(json.dumps(value, allow_nan=False))
+        except (TypeError, ValueError) as error:
+            raise InputError(f"Run: config must be what JSON can hold, got for {name!r}: {error}") from None
+    return found
 
 
 def _check_same(folder: Path, there: Mapping[str, Any], here: Mapping[str, Any], may_change: Collection[str]) -> None:

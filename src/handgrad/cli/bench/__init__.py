@@ -47,7 +47,7 @@ class Bench:
     list: bool = False
     """List the workloads and run none."""
     quick: bool = False
-    """A few small workloads, few samples, no PyTorch: within a minute."""
+    """A few small workloads, few samples, no PyTorch: a minute of processor time."""
     rounds: int = Plan.rounds
     """Samples of each way, at most."""
     seconds: float = Plan.seconds
