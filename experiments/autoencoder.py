@@ -43,7 +43,7 @@ class Options:
     device: str | None = None
     """cpu, gpu or tpu; without it JAX's default."""
     out: Path = Path("runs/autoencoder")
-    """The run's folder; one of the same options goes on."""
+    """The run's folder; a run with the same options is resumed."""
 
 
 def run(options: Options, progress: bool = True) -> dict[str, float]:

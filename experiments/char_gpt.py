@@ -32,7 +32,7 @@ class CharGpt(language.Training):
     dropout: float = 0.0
     """Rate after each branch of a block, and on attention's weights."""
     out: Path = Path("runs/char_gpt")
-    """The run's folder; one of the same options goes on."""
+    """The run's folder; a run with the same options is resumed."""
 
 
 def run(options: CharGpt, progress: bool = True) -> dict[str, Any]:

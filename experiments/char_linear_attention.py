@@ -34,7 +34,7 @@ class CharLinearAttention(language.Training):
     hidden: int | None = 344
     """Features inside the gated mlp of a block; None for no mlp."""
     out: Path = Path("runs/char_linear_attention")
-    """The run's folder; one of the same options goes on."""
+    """The run's folder; a run with the same options is resumed."""
 
 
 def run(options: CharLinearAttention, progress: bool = True) -> dict[str, Any]:

@@ -28,7 +28,7 @@ class CharLstm(language.Training):
     truncate: int | None = None
     """Stop gradients every so many bytes (truncated BPTT)."""
     out: Path = Path("runs/char_lstm")
-    """The run's folder; one of the same options goes on."""
+    """The run's folder; a run with the same options is resumed."""
 
 
 def run(options: CharLstm, progress: bool = True) -> dict[str, Any]:

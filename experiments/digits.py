@@ -31,7 +31,7 @@ class Digits:
     device: str | None = None
     """cpu, gpu or tpu; without it JAX's default."""
     out: Path = Path("runs/digits")
-    """The run's folder; one of the same options goes on."""
+    """The run's folder; a run with the same options is resumed."""
 
 
 def run(digits: Digits, progress: bool = True) -> Trained:

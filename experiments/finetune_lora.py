@@ -47,7 +47,7 @@ class FinetuneLora(language.Training):
     epochs: int = 4
     """How often to stop for a line of metrics."""
     out: Path = Path("runs/finetune_lora")
-    """The run's folder; one of the same options goes on."""
+    """The run's folder; a run with the same options is resumed."""
 
 
 def run(options: FinetuneLora, progress: bool = True) -> dict[str, Any]:

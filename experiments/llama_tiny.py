@@ -33,7 +33,7 @@ class LlamaTiny(language.Training):
     kv_heads: int = 2
     """Heads of keys and values, which the others share."""
     out: Path = Path("runs/llama_tiny")
-    """The run's folder; one of the same options goes on."""
+    """The run's folder; a run with the same options is resumed."""
 
 
 def run(options: LlamaTiny, progress: bool = True) -> dict[str, Any]:

@@ -78,6 +78,9 @@ def run(options: Options) -> np.ndarray:
     console = Console()
     console.print(table)
     console.print(f"a w = {options.a * w[-1]:.5g}, target {options.y:.5g}", highlight=False)
+    edge = 1 / options.a**2 if options.a else float("inf")
+    if options.rate > edge:
+        console.print(f"it diverges: r = {options.rate:g} is above 1 / a² = {edge:.4g}", highlight=False)
     plot_weight(options.out / "weight.png", options, w)
     plot_law(options.out / "convergence_law.png", options)
     console.print(f"plots: {options.out / 'weight.png'}, {options.out / 'convergence_law.png'}", soft_wrap=True)

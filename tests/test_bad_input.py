@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import assert_refused
 
 import handgrad as hg
 from handgrad import rules
@@ -202,3 +203,27 @@ def test_a_bad_label_reaches_the_value():
     assert all(jnp.isnan(leaf).any() for leaf in jax.tree.leaves(grads))
     losses, _ = hg.value_and_factors(MODEL, CROSS_ENTROPY)(PARAMS, X, np.array([0, 1, 2, 0]))
     assert jnp.isnan(losses).tolist() == [False, False, True, False]
+
+
+def test_what_newcomers_try():
+    """Each sentence says what to do instead."""
+    Q, K = np.ones((2, 6, 4, 8)), np.ones((2, 5, 3, 8))
+    sequences = hg.Sequences(np.ones((2, 3, 4)), np.array([3, 1]))
+    assert_refused(
+        {
+            "value_and_grad: x must have a batch axis in front, got float; a list .* np.asarray .*": lambda: (
+                VALUE_AND_GRAD(PARAMS, X.tolist(), TARGET)
+            ),
+            r"softmax_cross_entropy_forward: the target Y .* or be integers of shape \(4,\), got .*": lambda: (
+                CROSS_ENTROPY.forward(X, np.ones(4))
+            ),
+            r"linear: x must be an array, got Sequences: each_step\(linear\(...\)\) takes them": lambda: hg.linear(
+                2
+            ).init(KEY, sequences),
+            "custom_vjp: expected a Layer, got a Rule: call gelu itself, .*": lambda: hg.custom_vjp(rules.gelu),
+            "attention_forward: K must have a number of heads that divides Q's 4, .*": lambda: rules.attention(Q, K, Q),
+            r"init: expected a key and x, .* got float64 \(4, 3\) alone": lambda: MODEL.init(X),
+        }
+    )
+    with pytest.raises(TypeError, match=r"^layer_norm\(\): got an unexpected keyword argument 'epsilon'"):
+        rules.layer_norm(X, np.ones(3), np.ones(3), epsilon=1e-6)

@@ -82,9 +82,6 @@ BEFORE = {  # what a piece takes for granted: what its page has said before it
     ("adding-a-rule.md", 4): SQUARE,
     ("crosscheck.md", 2): SOFTMAX,
     ("curvature.md", 1): MODEL + "from handgrad.folds import ggn_vector_product; v = params",
-    ("curvature.md", 2): MODEL
-    + "from handgrad.folds import kfac_factors\nfrom handgrad.training import init_state, kfac_step, scale_by_kfac\n"
-    + "from handgrad import value_and_factors",
     ("factors.md", 1): MODEL + "params = hg.chain(hg.linear(8), hg.layers.batch_norm(), hg.linear(3)).init(key, x)",
     ("factors.md", 2): "init, forward, backward = hg.tanh()[:3]",
     ("howto/explain.md", 0): "",

@@ -25,15 +25,15 @@ class Training:
     batch: int = 16
     """Windows in a mini-batch."""
     epochs: int = 10
-    """How often to stop for a line of metrics."""
+    """How often to stop for a line of metrics. The learning rate follows all steps, so a resumed run keeps it."""
     steps: int = 400
     """Steps in an epoch."""
     minutes: float | None = None
     """Stop after the epoch in which so many minutes have passed."""
     learning_rate: float = 3e-3
     """Of AdamW: rises at first, then falls to a tenth along a cosine."""
-    warmup: int = 200
-    """Steps in which it rises."""
+    warmup: int | None = None
+    """Steps in which it rises; without it 200, or a tenth of all steps where that is fewer."""
     weight_decay: float = 0.1
     """Of weight matrices."""
     by: Literal["hand", "autodiff"] = "hand"
@@ -53,7 +53,7 @@ class Training:
     compare: int | None = None
     """Instead of a run, take so many steps by hand and by autodiff."""
     out: Path = Path("runs/language")
-    """The run's folder; one of the same options goes on."""
+    """The run's folder; a run with the same options is resumed."""
 
 
 class Corpus(NamedTuple):
@@ -67,6 +67,11 @@ class Corpus(NamedTuple):
     train: Pair
     held_out: Pair
     identity: dict[str, int]
+
+
+def warmup_of(options: Training) -> int:
+    """Steps in which the learning rate rises."""
+    return min(200, options.epochs * options.steps // 10) if options.warmup is None else options.warmup
 
 
 def begin(name: str, options: Training, *counts: str) -> Corpus:
@@ -83,9 +88,9 @@ def begin(name: str, options: Training, *counts: str) -> Corpus:
     for field in ("seed", "weight_decay"):
         if not getattr(options, field) >= 0:
             raise InputError(f"{name}: {field} must be at least 0, got {getattr(options, field)}")
-    total = options.epochs * options.steps
-    if not 0 <= options.warmup < total:
-        raise InputError(f"{name}: warmup must be less than all {total} steps, got {options.warmup}")
+    total, warmup = options.epochs * options.steps, warmup_of(options)
+    if not 0 <= warmup < total:
+        raise InputError(f"{name}: warmup must be less than all {total} steps, got {warmup}")
     if not 0 < len(options.prompt.encode()) <= options.tokens:
         raise InputError(f"{name}: prompt must have 1 to {options.tokens} bytes, got {options.prompt!r}")
     text = load_text(options.text, pattern=options.files)

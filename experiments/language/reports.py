@@ -22,7 +22,8 @@ def report(title: str, options: Training, figures: Mapping[str, float], sample: 
     from matplotlib.figure import Figure
 
     table = study.table(title, *figures)
-    table.add_row(*(f"{value:,.0f}" if value > 100 else f"{value:.3f}" for value in figures.values()))
+    whole = {name: isinstance(value, int) or value > 100 for name, value in figures.items()}
+    table.add_row(*(f"{value:,.0f}" if whole[name] else f"{value:.3f}" for name, value in figures.items()))
     study.publish(options.out / "figures.json", options, table, **figures)
     Console().print(Panel(Text(sample.decode(errors="replace")), title="a sample"))
     (options.out / "sample.txt").write_bytes(sample)

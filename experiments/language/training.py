@@ -17,7 +17,7 @@ from handgrad.checks import path_name
 from handgrad.layers import Layer, Loss
 from handgrad.training import Loader, Run, TrainState, evaluation, fit_run, init_state, train_step
 from handgrad.training.evaluation import Metrics, Pair
-from language.options import Corpus, Training
+from language.options import Corpus, Training, warmup_of
 from language.reports import compared, report
 from language.sampling import sampler
 
@@ -124,7 +124,7 @@ def per_byte(tokens: int) -> Loss:
 def make_optimizer(options: Training, learned: Callable[[PyTree], PyTree] | None) -> optax.GradientTransformation:
     """AdamW on gradients of norm 1 at most; parameters that aren't learned stay as they are."""
     rate = optax.warmup_cosine_decay_schedule(
-        0.0, options.learning_rate, options.warmup, options.epochs * options.steps, options.learning_rate / 10
+        0.0, options.learning_rate, warmup_of(options), options.epochs * options.steps, options.learning_rate / 10
     )
     adamw = optax.chain(
         optax.clip_by_global_norm(1.0), optax.adamw(rate, b2=0.99, weight_decay=options.weight_decay, mask=is_matrix)

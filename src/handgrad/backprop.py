@@ -220,6 +220,8 @@ def custom_vjp(layer: Layer) -> OfLayer:
     Returns:
       f(params, x, key=None) -> y, under grad, jit, vmap, scan and checkpoint (remat).
     """
+    if isinstance(layer, Rule):
+        raise InputError(f"custom_vjp: expected a Layer, got a Rule: call {layer.__name__} itself, jax.grad is by hand")
     check_layer("custom_vjp", layer)
 
     def backward(residuals: PyTree, dy: PyTree) -> tuple[PyTree, PyTree, None]:
@@ -280,7 +282,12 @@ def _batch(where: str, name: str, value: PyTree) -> int:
     sizes: dict[int, str] = {}
     for path, leaf in jax.tree.leaves_with_path(value):
         if not getattr(leaf, "shape", ()):
-            raise InputError(f"{where}: {name} must have a batch axis in front, got {describe(leaf)}")
+            hint = (
+                ""
+                if hasattr(leaf, "shape")
+                else "; a list is a pytree of its elements, np.asarray makes an array of it"
+            )
+            raise InputError(f"{where}: {name} must have a batch axis in front, got {describe(leaf)}{hint}")
         sizes.setdefault(leaf.shape[0], name + jax.tree_util.keystr(path))
     if not sizes:
         raise InputError(f"{where}: {name} must be an array with a batch axis in front, got {describe(value)}")

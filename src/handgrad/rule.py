@@ -53,7 +53,10 @@ class Rule(Generic[P, Y]):
           InputError: as the forward pass.
         """
         signature = inspect.signature(self.forward)
-        bound = signature.bind(*args, **kwargs)
+        try:
+            bound = signature.bind(*args, **kwargs)
+        except TypeError as error:  # Python's own names no function
+            raise TypeError(f"{self.__name__}(): {error}") from None
         bound.apply_defaults()  # an omitted argument is None, and so is its cotangent
         arrays = {name for name, p in signature.parameters.items() if p.kind is not p.KEYWORD_ONLY}
         rule = self.with_options(**{name: value for name, value in kwargs.items() if name not in arrays})

@@ -271,6 +271,11 @@ def test_bad_arguments(tmp_path, monkeypatch):
             Checkpoints(**{"folder": tmp_path / "new", **options})
     with Checkpoints(tmp_path / "new") as checkpoints, pytest.raises(InputError, match="best=True needs Checkpoints"):
         checkpoints.restore(made(), best=True)
+    with (
+        Checkpoints(tmp_path / "new") as checkpoints,
+        pytest.raises(InputError, match="like must be a TrainState, .* got dict"),
+    ):
+        checkpoints.restore({})
     monkeypatch.setitem(sys.modules, "orbax.checkpoint", None)
     with pytest.raises(InputError, match=r"needs orbax-checkpoint: .*pip install .*\[checkpoints\]'"):
         Checkpoints(tmp_path / "other")

@@ -125,7 +125,7 @@ WRONG = {
         X,
         (LABELS, LABELS[:4]),
     ),
-    "target must have a batch axis in front, got int": (X, [0, 1, 2, 0, 1, 2]),
+    "target must have a batch axis in front, got int; a list .*": (X, [0, 1, 2, 0, 1, 2]),
 }
 
 

@@ -82,7 +82,9 @@ def test_a_folder_that_is_not_a_runs_is_refused(tmp_path):
         Run(tmp_path, CONFIG)
     with pytest.raises(InputError, match="config must be what JSON can hold, got for 'f': Object of type"):
         Run(tmp_path / "new", {"rate": 0.1, "f": len})
-    with pytest.raises(InputError, match=r"folder must be a run's, with metrics.jsonl, got .* \(No such file"):
+    with pytest.raises(
+        InputError, match=r"folder must be a run's, with metrics.jsonl as Run .* write it, got .* \(No such file"
+    ):
         read_metrics(tmp_path)
     (tmp_path / "metrics.jsonl").write_text("{}\nnothing\n")
     with pytest.raises(InputError, match="must have JSON in each line"):

@@ -33,6 +33,7 @@ class Part(NamedTuple):
       name: its place, "blocks.2.inside.0".
       layer: the layer.
       params, x, key: the arguments of its forward pass.
+      turns: which parts of the name, from 0, count how often a place has run, and name no parameters.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Part(NamedTuple):
     params: PyTree
     x: PyTree
     key: PRNGKeyArray | None
+    turns: tuple[int, ...] = ()
 
 
 @dataclass
@@ -50,16 +52,17 @@ class _Place:
     numbered: bool = False
     inside: list[_Place] | None = field(default_factory=list)
 
-    def innermost(self, path: tuple[str, ...] = ()) -> Iterator[Part]:
+    def innermost(self, path: tuple[str, ...] = (), turns: tuple[int, ...] = ()) -> Iterator[Part]:
         if not self.inside:
-            yield self.part._replace(name=".".join(path))
+            yield self.part._replace(name=".".join(path), turns=turns)
             return
         times, seen = Counter(place.part.name for place in self.inside), Counter[str]()
         for place in self.inside:
             name = place.part.name
             number = [str(seen[name])] if place.numbered or times[name] > 1 else []
             seen[name] += 1
-            yield from place.innermost((*path, *([quoted(name)] if name or not place.numbered else []), *number))
+            own = (*path, *([quoted(name)] if name or not place.numbered else []))
+            yield from place.innermost((*own, *number), (*turns, len(own)) if number else turns)
 
 
 _OBSERVED: ContextVar[_Place | None] = ContextVar("observed", default=None)

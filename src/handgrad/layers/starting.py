@@ -18,8 +18,10 @@ import numpy as np
 from jax.extend.random import define_prng_impl
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
+from handgrad.checks import InputError, describe
 from handgrad.rules._threefry import CONFIG, THREEFRY, hashed, threefry
 
+MISSING: Any = object()
 Init = Callable[[PRNGKeyArray, PyTree], PyTree]
 
 
@@ -31,7 +33,9 @@ def at_once(init: Init) -> Init:
         params = init(_as(FAST, key) if fast else key, structure.unflatten(x))
         return jax.tree.map(lambda p: _as(THREEFRY, p) if _is_key(p) and fast else p, params)
 
-    def start(key: PRNGKeyArray, x: PyTree) -> PyTree:
+    def start(key: PRNGKeyArray, x: PyTree = MISSING) -> PyTree:
+        if x is MISSING:
+            raise InputError(f"init: expected a key and x, init(jax.random.key(0), x), got {describe(key)} alone")
         leaves, structure = jax.tree.flatten(x)
         arrays = all(isinstance(leaf, np.ndarray | jax.Array | jax.ShapeDtypeStruct) for leaf in leaves)
         if CONFIG.jax_disable_jit or not _is_key(key) or not arrays or _traced(key, *leaves):

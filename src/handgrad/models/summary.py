@@ -21,7 +21,9 @@ from handgrad.models.flops import product_flops
 if TYPE_CHECKING:
     from rich.table import Table
 
-NUMBERED = re.compile(r"((?:[^.]+\.)*?)(\d+)\.(.+)")  # "blocks." "3" "attention.query"
+TURN = re.compile(r"((?:[^.#]+\.)*)#(\d+)\.?(.*)")  # "blocks." "3" "attention.query", the third turn of a loop
+NUMBERED = re.compile(r"((?:[^.]+\.)*?)(\d+)\.(.+)")  # the same of a chain without names
+TURNS = re.compile(r"(?<![^.])#\d+(\.|$)")
 PREFIXES = ("", "k", "M", "G", "T")
 HEADINGS = ("layer", "kind", "output", "parameters", "kept", "forward", "backward")
 
@@ -30,7 +32,8 @@ class SummaryRow(NamedTuple):
     """One layer, or several that are alike.
 
     Attributes:
-      name: its place in the model, "blocks.3.attention"; "blocks.*.attention" where `times` is not 1.
+      name: its place in the params, as the paths of folds and checkpoints begin: "blocks.attention" for a layer of
+        `repeat`'s blocks, "3.0" of a chain's. Rows of blocks that are alike are one, "*.0", where `times` is not 1.
       kind: the function that makes it, "linear".
       output: its output's shape, or those of several outputs.
       parameters: how many numbers it learns.
@@ -120,11 +123,12 @@ def summary(model: Layer, x: PyTree[Array | jax.ShapeDtypeStruct]) -> Summary:
             alike = (kind(part.layer), id(part.layer.init), jax.tree.structure((part.params, part.x)), *_avals(part))
             with inside(part.name or "model"):
                 known[alike] = known.get(alike) or _row(part)
-            rows.append(known[alike]._replace(name=part.name))
+            rows.append(known[alike]._replace(name=_in_params(params, part)))
         rows.append(_row(Part("model", model, params, x, None))._replace(kind=""))
 
     jax.eval_shape(trace, params, x)
-    return Summary(tuple(_blocks_as_one(rows[:-1])), rows[-1])
+    named = (row._replace(name=TURNS.sub("", row.name).strip(".")) for row in _blocks_as_one(rows[:-1]))
+    return Summary(tuple(named), rows[-1])
 
 
 def _row(part: Part) -> SummaryRow:
@@ -160,18 +164,45 @@ def _avals(part: Part) -> Iterator[object]:
 
 
 def _blocks_as_one(rows: Sequence[SummaryRow]) -> Iterator[SummaryRow]:
-    """Blocks that follow one another and are alike, row by row, become one block, and their numbers a *."""
-    split = [(row, NUMBERED.fullmatch(row.name)) for row in rows]
-    for prefix, group in itertools.groupby(split, lambda pair: pair[1] and pair[1][1]):
+    """Blocks that follow one another and are alike, row by row, become one block, and their numbers a *, or nothing
+    where they are turns of a loop."""
+    split = [(row, TURN.fullmatch(row.name) or NUMBERED.fullmatch(row.name)) for row in rows]
+    for _, group in itertools.groupby(split, lambda pair: pair[1] and (pair[1].re, pair[1][1])):
         members = list(group)
         copies = [
-            [row._replace(name=f"{prefix}*.{match[3]}") for row, match in copy if match]
+            [
+                row._replace(name=f"{match[1]}{'' if match.re is TURN else '*.'}{match[3]}")
+                for row, match in copy
+                if match
+            ]
             for _, copy in itertools.groupby(members, lambda pair: pair[1] and pair[1][2])
         ]
         if len(copies) == 1 or any(copy != copies[0] for copy in copies):
             yield from (row for row, _ in members)
         else:
             yield from (row._replace(times=len(copies)) for row in copies[0])
+
+
+def _in_params(params: PyTree, part: Part) -> str:
+    """A layer's place as its parameters have it, a # before the turns of a loop, which they don't have."""
+    kept, keys = [], part.name.split(".")
+    for i, key in enumerate(keys):
+        if i in part.turns:
+            kept.append(f"#{key}")
+            continue
+        if isinstance(params, dict) and key in params:
+            params = params[key]
+        elif key in getattr(params, "_fields", ()):
+            params = getattr(params, key)
+        elif type(params) is tuple and key.isdigit() and int(key) < len(params):
+            params = params[int(key)]
+        elif key == "inside":  # of a wrapper whose parameters are the layer's
+            continue
+        else:
+            kept += keys[i:]
+            break
+        kept.append(key)
+    return ".".join(kept)
 
 
 def _cells(row: SummaryRow) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-from handgrad.checks import InputError, check_count, check_positive
+from handgrad.checks import InputError, check_count, check_positive, describe
 from handgrad.training import saved, with_orbax
 from handgrad.training.interruption import greatest
 from handgrad.training.position import Position
@@ -154,6 +154,11 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         if best and self._best is None:
             raise InputError(
                 "Checkpoints.restore: best=True needs Checkpoints(best=...), the name of a metric, got None"
+            )
+        if not isinstance(like, TrainState):
+            raise InputError(
+                "Checkpoints.restore: like must be a TrainState, as init_state(params, optimizer, key) makes it, "
+                f"got {describe(like)}"
             )
         self.wait()
         steps = [self.best_step] if best else self.steps[::-1]

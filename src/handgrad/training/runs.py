@@ -132,7 +132,8 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
         lines = path.read_bytes().splitlines(keepends=True)
     except OSError as error:
         raise InputError(
-            f"read_metrics: folder must be a run's, with {METRICS}, got {folder} ({error.strerror})"
+            f"read_metrics: folder must be a run's, with {METRICS} as Run and fit_run write it, "
+            f"got {folder} ({error.strerror})"
         ) from None
     try:
         return [json.loads(line) for line in lines if line.endswith(b"\n")]

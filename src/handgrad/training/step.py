@@ -96,8 +96,8 @@ def train_step(
 ) -> Step[PyTree]:
     """One step: gradients by hand, the update by optax.
 
-    Weights w of a batch make the objective Σ_b w_b loss_b, a sum; divide them by their sum for the weighted mean, as `fit`
-    does. Without weights it is the mean.
+    Weights w of a batch make the objective Σ_b w_b loss_b, a sum; divide them by their sum for the weighted mean, as
+    `fit` does. Without weights it is the mean.
 
     >>> import handgrad as hg, jax, optax
     >>> model, optimizer = hg.linear(1), optax.sgd(0.1)

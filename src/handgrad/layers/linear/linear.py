@@ -48,6 +48,7 @@ def linear(
         check_count("linear", "n_in", n_in)
 
     def init(key: PRNGKeyArray, x: Array | jax.ShapeDtypeStruct) -> LinearParams:
+        check_is_no_sequences("linear", x)
         check_array("linear", "x", x, min_ndim=2)
         if n_in not in (None, x.shape[-1]):
             raise InputError(f"linear: x must have {n_in} features, got {describe(x)}")
@@ -63,6 +64,7 @@ def linear(
         check_array("linear", "params.W", params.W, min_ndim=2)
         check_shape("linear", "params.W", params.W, (n_in or params.W.shape[0], n_out), "(n_in, n_out)")
         check_bias("linear", params.b, bias)
+        check_is_no_sequences("linear", x)
         return linear_forward(x, params.W, params.b)
 
     def backward(
@@ -72,6 +74,12 @@ def linear(
         return dx, LinearParams._make(dparams)
 
     return Layer(init, forward, backward)
+
+
+def check_is_no_sequences(where: str, x: object) -> None:
+    """Sequences, which are known further up, are refused with the layer that takes them."""
+    if type(x).__name__ == "Sequences":
+        raise InputError(f"{where}: x must be an array, got Sequences: each_step({where}(...)) takes them")
 
 
 def check_bias(where: str, b: Array | None, wanted: bool) -> None:

@@ -89,9 +89,9 @@ def check_arguments(
             raise InputError(f"{where}: {name} must have at least one token, head and feature, got {describe(A)}")
     (batch, tokens, heads, n), (_, keys, kv_heads, _) = Q.shape, K.shape
     check_shape(where, "K", K, (batch, keys, kv_heads, n), f"to meet Q {Q.shape}")
-    check_shape(where, "V", V, (batch, keys, kv_heads, V.shape[3]), f"to meet K {K.shape}")
     if heads % kv_heads:
         raise InputError(f"{where}: K must have a number of heads that divides Q's {heads}, got {describe(K)}")
+    check_shape(where, "V", V, (batch, keys, kv_heads, V.shape[3]), f"to meet K {K.shape}")
     scores = (batch, heads, tokens, keys)
     if bias is not None:
         check_array(where, "bias", bias)

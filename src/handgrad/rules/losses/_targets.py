@@ -23,7 +23,7 @@ def check_labels_or_distributions(where: str, Y: Array, shape: tuple[int, ...], 
     if is_integer(Y):
         check_target(where, Y, shape[:-1], "(one label for each row of logits)")
         return
-    check_target(where, Y, shape, "(one probability for each logit)")
+    check_target(where, Y, shape, f"(one probability for each logit), or be integers of shape {tuple(shape[:-1])}")
     if ignore_index is not None:
         raise InputError(f"{where}: the target Y must be labels where there is an ignore_index, got {describe(Y)}")
 
