@@ -273,7 +273,7 @@ def test_bad_arguments(tmp_path, monkeypatch):
         checkpoints.restore(made(), best=True)
     with (
         Checkpoints(tmp_path / "new") as checkpoints,
-        pytest.raises(InputError, match="like must be a TrainState, .* got dict"),
+        pytest.raises(InputError, match=r"like must be a TrainState, .* got dict"),
     ):
         checkpoints.restore({})
     monkeypatch.setitem(sys.modules, "orbax.checkpoint", None)

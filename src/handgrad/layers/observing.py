@@ -33,7 +33,6 @@ class Part(NamedTuple):
       name: its place, "blocks.2.inside.0".
       layer: the layer.
       params, x, key: the arguments of its forward pass.
-      turns: which parts of the name, from 0, count how often a place has run, and name no parameters.
     """
 
     name: str
@@ -41,7 +40,9 @@ class Part(NamedTuple):
     params: PyTree
     x: PyTree
     key: PRNGKeyArray | None
-    turns: tuple[int, ...] = ()
+
+
+Turns = tuple[int, ...]
 
 
 @dataclass
@@ -52,9 +53,9 @@ class _Place:
     numbered: bool = False
     inside: list[_Place] | None = field(default_factory=list)
 
-    def innermost(self, path: tuple[str, ...] = (), turns: tuple[int, ...] = ()) -> Iterator[Part]:
+    def innermost(self, path: tuple[str, ...] = (), turns: Turns = ()) -> Iterator[tuple[Part, Turns]]:
         if not self.inside:
-            yield self.part._replace(name=".".join(path), turns=turns)
+            yield self.part._replace(name=".".join(path)), turns
             return
         times, seen = Counter(place.part.name for place in self.inside), Counter[str]()
         for place in self.inside:
@@ -70,6 +71,11 @@ _OBSERVED: ContextVar[_Place | None] = ContextVar("observed", default=None)
 
 def innermost(layer: Layer, params: PyTree, x: PyTree, key: PRNGKeyArray | None) -> list[Part]:
     """The innermost of the layers that `layer` is made of; see `Layer.parts`."""
+    return [part for part, _ in innermost_with_turns(layer, params, x, key)]
+
+
+def innermost_with_turns(layer: Layer, params: PyTree, x: PyTree, key: PRNGKeyArray | None) -> list[tuple[Part, Turns]]:
+    """The same, each with the places in its name that count how often a layer has run, and name no parameters."""
     whole = _Place(Part("", layer, params, x, key))
     with _observing(whole), jax.disable_jit():
         layer.forward(params, x, key)

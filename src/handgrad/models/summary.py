@@ -15,7 +15,7 @@ from handgrad.factors import materialize
 from handgrad.factors.windows import whole_convolutions
 from handgrad.layers import Layer
 from handgrad.layers.layer import check_layer, kind
-from handgrad.layers.observing import Part, innermost
+from handgrad.layers.observing import Part, innermost_with_turns
 from handgrad.models.flops import product_flops
 
 if TYPE_CHECKING:
@@ -117,13 +117,13 @@ def summary(model: Layer, x: PyTree[Array | jax.ShapeDtypeStruct]) -> Summary:
     rows: list[SummaryRow] = []
 
     def trace(params: PyTree, x: PyTree) -> None:
-        parts = innermost(model, params, x, None) or [Part("", model, params, x, None)]
+        parts = innermost_with_turns(model, params, x, None) or [(Part("", model, params, x, None), ())]
         known: dict[tuple[object, ...], SummaryRow] = {}
-        for part in parts:
+        for part, turns in parts:
             alike = (kind(part.layer), id(part.layer.init), jax.tree.structure((part.params, part.x)), *_avals(part))
             with inside(part.name or "model"):
                 known[alike] = known.get(alike) or _row(part)
-            rows.append(known[alike]._replace(name=_in_params(params, part)))
+            rows.append(known[alike]._replace(name=_in_params(params, part.name, turns)))
         rows.append(_row(Part("model", model, params, x, None))._replace(kind=""))
 
     jax.eval_shape(trace, params, x)
@@ -183,11 +183,11 @@ def _blocks_as_one(rows: Sequence[SummaryRow]) -> Iterator[SummaryRow]:
             yield from (row._replace(times=len(copies)) for row in copies[0])
 
 
-def _in_params(params: PyTree, part: Part) -> str:
+def _in_params(params: PyTree, name: str, turns: tuple[int, ...]) -> str:
     """A layer's place as its parameters have it, a # before the turns of a loop, which they don't have."""
-    kept, keys = [], part.name.split(".")
+    kept, keys = [], name.split(".")
     for i, key in enumerate(keys):
-        if i in part.turns:
+        if i in turns:
             kept.append(f"#{key}")
             continue
         if isinstance(params, dict) and key in params:
