@@ -66,7 +66,10 @@ def test_what_can_not_be_compared(runs, tmp_path, command_line, monkeypatch):
     (tmp_path / "begun" / "metrics.jsonl").touch()
     for arguments, sentence in (
         ((), "compare: runs must be folders of runs, got none"),
-        ((tmp_path / "none",), "read_metrics: folder must be a run's, with metrics.jsonl, got"),
+        (
+            (tmp_path / "none",),
+            "read_metrics: folder must be a run's, with metrics.jsonl as Run and fit_run write it, got",
+        ),
         ((tmp_path / "begun",), "compare: runs must have metrics, got"),
         ((runs[0], runs[0]), "compare: runs must be different folders, got"),
         ((*runs, "--out", tmp_path), "compare: --out must be a file that can be written, got"),
