@@ -178,6 +178,7 @@ def forget() -> None:
     """Everything that was compiled or cached for an earlier mutant."""
     import jax
 
+    gc.unfreeze()  # conftest hides from it what was collected, the caches of tests among it
     for thing in gc.get_objects():
         if type(thing) is functools._lru_cache_wrapper and not thing.__module__.startswith(("_pytest", "mutants")):
             thing.cache_clear()
