@@ -73,7 +73,8 @@ def _table(runs: dict[str, list[dict[str, Any]]], configs: dict[str, dict[str, A
     for run in runs:
         table.add_column(run, justify="right", overflow="fold")
     for name in differing:
-        table.add_row(name.replace("_", " "), *(_number(config.get(name, "")) for config in configs.values()))
+        label = f"{name} (option)" if name in metrics else name
+        table.add_row(label.replace("_", " "), *(_number(config.get(name, "")) for config in configs.values()))
     for name in metrics:
         table.add_row(name.replace("_", " "), *(_number(lines[-1].get(name, "")) for lines in runs.values()))
     return table

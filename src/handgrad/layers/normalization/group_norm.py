@@ -21,7 +21,7 @@ def group_norm(
     """Every group of features to mean 0 and variance 1 over an example's tokens, then γ and β.
 
     Args:
-      groups: how many; divides the number of features.
+      groups: how many; divides the number of features, which the forward pass checks.
       eps, scale, shift, residuals: as layer_norm's.
     Derivation: docs/derivations/normalization/group_norm.md
     """
