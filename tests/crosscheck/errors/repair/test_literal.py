@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -222,3 +223,18 @@ def test_a_reference_in_single_precision():
     problem = from_rule("rule", lambda X: (3 * forward(X)[0], forward(X)[1]), backward, (X,), reference)
     (repair,) = reports(problem)
     assert repair.change.split(" (or on ")[0] == "Y² in place of Y"
+
+
+def test_a_local_of_the_forward_pass():
+    """What the line can't read by its name is said by whose local it is."""
+
+    def forward(X):
+        s = jnp.where(jnp.tril(jnp.ones(X.shape, bool)), X, -jnp.inf)
+        return jax.nn.softmax(s), X
+
+    def backward(X, dP):
+        P = jax.nn.softmax(X * 1.0)
+        return (P * (dP - jnp.sum(dP * P, -1, keepdims=True)),)
+
+    ((_, change),) = of_rule(forward, backward, W @ W.T)
+    assert change == "s of forward in place of X"

@@ -27,7 +27,10 @@ def likeliest(leaf: Leaf, right: list[Candidate]) -> Candidate:
             if place not in simplest or cost < simplest[place][0]:
                 simplest[place] = cost, line, candidate
     (least, first, best), *others = sorted(simplest.values(), key=lambda found: found[0])
+    # A line that the forward pass runs makes its output too.
+    both = {(line.file, line.line) for line in leaf.source.shared}
     near = [line for cost, line, _ in others if line is not None and cost <= least + AS_SIMPLE]
+    near = [line for line in near if (line.file, line.line) not in both]
     near.sort(key=lambda line: first is not None and line.file != first.file)  # those of the same file first
     return best._replace(line=first, also=tuple(near[:OTHERS]))
 

@@ -117,8 +117,10 @@ class Names:
         text, made = self.texts.get(slot, ("", line))
         around = enclosing(line)
         seen = [name for (file, function, _), name in called.items() if file == line.file and function in around]
-        if not text or scope(made) == here or seen:
+        if seen or (scope(made) == here and text):
             return seen[0] if seen else name
+        if not text:
+            return next((f"{own} of {function}" for (_, function, _), own in called.items() if own == name), name)
         known = set(re.findall(r"(?<![\w.])[^\W\d]\w*", text)) <= mentioned(line)
         return f"`{text}`" if known else f"`{text}` (line {made.line})"
 

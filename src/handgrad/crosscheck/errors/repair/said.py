@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 from handgrad.crosscheck.errors.program.program import Step
+from handgrad.crosscheck.errors.program.reading import assigned
 from handgrad.crosscheck.errors.program.source import Line
 from handgrad.crosscheck.errors.repair.candidate import Candidate
 from handgrad.crosscheck.errors.repair.names import LONGEST, Names, returns_several, scope, subject
@@ -88,7 +89,8 @@ def _which(step: Step, line: Line | None, name: str, within: str) -> str:
     else:
         several = sum(_operation(other) == _operation(node) for other in ast.walk(tree)) > 1
     short = expression and len(expression) <= LONGEST and quoted != expression.strip()
-    whole = text.removeprefix("return").strip().rstrip(",").strip("() ")
+    whole = text.partition("=")[2] if assigned(line) else text.removeprefix("return")
+    whole = whole.strip().rstrip(",").strip("() ")
     if not several or (not short and quoted != expression.strip()) or whole == expression.strip("() "):
         return ""
     places = [at.start() for at in re.finditer(rf"(?<![\w.]){re.escape(expression)}", text)]
