@@ -34,6 +34,14 @@ def test_factors(c, expected):
     assert diagnose(by_hand(s, lambda H: c * H)) == expected
 
 
+def test_a_small_number_is_no_length():
+    """A 2 is most often a constant, and a 4 may be the square root of a longer axis."""
+    s = specimen(np.random.default_rng(0), sizes={"batch": 2, "n_in": 4, "n_out": 16})
+    for c, expected in ((2, "2 × too large"), (1 / 2, "half of what it should be")):
+        assert diagnose(by_hand(s, lambda H, c=c: c * H)) == expected
+    assert diagnose(by_hand(s, lambda H: 4 * H)) == "4 × too large (= n_in or √n_out)"
+
+
 def test_one_number_is_only_a_factor():
     s = specimen(np.random.default_rng(0), (1,), draws=1, terms=())
     for c, expected in ((2, "2 × too large"), (-1, "sign flipped"), (0, "zero"), (0.37, "0.37 of what it should be")):

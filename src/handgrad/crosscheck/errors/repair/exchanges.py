@@ -1,6 +1,7 @@
 """Values of one shape in each other's place: residuals, cotangents, the arguments of a helper; and a helper's argument
 with its sign flipped."""
 
+import re
 from collections.abc import Iterator, Sequence
 from itertools import combinations, pairwise
 from typing import Any
@@ -73,6 +74,7 @@ def _of_calls(leaf: Leaf) -> Iterator[Candidate]:
         made = {slot for step in steps for slot in step.outputs}
         arguments: dict[int, tuple[str, Any]] = {}
         given = dict(zip(parameters(helper), call_of(line, helper.function), strict=False))
+        places = {text: place for place, text in enumerate(given.values(), 1)}
         for step in steps:
             for slot, aval in zip(step.inputs, step.avals_in, strict=True):
                 name = leaf.names.local.get(slot, {}).get(scope(helper), "")
@@ -85,7 +87,9 @@ def _of_calls(leaf: Leaf) -> Iterator[Candidate]:
         where = f"in `{line.expression}`" if len(line.expression) <= LONGEST else f"in the call of {helper.function}"
         for slot, (text, _) in arguments.items():
             sites = [step.site for step in steps if slot in step.inputs]
-            yield _candidate(sites, slot, f"the sign of {text} flipped {where}", line, _negated(slot), COST - 0.2)
+            several = len(re.findall(rf"(?<![\w.]){re.escape(text)}(?!\w)", line.expression)) > 1
+            which = where.replace("in ", f"as argument {places[text]} of ", 1) if several else where
+            yield _candidate(sites, slot, f"the sign of {text} flipped {which}", line, _negated(slot), COST - 0.2)
         for (one, (text, aval)), (two, (other, also)) in combinations(arguments.items(), 2):
             if _alike(aval, also):
                 sites = [step.site for step in steps if {one, two} & set(step.inputs)]

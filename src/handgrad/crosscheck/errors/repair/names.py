@@ -7,7 +7,7 @@ import numpy as np
 
 from handgrad.crosscheck.errors.program.expressions import PASSING, Expression, expressions
 from handgrad.crosscheck.errors.program.program import Program, Step
-from handgrad.crosscheck.errors.program.reading import assigned, element, enclosing, mentioned, operand_nodes, operands
+from handgrad.crosscheck.errors.program.reading import assigned, element, enclosing, mentioned, operand_nodes
 from handgrad.crosscheck.errors.program.source import Line
 
 NOUNS = {"mul": "product", "add": "sum", "add_any": "sum", "sub": "difference", "div": "quotient"}
@@ -87,11 +87,13 @@ class Names:
         for step in expression.steps:
             if step.line is None:
                 continue
-            called = operands(step.line, step.name)
-            for slot, name in zip(expression.roots(step), called, strict=False):
-                if not name or slot in own:
+            for slot, node in zip(expression.roots(step), operand_nodes(step.line, step.name), strict=False):
+                name = node.id if isinstance(node, ast.Name) else ""
+                if slot in own or not (name or _is_part(node)):
                     continue
-                self.local.setdefault(slot, {}).setdefault(scope(step.line), name)
+                self.local.setdefault(slot, {}).setdefault(scope(step.line), ast.unparse(node))
+                if not name:
+                    continue
                 cotangent = slot in self.program.dYs and self.rank[slot] == 0
                 if cotangent or self.rank.get(slot, 3) > 1:
                     self.of[slot], self.rank[slot] = name, 0.5 if cotangent else 1
@@ -142,6 +144,13 @@ class Names:
         text = element(line, position, len(self.program.nothing))
         nothing = position < len(self.program.nothing) and self.program.nothing[position]
         return text or ("None" if nothing else "")
+
+
+def _is_part(node: ast.expr) -> bool:
+    """Whether it is a field or an element of what has a name, as `r[0]`."""
+    if isinstance(node, ast.Subscript):
+        return isinstance(node.slice, ast.Constant) and isinstance(node.value, ast.Name)
+    return isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
 
 
 def scope(line: Line) -> Scope:

@@ -53,8 +53,8 @@ def sums(place: Place, step: Step, v: np.ndarray, visible: Visible) -> Iterator[
         if len(unequal) == 1 and v.shape[unequal[0]] and larger[unequal[0]] % v.shape[unequal[0]] == 0:
             (axis,) = unequal
             for nearby in (True, False):
-                which = "neighbors" if nearby else "those that lie as far apart"
-                words = f"the sum of {name} over groups of {which} along axis {axis}"
+                which = "adjacent" if nearby else "interleaved"
+                words = f"the sum of {name} over groups of {which} indices of axis {axis}"
                 value = lambda frame, v, slot=slot, axis=axis, nearby=nearby: (  # noqa: E731
                     _grouped(frame.values[slot], v.shape[axis], axis, nearby)
                 )

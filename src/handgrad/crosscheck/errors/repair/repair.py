@@ -192,7 +192,9 @@ def _single(trials: Trials, leaf: int, remaining: set[int], standing: Changes, n
 def _as_likely(leaf: Leaf, candidate: Candidate) -> Candidate:
     """With the cost of its place: in another function, or at a value that has no name and no expression to itself."""
     unnamed = candidate.slot not in leaf.names.rank and candidate.slot not in leaf.program.constants
-    return candidate._replace(cost=candidate.cost + leaf.source.unlikely(candidate.site) + UNNAMED * unnamed)
+    return candidate._replace(
+        cost=candidate.cost + (0 if candidate.complete else leaf.source.unlikely(candidate.site)) + UNNAMED * unnamed
+    )
 
 
 def _right(found: Iterable[Change], trials: Trials, leaf: int, remaining: set[int], standing: Changes) -> list[Change]:

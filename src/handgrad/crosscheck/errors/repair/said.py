@@ -121,8 +121,10 @@ def _shared(source: Source, candidate: Candidate, step: Step, line: Line | None)
     calls = sorted(set(_calls(source, candidate)))
     if not calls:
         return ", where the backward pass runs it: the forward pass does too"
-    where = f"line{'s' * (len(calls) > 1)} {series([str(n) for n in calls])}"
-    return f" for the call on {where} alone, as the forward pass runs this line too"
+    s = "s" * (len(calls) > 1)
+    return (
+        f" for the call{s} on line{s} {series([str(n) for n in calls])} alone, as the forward pass runs this line too"
+    )
 
 
 def _calls(source: Source, candidate: Candidate) -> Iterator[int]:

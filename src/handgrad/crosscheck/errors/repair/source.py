@@ -8,6 +8,7 @@ from handgrad.crosscheck.errors.program.source import Line, caller, stack_of
 
 ELSEWHERE = 0.12  # a cost
 FORWARD = 0.3  # the cost of a change in the forward pass
+BOTH = 1.6  # of one in a helper of both passes: more than repairing another leaf too is worth
 
 
 class Source:
@@ -34,11 +35,13 @@ class Source:
                 self._other_file.add(step.site)
         forward = [one for step in program.needed(program.Ys) for one in step.all()]
         self.shared = {step.line for step in forward if step.line is not None}
+        self._lines_of = {step.site: step.line for step in steps}
         self.repeated = _repeated(program)
 
     def unlikely(self, site: int) -> float:
         """The cost of a change that isn't in the function that returns the cotangents, or not even in its file."""
-        return FORWARD * (not self.stacks[site]) + ELSEWHERE * (site in self._other_file)
+        helper = bool(self.stacks[site]) and self._lines_of.get(site) in self.shared
+        return BOTH * helper + FORWARD * (not self.stacks[site]) + ELSEWHERE * (site in self._other_file)
 
 
 def _repeated(program: Program) -> dict[int, tuple[int, ...]]:
