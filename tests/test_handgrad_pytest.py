@@ -98,7 +98,7 @@ def test_checks_of_a_run(pytester, alone):
     pages = sorted(path.name.removeprefix(stem) for path in pytester.path.glob("pages/*"))
     assert pages[:3] == ["right-2.html", "right.html", "undecided.html"]
     assert fnmatch(pages[3], "wrong[[]2-3]-????????.html")
-    assert "off by 2 of its largest element" in (pytester.path / "pages" / f"{stem}{pages[3]}").read_text()
+    assert "off by 2 times its largest element" in (pytester.path / "pages" / f"{stem}{pages[3]}").read_text()
 
 
 def test_it_costs_nothing_unused(pytester, alone, monkeypatch):

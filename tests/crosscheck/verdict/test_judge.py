@@ -211,12 +211,12 @@ def test_sizes_that_a_factor_may_be(exact):
 @pytest.mark.parametrize(
     ("diagnosis", "shape", "headline"),
     [
-        ("examples weighted 1, 1, 1, 1", (3, 2), "off by 0.5 of its largest element, 1e-15 is rounding"),
+        ("examples weighted 1, 1, 1, 1", (3, 2), "off by 0.5 times its largest element; rounding explains 1e-15"),
         ("example 3 weighted 2 in the sum over the batch", (3, 2), "example 3 weighted 2 in the sum over the batch"),
-        ("29.4278 × too large", (1, 1), "off by 0.5 of its largest element, 1e-15 is rounding"),
+        ("29.4278 × too large", (1, 1), "off by 0.5 times its largest element; rounding explains 1e-15"),
         ("29.4278 × too large", (3, 2), "29.4278 × too large"),
         ("2 × too large", (), "2 × too large"),
-        ("", (3, 2), "off by 0.5 of its largest element, 1e-15 is rounding"),
+        ("", (3, 2), "off by 0.5 times its largest element; rounding explains 1e-15"),
     ],
 )
 def test_a_headline_says_how_far_off_where_a_diagnosis_says_less(exact, diagnosis, shape, headline):

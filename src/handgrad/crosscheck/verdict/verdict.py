@@ -203,7 +203,7 @@ def _plainly(row: Row) -> str:
     """What is wrong where no diagnosis fits."""
     if row.error != row.error:
         return f"{number(row.by_hand)} by hand at {list(row.index)}, where {number(row.by_float64)} is right"
-    return f"off by {row.error:.2g} of its largest element, {row.tolerance:.2g} is rounding"
+    return f"off by {row.error:.2g} times its largest element; rounding explains {row.tolerance:.2g}"
 
 
 def _constant_input(evidence: Evidence) -> str:
