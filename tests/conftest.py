@@ -3,6 +3,7 @@
 import gc
 import os
 import platform
+import signal
 from pathlib import Path
 
 import jax
@@ -63,3 +64,11 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.path.stem.endswith("_in_torch"):
             item.add_marker(pytest.mark.third_party)
+
+
+@pytest.fixture
+def in_foreground():
+    """A shell starts what runs in the background with Ctrl-C ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

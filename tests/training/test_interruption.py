@@ -9,14 +9,6 @@ import pytest
 from handgrad.training.interruption import Interrupted, interruptible
 
 
-@pytest.fixture
-def in_foreground():
-    """A shell starts what runs in the background with Ctrl-C ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.usefixtures("in_foreground")
 def test_a_signal_sets_the_flag(number):

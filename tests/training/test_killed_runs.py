@@ -75,6 +75,7 @@ def test_a_run_that_is_killed_again_and_again(whole, tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.usefixtures("in_foreground")
 def test_a_run_that_is_interrupted_says_so_and_goes_on(number, whole, tmp_path):
     """One sentence, 128 + the signal, and the checkpoint of the step it was at."""
     with started(tmp_path / "interrupted") as process:

@@ -190,19 +190,28 @@ def _output(plain: Function | None, args: list[Any], keywords: dict[str, Any], Y
 
 
 def _other_containers(where: str, Y: Any, output: Any) -> dict[str, None]:
-    """A note on a forward pass that returns its output in other containers, which jax.grad accepts.
+    """A note on a forward pass that returns a list for a tuple, which jax.grad accepts.
 
     Raises:
-      ProblemError: it returns another number of arrays.
+      ProblemError: it returns another structure: what takes the function's output would fail under jax.grad.
     """
     if jax.tree.structure(Y) == jax.tree.structure(output):
         return {}
-    if len(jax.tree.leaves(Y)) != len(jax.tree.leaves(output)):
+    if jax.tree.structure(_with_tuples(Y)) != jax.tree.structure(_with_tuples(output)):
         raise ProblemError(
             f"{where}: its forward pass must return its output's structure, {describe(output)}, got {describe(Y)}"
         )
     words = f"its forward pass returns {describe(Y)}, the function itself {describe(output)}"
     return {f"{words}: jax.grad of the function takes that, jax.grad of jax.jit of it doesn't": None}
+
+
+def _with_tuples(tree: Any) -> Any:
+    """The tree with tuples in the place of its lists."""
+
+    def as_tuple(node: Any) -> Any:
+        return tuple(map(_with_tuples, node)) if isinstance(node, list) else node
+
+    return jax.tree.map(as_tuple, tree, is_leaf=lambda node: isinstance(node, list))
 
 
 def _misfit(message: str, names: list[str]) -> str:

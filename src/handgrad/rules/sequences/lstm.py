@@ -4,7 +4,7 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Integer
+from jaxtyping import Array, Float, Integer, PyTree
 
 from handgrad import meshes
 from handgrad.checks import as_row, check_choice, check_cotangent, check_residuals
@@ -141,7 +141,7 @@ def lstm_backward(
     H_prev, C_prev = entering(H, H0, lengths, reverse), entering(C, C0, lengths, reverse)
     kept = (X, H_prev) if gates is None else gates
 
-    def step(dstate: tuple[Array, Array], inputs: tuple[tuple[Array, ...], Mask]) -> tuple[tuple[Array, Array], Array]:
+    def step(dstate: tuple[Array, Array], inputs: tuple[PyTree, Mask]) -> tuple[tuple[Array, Array], Array]:
         (kept, *arrays), (inside, cut) = inputs
         if gates is None:
             X, H_prev = kept
