@@ -15,7 +15,8 @@ def programs(function, arguments):
     return jax.export.export(jax.jit(function), platforms=ACCELERATORS)(*arguments)
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, pytest.param(jnp.bfloat16, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_rules(dtype):
     for case in first_rows().values():
         if dtype in case.reduced:

@@ -76,6 +76,7 @@ def test_digits_by_default_twice_to_the_bit(tmp_path):
     assert len(lines) == Options().epochs
 
 
+@pytest.mark.slow
 def test_mnist(shared_data, tmp_path):
     """First 10,000 training images, two epochs."""
     options = Options(epochs=2, sizes=(100,))
@@ -83,6 +84,7 @@ def test_mnist(shared_data, tmp_path):
     assert trained.test_accuracy >= 0.92
 
 
+@pytest.mark.slow
 def test_a_run_is_resumed_or_refused(tmp_path, capsys):
     """Two epochs, then two more: what four at once write. Other options are another run."""
     options = {"sizes": (16,), "batch": 256}

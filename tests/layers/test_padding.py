@@ -88,7 +88,7 @@ def folds_of(model, loss, params, x, target, second_order):
     }
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "twice")) for name in MODELS])
 def test_nan_in_the_padding_changes_nothing(name):
     model, loss, target = MODELS[name]
     params = drawn(model, Sequences(jnp.asarray(X), LENGTHS))

@@ -110,6 +110,7 @@ def test_an_option_that_is_on_or_off(op, option):
     assert message_of(rule.forward, *good_arguments(op)).endswith(f": {option} must be True or False, got 'none'")
 
 
+@pytest.mark.slow
 @every_rule
 def test_an_empty_axis(op):
     """Every axis of one length without elements, the batch too: a result, or a refusal that says what is missing."""

@@ -103,6 +103,7 @@ def test_values_are_scipys():
     np.testing.assert_allclose(found[1], back, rtol=0, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_the_adjoint_has_the_order_of_its_method():
     """Half the step, a sixteenth of the error, against the exact gradient of many steps; values are the same."""
     options = RK4 | {"gradient": "adjoint"}

@@ -1,6 +1,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from helpers import assert_refused, assert_same, drawn
 
 import handgrad as hg
@@ -37,6 +38,7 @@ def newton(params, x):
     return jax.vmap(of_one)(x)
 
 
+@pytest.mark.slow
 def test_gradients_are_those_of_newtons_steps():
     """Of each example, for every parameter; and by autodiff of the layer's own steps."""
     layer, loop = root(G, tol=1e-8, unconverged="nan"), root(G, tol=None, iterations=9)
