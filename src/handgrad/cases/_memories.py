@@ -123,13 +123,13 @@ def state_space(skip: bool = True, state: bool = False, batch: int = 2, time: in
     return draw
 
 
-def heads_of_a_state_space(groups: int = 2, skip: bool = True, state: bool = False) -> Draw:
-    """Arguments of state space duality, four heads; one head ignores a step, and then forgets all before it."""
+def heads_of_a_state_space(groups: int = 2, skip: bool = True, state: bool = False, step: float = 100) -> Draw:
+    """Arguments of state space duality, four heads; one of them ignores a step, and then forgets all before `step`."""
     batch, time, heads, n, states = 2, 5, 4, 2, 3
 
     def draw(rng: Rng) -> Arrays:
         X, Delta = rng.standard_normal((batch, time, heads, n)), rng.uniform(0, 1, (batch, time, heads))
-        Delta[0, 1:3, 0] = 0, 100
+        Delta[0, 1:3, 0] = 0, step
         A, (B, C) = -rng.uniform(0.5, 3, heads), rng.standard_normal((2, batch, time, groups, states))
         D = rng.standard_normal(heads) if skip else None
         H0 = rng.standard_normal((batch, heads, n, states)) if state else None
@@ -146,5 +146,6 @@ CASES = [
     Case(rules.selective_scan, "state", state_space(state=True), selective_scan, {"chunk": 2}),
     edge(rules.selective_scan, "no-skip", state_space(skip=False), selective_scan),
     Case(rules.state_space_duality, "state", heads_of_a_state_space(state=True), state_space_duality, {"chunk": 2}),
+    edge(rules.state_space_duality, "far", heads_of_a_state_space(state=True, step=1000), state_space_duality),
     edge(rules.state_space_duality, "one-group", heads_of_a_state_space(1, skip=False), state_space_duality),
 ]

@@ -213,8 +213,7 @@ def group_advantages_forward(
     check_positive(where, "epsilon", epsilon)
     check_flags(where, scale=scale)
     centered, sigma, _ = _standardized(R)
-    A = centered / (sigma + epsilon) if scale else centered
-    return A.astype(R.dtype), GroupAdvantagesResiduals(R)
+    return (centered / (sigma + epsilon) if scale else centered).astype(R.dtype), GroupAdvantagesResiduals(R)
 
 
 def group_advantages_backward(
